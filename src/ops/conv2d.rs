@@ -1,0 +1,541 @@
+//! Two-dimensional convolution with bias, fast in both directions on the CPU.
+//!
+//! candle's own `conv2d` has the right values, but its backward pass on the CPU goes through
+//! transposed convolutions and is several times slower than PyTorch's. Here the forward pass and
+//! both gradients are one kind of product over a zero-padded copy of a single image that stays in
+//! the cache (see [`crate::simd`]). A stride `s` splits the padded image into `s²` *phases*
+//! (pixels of equal coordinates modulo `s`), inside which the convolution has stride 1.
+
+use super::{contiguous, dispatch};
+use crate::simd::{Packed, Real, SLACK, ShiftedDots, shifted_dots, shifted_product};
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType, bail,
+};
+use rayon::prelude::*;
+
+/// Samples whose kernel gradients one task sums before the partial sums are added up. Fixed, so that
+/// the result does not depend on the number of threads.
+const SAMPLES_PER_TASK: usize = 4;
+
+/// Convolves `x` (batch, in, height, width) with `weight` (out, in, kernel, kernel) and adds `bias` (out).
+///
+/// `padding` zeros surround the image, the kernel moves by `stride`; the result is
+/// (batch, out, ⌊(height + 2·padding − kernel) / stride⌋ + 1, likewise width). Differentiable in all three
+/// arguments; f32 and f64. On other devices than the CPU this is candle's convolution.
+///
+/// Fails when the channel counts of `x`, `weight` and `bias` differ or the kernel is larger than
+/// the padded image.
+pub fn conv2d(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    padding: usize,
+    stride: usize,
+) -> Result<Tensor> {
+    let op = Conv2d {
+        geometry: Geometry::new(x, weight, bias, padding, stride)?,
+    };
+    if !x.device().is_cpu() {
+        let bias = bias.reshape((1, (), 1, 1))?;
+        return x
+            .conv2d(weight, padding, stride, 1, 1)?
+            .broadcast_add(&bias);
+    }
+    x.contiguous()?
+        .apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)
+}
+
+/// The sizes of one convolution, and where its padded image lies in a scratch buffer.
+#[derive(Debug, Clone)]
+pub(crate) struct Geometry {
+    pub(crate) inputs: usize,
+    height: usize,
+    width: usize,
+    pub(crate) outputs: usize,
+    kernel: usize,
+    padding: usize,
+    stride: usize,
+    pub(crate) out_height: usize,
+    pub(crate) out_width: usize,
+    /// Rows and columns of one phase plane of the padded image.
+    rows: usize,
+    pub(crate) row: usize,
+}
+
+impl Geometry {
+    fn new(
+        x: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        padding: usize,
+        stride: usize,
+    ) -> Result<Self> {
+        let (_, inputs, height, width) = x.dims4()?;
+        let (outputs, in_weight, kernel, kernel_width) = weight.dims4()?;
+        if in_weight != inputs || kernel != kernel_width || bias.dims() != [outputs] {
+            bail!(
+                "conv2d: an image of shape {:?} needs a weight (out, {inputs}, k, k) and a bias (out), got {:?} and {:?}",
+                x.shape(),
+                weight.shape(),
+                bias.shape()
+            )
+        }
+        Self::of(inputs, height, width, outputs, kernel, padding, stride)
+    }
+
+    pub(crate) fn of(
+        inputs: usize,
+        height: usize,
+        width: usize,
+        outputs: usize,
+        kernel: usize,
+        padding: usize,
+        stride: usize,
+    ) -> Result<Self> {
+        let (padded_height, padded_width) = (height + 2 * padding, width + 2 * padding);
+        if stride == 0 || kernel == 0 || kernel > padded_height || kernel > padded_width {
+            bail!(
+                "conv2d: a kernel of {kernel} with stride {stride} does not fit an image of {padded_height}x{padded_width} (padding {padding} included)"
+            )
+        }
+        Ok(Self {
+            inputs,
+            height,
+            width,
+            outputs,
+            kernel,
+            padding,
+            stride,
+            out_height: (padded_height - kernel) / stride + 1,
+            out_width: (padded_width - kernel) / stride + 1,
+            rows: padded_height.div_ceil(stride),
+            row: padded_width.div_ceil(stride),
+        })
+    }
+
+    /// Elements of one phase plane, with slack so that whole vectors can be written to its end.
+    fn plane(&self) -> usize {
+        self.rows * self.row + SLACK
+    }
+
+    /// Elements of the scratch buffer that [`Self::pad`] fills.
+    pub(crate) fn padded_len(&self) -> usize {
+        self.inputs * self.stride * self.stride * self.plane() + SLACK
+    }
+
+    /// Elements from the first to the last pixel of an output plane whose rows are `row` apart.
+    pub(crate) fn columns(&self) -> usize {
+        (self.out_height - 1) * self.row + self.out_width
+    }
+
+    /// Distance of two output planes in scratch: whole vectors can be written without overlap.
+    pub(crate) fn out_plane(&self) -> usize {
+        self.columns() + SLACK
+    }
+
+    pub(crate) fn taps(&self) -> usize {
+        self.inputs * self.kernel * self.kernel
+    }
+
+    /// Where in the padded image the pixel under tap (channel, y, x) of the first output lies, for all
+    /// taps in the order of the weight.
+    pub(crate) fn offsets(&self) -> Vec<usize> {
+        let (s, k) = (self.stride, self.kernel);
+        (0..self.taps())
+            .map(|tap| {
+                let (channel, y, x) = (tap / (k * k), tap / k % k, tap % k);
+                ((channel * s + y % s) * s + x % s) * self.plane() + y / s * self.row + x / s
+            })
+            .collect()
+    }
+
+    /// Copies one image (in, height, width) into the padded scratch buffer, which is zero elsewhere.
+    fn pad<T: Real>(&self, image: &[T], padded: &mut [T]) {
+        self.each_row(|pixel, at, step| {
+            let source = &image[pixel..pixel + self.width];
+            if step == 1 {
+                padded[at..at + self.width].copy_from_slice(source);
+            } else {
+                for (x, &value) in source.iter().enumerate() {
+                    padded[self.column(at, x)] = value;
+                }
+            }
+        });
+    }
+
+    /// The inverse of [`Self::pad`]: copies the image out of the padded buffer.
+    fn unpad<T: Real>(&self, padded: &[T], image: &mut [T]) {
+        self.each_row(|pixel, at, step| {
+            let target = &mut image[pixel..pixel + self.width];
+            if step == 1 {
+                target.copy_from_slice(&padded[at..at + self.width]);
+            } else {
+                for (x, value) in target.iter_mut().enumerate() {
+                    *value = padded[self.column(at, x)];
+                }
+            }
+        });
+    }
+
+    /// Calls `row(first pixel in the image, its place in the padded buffer, stride)` for every image row. With a
+    /// stride above 1 the place is that of the row's phase 0, and [`Self::column`] finds pixels.
+    fn each_row(&self, mut row: impl FnMut(usize, usize, usize)) {
+        let s = self.stride;
+        for channel in 0..self.inputs {
+            for y in 0..self.height {
+                let at = y + self.padding;
+                let start = (channel * s + at % s) * s * self.plane() + at / s * self.row;
+                let start = if s == 1 { start + self.padding } else { start };
+                row((channel * self.height + y) * self.width, start, s);
+            }
+        }
+    }
+
+    fn column(&self, row_start: usize, x: usize) -> usize {
+        let at = x + self.padding;
+        row_start + at % self.stride * self.plane() + at / self.stride
+    }
+}
+
+struct Conv2d {
+    geometry: Geometry,
+}
+
+impl CustomOp3 for Conv2d {
+    fn name(&self) -> &'static str {
+        "conv2d"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        fn forward<T: Real>(g: &Geometry, x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
+            let batch = x.len() / (g.inputs * g.height * g.width);
+            let packed = Packed::new(g.outputs, g.taps(), |o, tap| weight[o * g.taps() + tap]);
+            let offsets = g.offsets();
+            let mut out = vec![T::zero(); batch * g.outputs * g.out_height * g.out_width];
+            out.par_chunks_mut(g.outputs * g.out_height * g.out_width)
+                .zip(x.par_chunks(g.inputs * g.height * g.width))
+                .for_each_init(
+                    || {
+                        let product = g.outputs * g.out_plane() + SLACK;
+                        (vec![T::zero(); g.padded_len()], vec![T::zero(); product])
+                    },
+                    |(padded, product), (out, image)| {
+                        g.pad(image, padded);
+                        let plane = g.out_plane();
+                        let columns = g.columns();
+                        shifted_product(
+                            &packed,
+                            &offsets,
+                            padded,
+                            Some(bias),
+                            product,
+                            plane,
+                            columns,
+                        );
+                        for (out, product) in out
+                            .chunks_mut(g.out_height * g.out_width)
+                            .zip(product.chunks(plane))
+                        {
+                            for (out, row) in out.chunks_mut(g.out_width).zip(product.chunks(g.row))
+                            {
+                                out.copy_from_slice(&row[..g.out_width]);
+                            }
+                        }
+                    },
+                );
+            out
+        }
+        let g = &self.geometry;
+        let batch = x_layout.dims()[0];
+        let shape = Shape::from((batch, g.outputs, g.out_height, g.out_width));
+        let out = dispatch!(self, x, T => T::to_cpu_storage_owned(forward::<T>(
+            g,
+            contiguous(x, x_layout)?,
+            contiguous(weight, weight_layout)?,
+            contiguous(bias, bias_layout)?,
+        )));
+        Ok((out, shape))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        _bias: &Tensor,
+        _out: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let grad = grad.contiguous()?;
+        let geometry = self.geometry.clone();
+        // Images need no gradient, and the first layer's would be as dear as its forward pass.
+        let grad_x = if x.track_op() {
+            Some(grad.apply_op2_no_bwd(
+                weight,
+                &GradInput {
+                    geometry: geometry.clone(),
+                },
+            )?)
+        } else {
+            None
+        };
+        let grad_weight = x.apply_op2_no_bwd(&grad, &GradWeight { geometry })?;
+        let grad_bias = grad.apply_op1_no_bwd(&GradBias)?;
+        Ok((grad_x, Some(grad_weight), Some(grad_bias)))
+    }
+}
+
+/// Gradients of the output planes laid out like the padded image: rows `row` apart, zeros between
+/// and `margin` zeros before each plane, so that reading `margin − shift` further on never leaves it.
+struct SpreadGrad {
+    margin: usize,
+    plane: usize,
+}
+
+impl SpreadGrad {
+    fn new(g: &Geometry) -> Self {
+        let reach = (g.kernel - 1) / g.stride;
+        let margin = reach * g.row + reach;
+        Self {
+            margin,
+            plane: margin + g.plane(),
+        }
+    }
+
+    fn len(&self, g: &Geometry) -> usize {
+        g.outputs * self.plane + SLACK
+    }
+
+    fn fill<T: Real>(&self, g: &Geometry, grad: &[T], spread: &mut [T]) {
+        for (grad, plane) in grad
+            .chunks(g.out_height * g.out_width)
+            .zip(spread.chunks_mut(self.plane))
+        {
+            for (y, row) in grad.chunks(g.out_width).enumerate() {
+                let at = self.margin + y * g.row;
+                plane[at..at + g.out_width].copy_from_slice(row);
+            }
+        }
+    }
+}
+
+/// The gradient of the image: a convolution of the output's gradient with the mirrored kernel.
+struct GradInput {
+    geometry: Geometry,
+}
+
+impl CustomOp2 for GradInput {
+    fn name(&self) -> &'static str {
+        "conv2d-grad-input"
+    }
+
+    fn cpu_fwd(
+        &self,
+        grad: &CpuStorage,
+        grad_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        fn backward<T: Real>(g: &Geometry, grad: &[T], weight: &[T]) -> Vec<T> {
+            let (s, k, area) = (g.stride, g.kernel, g.kernel * g.kernel);
+            let spread = SpreadGrad::new(g);
+            // For every phase: the kernel positions that reach it, as a matrix and its shifts.
+            let phases: Vec<_> = (0..s * s)
+                .map(|phase| {
+                    let (phase_y, phase_x) = (phase / s, phase % s);
+                    let taps: Vec<usize> = (0..g.outputs * area)
+                        .filter(|tap| tap / k % k % s == phase_y && tap % k % s == phase_x)
+                        .collect();
+                    let packed = Packed::new(g.inputs, taps.len(), |channel, i| {
+                        let (output, position) = (taps[i] / area, taps[i] % area);
+                        weight[(output * g.inputs + channel) * area + position]
+                    });
+                    // Only rows that hold image pixels are computed, not the padding.
+                    let first = (g.padding - phase_y.min(g.padding)) / s;
+                    let last =
+                        (g.height + g.padding - 1 - phase_y.min(g.height + g.padding - 1)) / s;
+                    let start = first * g.row;
+                    let columns = (last + 1 - first) * g.row;
+                    let offsets: Vec<usize> = taps
+                        .iter()
+                        .map(|tap| {
+                            let shift = tap / k % k / s * g.row + tap % k / s;
+                            tap / area * spread.plane + spread.margin + start - shift
+                        })
+                        .collect();
+                    (phase * g.plane() + start, columns, packed, offsets)
+                })
+                .collect();
+            let batch = grad.len() / (g.outputs * g.out_height * g.out_width);
+            let mut out = vec![T::zero(); batch * g.inputs * g.height * g.width];
+            out.par_chunks_mut(g.inputs * g.height * g.width)
+                .zip(grad.par_chunks(g.outputs * g.out_height * g.out_width))
+                .for_each_init(
+                    || {
+                        (
+                            vec![T::zero(); spread.len(g)],
+                            vec![T::zero(); g.padded_len()],
+                        )
+                    },
+                    |(spreaded, padded), (out, grad)| {
+                        spread.fill(g, grad, spreaded);
+                        for (start, columns, packed, offsets) in &phases {
+                            let target = &mut padded[*start..];
+                            let plane = s * s * g.plane();
+                            if !offsets.is_empty() {
+                                shifted_product(
+                                    packed, offsets, spreaded, None, target, plane, *columns,
+                                );
+                            }
+                        }
+                        g.unpad(padded, out);
+                    },
+                );
+            out
+        }
+        let g = &self.geometry;
+        let shape = Shape::from((grad_layout.dims()[0], g.inputs, g.height, g.width));
+        let out = dispatch!(self, grad, T => T::to_cpu_storage_owned(backward::<T>(
+            g,
+            contiguous(grad, grad_layout)?,
+            contiguous(weight, weight_layout)?,
+        )));
+        Ok((out, shape))
+    }
+}
+
+/// The gradient of the kernel: products of image and gradient, summed over pixels and samples.
+struct GradWeight {
+    geometry: Geometry,
+}
+
+impl CustomOp2 for GradWeight {
+    fn name(&self) -> &'static str {
+        "conv2d-grad-weight"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        grad: &CpuStorage,
+        grad_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        fn backward<T: Real>(g: &Geometry, x: &[T], grad: &[T]) -> Vec<T> {
+            let image = g.inputs * g.height * g.width;
+            let output = g.outputs * g.out_height * g.out_width;
+            let spread = SpreadGrad {
+                margin: 0,
+                plane: g.plane(),
+            };
+            let offsets = g.offsets();
+            let (padded_len, spread_len) = (g.padded_len(), spread.len(g));
+            let partial: Vec<Vec<T>> = x
+                .par_chunks(image * SAMPLES_PER_TASK)
+                .zip(grad.par_chunks(output * SAMPLES_PER_TASK))
+                .map_init(
+                    || {
+                        let task = SAMPLES_PER_TASK;
+                        (
+                            vec![T::zero(); padded_len * task],
+                            vec![T::zero(); spread_len * task],
+                        )
+                    },
+                    |(padded, spreaded), (images, grads)| {
+                        for (image, padded) in
+                            images.chunks(image).zip(padded.chunks_mut(padded_len))
+                        {
+                            g.pad(image, padded);
+                        }
+                        for (grad, spreaded) in
+                            grads.chunks(output).zip(spreaded.chunks_mut(spread_len))
+                        {
+                            spread.fill(g, grad, spreaded);
+                        }
+                        let mut sums = vec![T::zero(); g.outputs * g.taps()];
+                        let dots = ShiftedDots {
+                            a: spreaded,
+                            a_stride: spread.plane,
+                            a_step: spread_len,
+                            b: padded,
+                            b_step: padded_len,
+                            offsets: &offsets,
+                            rows: g.outputs,
+                            // Whole registers: behind the last pixel the gradient is zero.
+                            columns: g.columns().next_multiple_of(SLACK),
+                            samples: images.len() / image,
+                        };
+                        shifted_dots(&dots, &mut sums);
+                        sums
+                    },
+                )
+                .collect();
+            let mut sums = vec![T::zero(); g.outputs * g.taps()];
+            for part in partial {
+                for (sum, part) in sums.iter_mut().zip(part) {
+                    *sum += part;
+                }
+            }
+            sums
+        }
+        let g = &self.geometry;
+        let out = dispatch!(self, x, T => T::to_cpu_storage_owned(backward::<T>(
+            g,
+            contiguous(x, x_layout)?,
+            contiguous(grad, grad_layout)?,
+        )));
+        Ok((out, Shape::from((g.outputs, g.inputs, g.kernel, g.kernel))))
+    }
+}
+
+/// The gradient of the bias: the sum of each channel. candle's sum over outer dimensions walks strided
+/// indices one by one and took longer than the whole rest of the backward pass.
+struct GradBias;
+
+impl CustomOp1 for GradBias {
+    fn name(&self) -> &'static str {
+        "conv2d-grad-bias"
+    }
+
+    fn cpu_fwd(&self, grad: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        fn sums<T: Real>(grad: &[T], outputs: usize, area: usize) -> Vec<T> {
+            let per_sample: Vec<Vec<T>> = grad
+                .par_chunks(outputs * area)
+                .map(|sample| {
+                    // Sixteen sums side by side, so that they fill vector registers.
+                    let sum = |plane: &[T]| {
+                        let mut lanes = [T::zero(); 16];
+                        let (whole, rest) = plane.as_chunks::<16>();
+                        for chunk in whole {
+                            lanes
+                                .iter_mut()
+                                .zip(chunk)
+                                .for_each(|(lane, &x)| *lane += x);
+                        }
+                        lanes.iter().chain(rest).fold(T::zero(), |sum, &x| sum + x)
+                    };
+                    sample.chunks(area).map(sum).collect()
+                })
+                .collect();
+            let mut sums = vec![T::zero(); outputs];
+            for sample in per_sample {
+                sums.iter_mut()
+                    .zip(sample)
+                    .for_each(|(sum, part)| *sum += part);
+            }
+            sums
+        }
+        let (_, outputs, height, width) = layout.shape().dims4()?;
+        let out = dispatch!(self, grad, T => T::to_cpu_storage_owned(
+            sums::<T>(contiguous(grad, layout)?, outputs, height * width)
+        ));
+        Ok((out, Shape::from(outputs)))
+    }
+}

@@ -1,0 +1,121 @@
+//! A fully connected layer whose result for a sample does not depend on its batch.
+//!
+//! candle's matrix product picks another kernel, and so another order of summation, for a single
+//! row than for many. Early exit shrinks batches on the way: with a product of our own a sample
+//! gets bit for bit the same logits alone, in a batch, and in a batch that others have left.
+
+use super::{contiguous, dispatch};
+use crate::simd::{Real, ShiftedDots, shifted_dots};
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, WithDType, bail};
+use rayon::prelude::*;
+
+/// Samples that one task multiplies.
+const SAMPLES_PER_TASK: usize = 32;
+
+/// `x · weightᵀ + bias`: (batch, in), (out, in) and (out) give (batch, out). Differentiable in all three arguments.
+/// Fails when the sizes do not fit.
+pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    let (outputs, inputs) = weight.dims2()?;
+    if x.rank() != 2 || x.dims()[1] != inputs || bias.dims() != [outputs] {
+        bail!(
+            "linear: a weight of shape {:?} needs an input (batch, {inputs}) and a bias ({outputs}), got {:?} and {:?}",
+            weight.shape(),
+            x.shape(),
+            bias.shape()
+        )
+    }
+    if !x.device().is_cpu() {
+        return x.matmul(&weight.t()?)?.broadcast_add(bias);
+    }
+    x.contiguous()?
+        .apply_op3(&weight.contiguous()?, &bias.contiguous()?, Linear)
+}
+
+struct Linear;
+
+/// `out[s][o] = bias[o] + weight[o] · x[s]` for the samples in `x`; `products` is scratch of the size of `out`.
+pub(crate) fn samples<T: Real>(
+    x: &[T],
+    weight: &[T],
+    bias: &[T],
+    products: &mut [T],
+    out: &mut [T],
+) {
+    let outputs = bias.len();
+    let inputs = weight.len() / outputs;
+    let count = x.len() / inputs;
+    // The products come out (output, sample): the rows of the weight are the long dimension.
+    products.fill(T::zero());
+    let mut offsets = [0; SAMPLES_PER_TASK];
+    (0..count).for_each(|sample| offsets[sample] = sample * inputs);
+    let dots = ShiftedDots {
+        a: weight,
+        a_stride: inputs,
+        a_step: 0,
+        b: x,
+        b_step: 0,
+        offsets: &offsets[..count],
+        rows: outputs,
+        columns: inputs,
+        samples: 1,
+    };
+    shifted_dots(&dots, products);
+    for (sample, out) in out.chunks_mut(outputs).enumerate() {
+        for (o, out) in out.iter_mut().enumerate() {
+            *out = bias[o] + products[o * count + sample];
+        }
+    }
+}
+
+impl CustomOp3 for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        fn forward<T: Real>(x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
+            let outputs = bias.len();
+            let inputs = weight.len() / outputs;
+            let mut out = vec![T::zero(); x.len() / inputs * outputs];
+            out.par_chunks_mut(SAMPLES_PER_TASK * outputs)
+                .zip(x.par_chunks(SAMPLES_PER_TASK * inputs))
+                .for_each(|(out, x)| {
+                    let mut products = vec![T::zero(); out.len()];
+                    samples(x, weight, bias, &mut products, out);
+                });
+            out
+        }
+        let shape = Shape::from((x_layout.dims()[0], bias_layout.dims()[0]));
+        let out = dispatch!(self, x, T => T::to_cpu_storage_owned(forward::<T>(
+            contiguous(x, x_layout)?,
+            contiguous(weight, weight_layout)?,
+            contiguous(bias, bias_layout)?,
+        )));
+        Ok((out, shape))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        _bias: &Tensor,
+        _out: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let grad_x = if x.track_op() {
+            Some(grad.matmul(weight)?)
+        } else {
+            None
+        };
+        let grad_weight = grad.t()?.matmul(x)?;
+        Ok((grad_x, Some(grad_weight), Some(grad.sum(0)?)))
+    }
+}

@@ -1,0 +1,173 @@
+//! Local response normalisation across channels (Krizhevsky et al. 2012, section 3.3), as Chainer
+//! computes it: `y = x / (k + alpha * sum x²)^beta`, the sum over `n` neighbouring channels and alpha not divided by `n`.
+
+use super::{contiguous, dispatch};
+use crate::simd::Real;
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail,
+};
+use rayon::prelude::*;
+
+/// The constants of a local response normalisation.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Lrn {
+    /// Channels in the sum, an odd number; the sum is centred and stops at the first and last channel.
+    pub n: usize,
+    /// Added to the sum, above 0.
+    pub k: f64,
+    /// Factor of the sum of squares.
+    pub alpha: f64,
+    /// Exponent.
+    pub beta: f64,
+}
+
+impl Default for Lrn {
+    /// The values in the authors' AlexNet: n = 3, alpha = 5e-5, beta = 0.75, and Chainer's k = 2.
+    fn default() -> Self {
+        Self {
+            n: 3,
+            k: 2.0,
+            alpha: 5e-5,
+            beta: 0.75,
+        }
+    }
+}
+
+/// Normalises `x` (batch, channels, height, width) across channels; the shape stays. CPU; f32 and f64.
+/// Fails when `n` is even or `k` is not above 0.
+pub fn lrn(x: &Tensor, constants: Lrn) -> Result<Tensor> {
+    x.dims4()?;
+    if constants.n % 2 == 0 || constants.k <= 0.0 {
+        bail!(
+            "lrn: n must be odd and k above 0, got n = {} and k = {}",
+            constants.n,
+            constants.k
+        )
+    }
+    x.contiguous()?.apply_op1(constants)
+}
+
+impl Lrn {
+    /// `k + alpha · Σ x²` for every element of one image of `planes` of `area` pixels.
+    fn scales<T: Real>(&self, image: &[T], area: usize, scales: &mut [T]) {
+        let (channels, half) = (image.len() / area, self.n / 2);
+        let (k, alpha) = (T::from_f64(self.k), T::from_f64(self.alpha));
+        for (channel, scales) in scales.chunks_mut(area).enumerate() {
+            scales.fill(T::zero());
+            for near in channel.saturating_sub(half)..(channel + half + 1).min(channels) {
+                for (scale, &x) in scales.iter_mut().zip(&image[near * area..]) {
+                    *scale += x * x;
+                }
+            }
+            scales
+                .iter_mut()
+                .for_each(|scale| *scale = k + alpha * *scale);
+        }
+    }
+
+    /// `scale^-beta`. For the usual beta of 3/4 two square roots do, several times faster than a power.
+    fn power<T: Real>(&self, scale: T) -> T {
+        let scale = scale.to_f64();
+        T::from_f64(if self.beta == 0.75 {
+            let root = scale.sqrt();
+            1.0 / (root * root.sqrt())
+        } else {
+            scale.powf(-self.beta)
+        })
+    }
+
+    /// Normalises one image in place of `out`. `scales` is scratch of the image's size.
+    pub(crate) fn image<T: Real>(&self, image: &[T], area: usize, scales: &mut [T], out: &mut [T]) {
+        self.scales(image, area, scales);
+        for ((out, &x), &scale) in out.iter_mut().zip(image).zip(scales.iter()) {
+            *out = x * self.power(scale);
+        }
+    }
+}
+
+impl CustomOp1 for Lrn {
+    fn name(&self) -> &'static str {
+        "lrn"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        fn forward<T: Real>(lrn: &Lrn, x: &[T], size: usize, area: usize) -> Vec<T> {
+            let mut out = vec![T::zero(); x.len()];
+            out.par_chunks_mut(size)
+                .zip(x.par_chunks(size))
+                .for_each_init(
+                    || vec![T::zero(); size],
+                    |scales, (out, image)| lrn.image(image, area, scales, out),
+                );
+            out
+        }
+        let (_, channels, height, width) = layout.shape().dims4()?;
+        let (area, size) = (height * width, channels * height * width);
+        let out = dispatch!(self, x, T => T::to_cpu_storage_owned(forward::<T>(self, contiguous(x, layout)?, size, area)));
+        Ok((out, layout.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, _out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some(
+            x.apply_op2_no_bwd(&grad.contiguous()?, &LrnGrad(*self))?,
+        ))
+    }
+}
+
+/// `dx_i = g_i s_i^-beta − 2 alpha beta x_i Σ_j g_j x_j s_j^(-beta-1)`, j over the channels whose sum holds x_i.
+struct LrnGrad(Lrn);
+
+impl CustomOp2 for LrnGrad {
+    fn name(&self) -> &'static str {
+        "lrn-grad"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        grad: &CpuStorage,
+        grad_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        fn backward<T: Real>(lrn: &Lrn, x: &[T], grad: &[T], size: usize, area: usize) -> Vec<T> {
+            let factor = T::from_f64(-2.0 * lrn.alpha * lrn.beta);
+            let (channels, half) = (size / area, lrn.n / 2);
+            let mut out = vec![T::zero(); x.len()];
+            out.par_chunks_mut(size)
+                .zip(x.par_chunks(size))
+                .zip(grad.par_chunks(size))
+                .for_each_init(
+                    || (vec![T::zero(); size], vec![T::zero(); size]),
+                    |(scales, inner), ((out, image), grad)| {
+                        lrn.scales(image, area, scales);
+                        for i in 0..size {
+                            let power = lrn.power(scales[i]);
+                            out[i] = grad[i] * power;
+                            inner[i] = grad[i] * image[i] * power / scales[i];
+                        }
+                        for channel in 0..channels {
+                            for near in
+                                channel.saturating_sub(half)..(channel + half + 1).min(channels)
+                            {
+                                for pixel in 0..area {
+                                    let i = channel * area + pixel;
+                                    out[i] += factor * image[i] * inner[near * area + pixel];
+                                }
+                            }
+                        }
+                    },
+                );
+            out
+        }
+        let (_, channels, height, width) = x_layout.shape().dims4()?;
+        let (area, size) = (height * width, channels * height * width);
+        let out = dispatch!(self, x, T => T::to_cpu_storage_owned(backward::<T>(
+            &self.0,
+            contiguous(x, x_layout)?,
+            contiguous(grad, grad_layout)?,
+            size,
+            area,
+        )));
+        Ok((out, x_layout.shape().clone()))
+    }
+}

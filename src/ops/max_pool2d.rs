@@ -1,0 +1,195 @@
+//! Max pooling with overlapping windows that may hang over the lower and right edge.
+//!
+//! candle's `max_pool2d` has no ceiling mode, scales its gradient wrongly, and refuses the
+//! gradient where kernel and stride differ. Chainer, which the paper used, pools in ceiling mode
+//! (`cover_all=True`), and AlexNet's windows overlap (3 wide, 2 apart).
+
+use super::{contiguous, dispatch};
+use crate::simd::Real;
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail,
+};
+use pulp::Arch;
+use rayon::prelude::*;
+
+/// The largest value of each `kernel` × `kernel` window, windows `stride` apart.
+///
+/// (batch, channels, height, width) to (batch, channels, ⌈(height − kernel) / stride⌉ + 1, likewise width); a window over
+/// the edge sees only what is inside. The gradient goes to the first largest element of a window, in
+/// reading order, as in PyTorch. CPU; f32 and f64. Fails when the window is larger than the image.
+pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
+    let (_, _, height, width) = x.dims4()?;
+    let pool = Pool::new(height, width, kernel, stride)?;
+    x.contiguous()?.apply_op1(pool)
+}
+
+/// The windows of one pooling over planes of one size.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pool {
+    height: usize,
+    width: usize,
+    kernel: usize,
+    stride: usize,
+    pub(crate) out_height: usize,
+    pub(crate) out_width: usize,
+}
+
+impl Pool {
+    pub(crate) fn new(height: usize, width: usize, kernel: usize, stride: usize) -> Result<Self> {
+        if kernel == 0 || stride == 0 || kernel > height || kernel > width {
+            bail!(
+                "max_pool2d: a window of {kernel} with stride {stride} does not fit an image of {height}x{width}"
+            )
+        }
+        // A window must begin inside the image, or it would see nothing at all.
+        let windows =
+            |size: usize| ((size - kernel).div_ceil(stride) + 1).min((size - 1) / stride + 1);
+        let (out_height, out_width) = (windows(height), windows(width));
+        Ok(Self {
+            height,
+            width,
+            kernel,
+            stride,
+            out_height,
+            out_width,
+        })
+    }
+
+    /// Pools one plane whose rows lie `row` elements apart; calls `put(y, x, largest)`.
+    /// `column_max` is scratch of `width` elements.
+    #[inline(always)]
+    pub(crate) fn plane<T: Real>(
+        &self,
+        plane: &[T],
+        row: usize,
+        column_max: &mut [T],
+        mut put: impl FnMut(usize, usize, T),
+    ) {
+        let larger = |a: T, b: T| if b > a { b } else { a };
+        for y in 0..self.out_height {
+            let top = y * self.stride;
+            let column_max = &mut column_max[..self.width];
+            column_max.copy_from_slice(&plane[top * row..][..self.width]);
+            for below in top + 1..(top + self.kernel).min(self.height) {
+                for (max, &value) in column_max.iter_mut().zip(&plane[below * row..]) {
+                    *max = larger(*max, value);
+                }
+            }
+            // Whole windows first: their length is known, so that no edge is tested in the loop.
+            let whole = ((self.width - self.kernel) / self.stride + 1).min(self.out_width);
+            for x in 0..whole {
+                let window = &column_max[x * self.stride..x * self.stride + self.kernel];
+                put(
+                    y,
+                    x,
+                    window[1..]
+                        .iter()
+                        .fold(window[0], |max, &value| larger(max, value)),
+                );
+            }
+            for x in whole..self.out_width {
+                let window = &column_max[x * self.stride..];
+                put(
+                    y,
+                    x,
+                    window[1..]
+                        .iter()
+                        .fold(window[0], |max, &value| larger(max, value)),
+                );
+            }
+        }
+    }
+}
+
+impl CustomOp1 for Pool {
+    fn name(&self) -> &'static str {
+        "max_pool2d"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        fn forward<T: Real>(p: &Pool, x: &[T]) -> Vec<T> {
+            let planes = x.len() / (p.height * p.width);
+            let mut out = vec![T::zero(); planes * p.out_height * p.out_width];
+            out.par_chunks_mut(p.out_height * p.out_width)
+                .zip(x.par_chunks(p.height * p.width))
+                .with_min_len(PLANES_PER_TASK)
+                .for_each_init(
+                    || vec![T::zero(); p.width],
+                    |column_max, (out, plane)| {
+                        Arch::new().dispatch(
+                            #[inline(always)]
+                            || {
+                                p.plane(plane, p.width, column_max, |y, x, max| {
+                                    out[y * p.out_width + x] = max;
+                                })
+                            },
+                        )
+                    },
+                );
+            out
+        }
+        let (batch, channels, ..) = layout.shape().dims4()?;
+        let out = dispatch!(self, x, T => T::to_cpu_storage_owned(forward::<T>(self, contiguous(x, layout)?)));
+        Ok((
+            out,
+            Shape::from((batch, channels, self.out_height, self.out_width)),
+        ))
+    }
+
+    fn bwd(&self, x: &Tensor, _out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some(
+            x.apply_op2_no_bwd(&grad.contiguous()?, &PoolGrad(*self))?,
+        ))
+    }
+}
+
+/// Planes are small: a task takes several, so that starting it does not cost more than it does.
+const PLANES_PER_TASK: usize = 16;
+
+struct PoolGrad(Pool);
+
+impl CustomOp2 for PoolGrad {
+    fn name(&self) -> &'static str {
+        "max_pool2d-grad"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        grad: &CpuStorage,
+        grad_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        fn backward<T: Real>(p: &Pool, x: &[T], grad: &[T]) -> Vec<T> {
+            let mut out = vec![T::zero(); x.len()];
+            out.par_chunks_mut(p.height * p.width)
+                .zip(x.par_chunks(p.height * p.width))
+                .zip(grad.par_chunks(p.out_height * p.out_width))
+                .with_min_len(PLANES_PER_TASK)
+                .for_each(|((out, plane), grad)| {
+                    for (i, &grad) in grad.iter().enumerate() {
+                        let (top, left) = (i / p.out_width * p.stride, i % p.out_width * p.stride);
+                        let mut best = top * p.width + left;
+                        let mut max = plane[best];
+                        let right = (left + p.kernel).min(p.width);
+                        for y in top..(top + p.kernel).min(p.height) {
+                            for at in y * p.width + left..y * p.width + right {
+                                // Selects rather than branches: which pixel wins is not predictable.
+                                let value = plane[at];
+                                best = if value > max { at } else { best };
+                                max = if value > max { value } else { max };
+                            }
+                        }
+                        out[best] += grad;
+                    }
+                });
+            out
+        }
+        let out = dispatch!(self, x, T => T::to_cpu_storage_owned(backward::<T>(
+            &self.0,
+            contiguous(x, x_layout)?,
+            contiguous(grad, grad_layout)?,
+        )));
+        Ok((out, x_layout.shape().clone()))
+    }
+}

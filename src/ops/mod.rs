@@ -1,0 +1,50 @@
+//! Operations that candle lacks, gets wrong, or computes slowly, each with its own gradient.
+//!
+//! Everything else in this crate is candle's. Every gradient is tested against central
+//! differences in f64 and against PyTorch's values (`tests/ops.rs`).
+
+mod conv2d;
+mod dropout;
+mod linear;
+mod lrn;
+mod max_pool2d;
+mod relu;
+
+pub(crate) use conv2d::Geometry as ConvGeometry;
+pub use conv2d::conv2d;
+pub use dropout::dropout;
+pub use linear::linear;
+pub(crate) use linear::samples as linear_samples;
+pub use lrn::{Lrn, lrn};
+pub(crate) use max_pool2d::Pool;
+pub use max_pool2d::max_pool2d;
+pub use relu::relu;
+
+use crate::simd::Real;
+use candle_core::{CpuStorage, Layout, Result, bail};
+
+/// The elements of a tensor that is known to be contiguous.
+fn contiguous<'a, T: Real>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [T]> {
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(&storage.as_slice::<T>()?[start..end]),
+        None => bail!("internal error: an operation got a tensor that is not contiguous"),
+    }
+}
+
+/// Evaluates an expression with `T` bound to the element type of a CPU storage, f32 or f64.
+macro_rules! dispatch {
+    ($op:expr, $storage:expr, $t:ident => $body:expr) => {
+        match $storage {
+            CpuStorage::F32(_) => {
+                type $t = f32;
+                $body
+            }
+            CpuStorage::F64(_) => {
+                type $t = f64;
+                $body
+            }
+            _ => candle_core::bail!("{} works on f32 and f64 only", $op.name()),
+        }
+    };
+}
+use dispatch;

@@ -1,0 +1,368 @@
+//! The two inner products behind every convolution and linear layer on the CPU.
+//!
+//! A convolution over a zero-padded image needs no im2col buffer: flatten the padded image row by
+//! row, and the row that im2col would write for kernel position `k` is the image itself, read from
+//! `offsets[k]` on. So one matrix product whose right-hand rows are *shifted views* of one buffer
+//! serves the forward pass and, with the kernel mirrored, the gradient of the input
+//! ([`shifted_product`]); its transpose serves the gradient of the kernel ([`shifted_dots`]).
+//! Everything stays in the innermost cache, and accumulators stay in registers.
+//!
+//! The instruction set (AVX-512, AVX2, NEON, none) is chosen when the program runs, by `pulp`.
+//! Each output is accumulated in the same order whatever block it falls into, so that a result
+//! does not depend on how many samples were computed beside it.
+
+use pulp::{Arch, Simd, WithSimd};
+
+/// The most elements that one vector register holds (16 × f32). Buffers that kernels read or
+/// write carry this many elements of slack at their end, so that no loop needs a masked tail.
+pub(crate) const SLACK: usize = 16;
+
+/// f32 and f64, with their vector types. f64 is there so that gradients can be checked finely.
+pub trait Real:
+    candle_core::WithDType + Copy + Send + Sync + PartialOrd + std::ops::AddAssign + 'static
+{
+    /// A vector register of this element type.
+    type Vector<S: Simd>: Copy;
+    /// Elements a register.
+    fn lanes<S: Simd>() -> usize {
+        size_of::<Self::Vector<S>>() / size_of::<Self>()
+    }
+    /// All lanes set to `x`.
+    fn splat<S: Simd>(simd: S, x: Self) -> Self::Vector<S>;
+    /// `a * b + c`, lane by lane, rounded once.
+    fn mul_add<S: Simd>(
+        simd: S,
+        a: Self::Vector<S>,
+        b: Self::Vector<S>,
+        c: Self::Vector<S>,
+    ) -> Self::Vector<S>;
+    /// The elements of a slice shorter than a register, zeros behind them.
+    fn partial_load<S: Simd>(simd: S, from: &[Self]) -> Self::Vector<S>;
+    /// The sum of all lanes.
+    fn sum<S: Simd>(simd: S, a: Self::Vector<S>) -> Self;
+}
+
+macro_rules! real {
+    ($t:ty, $vector:ident, $splat:ident, $mul_add:ident, $load:ident, $sum:ident) => {
+        impl Real for $t {
+            type Vector<S: Simd> = S::$vector;
+            #[inline(always)]
+            fn splat<S: Simd>(simd: S, x: Self) -> S::$vector {
+                simd.$splat(x)
+            }
+            #[inline(always)]
+            fn mul_add<S: Simd>(
+                simd: S,
+                a: S::$vector,
+                b: S::$vector,
+                c: S::$vector,
+            ) -> S::$vector {
+                simd.$mul_add(a, b, c)
+            }
+            #[inline(always)]
+            fn partial_load<S: Simd>(simd: S, from: &[Self]) -> S::$vector {
+                simd.$load(from)
+            }
+            #[inline(always)]
+            fn sum<S: Simd>(simd: S, a: S::$vector) -> Self {
+                simd.$sum(a)
+            }
+        }
+    };
+}
+real!(
+    f32,
+    f32s,
+    splat_f32s,
+    mul_add_f32s,
+    partial_load_f32s,
+    reduce_sum_f32s
+);
+real!(
+    f64,
+    f64s,
+    splat_f64s,
+    mul_add_f64s,
+    partial_load_f64s,
+    reduce_sum_f64s
+);
+
+/// `n` split into the fewest, most even parts of at most `max`.
+#[inline(always)]
+fn parts(n: usize, max: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+    let count = n.div_ceil(max);
+    (0..count).map(move |i| i * n / count..(i + 1) * n / count)
+}
+
+/// Rows of a left-hand matrix in the order in which [`shifted_product`] reads them.
+#[derive(Debug, Clone)]
+pub(crate) struct Packed<T> {
+    rows: usize,
+    block: usize,
+    values: Vec<T>,
+}
+
+impl<T: Real> Packed<T> {
+    /// Packs the `rows` × `depth` matrix whose element is `at(row, k)`.
+    pub(crate) fn new(rows: usize, depth: usize, at: impl Fn(usize, usize) -> T) -> Self {
+        // 8 rows × 3 registers of accumulators fit the 32 registers of AVX-512 and NEON,
+        // 6 rows × 2 the 16 of AVX2.
+        struct Registers;
+        impl WithSimd for Registers {
+            type Output = usize;
+            #[inline(always)]
+            fn with_simd<S: Simd>(self, _: S) -> usize {
+                S::REGISTER_COUNT
+            }
+        }
+        let block = if Arch::new().dispatch(Registers) >= 32 {
+            8
+        } else {
+            6
+        };
+        let mut values = Vec::with_capacity(rows * depth);
+        for part in parts(rows, block) {
+            for k in 0..depth {
+                values.extend(part.clone().map(|row| at(row, k)));
+            }
+        }
+        Self {
+            rows,
+            block,
+            values,
+        }
+    }
+}
+
+/// `out[m][p] = bias[m] + Σ_k a[m][k] · b[offsets[k] + p]` for all rows `m` of `a` and `p` in `0..columns`.
+///
+/// Row `m` of `out` starts at `m * out_stride`. Up to [`SLACK`] elements after `columns` are read in
+/// `b` and overwritten in `out`.
+pub(crate) fn shifted_product<T: Real>(
+    a: &Packed<T>,
+    offsets: &[usize],
+    b: &[T],
+    bias: Option<&[T]>,
+    out: &mut [T],
+    out_stride: usize,
+    columns: usize,
+) {
+    let deepest = offsets.iter().max().copied().unwrap_or(0);
+    assert!(
+        deepest + columns + SLACK <= b.len(),
+        "right-hand buffer too short"
+    );
+    assert!(
+        (a.rows - 1) * out_stride + columns + SLACK <= out.len(),
+        "output buffer too short"
+    );
+    assert!(
+        a.rows == 1 || columns + SLACK <= out_stride,
+        "output rows overlap"
+    );
+    assert_eq!(a.values.len(), a.rows * offsets.len());
+    assert!(bias.is_none_or(|bias| bias.len() == a.rows));
+    struct Run<'a, T> {
+        a: &'a Packed<T>,
+        offsets: &'a [usize],
+        b: *const T,
+        bias: Option<&'a [T]>,
+        out: *mut T,
+        out_stride: usize,
+        columns: usize,
+    }
+    impl<T: Real> WithSimd for Run<'_, T> {
+        type Output = ();
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            let lanes = T::lanes::<S>();
+            let widest = if S::REGISTER_COUNT >= 32 { 3 } else { 2 };
+            // Columns outside, rows inside: the part of `b` under one group of columns is read
+            // once for all rows and stays in the first-level cache.
+            for group in parts(self.columns.div_ceil(lanes), widest) {
+                let p = group.start * lanes;
+                for rows in parts(self.a.rows, self.a.block) {
+                    let a = self.a.values[rows.start * self.offsets.len()..].as_ptr();
+                    // Safety: the asserts above bound every read and write.
+                    unsafe {
+                        let b = self.b.add(p);
+                        let out = self.out.add(rows.start * self.out_stride + p);
+                        let bias = self.bias.map(|bias| bias[rows.start..].as_ptr());
+                        macro_rules! tile {
+                            ($($m:literal)*) => { match (rows.len(), group.len()) {
+                                $(($m, 1) => tile::<T, S, $m, 1>(simd, a, self.offsets, b, bias, out, self.out_stride),
+                                  ($m, 2) => tile::<T, S, $m, 2>(simd, a, self.offsets, b, bias, out, self.out_stride),
+                                  ($m, 3) => tile::<T, S, $m, 3>(simd, a, self.offsets, b, bias, out, self.out_stride),)*
+                                _ => unreachable!("blocks have at most 8 rows and 3 registers"),
+                            }};
+                        }
+                        tile!(1 2 3 4 5 6 7 8);
+                    }
+                }
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn tile<T: Real, S: Simd, const M: usize, const N: usize>(
+        simd: S,
+        mut a: *const T,
+        offsets: &[usize],
+        b: *const T,
+        bias: Option<*const T>,
+        out: *mut T,
+        out_stride: usize,
+    ) {
+        unsafe {
+            let lanes = T::lanes::<S>();
+            let mut sums = [[T::splat(simd, T::zero()); N]; M];
+            if let Some(bias) = bias {
+                for (m, row) in sums.iter_mut().enumerate() {
+                    *row = [T::splat(simd, *bias.add(m)); N];
+                }
+            }
+            for &offset in offsets {
+                let source = b.add(offset).cast::<T::Vector<S>>();
+                let mut right = [T::splat(simd, T::zero()); N];
+                for (n, right) in right.iter_mut().enumerate() {
+                    *right = source.add(n).read_unaligned();
+                }
+                for (m, row) in sums.iter_mut().enumerate() {
+                    let left = T::splat(simd, *a.add(m));
+                    for (sum, &right) in row.iter_mut().zip(&right) {
+                        *sum = T::mul_add(simd, left, right, *sum);
+                    }
+                }
+                a = a.add(M);
+            }
+            for (m, row) in sums.iter().enumerate() {
+                for (n, &sum) in row.iter().enumerate() {
+                    out.add(m * out_stride + n * lanes)
+                        .cast::<T::Vector<S>>()
+                        .write_unaligned(sum);
+                }
+            }
+        }
+    }
+    Arch::new().dispatch(Run {
+        a,
+        offsets,
+        b: b.as_ptr(),
+        bias,
+        out: out.as_mut_ptr(),
+        out_stride,
+        columns,
+    })
+}
+
+/// `out[m][k] += Σ_i Σ_p a[i·a_step + m·a_stride + p] · b[i·b_step + offsets[k] + p]`, for `p` in `0..columns` and
+/// `i` in `0..samples`; `out` is `rows` × `offsets.len()`, row-major.
+pub(crate) struct ShiftedDots<'a, T> {
+    pub a: &'a [T],
+    pub a_stride: usize,
+    pub a_step: usize,
+    pub b: &'a [T],
+    pub b_step: usize,
+    pub offsets: &'a [usize],
+    pub rows: usize,
+    pub columns: usize,
+    pub samples: usize,
+}
+
+/// Runs the products that `dots` describes.
+pub(crate) fn shifted_dots<T: Real>(dots: &ShiftedDots<'_, T>, out: &mut [T]) {
+    let d = dots;
+    let last = d.samples - 1;
+    let deepest = d.offsets.iter().max().copied().unwrap_or(0);
+    assert!(last * d.a_step + (d.rows - 1) * d.a_stride + d.columns <= d.a.len());
+    assert!(last * d.b_step + deepest + d.columns <= d.b.len());
+    assert_eq!(out.len(), d.rows * d.offsets.len());
+    struct Run<'a, 'b, T>(&'a ShiftedDots<'b, T>, &'a mut [T]);
+    impl<T: Real> WithSimd for Run<'_, '_, T> {
+        type Output = ();
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            let Run(dots, out) = self;
+            let (tall, wide) = if S::REGISTER_COUNT >= 32 {
+                (4, 6)
+            } else {
+                (2, 5)
+            };
+            // Rows outside: a few rows of `a` stay in the first-level cache while all of `b`, whose
+            // shifted views overlap, passes by.
+            for rows in parts(dots.rows, tall) {
+                for ks in parts(dots.offsets.len(), wide) {
+                    let out = &mut out[rows.start * dots.offsets.len() + ks.start..];
+                    let offsets = &dots.offsets[ks.clone()];
+                    macro_rules! tile {
+                        ($($k:literal)*) => { match (rows.len(), ks.len()) {
+                            // Safety: the asserts above bound every read.
+                            $((1, $k) => unsafe { tile::<T, S, 1, $k>(simd, dots, rows.start, offsets, out) },
+                              (2, $k) => unsafe { tile::<T, S, 2, $k>(simd, dots, rows.start, offsets, out) },
+                              (3, $k) => unsafe { tile::<T, S, 3, $k>(simd, dots, rows.start, offsets, out) },
+                              (4, $k) => unsafe { tile::<T, S, 4, $k>(simd, dots, rows.start, offsets, out) },)*
+                            _ => unreachable!("blocks have at most 4 rows and 6 columns"),
+                        }};
+                    }
+                    tile!(1 2 3 4 5 6);
+                }
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn tile<T: Real, S: Simd, const M: usize, const K: usize>(
+        simd: S,
+        dots: &ShiftedDots<'_, T>,
+        row: usize,
+        offsets: &[usize],
+        out: &mut [T],
+    ) {
+        unsafe {
+            let zero = T::splat(simd, T::zero());
+            let lanes = T::lanes::<S>();
+            let mut sums = [[zero; K]; M];
+            for i in 0..dots.samples {
+                let a = dots.a.as_ptr().add(i * dots.a_step + row * dots.a_stride);
+                let b = dots.b.as_ptr().add(i * dots.b_step);
+                // Written out rather than shared with the tail below: the accumulators stay in
+                // registers only while nothing in the loop takes an address of its operands.
+                let mut p = 0;
+                while p + lanes <= dots.columns {
+                    let mut right = [zero; K];
+                    for k in 0..K {
+                        let from = b.add(*offsets.get_unchecked(k) + p);
+                        right[k] = from.cast::<T::Vector<S>>().read_unaligned();
+                    }
+                    for m in 0..M {
+                        let from = a.add(m * dots.a_stride + p);
+                        let left = from.cast::<T::Vector<S>>().read_unaligned();
+                        for k in 0..K {
+                            sums[m][k] = T::mul_add(simd, left, right[k], sums[m][k]);
+                        }
+                    }
+                    p += lanes;
+                }
+                if p < dots.columns {
+                    let tail = dots.columns - p;
+                    for k in 0..K {
+                        let right = partial(simd, b.add(offsets[k] + p), tail);
+                        for m in 0..M {
+                            let left = partial(simd, a.add(m * dots.a_stride + p), tail);
+                            sums[m][k] = T::mul_add(simd, left, right, sums[m][k]);
+                        }
+                    }
+                }
+            }
+            for (m, row) in sums.iter().enumerate() {
+                for (k, &sum) in row.iter().enumerate() {
+                    out[m * dots.offsets.len() + k] += T::sum(simd, sum);
+                }
+            }
+        }
+    }
+    /// A register with `count` elements from `from` and zeros behind them.
+    #[inline(always)]
+    unsafe fn partial<T: Real, S: Simd>(simd: S, from: *const T, count: usize) -> T::Vector<S> {
+        T::partial_load(simd, unsafe { std::slice::from_raw_parts(from, count) })
+    }
+    Arch::new().dispatch(Run(dots, out))
+}

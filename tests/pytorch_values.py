@@ -1,0 +1,59 @@
+"""Prints the PyTorch values in tests/ops.rs. Run: python tests/pytorch_values.py (PyTorch 2, f64).
+
+Inputs and digests are given by formulas, the same in tests/ops.rs, so that no arrays need storing:
+element i of input number s is sin(1.3 i + s), and a tensor's digest is sum_i cos(0.7 i) t_i.
+"""
+import torch
+import torch.nn.functional as F
+
+torch.set_default_dtype(torch.float64)
+
+
+def wave(seed, *shape):
+    n = torch.Size(shape).numel()
+    return torch.sin(1.3 * torch.arange(n) + seed).reshape(shape).requires_grad_()
+
+
+def digest(t):
+    return (torch.cos(0.7 * torch.arange(t.numel())) * t.flatten()).sum()
+
+
+def show(case, out, *inputs):
+    grads = torch.autograd.grad(digest(out), inputs)
+    values = [digest(out), *map(digest, grads)]
+    print(f"    ({case}, [{', '.join(f'{v.item():.9}' for v in values)}]),")
+
+
+print("CONV (batch, in, out, height, width, kernel, padding, stride): output, and gradients of x, weight, bias")
+for b, i, o, h, w, k, p, s in [
+    (1, 1, 1, 3, 3, 3, 0, 1), (2, 1, 5, 28, 28, 5, 3, 1), (3, 5, 10, 15, 15, 5, 3, 1), (1, 3, 4, 7, 5, 3, 1, 1),
+    (2, 4, 3, 9, 7, 3, 1, 2), (2, 3, 9, 8, 11, 5, 2, 2), (1, 2, 7, 10, 10, 3, 0, 3), (5, 3, 17, 6, 6, 1, 0, 1),
+    (2, 6, 2, 5, 5, 1, 0, 2), (9, 2, 3, 4, 19, 2, 1, 1), (1, 16, 33, 8, 8, 3, 1, 1), (2, 2, 2, 5, 6, 4, 3, 3),
+]:
+    x, weight, bias = wave(1, b, i, h, w), wave(2, o, i, k, k), wave(3, o)
+    show(f"({b}, {i}, {o}, {h}, {w}, {k}, {p}, {s})", F.conv2d(x, weight, bias, s, p), x, weight, bias)
+
+print("POOL (batch, channels, height, width, kernel, stride): output, gradient of x")
+for b, c, h, w, k, s in [
+    (1, 1, 4, 4, 2, 2), (2, 3, 15, 15, 2, 2), (2, 2, 32, 32, 3, 2), (1, 2, 7, 9, 3, 2), (3, 1, 5, 8, 3, 1), (1, 2, 7, 7, 2, 3),
+    (2, 1, 4, 6, 4, 3), (1, 1, 1, 1, 1, 1), (2, 2, 10, 9, 3, 4), (1, 1, 5, 5, 1, 3),
+]:
+    x = wave(1, b, c, h, w)
+    show(f"({b}, {c}, {h}, {w}, {k}, {s})", F.max_pool2d(x, k, s, ceil_mode=True), x)
+
+print("LRN (batch, channels, height, width, n, k, alpha, beta): output, gradient of x")
+for b, c, h, w, n, k, alpha, beta in [
+    (1, 5, 3, 4, 3, 2.0, 5e-5, 0.75), (2, 4, 3, 3, 3, 1.0, 0.7, 0.75), (3, 7, 2, 5, 5, 2.0, 0.3, 0.5), (1, 1, 4, 4, 3, 1.5, 0.9, 0.6),
+]:
+    x = wave(1, b, c, h, w)
+    # PyTorch divides alpha by n, Chainer does not.
+    show(f"({b}, {c}, {h}, {w}, {n}, {k}, {alpha}, {beta})", F.local_response_norm(x, n, alpha * n, beta, k), x)
+
+print("LINEAR (batch, in, out): output, and gradients of x, weight, bias")
+for b, i, o in [(1, 1, 1), (1, 84, 10), (7, 33, 5), (40, 720, 84)]:
+    x, weight, bias = wave(1, b, i), wave(2, o, i), wave(3, o)
+    show(f"({b}, {i}, {o})", F.linear(x, weight, bias), x, weight, bias)
+
+print("RELU (elements): output, gradient of x")
+x = wave(1, 40_000)
+show("40000", F.relu(x), x)
