@@ -149,11 +149,12 @@ impl Geometry {
             .collect()
     }
 
-    /// Copies one image (in, height, width) into the padded scratch buffer, which is zero elsewhere.
-    fn pad<T: Real>(&self, image: &[T], padded: &mut [T]) {
-        self.each_row(|pixel, at, step| {
-            let source = &image[pixel..pixel + self.width];
-            if step == 1 {
+    /// Copies one image (in, height, width), whose planes and rows lie this far apart, into the padded scratch
+    /// buffer, which is zero elsewhere.
+    pub(crate) fn pad<T: Real>(&self, image: &[T], plane: usize, row: usize, padded: &mut [T]) {
+        self.each_row(|channel, y, at| {
+            let source = &image[channel * plane + y * row..][..self.width];
+            if self.stride == 1 {
                 padded[at..at + self.width].copy_from_slice(source);
             } else {
                 for (x, &value) in source.iter().enumerate() {
@@ -163,11 +164,11 @@ impl Geometry {
         });
     }
 
-    /// The inverse of [`Self::pad`]: copies the image out of the padded buffer.
+    /// The inverse of [`Self::pad`] for an image without gaps: copies it out of the padded buffer.
     fn unpad<T: Real>(&self, padded: &[T], image: &mut [T]) {
-        self.each_row(|pixel, at, step| {
-            let target = &mut image[pixel..pixel + self.width];
-            if step == 1 {
+        self.each_row(|channel, y, at| {
+            let target = &mut image[(channel * self.height + y) * self.width..][..self.width];
+            if self.stride == 1 {
                 target.copy_from_slice(&padded[at..at + self.width]);
             } else {
                 for (x, value) in target.iter_mut().enumerate() {
@@ -177,16 +178,19 @@ impl Geometry {
         });
     }
 
-    /// Calls `row(first pixel in the image, its place in the padded buffer, stride)` for every image row. With a
-    /// stride above 1 the place is that of the row's phase 0, and [`Self::column`] finds pixels.
+    /// Calls `row(channel, y, place)` for every image row. The place in the padded buffer is that of the row's first
+    /// pixel with stride 1; with a larger stride that of the row's phase 0, where [`Self::column`] finds pixels.
     fn each_row(&self, mut row: impl FnMut(usize, usize, usize)) {
         let s = self.stride;
+        let left = if s == 1 { self.padding } else { 0 };
         for channel in 0..self.inputs {
             for y in 0..self.height {
                 let at = y + self.padding;
-                let start = (channel * s + at % s) * s * self.plane() + at / s * self.row;
-                let start = if s == 1 { start + self.padding } else { start };
-                row((channel * self.height + y) * self.width, start, s);
+                row(
+                    channel,
+                    y,
+                    (channel * s + at % s) * s * self.plane() + at / s * self.row + left,
+                );
             }
         }
     }
@@ -228,7 +232,7 @@ impl CustomOp3 for Conv2d {
                         (vec![T::zero(); g.padded_len()], vec![T::zero(); product])
                     },
                     |(padded, product), (out, image)| {
-                        g.pad(image, padded);
+                        g.pad(image, g.height * g.width, g.width, padded);
                         let plane = g.out_plane();
                         let columns = g.columns();
                         shifted_product(
@@ -452,7 +456,7 @@ impl CustomOp2 for GradWeight {
                         for (image, padded) in
                             images.chunks(image).zip(padded.chunks_mut(padded_len))
                         {
-                            g.pad(image, padded);
+                            g.pad(image, g.height * g.width, g.width, padded);
                         }
                         for (grad, spreaded) in
                             grads.chunks(output).zip(spreaded.chunks_mut(spread_len))

@@ -99,6 +99,42 @@ impl Pool {
             }
         }
     }
+
+    /// Adds each window's gradient to the place of its first largest element. `K` is the window's size where the
+    /// compiler is to unroll its loops, or 0.
+    fn scatter<T: Real, const K: usize>(&self, plane: &[T], grad: &[T], out: &mut [T]) {
+        let kernel = if K == 0 { self.kernel } else { K };
+        for (y, grad) in grad.chunks(self.out_width).enumerate() {
+            let top = y * self.stride;
+            let bottom = (top + kernel).min(self.height);
+            let whole = if top + kernel > self.height {
+                0
+            } else {
+                (self.width - kernel) / self.stride + 1
+            };
+            for (x, &grad) in grad.iter().enumerate() {
+                let first = top * self.width + x * self.stride;
+                let (mut best, mut max) = (first, plane[first]);
+                // Selects rather than branches: which element wins is not predictable.
+                let mut look = |at: usize| {
+                    let larger = plane[at] > max;
+                    best = if larger { at } else { best };
+                    max = if larger { plane[at] } else { max };
+                };
+                if x < whole {
+                    for row in 0..kernel {
+                        (0..kernel).for_each(|column| look(first + row * self.width + column));
+                    }
+                } else {
+                    let columns = kernel.min(self.width - x * self.stride);
+                    for row in 0..bottom - top {
+                        (0..columns).for_each(|column| look(first + row * self.width + column));
+                    }
+                }
+                out[best] += grad;
+            }
+        }
+    }
 }
 
 impl CustomOp1 for Pool {
@@ -166,22 +202,10 @@ impl CustomOp2 for PoolGrad {
                 .zip(x.par_chunks(p.height * p.width))
                 .zip(grad.par_chunks(p.out_height * p.out_width))
                 .with_min_len(PLANES_PER_TASK)
-                .for_each(|((out, plane), grad)| {
-                    for (i, &grad) in grad.iter().enumerate() {
-                        let (top, left) = (i / p.out_width * p.stride, i % p.out_width * p.stride);
-                        let mut best = top * p.width + left;
-                        let mut max = plane[best];
-                        let right = (left + p.kernel).min(p.width);
-                        for y in top..(top + p.kernel).min(p.height) {
-                            for at in y * p.width + left..y * p.width + right {
-                                // Selects rather than branches: which pixel wins is not predictable.
-                                let value = plane[at];
-                                best = if value > max { at } else { best };
-                                max = if value > max { value } else { max };
-                            }
-                        }
-                        out[best] += grad;
-                    }
+                .for_each(|((out, plane), grad)| match p.kernel {
+                    2 => p.scatter::<T, 2>(plane, grad, out),
+                    3 => p.scatter::<T, 3>(plane, grad, out),
+                    _ => p.scatter::<T, 0>(plane, grad, out),
                 });
             out
         }

@@ -1,0 +1,381 @@
+//! Inference one image at a time, as fast as this machine allows.
+//!
+//! [`Network`] is for training and batches; at batch 1 its tensors' bookkeeping takes longer than the arithmetic. A plan
+//! is built once: weights packed for the kernels, a buffer for every activation. Running it allocates nothing and uses one
+//! thread. It sums in the same order as the network, and so gives the same logits, bit for bit.
+
+use crate::early_exit::{Answer, check_thresholds, read};
+use crate::error::bail;
+use crate::network::{Layer, Network, Node, Shape};
+use crate::ops::{ConvGeometry, Lrn, Pool, linear_samples};
+use crate::simd::{Packed, SLACK, shifted_product};
+use crate::{Error, Result};
+
+/// Where an activation lies: element (c, y, x) at `c * plane + y * row + x` of a buffer. Vectors have one row.
+#[derive(Debug, Clone, Copy)]
+struct View {
+    buffer: usize,
+    channels: usize,
+    height: usize,
+    width: usize,
+    plane: usize,
+    row: usize,
+}
+
+impl View {
+    fn dense(buffer: usize, shape: Shape) -> Self {
+        let (channels, height, width) = match shape {
+            Shape::Image(channels, height, width) => (channels, height, width),
+            Shape::Flat(len) => (1, 1, len),
+        };
+        Self {
+            buffer,
+            channels,
+            height,
+            width,
+            plane: height * width,
+            row: width,
+        }
+    }
+
+    fn is_dense(&self) -> bool {
+        self.row == self.width && self.plane == self.height * self.width
+    }
+
+    fn rows(self) -> impl Iterator<Item = std::ops::Range<usize>> {
+        (0..self.channels).flat_map(move |c| {
+            (0..self.height).map(move |y| {
+                let start = c * self.plane + y * self.row;
+                start..start + self.width
+            })
+        })
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Conv {
+        geometry: ConvGeometry,
+        weight: Packed<f32>,
+        offsets: Vec<usize>,
+        bias: Vec<f32>,
+        padded: Vec<f32>,
+    },
+    Linear {
+        weight: Vec<f32>,
+        bias: Vec<f32>,
+        products: Vec<f32>,
+    },
+    Pool {
+        pool: Pool,
+        column_max: Vec<f32>,
+        relu: bool,
+    },
+    Lrn {
+        lrn: Lrn,
+        scales: Vec<f32>,
+    },
+    /// Also copies from a view with gaps into one without.
+    Relu,
+    Copy,
+}
+
+#[derive(Debug, Clone)]
+struct Placed {
+    step: Step,
+    from: View,
+    to: View,
+}
+
+/// A network compiled for single images on the CPU.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    segments: Vec<Vec<Placed>>,
+    branches: Vec<Vec<Placed>>,
+    /// Where the logits of each exit end up.
+    logits: Vec<View>,
+    buffers: Vec<Vec<f32>>,
+    input: usize,
+}
+
+impl Plan {
+    /// Compiles `network` with the parameters it has now; training it further does not change the plan.
+    pub fn new(network: &Network) -> Result<Self> {
+        let mut plan = Self {
+            segments: Vec::new(),
+            branches: Vec::new(),
+            logits: Vec::new(),
+            buffers: Vec::new(),
+            input: network.input().len(),
+        };
+        let mut view = View::dense(plan.buffer(plan.input), network.input());
+        for (i, segment) in network.segments.iter().enumerate() {
+            let mut steps = Vec::new();
+            for node in segment {
+                view = plan.place(node, view, &mut steps)?;
+            }
+            plan.segments.push(steps);
+            let mut end = view;
+            if let Some(branch) = network.branches.get(i) {
+                let mut steps = Vec::new();
+                for node in branch {
+                    end = plan.place(node, end, &mut steps)?;
+                }
+                plan.branches.push(steps);
+            }
+            plan.logits.push(end);
+        }
+        Ok(plan)
+    }
+
+    fn buffer(&mut self, len: usize) -> usize {
+        self.buffers.push(vec![0.0; len]);
+        self.buffers.len() - 1
+    }
+
+    /// Appends the steps of one layer that reads `from`; returns where it writes.
+    fn place(&mut self, node: &Node, from: View, steps: &mut Vec<Placed>) -> Result<View> {
+        let parameters = || -> Result<(Vec<f32>, Vec<f32>)> {
+            let (weight, bias) = node.parameters.as_ref().expect("built with parameters");
+            Ok((weight.flatten_all()?.to_vec1()?, bias.to_vec1()?))
+        };
+        let geometry = |error| Error::from(error);
+        let step = match node.layer {
+            Layer::Conv {
+                inputs,
+                outputs,
+                kernel,
+                padding,
+                stride,
+            } => {
+                let g = ConvGeometry::of(
+                    inputs,
+                    from.height,
+                    from.width,
+                    outputs,
+                    kernel,
+                    padding,
+                    stride,
+                )
+                .map_err(geometry)?;
+                let (weight, bias) = parameters()?;
+                let buffer = self.buffer(outputs * g.out_plane() + SLACK);
+                let to = View {
+                    buffer,
+                    channels: outputs,
+                    height: g.out_height,
+                    width: g.out_width,
+                    plane: g.out_plane(),
+                    row: g.row,
+                };
+                let weight = Packed::new(outputs, g.taps(), |o, tap| weight[o * g.taps() + tap]);
+                let step = Step::Conv {
+                    weight,
+                    offsets: g.offsets(),
+                    bias,
+                    padded: vec![0.0; g.padded_len()],
+                    geometry: g,
+                };
+                steps.push(Placed { step, from, to });
+                return Ok(to);
+            }
+            Layer::Linear { outputs, .. } => {
+                let mut from = from;
+                if !from.is_dense() {
+                    let to = View::dense(self.buffer(node.input.len()), node.input);
+                    steps.push(Placed {
+                        step: Step::Copy,
+                        from,
+                        to,
+                    });
+                    from = to;
+                }
+                let (weight, bias) = parameters()?;
+                let to = View::dense(self.buffer(outputs), node.output);
+                steps.push(Placed {
+                    step: Step::Linear {
+                        weight,
+                        bias,
+                        products: vec![0.0; outputs],
+                    },
+                    from,
+                    to,
+                });
+                return Ok(to);
+            }
+            Layer::Relu => {
+                // A rectifier after a pooling of the same part of the network is done by the pooling.
+                if let Some(Placed {
+                    step: Step::Pool { relu, .. },
+                    ..
+                }) = steps.last_mut()
+                {
+                    *relu = true;
+                    return Ok(from);
+                }
+                Step::Relu
+            }
+            Layer::MaxPool { kernel, stride } => {
+                let pool = Pool::new(from.height, from.width, kernel, stride).map_err(geometry)?;
+                Step::Pool {
+                    pool,
+                    column_max: vec![0.0; from.width],
+                    relu: false,
+                }
+            }
+            Layer::Lrn(lrn) => {
+                let mut from = from;
+                if !from.is_dense() {
+                    let to = View::dense(self.buffer(node.input.len()), node.input);
+                    steps.push(Placed {
+                        step: Step::Copy,
+                        from,
+                        to,
+                    });
+                    from = to;
+                }
+                let to = View::dense(self.buffer(node.output.len()), node.output);
+                steps.push(Placed {
+                    step: Step::Lrn {
+                        lrn,
+                        scales: vec![0.0; node.input.len()],
+                    },
+                    from,
+                    to,
+                });
+                return Ok(to);
+            }
+            Layer::Dropout(_) => return Ok(from),
+            Layer::Branch(_) => unreachable!("branches are not nodes"),
+        };
+        let to = View::dense(self.buffer(node.output.len()), node.output);
+        steps.push(Placed { step, from, to });
+        Ok(to)
+    }
+
+    /// The number of exits.
+    pub fn exits(&self) -> usize {
+        self.segments.len()
+    }
+
+    fn load(&mut self, image: &[f32]) -> Result<()> {
+        if image.len() != self.input {
+            bail!(
+                "the network takes images of {} values, got {}",
+                self.input,
+                image.len()
+            )
+        }
+        self.buffers[0].copy_from_slice(image);
+        Ok(())
+    }
+
+    /// Classifies one image (channels, height, width; as [`crate::data::Split::batch`] scales it): trunk, branches, softmax,
+    /// entropy and decision. The same answer as [`Network::classify`]. Fails when the image has another size or thresholds are
+    /// missing, negative or NaN.
+    pub fn classify(&mut self, image: &[f32], thresholds: &[f64]) -> Result<Answer> {
+        check_thresholds(thresholds, self.exits())?;
+        self.load(image)?;
+        for (exit, &threshold) in thresholds.iter().enumerate() {
+            run(&mut self.segments[exit], &mut self.buffers);
+            run(&mut self.branches[exit], &mut self.buffers);
+            let reading = read(self.logits_at(exit));
+            if reading.entropy < threshold {
+                return Ok(Answer {
+                    label: reading.label,
+                    exit,
+                    entropy: reading.entropy,
+                });
+            }
+        }
+        let exit = self.exits() - 1;
+        run(&mut self.segments[exit], &mut self.buffers);
+        let reading = read(self.logits_at(exit));
+        Ok(Answer {
+            label: reading.label,
+            exit,
+            entropy: reading.entropy,
+        })
+    }
+
+    /// The logits that exit `exit` (from 0) gave in the last run; stale where that run left before it.
+    pub fn logits_at(&self, exit: usize) -> &[f32] {
+        &self.buffers[self.logits[exit].buffer]
+    }
+
+    /// Runs the trunk alone up to where exit `exit` (from 0) branches off, without branches, softmax or decision: what the paper's
+    /// timer covered. Fails when the image has another size.
+    pub fn run_trunk(&mut self, image: &[f32], exit: usize) -> Result<()> {
+        self.load(image)?;
+        for segment in &mut self.segments[..=exit] {
+            run(segment, &mut self.buffers);
+        }
+        Ok(())
+    }
+}
+
+fn run(steps: &mut [Placed], buffers: &mut [Vec<f32>]) {
+    for Placed { step, from, to } in steps {
+        let mut out = std::mem::take(&mut buffers[to.buffer]);
+        let input = &buffers[from.buffer];
+        match step {
+            Step::Conv {
+                geometry,
+                weight,
+                offsets,
+                bias,
+                padded,
+            } => {
+                geometry.pad(input, from.plane, from.row, padded);
+                shifted_product(
+                    weight,
+                    offsets,
+                    padded,
+                    Some(bias),
+                    &mut out,
+                    to.plane,
+                    geometry.columns(),
+                );
+            }
+            Step::Linear {
+                weight,
+                bias,
+                products,
+            } => {
+                let x = &input[..from.channels * from.plane];
+                linear_samples(x, weight, bias, products, &mut out);
+            }
+            Step::Pool {
+                pool,
+                column_max,
+                relu,
+            } => {
+                let floor = if *relu { 0.0 } else { f32::NEG_INFINITY };
+                pulp::Arch::new().dispatch(
+                    #[inline(always)]
+                    || {
+                        for (plane, out) in input.chunks(from.plane).zip(out.chunks_mut(to.plane)) {
+                            pool.plane(plane, from.row, column_max, |y, x, max| {
+                                out[y * to.row + x] = if max < floor { floor } else { max };
+                            });
+                        }
+                    },
+                );
+            }
+            Step::Lrn { lrn, scales } => lrn.image(input, from.plane, scales, &mut out),
+            Step::Relu => {
+                for (a, b) in from.rows().zip(to.rows()) {
+                    for (x, out) in input[a].iter().zip(&mut out[b]) {
+                        *out = if *x < 0.0 { 0.0 } else { *x };
+                    }
+                }
+            }
+            Step::Copy => {
+                for (a, b) in from.rows().zip(to.rows()) {
+                    out[b].copy_from_slice(&input[a]);
+                }
+            }
+        }
+        buffers[to.buffer] = out;
+    }
+}
