@@ -1,14 +1,33 @@
-//! BranchyNet on candle.
+//! BranchyNet on candle: deep networks with early exits, after Teerapittayanon, McDanel and Kung, "BranchyNet: Fast Inference via
+//! Early Exiting from Deep Neural Networks", ICPR 2016.
+//!
+//! A [`Network`] is a flat list of layers with a [`network::branch`] where it forks. [`train::train`] trains all its exits jointly;
+//! [`Network::classify`] lets each sample leave at the first exit that is sure; a [`record::ExitRecord`] answers from one pass what happens
+//! at every threshold; [`latency::measure`] says what it costs in time. `notebooks/` put these together, one experiment each.
+//!
+//! ```
+//! use branchynet::prelude::*;
+//!
+//! let network = Network::new("B-LeNet", [1, 28, 28], b_lenet(), 0, &Device::Cpu)?;
+//! let images = Tensor::zeros((3, 1, 28, 28), DType::F32, &Device::Cpu)?;
+//! let answers = network.classify(&images, &[0.025])?;
+//! assert_eq!(answers.len(), 3);
+//! # Ok::<(), branchynet::Error>(())
+//! ```
+
 pub mod data;
 pub mod early_exit;
 mod error;
+pub mod figures;
 pub mod latency;
 mod lenet;
 pub mod network;
+pub mod notebook;
 pub mod ops;
 pub mod plan;
 pub mod record;
 mod simd;
+pub mod table1;
 pub mod train;
 
 pub use candle_core;
@@ -19,6 +38,26 @@ pub use polars;
 pub use error::{Error, Result};
 pub use lenet::b_lenet;
 pub use network::{Network, Pass};
+
+/// What a notebook needs, in one `use`.
+pub mod prelude {
+    pub use crate::data::{Dataset, Split, Test, Train, Validation, load_mnist};
+    pub use crate::early_exit::Answer;
+    pub use crate::figures;
+    pub use crate::latency::{self, Timing};
+    pub use crate::network::{
+        Layer, Network, Pass, branch, conv, dropout, linear, lrn, max_pool, relu, without_branches,
+    };
+    pub use crate::notebook::{self, save_table, setting, switch, table};
+    pub use crate::plan::Plan;
+    pub use crate::record::{ExitRecord, Outcome, knee, undominated};
+    pub use crate::table1::TableOne;
+    pub use crate::train::{Config, Run, evaluate, load_checkpoint, train};
+    pub use crate::{Error, Result, b_lenet};
+    pub use candle_core::{DType, Device, Tensor, Var};
+    pub use plotly::Plot;
+    pub use polars::prelude::{DataFrame, df};
+}
 
 /// The generator of every random number here: seeded, so that runs can be repeated.
 pub type Rng = rand::rngs::StdRng;

@@ -75,7 +75,7 @@ impl<R: Role> ExitRecord<R> {
         let values = logits.first().map_or(0, Vec::len);
         if labels.is_empty()
             || values == 0
-            || values % labels.len() != 0
+            || !values.is_multiple_of(labels.len())
             || logits.iter().any(|l| l.len() != values)
         {
             let sizes: Vec<usize> = logits.iter().map(Vec::len).collect();

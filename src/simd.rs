@@ -308,6 +308,8 @@ pub(crate) fn shifted_dots<T: Real>(dots: &ShiftedDots<'_, T>, out: &mut [T]) {
             }
         }
     }
+    // Iterators over these arrays compile to calls, plain indices to registers.
+    #[allow(clippy::needless_range_loop)]
     #[inline(always)]
     unsafe fn tile<T: Real, S: Simd, const M: usize, const K: usize>(
         simd: S,

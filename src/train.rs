@@ -270,7 +270,9 @@ pub fn train_at(
             "found {} of {} epochs in {}",
             history.len(),
             config.epochs,
-            path.display()
+            path.strip_prefix(crate::data::project_dir())
+                .unwrap_or(path)
+                .display()
         ));
     }
     let found = history.len();

@@ -223,6 +223,7 @@ fn lrn_agrees_with_pytorch_and_central_differences() -> Result<()> {
 
 /// (batch, in, out): output, and gradients of x, weight, bias.
 #[rustfmt::skip]
+#[allow(clippy::type_complexity)]
 const LINEAR: &[((usize, usize, usize), [f64; 4])] = &[
     ((1, 1, 1), [0.906267409, 0.909297427, 0.841470985, 1.0]),
     ((1, 84, 10), [-19.830336, -0.298193137, 0.0659865972, 5.50983832]),

@@ -37,7 +37,7 @@ impl Default for Lrn {
 /// Fails when `n` is even or `k` is not above 0.
 pub fn lrn(x: &Tensor, constants: Lrn) -> Result<Tensor> {
     x.dims4()?;
-    if constants.n % 2 == 0 || constants.k <= 0.0 {
+    if constants.n.is_multiple_of(2) || constants.k <= 0.0 {
         bail!(
             "lrn: n must be odd and k above 0, got n = {} and k = {}",
             constants.n,

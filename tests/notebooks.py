@@ -1,0 +1,69 @@
+"""Headless notebooks on the real kernel: the real one runs quickly, and broken ones make the run fail.
+
+Run by `make test`. Output goes to figures/test/, so that results stay.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+ENVIRONMENT = {**os.environ, "QUICK": "1", "FIGURES": "test", "RETRAIN": "1"}
+for name in ("EPOCHS", "SEED", "BATCH_SIZE"):
+    ENVIRONMENT.pop(name, None)
+
+# What comes before the broken cell in each notebook.
+PRELUDE = [':dep branchynet = { path = ".." }', "use branchynet::prelude::*;", "let x = Var::new(2f32, &Device::Cpu)?;"]
+
+# Broken cells, and what the failure must name.
+BROKEN = {
+    "panics": ('panic!("on purpose");', ["cell 4 failed", 'panic!("on purpose")', "panicked"]),
+    "fails a ?": ("let n = Network::new(\"n\", [1, 28, 28], vec![linear(700, 10)], 0, &Device::Cpu)?;",
+                  ["cell 4 failed", "linear1, linear(700, 10): it expects 700 values"]),
+    "does not compile": ("let y: u8 = x;", ["cell 4 failed", "mismatched types"]),
+    "shows no figure": ("x.as_tensor().to_scalar::<f32>()?", ["no cell showed a figure"]),
+}
+
+
+def run(path):
+    return subprocess.run([sys.executable, str(ROOT / "notebooks" / "run.py"), str(path)], env=ENVIRONMENT,
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True)
+
+
+def notebook(cells):
+    cells = [{"cell_type": "code", "id": f"c{i}", "metadata": {}, "source": cell, "outputs": [], "execution_count": None}
+             for i, cell in enumerate(cells)]
+    return json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
+
+
+def main():
+    passed = failed = 0
+
+    def check(what, ok, output):
+        nonlocal passed, failed
+        passed, failed = passed + ok, failed + (not ok)
+        print(f"{what} ... {'ok' if ok else 'FAILED'}", flush=True)
+        if not ok:
+            print(output)
+
+    with tempfile.TemporaryDirectory() as folder:
+        for what, (cell, expected) in BROKEN.items():
+            path = pathlib.Path(folder) / "broken.ipynb"
+            path.write_text(notebook([*PRELUDE, cell]))
+            result = run(path)
+            output = result.stdout + result.stderr
+            check(f"a notebook that {what} fails the run", result.returncode == 1 and all(part in output for part in expected), output)
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        before = path.read_bytes()
+        result = run(path)
+        # The last cell takes a derivative across cells.
+        ok = result.returncode == 0 and "d(w·x)/dw = Some(3.0)" in result.stdout and path.read_bytes() == before
+        check(f"{path.name} runs headless, quickly, with gradients right across cells", ok, result.stdout + result.stderr)
+    print(f"{passed} passed, {failed} failed")
+    sys.exit(failed > 0)
+
+
+main()

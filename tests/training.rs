@@ -1,0 +1,303 @@
+//! Training on a small made-up problem: learning, repeatability, interruption, and refusals.
+
+use branchynet::data::{Dataset, Split, Test, Train, Validation};
+use branchynet::network::{
+    self, Layer, branch, conv, dropout, linear, max_pool, relu, without_branches,
+};
+use branchynet::train::{Config, evaluate, load_checkpoint, train_at};
+use branchynet::{Network, Result, Rng};
+use candle_core::Device;
+use rand::{Rng as _, SeedableRng};
+use std::path::{Path, PathBuf};
+
+/// Images of 1×8×8 whose class is the quadrant that is bright.
+fn quadrants() -> Dataset {
+    fn split<R: branchynet::data::Role>(count: usize, seed: u64) -> Split<R> {
+        let mut rng = Rng::seed_from_u64(seed);
+        let (mut images, mut labels) = (Vec::new(), Vec::new());
+        for _ in 0..count {
+            let class: u8 = rng.random_range(0..4);
+            labels.push(class);
+            for y in 0..8 {
+                for x in 0..8 {
+                    let bright = y / 4 * 2 + x / 4 == usize::from(class);
+                    images.push(rng.random_range(0..120) + if bright { 100 } else { 0 });
+                }
+            }
+        }
+        Split::new(images, labels, [1, 8, 8]).expect("sizes fit")
+    }
+    Dataset {
+        name: "quadrants".to_string(),
+        train: split::<Train>(600, 1),
+        validation: split::<Validation>(200, 2),
+        test: split::<Test>(200, 3),
+        checksum: 7,
+    }
+}
+
+fn layers() -> Vec<Layer> {
+    vec![
+        conv(1, 4, 3, 1),
+        branch([max_pool(4, 4), relu(), linear(16, 4)]),
+        max_pool(3, 2),
+        relu(),
+        conv(4, 8, 3, 1),
+        relu(),
+        linear(128, 16),
+        relu(),
+        dropout(0.2),
+        linear(16, 4),
+    ]
+}
+
+fn build(layers: Vec<Layer>, seed: u64) -> Network {
+    Network::new("quadrants", [1, 8, 8], layers, seed, &Device::Cpu).expect("shapes fit")
+}
+
+fn config(epochs: usize) -> Config {
+    Config {
+        epochs,
+        batch_size: 32,
+        learning_rate: 3e-3,
+        final_learning_rate: 0.1,
+        ..Config::default()
+    }
+}
+
+/// A file in a folder of its own, removed in the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("branchynet-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        Self(folder)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.join("run.safetensors")
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Every weight, bit for bit.
+fn bits(network: &Network) -> Result<Vec<(String, Vec<u32>)>> {
+    let bits = |var: &candle_core::Var| -> Result<Vec<u32>> {
+        Ok(var
+            .flatten_all()?
+            .to_vec1::<f32>()?
+            .into_iter()
+            .map(f32::to_bits)
+            .collect())
+    };
+    network
+        .parameters()
+        .iter()
+        .map(|(name, var)| Ok((name.clone(), bits(var)?)))
+        .collect()
+}
+
+#[test]
+fn both_exits_learn_from_a_baseline() -> Result<()> {
+    let (scratch, data) = (Scratch::new("learn"), quadrants());
+    let baseline = build(without_branches(&layers()), 0);
+    train_at(
+        &baseline,
+        &data,
+        &config(4),
+        &scratch.0.join("baseline.safetensors"),
+        |_| (),
+    )?;
+    let network = build(layers(), 0);
+    network.start_from(&baseline)?;
+    let run = train_at(&network, &data, &config(6), &scratch.file(), |_| ())?;
+    let accuracy = evaluate(&network, &data.test)?.accuracy;
+    assert!(accuracy.iter().all(|&a| a > 0.95), "{accuracy:?}");
+    assert!(run.history[5].train.loss[0] < run.history[0].train.loss[0]);
+    // The checkpoint alone restores the network.
+    let restored = build(layers(), 1);
+    assert_ne!(bits(&restored)?, bits(&network)?);
+    assert_eq!(load_checkpoint(&restored, &run.checkpoint)?.len(), 6);
+    assert_eq!(bits(&restored)?, bits(&network)?);
+    Ok(())
+}
+
+#[test]
+fn the_same_seed_gives_the_same_weights_and_another_does_not() -> Result<()> {
+    let (scratch, data) = (Scratch::new("seed"), quadrants());
+    let run = |file: &str, seed| -> Result<_> {
+        let network = build(layers(), 0);
+        let config = Config { seed, ..config(2) };
+        train_at(&network, &data, &config, &scratch.0.join(file), |_| ())?;
+        bits(&network)
+    };
+    assert_eq!(run("a", 5)?, run("b", 5)?);
+    assert_ne!(run("a2", 5)?, run("c", 6)?);
+    Ok(())
+}
+
+/// The child of the next test: trains at the path that the environment names.
+#[test]
+fn child_that_trains_until_it_is_killed() -> Result<()> {
+    if let Some(path) = std::env::var_os("BRANCHYNET_TEST_CHILD") {
+        train_at(
+            &build(layers(), 0),
+            &quadrants(),
+            &config(30),
+            Path::new(&path),
+            |_| (),
+        )?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_run_killed_at_any_moment_ends_in_the_same_weights() -> Result<()> {
+    let (scratch, data) = (Scratch::new("kill"), quadrants());
+    let undisturbed = build(layers(), 0);
+    let started = std::time::Instant::now();
+    train_at(
+        &undisturbed,
+        &data,
+        &config(30),
+        &scratch.0.join("undisturbed.safetensors"),
+        |_| (),
+    )?;
+    let whole = started.elapsed();
+    let child = || {
+        std::process::Command::new(std::env::current_exe().expect("a test program"))
+            .args(["child_that_trains_until_it_is_killed", "--exact"])
+            .env("BRANCHYNET_TEST_CHILD", scratch.file())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .expect("the test program starts")
+    };
+    // Killed (SIGKILL) three times, a quarter of the run after each start.
+    for _ in 0..3 {
+        let mut child = child();
+        std::thread::sleep(whole / 4);
+        child.kill()?;
+        child.wait()?;
+    }
+    assert!(child().wait()?.success());
+    let resumed = build(layers(), 0);
+    assert_eq!(load_checkpoint(&resumed, &scratch.file())?.len(), 30);
+    assert_eq!(bits(&resumed)?, bits(&undisturbed)?);
+    Ok(())
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint() -> Result<()> {
+    let (scratch, data) = (Scratch::new("nan"), quadrants());
+    let network = build(layers(), 0);
+    train_at(&network, &data, &config(2), &scratch.file(), |_| ())?;
+    let good = std::fs::read(scratch.file())?;
+    let bias = &network.parameters()["branch1.linear1.bias"];
+    bias.set(&(bias.ones_like()? * f64::NAN)?)?;
+    let error = train_at(
+        &network,
+        &data,
+        &config(2),
+        &scratch.0.join("other"),
+        |_| (),
+    )
+    .expect_err("the loss is NaN")
+    .to_string();
+    assert!(
+        error.starts_with("epoch 1, step 1: the loss of exit 1 is NaN"),
+        "{error}"
+    );
+    assert!(!scratch.0.join("other").exists());
+    assert_eq!(std::fs::read(scratch.file())?, good);
+    // Diverging on the way: the error names where, and what was written before stays readable.
+    let wild = Config {
+        learning_rate: 1e30,
+        ..config(3)
+    };
+    let network = build(layers(), 0);
+    let error = train_at(&network, &data, &wild, &scratch.0.join("wild"), |_| ())
+        .expect_err("it diverges")
+        .to_string();
+    assert!(
+        error.contains("the loss of exit") && error.contains("Try a smaller learning rate"),
+        "{error}"
+    );
+    Ok(())
+}
+
+#[test]
+fn bad_settings_and_files_are_refused_in_one_line() -> Result<()> {
+    let (scratch, data) = (Scratch::new("bad"), quadrants());
+    let network = build(layers(), 0);
+    let refused = |config: Config, part: &str| {
+        let error = train_at(&network, &data, &config, &scratch.file(), |_| ())
+            .expect_err(part)
+            .to_string();
+        assert!(error.contains(part) && !error.contains('\n'), "{error}");
+        assert!(!scratch.file().exists());
+    };
+    refused(
+        Config {
+            epochs: 0,
+            ..config(1)
+        },
+        "epochs and batch_size must be at least 1",
+    );
+    refused(
+        Config {
+            exit_weights: vec![1.0],
+            ..config(1)
+        },
+        "exit_weights must be 2 numbers",
+    );
+    refused(
+        Config {
+            exit_weights: vec![1.0, f64::NAN],
+            ..config(1)
+        },
+        "exit_weights must be 2 numbers",
+    );
+    refused(
+        Config {
+            learning_rate: -1.0,
+            ..config(1)
+        },
+        "learning_rate must be above 0",
+    );
+    refused(
+        Config {
+            beta1: 1.0,
+            ..config(1)
+        },
+        "beta1 and beta2",
+    );
+    // A checkpoint of something else, and one cut short.
+    train_at(&network, &data, &config(1), &scratch.file(), |_| ())?;
+    let before = bits(&network)?;
+    let other = build(vec![network::linear(64, 4)], 0);
+    let error = load_checkpoint(&other, &scratch.file())
+        .expect_err("other parameters")
+        .to_string();
+    assert!(
+        error.contains("linear1.bias is [16], but quadrants needs [4]"),
+        "{error}"
+    );
+    let error = train_at(&network, &data, &config(9), &scratch.file(), |_| ())
+        .expect_err("another run")
+        .to_string();
+    assert!(error.contains("holds another run"), "{error}");
+    let bytes = std::fs::read(scratch.file())?;
+    std::fs::write(scratch.file(), &bytes[..bytes.len() / 2])?;
+    let error = load_checkpoint(&network, &scratch.file())
+        .expect_err("half a file")
+        .to_string();
+    assert!(error.contains("is not a whole checkpoint"), "{error}");
+    assert_eq!(bits(&network)?, before);
+    Ok(())
+}
