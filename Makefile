@@ -113,5 +113,5 @@ $(DATA): | prerequisites
 $(DONE)/peers: | prerequisites
 	@echo "== PyTorch and ONNX Runtime (target/peers)"
 	$(PYTHON) -m venv target/peers
-	target/peers/bin/pip install --quiet --disable-pip-version-check numpy==2.4.1 torch==2.15.0 onnx==1.20.1 onnxruntime==1.24.1
+	target/peers/bin/pip install --quiet --disable-pip-version-check numpy==2.4.6 torch==2.15.0 onnx==1.23.2 onnxscript==0.7.2 onnxruntime==1.32.0
 	@mkdir -p $(DONE) && touch $@
