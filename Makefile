@@ -9,12 +9,12 @@ NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 DATA := datasets/mnist.safetensors
 
 .DEFAULT_GOAL := help
-.PHONY: help figures images lab setup datasets test bench clean prerequisites
+.PHONY: help figures images lab setup datasets test bench times clean prerequisites
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
 	@echo
-	@echo "Settings, from the environment: EPOCHS=100  SEED=1  BATCH_SIZE=512  QUICK=1 (a minute, on part of the data)"
+	@echo "Settings, from the environment: EPOCHS=100  SEED=1  BATCH_SIZE=512  FINAL_RATE=1  QUICK=1 (a minute, on part of the data)"
 	@echo "  RETRAIN=1 (train anew although the same run is there)  FIGURES=mine (write to figures/mine/)"
 	@echo "  HF_HOME=... (a Hugging Face cache with MNIST)  PYTHON=python3.11 (for the virtual environment)"
 
@@ -41,8 +41,11 @@ bench: setup datasets $(DONE)/peers ## compare speed with PyTorch and ONNX Runti
 	cargo bench --quiet --profile dev --bench speed --no-run
 	target/peers/bin/python benches/speed.py
 
+times: setup ## measure how long a notebook kernel takes to start and a small cell to run
+	$(RUN) --time
+
 clean: ## remove figures that are not committed, training runs, and everything compiled or installed
-	git clean -fdxq figures datasets/runs
+	git clean -fdxq figures datasets/runs || true
 	rm -rf target
 
 prerequisites:
@@ -56,6 +59,8 @@ $(DONE)/venv: requirements.txt | prerequisites
 	@echo "== virtual environment with JupyterLab (target/venv)"
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@mkdir -p $(VENV)/share/jupyter/lab/settings
+	@echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}' >$(VENV)/share/jupyter/lab/settings/overrides.json
 	@mkdir -p $(DONE) && touch $@
 
 # The kernel is known to this environment only, not to the user's other Jupyters.

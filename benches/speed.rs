@@ -1,5 +1,6 @@
-//! Times joint training and batch-1 inference of B-LeNet and prints one line of JSON. `benches/speed.py` runs it in turn with
-//! PyTorch and ONNX Runtime; alone: `cargo bench --bench speed`.
+//! Times joint training and batch-1 inference of B-LeNet and prints one line of JSON.
+//! `benches/speed.py` runs it in turn with PyTorch and ONNX Runtime; alone: `cargo bench --bench
+//! speed`.
 
 use branchynet::data::Validation;
 use branchynet::data::load_mnist;
@@ -10,7 +11,8 @@ use branchynet::{Network, Result, Rng, b_lenet, candle_core::Device, latency};
 use rand::{Rng as _, SeedableRng};
 use std::time::Instant;
 
-/// Median milliseconds for the exact Pareto front of a record of 10,000 samples with entropies of all sizes.
+/// Median milliseconds for the exact Pareto front of a record of 10,000 samples with entropies of
+/// all sizes.
 fn record_ms(exits: usize) -> Result<f64> {
     let mut rng = Rng::seed_from_u64(1);
     let labels: Vec<u8> = (0..10_000).map(|_| rng.random_range(0..10)).collect();

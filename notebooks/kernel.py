@@ -43,7 +43,8 @@ def copy_build(folder):
     shutil.rmtree(folder / "target", ignore_errors=True)
 
     def ignore(directory, names):
-        return {name for name in names if name in ("incremental", "examples", "hub", "tmp", "cargo-timings", ".cargo-lock")}
+        unneeded = ("incremental", "examples", "hub", "tmp", ".cargo-lock")
+        return {name for name in names if name in unneeded or name.startswith(("libcode_", "libctx", "ctx-"))}
 
     def copy(source, target):
         if "/deps/" in source:

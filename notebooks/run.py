@@ -7,6 +7,7 @@ then stops, names the cell and its error, and exits with 1. Executed copies go t
     run.py NOTEBOOK...   run these notebooks
     run.py --warm        compile the library for notebooks, so that the first one starts fast
     run.py --images      draw PNGs of all figures that have none or an older one
+    run.py --time        measure how long a kernel takes to start, and a small cell to run
 
 Settings come from the environment, as in EPOCHS=3; each notebook's settings cell lists them.
 """
@@ -17,6 +18,7 @@ import os
 import pathlib
 import re
 import shutil
+import statistics
 import sys
 import time
 
@@ -145,14 +147,33 @@ def warm():
         raise Failure(f"the library does not compile for notebooks:\n\n{indented(error)}")
 
 
+def measure():
+    """Prints the time from a kernel's start to the first result of the library, and of a small cell afterwards."""
+    first = [':dep branchynet = { path = ".." }', "use branchynet::prelude::*;", "let x = Tensor::new(1f32, &Device::Cpu)?; println!(\"{x}\");"]
+    small = [f"let y{i} = (&x + {i}.0)?; println!(\"{{y{i}}}\");" for i in range(20)]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in first + small])
+    client = NotebookClient(notebook, kernel_name=KERNEL, resources={"metadata": {"path": str(ROOT / "notebooks")}}, timeout=None)
+    started = time.time()
+    ends = []
+    with client.setup_kernel():
+        for index, cell in enumerate(notebook.cells):
+            client.execute_cell(cell, index)
+            if error := text_of(cell.outputs):
+                raise Failure(error)
+            ends.append(time.time())
+    cells = [end - start for start, end in zip(ends[2:], ends[3:])]
+    print(f"kernel start to first result: {ends[2] - started:.1f} s; small cell: {statistics.median(cells):.2f} s (median of {len(cells)})")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("notebooks", nargs="*", type=pathlib.Path, metavar="NOTEBOOK")
     parser.add_argument("--warm", action="store_true", help="compile the library for notebooks")
     parser.add_argument("--images", action="store_true", help="draw missing PNGs")
+    parser.add_argument("--time", action="store_true", help="measure the kernel")
     arguments = parser.parse_args()
-    if not (arguments.notebooks or arguments.warm or arguments.images):
-        parser.error("name a notebook, or --warm, or --images")
+    if not (arguments.notebooks or arguments.warm or arguments.images or arguments.time):
+        parser.error("name a notebook, or --warm, --images or --time")
     # Kernels inherit it: the library's warnings and errors are one line, a backtrace is noise.
     os.environ.setdefault("RUST_BACKTRACE", "0")
     try:
@@ -164,6 +185,8 @@ def main():
             run(path)
         if arguments.images:
             draw()
+        if arguments.time:
+            measure()
     except Failure as failure:
         sys.exit(f"\nFAILED: {failure}")
 

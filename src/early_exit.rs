@@ -13,7 +13,8 @@ pub struct Reading {
     pub entropy: f64,
 }
 
-/// Softmax, entropy and decision for the logits of one sample. In f64: at a threshold of 1e-4 nothing may be lost to rounding.
+/// Softmax, entropy and decision for the logits of one sample. In f64: at a threshold of 1e-4
+/// nothing may be lost to rounding.
 pub fn read(logits: &[f32]) -> Reading {
     let (mut label, mut max) = (0, f32::NEG_INFINITY);
     for (i, &logit) in logits.iter().enumerate() {
@@ -46,8 +47,8 @@ pub struct Answer {
     pub entropy: f64,
 }
 
-/// Refuses thresholds that do not fit a network with `exits` exits: one is needed for every exit but the last, at least 0
-/// (infinity lets everything leave).
+/// Refuses thresholds that do not fit a network with `exits` exits: one is needed for every exit
+/// but the last, at least 0 (infinity lets everything leave).
 pub(crate) fn check_thresholds(thresholds: &[f64], exits: usize) -> Result<()> {
     if thresholds.len() != exits - 1 {
         bail!(
@@ -64,10 +65,12 @@ pub(crate) fn check_thresholds(thresholds: &[f64], exits: usize) -> Result<()> {
 }
 
 impl Network {
-    /// Classifies images (batch, channels, height, width): each sample leaves at the first exit whose entropy is below that exit's
-    /// threshold, and the last exit answers for the rest. Samples that left are not computed any further.
+    /// Classifies images (batch, channels, height, width): each sample leaves at the first exit
+    /// whose entropy is below that exit's threshold, and the last exit answers for the rest.
+    /// Samples that left are not computed any further.
     ///
-    /// One answer for each sample, in the order of the input. Fails when thresholds are missing, negative or NaN.
+    /// One answer for each sample, in the order of the input. Fails when thresholds are missing,
+    /// negative or NaN.
     pub fn classify(&self, images: &Tensor, thresholds: &[f64]) -> Result<Vec<Answer>> {
         check_thresholds(thresholds, self.exits())?;
         let batch = images.dim(0)?;

@@ -67,9 +67,10 @@ fn exit_name(exit: usize, exits: usize) -> String {
     }
 }
 
-/// Accuracy against milliseconds a sample (paper, figure 3): the outcomes of a sweep over thresholds, those chosen
-/// (stars), the baseline (diamond; milliseconds, %), and the paper's own points in grey. The time axis is logarithmic: the
-/// paper's GPU of 2016 and this processor are far apart.
+/// Accuracy against milliseconds a sample (paper, figure 3): the outcomes of a sweep over
+/// thresholds, those chosen (stars), the baseline (diamond; milliseconds, %), and the paper's own
+/// points in grey. The time axis is logarithmic: the paper's GPU of 2016 and this processor are far
+/// apart.
 pub fn accuracy_against_time(
     title: &str,
     sweep: &[Outcome],
@@ -147,13 +148,14 @@ pub fn accuracy_against_time(
                 Legend::new()
                     .orientation(plotly::common::Orientation::Horizontal)
                     .x(0.0)
-                    .y(-0.18),
+                    .y(-0.24),
             ),
     );
     plot
 }
 
-/// Loss (left) and accuracy (right) of every exit after each epoch: validation drawn through, training dotted.
+/// Loss (left) and accuracy (right) of every exit after each epoch: validation drawn through,
+/// training dotted.
 pub fn training_curves(title: &str, history: &[Epoch]) -> Plot {
     let mut plot = Plot::new();
     let exits = history.first().map_or(0, |epoch| epoch.train.loss.len());
@@ -211,13 +213,14 @@ pub fn training_curves(title: &str, history: &[Epoch]) -> Plot {
                 Legend::new()
                     .orientation(plotly::common::Orientation::Horizontal)
                     .x(0.0)
-                    .y(-0.18),
+                    .y(-0.24),
             ),
     );
     plot
 }
 
-/// How sure each exit is: the distribution of its entropy over the samples of a record, right and wrong answers apart.
+/// How sure each exit is: the distribution of its entropy over the samples of a record, right and
+/// wrong answers apart.
 pub fn entropy_distribution<R: Role>(title: &str, record: &ExitRecord<R>) -> Plot {
     // Decades from 1e-8 to 10 nats in quarters; what is smaller counts in the first bin.
     const BINS: usize = 36;
@@ -274,13 +277,14 @@ pub fn entropy_distribution<R: Role>(title: &str, record: &ExitRecord<R>) -> Plo
                 Legend::new()
                     .orientation(plotly::common::Orientation::Horizontal)
                     .x(0.0)
-                    .y(-0.18),
+                    .y(-0.24),
             ),
     );
     plot
 }
 
-/// The share of samples that leave at each of two exits as the threshold grows, and the accuracy that goes with it.
+/// The share of samples that leave at each of two exits as the threshold grows, and the accuracy
+/// that goes with it.
 pub fn exit_shares(title: &str, curve: &[Outcome]) -> Plot {
     let mut plot = Plot::new();
     let inside: Vec<&Outcome> = curve
@@ -329,15 +333,16 @@ pub fn exit_shares(title: &str, curve: &[Outcome]) -> Plot {
                 Legend::new()
                     .orientation(plotly::common::Orientation::Horizontal)
                     .x(0.0)
-                    .y(-0.18),
+                    .y(-0.24),
             ),
     );
     plot
 }
 
-/// Samples of a record and their images: for every exit a row of up to `count` that leave there at these thresholds.
-/// Early exits show the samples they were surest of, the last one those that the first exit was least sure of. Under each
-/// image its label and, where the answer was wrong, that answer.
+/// Samples of a record and their images: for every exit a row of up to `count` that leave there at
+/// these thresholds. Early exits show the samples they were surest of, the last one those that the
+/// first exit was least sure of. Under each image its label and, where the answer was wrong, that
+/// answer.
 ///
 /// Fails for images of several channels and where `split` is not what was recorded.
 pub fn gallery<R: Role>(
@@ -428,8 +433,9 @@ pub fn gallery<R: Role>(
     Ok(plot)
 }
 
-/// Writes a plot to `figures/<name>.json` (plotly) and `figures/<name>.html` (opens without a network), and shows it in
-/// a notebook. `make figures` makes a PNG beside them where a Chromium is installed.
+/// Writes a plot to `figures/<name>.json` (plotly) and `figures/<name>.html` (opens without a
+/// network), and shows it in a notebook. `make figures` makes a PNG beside them where a Chromium is
+/// installed.
 pub fn show(plot: &Plot, name: &str) -> Result<()> {
     let json = plot.to_json();
     let path = |extension: &str| {

@@ -1,9 +1,10 @@
 //! Honest time: what one image costs, end to end.
 //!
-//! The original's timer covered the trunk segments alone: branches, softmax, entropy and the decision ran outside it, while
-//! the baseline's classifier ran inside; there was no warm-up and no repetition. Here a sample is timed from its pixels to
-//! its answer, baseline and branchy network take turns on the same images, and what the paper's timer would have
-//! shown stands beside it under its own name.
+//! The original's timer covered the trunk segments alone: branches, softmax, entropy and the
+//! decision ran outside it, while the baseline's classifier ran inside; there was no warm-up and no
+//! repetition. Here a sample is timed from its pixels to its answer, baseline and branchy network
+//! take turns on the same images, and what the paper's timer would have shown stands beside it
+//! under its own name.
 
 use crate::data::{Role, Split};
 use crate::early_exit::check_thresholds;
@@ -11,6 +12,7 @@ use crate::error::bail;
 use crate::plan::Plan;
 use crate::{Network, Result};
 use candle_core::Device;
+use polars::prelude::{DataFrame, df};
 use std::time::Instant;
 
 /// Milliseconds a sample, over many samples.
@@ -61,6 +63,31 @@ impl Timing {
         self.exits.iter().map(|latency| latency.median).collect()
     }
 
+    /// A table of what it costs to leave at each exit of `network`, and of `baseline`: MACs, end to
+    /// end, and trunk only.
+    pub fn frame(&self, network: &Network, baseline: &Network) -> Result<DataFrame> {
+        let exits = (1..=network.exits()).map(|exit| format!("exit {exit}"));
+        let macs = network
+            .costs()
+            .into_iter()
+            .chain(baseline.costs().pop())
+            .map(|cost| cost.macs as u64);
+        // The baseline has no branch that the paper's timer could have left out.
+        let microseconds = |of: &[Latency], part: fn(&Latency) -> f64| -> Vec<f64> {
+            of.iter()
+                .chain([&self.baseline])
+                .map(|latency| part(latency) * 1e3)
+                .collect()
+        };
+        Ok(df!(
+            "leaves at" => exits.chain(["baseline".to_string()]).collect::<Vec<_>>(),
+            "MACs" => macs.collect::<Vec<_>>(),
+            "median, µs" => microseconds(&self.exits, |latency| latency.median),
+            "95th percentile, µs" => microseconds(&self.exits, |latency| latency.p95),
+            "trunk only (the paper's timer), median, µs" => microseconds(&self.trunk_only, |latency| latency.median),
+        )?)
+    }
+
     /// The baseline's mean time over the mix's: how many times faster early exit is, end to end.
     pub fn gain(&self) -> f64 {
         self.baseline.mean / self.mix.mean
@@ -75,8 +102,9 @@ impl Timing {
 /// Images timed before anything counts.
 const WARM_UP: usize = 200;
 
-/// Times `network` against `baseline` on the images of `split` at `thresholds`, `rounds` times over up to 2,000 images, one image at a
-/// time, all contenders in turn on each image. Fails for an empty split, thresholds that do not fit, or other image sizes.
+/// Times `network` against `baseline` on the images of `split` at `thresholds`, `rounds` times over
+/// up to 2,000 images, one image at a time, all contenders in turn on each image. Fails for an
+/// empty split, thresholds that do not fit, or other image sizes.
 pub fn measure<R: Role>(
     network: &Network,
     baseline: &Network,

@@ -1,5 +1,6 @@
-//! B-LeNet (paper, section IV; the authors' `lenet_mnist.py`): LeNet-5's trunk with one branch after its first
-//! convolution. 94.3 % of MNIST's test digits leave there in the paper, at 99.25 % accuracy.
+//! B-LeNet (paper, section IV; the authors' `lenet_mnist.py`): LeNet-5's trunk with one branch
+//! after its first convolution. 94.3 % of MNIST's test digits leave there in the paper, at 99.25 %
+//! accuracy.
 
 use crate::network::{Layer, branch, conv, linear, max_pool, relu};
 

@@ -1,9 +1,11 @@
-//! BranchyNet on candle: deep networks with early exits, after Teerapittayanon, McDanel and Kung, "BranchyNet: Fast Inference via
-//! Early Exiting from Deep Neural Networks", ICPR 2016.
+//! BranchyNet on candle: deep networks with early exits, after Teerapittayanon, McDanel and Kung,
+//! "BranchyNet: Fast Inference via Early Exiting from Deep Neural Networks", ICPR 2016.
 //!
-//! A [`Network`] is a flat list of layers with a [`network::branch`] where it forks. [`train::train`] trains all its exits jointly;
-//! [`Network::classify`] lets each sample leave at the first exit that is sure; a [`record::ExitRecord`] answers from one pass what happens
-//! at every threshold; [`latency::measure`] says what it costs in time. `notebooks/` put these together, one experiment each.
+//! A [`Network`] is a flat list of layers with a [`network::branch`] where it forks.
+//! [`train::train`] trains all its exits jointly; [`Network::classify`] lets each sample leave at
+//! the first exit that is sure; a [`record::ExitRecord`] answers from one pass what happens
+//! at every threshold; [`latency::measure`] says what it costs in time. `notebooks/` put these
+//! together, one experiment each.
 //!
 //! ```
 //! use branchynet::prelude::*;
@@ -69,21 +71,25 @@ fn settle() {
         let threads = std::thread::available_parallelism()
             .map_or(1, usize::from)
             .to_string();
-        // candle reads the number of processors from the system anew for every matrix product, unless told, and keeps a
-        // pool of its own whose threads spin for work and so take the cores from rayon's.
+        // candle reads the number of processors from the system anew for every matrix product,
+        // unless told, and keeps a pool of its own whose threads spin for work and so take
+        // the cores from rayon's.
         for (name, value) in [
             ("RAYON_NUM_THREADS", threads.as_str()),
             ("CANDLE_NUM_THREADS", "1"),
         ] {
             if std::env::var_os(name).is_none() {
-                // Safety: nothing here reads the environment from another thread without std's lock.
+                // Safety: nothing here reads the environment from another thread without std's
+                // lock.
                 unsafe { std::env::set_var(name, value) };
             }
         }
-        // Training frees and allocates the same large tensors at every step. By default glibc returns them to the system
-        // each time, and fetching the pages again costs as much as a small convolution.
+        // Training frees and allocates the same large tensors at every step. By default glibc
+        // returns them to the system each time, and fetching the pages again costs as much
+        // as a small convolution.
         #[cfg(all(target_os = "linux", target_env = "gnu"))]
-        // Safety: mallopt only sets numbers of the allocator. 32 MiB is the largest threshold it accepts.
+        // Safety: mallopt only sets numbers of the allocator. 32 MiB is the largest threshold it
+        // accepts.
         unsafe {
             libc::mallopt(libc::M_MMAP_THRESHOLD, 32 << 20);
             libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);

@@ -1,8 +1,9 @@
 //! Networks with early exits, written as a flat list of layers with a [`branch`] where they fork.
 //!
-//! The list is the trunk, from the input to the last exit. A branch leaves the trunk where it stands in the
-//! list and ends in a classifier of its own. From the list follow the trunk's segments, the exits, the names
-//! of the parameters (which are the keys of a checkpoint), and what each exit costs.
+//! The list is the trunk, from the input to the last exit. A branch leaves the trunk where it
+//! stands in the list and ends in a classifier of its own. From the list follow the trunk's
+//! segments, the exits, the names of the parameters (which are the keys of a checkpoint), and what
+//! each exit costs.
 
 use crate::error::bail;
 use crate::ops::{self, Lrn};
@@ -79,8 +80,8 @@ pub fn branch(layers: impl Into<Vec<Layer>>) -> Layer {
     Layer::Branch(layers.into())
 }
 
-/// The list without its branches: the baseline that a network with early exits is compared with, and
-/// from whose trained weights it starts.
+/// The list without its branches: the baseline that a network with early exits is compared with,
+/// and from whose trained weights it starts.
 pub fn without_branches(layers: &[Layer]) -> Vec<Layer> {
     layers
         .iter()
@@ -172,7 +173,8 @@ pub enum Pass<'a> {
 /// What it takes to leave a network at one exit, for one sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExitCost {
-    /// Multiply-accumulates of convolutions and linear layers in the trunk up to where this exit branches off.
+    /// Multiply-accumulates of convolutions and linear layers in the trunk up to where this exit
+    /// branches off.
     pub trunk_macs: usize,
     /// Those of this exit's own branch (0 for the last exit, which is the trunk's own end).
     pub branch_macs: usize,
@@ -289,8 +291,9 @@ impl Builder<'_> {
         })
     }
 
-    /// Initial weights as Chainer draws them: normal with variance 1 / fan-in, biases zero. Each layer has a
-    /// stream of its own, so that changing one layer leaves the others' initial weights as they were.
+    /// Initial weights as Chainer draws them: normal with variance 1 / fan-in, biases zero. Each
+    /// layer has a stream of its own, so that changing one layer leaves the others' initial
+    /// weights as they were.
     fn draw(&self, name: &str, dims: &[usize]) -> Result<(Var, Var)> {
         let fan_in: usize = dims[1..].iter().product();
         let normal = Normal::new(0.0, (1.0 / fan_in as f64).sqrt()).expect("a finite deviation");
@@ -305,10 +308,12 @@ impl Builder<'_> {
 }
 
 impl Network {
-    /// Builds `layers` for images of `input` (channels, height, width), with initial weights from `seed`, in f32.
+    /// Builds `layers` for images of `input` (channels, height, width), with initial weights from
+    /// `seed`, in f32.
     ///
-    /// Fails, naming the layer and both shapes, where a layer does not fit the one before it, where exits disagree
-    /// about the number of classes, and for a list that does not end in a vector of logits.
+    /// Fails, naming the layer and both shapes, where a layer does not fit the one before it, where
+    /// exits disagree about the number of classes, and for a list that does not end in a vector
+    /// of logits.
     pub fn new(
         name: &str,
         input: [usize; 3],
@@ -431,8 +436,9 @@ impl Network {
         all
     }
 
-    /// Copies the parameters of `other` that this network has under the same name, as from a trained baseline to
-    /// the same trunk with branches. Fails, before anything is copied, where shapes differ or no name agrees.
+    /// Copies the parameters of `other` that this network has under the same name, as from a
+    /// trained baseline to the same trunk with branches. Fails, before anything is copied,
+    /// where shapes differ or no name agrees.
     pub fn start_from(&self, other: &Network) -> Result<()> {
         let theirs = other.parameters();
         let pairs: Vec<_> = self
@@ -511,7 +517,8 @@ impl Network {
         self.nodes().map(Node::parameter_count).sum()
     }
 
-    /// A table of all layers with output shapes, parameters and multiply-accumulates, branches indented.
+    /// A table of all layers with output shapes, parameters and multiply-accumulates, branches
+    /// indented.
     pub fn summary(&self) -> String {
         use fmt::Write;
         let mut text = format!(

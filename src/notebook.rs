@@ -6,8 +6,8 @@ use crate::error::bail;
 use polars::prelude::{CsvWriter, DataFrame, SerWriter};
 use std::str::FromStr;
 
-/// Prints representations of one output, best first, in the form that the evcxr kernel turns into a MIME bundle. Outside a
-/// notebook the plain text alone.
+/// Prints representations of one output, best first, in the form that the evcxr kernel turns into a
+/// MIME bundle. Outside a notebook the plain text alone.
 pub(crate) fn content(representations: &[(&str, &str)]) {
     if std::env::var_os("EVCXR_IS_RUNTIME").is_some() {
         let bundle: String = representations
@@ -23,8 +23,8 @@ pub(crate) fn content(representations: &[(&str, &str)]) {
     }
 }
 
-/// The setting `name` from the environment (`EPOCHS=3 make figures`), or `default` where it is not set or empty. Fails on a value
-/// that is not of `default`'s type.
+/// The setting `name` from the environment (`EPOCHS=3 make figures`), or `default` where it is not
+/// set or empty. Fails on a value that is not of `default`'s type.
 pub fn setting<T: FromStr>(name: &str, default: T) -> Result<T> {
     match std::env::var(name) {
         Ok(value) if !value.is_empty() => value.parse().or_else(|_| {
@@ -42,7 +42,8 @@ pub fn switch(name: &str) -> bool {
     std::env::var(name).is_ok_and(|value| !matches!(value.as_str(), "" | "0"))
 }
 
-/// The cells of a table as text: numbers with at most six significant digits, missing values as a dash.
+/// The cells of a table as text: numbers with at most six significant digits, missing values as a
+/// dash.
 fn cells(table: &DataFrame) -> Result<(Vec<String>, Vec<Vec<String>>)> {
     use polars::prelude::AnyValue;
     let names = table

@@ -1,8 +1,9 @@
 //! Inference one image at a time, as fast as this machine allows.
 //!
-//! [`Network`] is for training and batches; at batch 1 its tensors' bookkeeping takes longer than the arithmetic. A plan
-//! is built once: weights packed for the kernels, a buffer for every activation. Running it allocates nothing and uses one
-//! thread. It sums in the same order as the network, and so gives the same logits, bit for bit.
+//! [`Network`] is for training and batches; at batch 1 its tensors' bookkeeping takes longer than
+//! the arithmetic. A plan is built once: weights packed for the kernels, a buffer for every
+//! activation. Running it allocates nothing and uses one thread. It sums in the same order as the
+//! network, and so gives the same logits, bit for bit.
 
 use crate::early_exit::{Answer, check_thresholds, read};
 use crate::error::bail;
@@ -11,7 +12,8 @@ use crate::ops::{ConvGeometry, Lrn, Pool, linear_samples};
 use crate::simd::{Packed, SLACK, shifted_product};
 use crate::{Error, Result};
 
-/// Where an activation lies: element (c, y, x) at `c * plane + y * row + x` of a buffer. Vectors have one row.
+/// Where an activation lies: element (c, y, x) at `c * plane + y * row + x` of a buffer. Vectors
+/// have one row.
 #[derive(Debug, Clone, Copy)]
 struct View {
     buffer: usize,
@@ -99,7 +101,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Compiles `network` with the parameters it has now; training it further does not change the plan.
+    /// Compiles `network` with the parameters it has now; training it further does not change the
+    /// plan.
     pub fn new(network: &Network) -> Result<Self> {
         let mut plan = Self {
             segments: Vec::new(),
@@ -204,7 +207,8 @@ impl Plan {
                 return Ok(to);
             }
             Layer::Relu => {
-                // A rectifier after a pooling of the same part of the network is done by the pooling.
+                // A rectifier after a pooling of the same part of the network is done by the
+                // pooling.
                 if let Some(Placed {
                     step: Step::Pool { relu, .. },
                     ..
@@ -270,8 +274,9 @@ impl Plan {
         Ok(())
     }
 
-    /// Classifies one image (channels, height, width; as [`crate::data::Split::batch`] scales it): trunk, branches, softmax,
-    /// entropy and decision. The same answer as [`Network::classify`]. Fails when the image has another size or thresholds are
+    /// Classifies one image (channels, height, width; as [`crate::data::Split::batch`] scales it):
+    /// trunk, branches, softmax, entropy and decision. The same answer as
+    /// [`Network::classify`]. Fails when the image has another size or thresholds are
     /// missing, negative or NaN.
     pub fn classify(&mut self, image: &[f32], thresholds: &[f64]) -> Result<Answer> {
         check_thresholds(thresholds, self.exits())?;
@@ -298,13 +303,15 @@ impl Plan {
         })
     }
 
-    /// The logits that exit `exit` (from 0) gave in the last run; stale where that run left before it.
+    /// The logits that exit `exit` (from 0) gave in the last run; stale where that run left before
+    /// it.
     pub fn logits_at(&self, exit: usize) -> &[f32] {
         &self.buffers[self.logits[exit].buffer]
     }
 
-    /// Runs the trunk alone up to where exit `exit` (from 0) branches off, without branches, softmax or decision: what the paper's
-    /// timer covered. Fails when the image has another size.
+    /// Runs the trunk alone up to where exit `exit` (from 0) branches off, without branches,
+    /// softmax or decision: what the paper's timer covered. Fails when the image has another
+    /// size.
     pub fn run_trunk(&mut self, image: &[f32], exit: usize) -> Result<()> {
         self.load(image)?;
         for segment in &mut self.segments[..=exit] {

@@ -1,5 +1,6 @@
-//! One pass, every threshold: the exits' outputs do not depend on the thresholds, so a single forward pass over a split
-//! answers every question about them. (The original code ran the network anew for each combination.)
+//! One pass, every threshold: the exits' outputs do not depend on the thresholds, so a single
+//! forward pass over a split answers every question about them. (The original code ran the network
+//! anew for each combination.)
 
 use crate::data::{Role, Split, Test, Validation};
 use crate::early_exit::{Answer, Reading, check_thresholds, read};
@@ -8,7 +9,8 @@ use crate::{Network, Pass, Result};
 use rayon::prelude::*;
 use std::marker::PhantomData;
 
-/// What every exit says about every sample of a split. A record of [`Test`] reports; only one of [`Validation`] chooses.
+/// What every exit says about every sample of a split. A record of [`Test`] reports; only one of
+/// [`Validation`] chooses.
 #[derive(Debug, Clone)]
 pub struct ExitRecord<R> {
     /// For every exit the logits, samples one after another.
@@ -28,7 +30,8 @@ pub struct Outcome {
     pub right: usize,
     /// Samples that leave at each exit.
     pub leaving: Vec<usize>,
-    /// The mean over all samples of the cost of the exit where they leave, in the unit of the costs given.
+    /// The mean over all samples of the cost of the exit where they leave, in the unit of the
+    /// costs given.
     pub cost: f64,
 }
 
@@ -69,8 +72,8 @@ impl<R: Role> ExitRecord<R> {
         Self::from_logits(logits, split.labels().to_vec())
     }
 
-    /// A record of logits from elsewhere: for every exit one row of logits a sample, one after another. Fails when the sizes
-    /// do not fit or there are no samples.
+    /// A record of logits from elsewhere: for every exit one row of logits a sample, one after
+    /// another. Fails when the sizes do not fit or there are no samples.
     pub fn from_logits(logits: Vec<Vec<f32>>, labels: Vec<u8>) -> Result<Self> {
         let values = logits.first().map_or(0, Vec::len);
         if labels.is_empty()
@@ -159,8 +162,8 @@ impl<R: Role> ExitRecord<R> {
         Ok((0..self.len()).map(leaves).collect())
     }
 
-    /// What happens at these thresholds, given what it costs to leave at each exit (milliseconds, MACs, …). Fails when
-    /// thresholds or costs do not fit the exits.
+    /// What happens at these thresholds, given what it costs to leave at each exit (milliseconds,
+    /// MACs, …). Fails when thresholds or costs do not fit the exits.
     pub fn outcome(&self, thresholds: &[f64], costs: &[f64]) -> Result<Outcome> {
         self.check_costs(costs)?;
         let (mut right, mut leaving) = (0, vec![0; self.exits()]);
@@ -202,7 +205,8 @@ impl<R: Role> ExitRecord<R> {
         Ok(())
     }
 
-    /// The outcomes at all combinations of the thresholds in `grid` (the paper's sweep), the last exit's threshold fastest.
+    /// The outcomes at all combinations of the thresholds in `grid` (the paper's sweep), the last
+    /// exit's threshold fastest.
     pub fn grid(&self, grid: &[f64], costs: &[f64]) -> Result<Vec<Outcome>> {
         let free = self.exits() - 1;
         let combinations = u32::try_from(free)
@@ -225,7 +229,8 @@ impl<R: Role> ExitRecord<R> {
             .collect()
     }
 
-    /// Samples in ascending order of entropy at `exit`; those without one (NaN) never leave and come last.
+    /// Samples in ascending order of entropy at `exit`; those without one (NaN) never leave and
+    /// come last.
     fn by_entropy(&self, exit: usize) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.len()).collect();
         order.sort_by(|&a, &b| {
@@ -236,8 +241,9 @@ impl<R: Role> ExitRecord<R> {
         order
     }
 
-    /// For each number of samples `n`: a threshold at which exactly the first `n` of `order` leave at `exit`, or `None`
-    /// where sample `n` has the same entropy as the one before and leaves with it.
+    /// For each number of samples `n`: a threshold at which exactly the first `n` of `order` leave
+    /// at `exit`, or `None` where sample `n` has the same entropy as the one before and leaves
+    /// with it.
     fn cuts(&self, exit: usize, order: &[usize]) -> Vec<Option<f64>> {
         let entropy = |i: usize| self.readings[exit][order[i]].entropy;
         let cut = |n: usize| {
@@ -256,9 +262,9 @@ impl<R: Role> ExitRecord<R> {
         (0..=order.len()).map(cut).collect()
     }
 
-    /// The outcome at every distinct threshold, from nothing leaving early to everything: the exact curve of accuracy
-    /// against cost, not a grid's. For two exits; fails for other numbers, whose thresholds make more than a curve
-    /// (see [`Self::pareto_front`]).
+    /// The outcome at every distinct threshold, from nothing leaving early to everything: the exact
+    /// curve of accuracy against cost, not a grid's. For two exits; fails for other numbers,
+    /// whose thresholds make more than a curve (see [`Self::pareto_front`]).
     pub fn curve(&self, costs: &[f64]) -> Result<Vec<Outcome>> {
         self.check_costs(costs)?;
         if self.exits() != 2 {
@@ -286,8 +292,9 @@ impl<R: Role> ExitRecord<R> {
         Ok(curve)
     }
 
-    /// The outcomes that no other beats in both accuracy and cost, over *all* thresholds, in ascending order of cost. Exact, for
-    /// one to three exits; fails for more, for which all combinations would take too long (use [`Self::grid`]).
+    /// The outcomes that no other beats in both accuracy and cost, over *all* thresholds, in
+    /// ascending order of cost. Exact, for one to three exits; fails for more, for which all
+    /// combinations would take too long (use [`Self::grid`]).
     pub fn pareto_front(&self, costs: &[f64]) -> Result<Vec<Outcome>> {
         self.check_costs(costs)?;
         let outcomes = match self.exits() {
@@ -301,7 +308,8 @@ impl<R: Role> ExitRecord<R> {
         Ok(undominated(outcomes))
     }
 
-    /// For three exits: of all pairs of thresholds that give the same number of right answers, a cheapest.
+    /// For three exits: of all pairs of thresholds that give the same number of right answers, a
+    /// cheapest.
     fn cheapest_for_each_accuracy(&self, costs: &[f64]) -> Vec<Outcome> {
         let n = self.len();
         let (first, second) = (self.by_entropy(0), self.by_entropy(1));
@@ -311,8 +319,9 @@ impl<R: Role> ExitRecord<R> {
             .iter()
             .enumerate()
             .for_each(|(i, &sample)| rank[sample] = i as u32);
-        // In the order of the second exit's entropy: rank at the first exit, change of right answers when a sample leaves
-        // here rather than at the last exit, and whether a threshold can lie behind it.
+        // In the order of the second exit's entropy: rank at the first exit, change of right
+        // answers when a sample leaves here rather than at the last exit, and whether a
+        // threshold can lie behind it.
         let steps: Vec<(u32, i32, bool)> = second
             .iter()
             .enumerate()
@@ -361,7 +370,8 @@ impl<R: Role> ExitRecord<R> {
                 || vec![None; n + 1],
                 |mut a, b| {
                     for (a, b) in a.iter_mut().zip(b) {
-                        // Ties go to the smaller thresholds, so that the result does not depend on how work was divided.
+                        // Ties go to the smaller thresholds, so that the result does not depend on
+                        // how work was divided.
                         let key = |x: &(f64, u32, u32, u32)| (x.0, x.1, x.3);
                         if b.is_some_and(|b| a.is_none_or(|a| key(&b) < key(&a))) {
                             *a = b;
@@ -399,8 +409,9 @@ pub fn undominated(mut outcomes: Vec<Outcome>) -> Vec<Outcome> {
     front
 }
 
-/// The knee of a Pareto front: the outcome furthest above the straight line from the cheapest to the most accurate,
-/// both axes scaled to that line. Where the front has fewer than three outcomes, the most accurate. `None` when empty.
+/// The knee of a Pareto front: the outcome furthest above the straight line from the cheapest to
+/// the most accurate, both axes scaled to that line. Where the front has fewer than three outcomes,
+/// the most accurate. `None` when empty.
 pub fn knee(front: &[Outcome]) -> Option<&Outcome> {
     let (first, last) = (front.first()?, front.last()?);
     let height = |o: &Outcome| {
@@ -425,7 +436,8 @@ impl ExitRecord<Validation> {
             .ok_or_else(|| crate::Error::new("the Pareto front is empty"))
     }
 
-    /// The cheapest thresholds with at least this accuracy (0..=1). Fails when no thresholds reach it, naming the best.
+    /// The cheapest thresholds with at least this accuracy (0..=1). Fails when no thresholds reach
+    /// it, naming the best.
     pub fn choose_for_accuracy(&self, floor: f64, costs: &[f64]) -> Result<Outcome> {
         let front = self.pareto_front(costs)?;
         let best = front.last().map_or(0.0, Outcome::accuracy);
@@ -440,7 +452,8 @@ impl ExitRecord<Validation> {
         }
     }
 
-    /// The most accurate thresholds of at most this mean cost. Fails when even the cheapest cost more.
+    /// The most accurate thresholds of at most this mean cost. Fails when even the cheapest cost
+    /// more.
     pub fn choose_for_cost(&self, ceiling: f64, costs: &[f64]) -> Result<Outcome> {
         let front = self.pareto_front(costs)?;
         let least = front.first().map_or(f64::NAN, |outcome| outcome.cost);
@@ -458,8 +471,9 @@ impl ExitRecord<Validation> {
 }
 
 impl ExitRecord<Test> {
-    /// The paper's protocol, for its reproduction only: thresholds screened on the very test samples that the result is
-    /// reported on, which flatters it. The knee of the outcomes at `grid`.
+    /// The paper's protocol, for its reproduction only: thresholds screened on the very test
+    /// samples that the result is reported on, which flatters it. The knee of the outcomes at
+    /// `grid`.
     pub fn screen_on_test_as_the_paper_did(&self, grid: &[f64], costs: &[f64]) -> Result<Outcome> {
         let front = undominated(self.grid(grid, costs)?);
         knee(&front)

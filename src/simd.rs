@@ -134,10 +134,11 @@ impl<T: Real> Packed<T> {
     }
 }
 
-/// `out[m][p] = bias[m] + Σ_k a[m][k] · b[offsets[k] + p]` for all rows `m` of `a` and `p` in `0..columns`.
+/// `out[m][p] = bias[m] + Σ_k a[m][k] · b[offsets[k] + p]` for all rows `m` of `a` and `p` in
+/// `0..columns`.
 ///
-/// Row `m` of `out` starts at `m * out_stride`. Up to [`SLACK`] elements after `columns` are read in
-/// `b` and overwritten in `out`.
+/// Row `m` of `out` starts at `m * out_stride`. Up to [`SLACK`] elements after `columns` are read
+/// in `b` and overwritten in `out`.
 pub(crate) fn shifted_product<T: Real>(
     a: &Packed<T>,
     offsets: &[usize],
@@ -254,8 +255,8 @@ pub(crate) fn shifted_product<T: Real>(
     })
 }
 
-/// `out[m][k] += Σ_i Σ_p a[i·a_step + m·a_stride + p] · b[i·b_step + offsets[k] + p]`, for `p` in `0..columns` and
-/// `i` in `0..samples`; `out` is `rows` × `offsets.len()`, row-major.
+/// `out[m][k] += Σ_i Σ_p a[i·a_step + m·a_stride + p] · b[i·b_step + offsets[k] + p]`, for `p` in
+/// `0..columns` and `i` in `0..samples`; `out` is `rows` × `offsets.len()`, row-major.
 pub(crate) struct ShiftedDots<'a, T> {
     pub a: &'a [T],
     pub a_stride: usize,

@@ -65,7 +65,8 @@ impl TableOne {
         });
     }
 
-    /// Adds our network with early exits: how its thresholds were chosen, what they give, and the times measured at them.
+    /// Adds our network with early exits: how its thresholds were chosen, what they give, and the
+    /// times measured at them.
     pub fn branchy(&mut self, network: &str, choice: &str, outcome: &Outcome, timing: &Timing) {
         self.0.push(Row {
             source: "ours, CPU".to_string(),

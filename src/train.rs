@@ -1,9 +1,10 @@
 //! Training: all exits jointly, or a network with its last exit only, which is the baseline.
 //!
-//! The loss is `L = Σ_n w_n · CE(softmax(z_n), y)` over the exits (paper, equation 1), minimised by Adam. After every epoch a
-//! checkpoint is written atomically; a run that was killed goes on from the last one and ends with the weights, bit for bit,
-//! that it would have had. For that every epoch has a random generator of its own, derived from the seed and the
-//! epoch's number: nothing but the number needs to be stored.
+//! The loss is `L = Σ_n w_n · CE(softmax(z_n), y)` over the exits (paper, equation 1), minimised by
+//! Adam. After every epoch a checkpoint is written atomically; a run that was killed goes on from
+//! the last one and ends with the weights, bit for bit, that it would have had. For that every
+//! epoch has a random generator of its own, derived from the seed and the epoch's number: nothing
+//! but the number needs to be stored.
 
 use crate::data::{Dataset, Role, Split, write_atomically};
 use crate::error::bail;
@@ -26,7 +27,8 @@ pub struct Config {
     pub batch_size: usize,
     /// Adam's step size in the first epoch.
     pub learning_rate: f64,
-    /// The step size falls along half a cosine to this share of the first over the run; 1 keeps it constant, as the paper does.
+    /// The step size falls along half a cosine to this share of the first over the run; 1 keeps it
+    /// constant, as the paper does.
     pub final_learning_rate: f64,
     /// Adam's decay of the gradient's mean. The paper says 0.99, its code uses 0.9.
     pub beta1: f64,
@@ -132,7 +134,8 @@ pub struct Run {
     pub history: Vec<Epoch>,
     /// The checkpoint that holds the weights.
     pub checkpoint: PathBuf,
-    /// Epochs found in that checkpoint at the start: 0 for a new run, all for one that was finished before.
+    /// Epochs found in that checkpoint at the start: 0 for a new run, all for one that was
+    /// finished before.
     pub found: usize,
 }
 
@@ -218,15 +221,16 @@ fn identity(network: &Network, data: &Dataset, config: &Config) -> Result<String
     Ok(format!("{:08x}", hasher.finalize()))
 }
 
-/// Trains `network` on `data.train` from the weights it has, and reports on `data.validation` after every epoch, one line each.
+/// Trains `network` on `data.train` from the weights it has, and reports on `data.validation` after
+/// every epoch, one line each.
 ///
-/// The run is kept in `datasets/runs/`, under a name made of the network's and of a checksum of everything that decides
-/// the result. If the same run is there already, it is continued, or taken as it is when it was finished;
-/// RETRAIN=1 in the environment discards it. Same weights, same seed, same data: same result, bit for bit, with any number
-/// of threads.
+/// The run is kept in `datasets/runs/`, under a name made of the network's and of a checksum of
+/// everything that decides the result. If the same run is there already, it is continued, or taken
+/// as it is when it was finished; with RETRAIN=1 in the environment it is made anew. Same weights,
+/// same seed, same data: same result, bit for bit.
 ///
-/// Fails on settings that make no sense, and when a loss is no longer finite: the message names epoch, step and exit, and
-/// the last good checkpoint stays.
+/// Fails on settings that make no sense, and when a loss is no longer finite: the message names
+/// epoch, step and exit, and the last good checkpoint stays.
 pub fn train(network: &Network, data: &Dataset, config: &Config) -> Result<Run> {
     let slug = network
         .name()
@@ -236,18 +240,30 @@ pub fn train(network: &Network, data: &Dataset, config: &Config) -> Result<Run> 
         "{slug}-{}.safetensors",
         identity(network, data, config)?
     ));
-    if std::env::var("RETRAIN").is_ok_and(|value| !matches!(value.as_str(), "" | "0")) {
-        let _ = std::fs::remove_file(&path);
-    }
-    train_at(network, data, config, &path, |line| println!("{line}"))
+    let resume = !crate::notebook::switch("RETRAIN");
+    go_on(network, data, config, &path, resume, |line| {
+        println!("{line}")
+    })
 }
 
-/// [`train`] with a checkpoint at `path` and every line of progress given to `say`.
+/// [`train`] with a checkpoint at `path`, continued if it is there, and every line of progress given
+/// to `say`.
 pub fn train_at(
     network: &Network,
     data: &Dataset,
     config: &Config,
     path: &Path,
+    say: impl FnMut(&str),
+) -> Result<Run> {
+    go_on(network, data, config, path, true, say)
+}
+
+fn go_on(
+    network: &Network,
+    data: &Dataset,
+    config: &Config,
+    path: &Path,
+    resume: bool,
     mut say: impl FnMut(&str),
 ) -> Result<Run> {
     let weights = config.check(network.exits())?;
@@ -255,7 +271,7 @@ pub fn train_at(
     let identity = identity(network, data, config)?;
     let mut adam = Adam::new(network.parameters())?;
     let mut history = Vec::new();
-    if path.exists() {
+    if resume && path.exists() {
         let about = read_checkpoint(path, network, Some(&mut adam))?;
         if about.identity != identity {
             bail!(
@@ -454,7 +470,8 @@ fn write_checkpoint(path: &Path, about: &About, adam: &Adam) -> Result<()> {
     write_atomically(path, &safetensors::serialize(tensors, Some(header))?)
 }
 
-/// Loads the weights, and Adam's state if asked for, after everything was checked: a file that does not fit changes nothing.
+/// Loads the weights, and Adam's state if asked for, after everything was checked: a file that does
+/// not fit changes nothing.
 fn read_checkpoint(path: &Path, network: &Network, adam: Option<&mut Adam>) -> Result<About> {
     let origin = path.display();
     let broken = |what: String| {
@@ -516,8 +533,9 @@ fn read_checkpoint(path: &Path, network: &Network, adam: Option<&mut Adam>) -> R
     Ok(about)
 }
 
-/// Loads the weights of a checkpoint that [`train`] wrote into a network with the same parameters, and returns the history
-/// of the run. Fails, and changes nothing, where the file is damaged or a parameter is missing or of another shape.
+/// Loads the weights of a checkpoint that [`train`] wrote into a network with the same parameters,
+/// and returns the history of the run. Fails, and changes nothing, where the file is damaged or a
+/// parameter is missing or of another shape.
 pub fn load_checkpoint(network: &Network, path: &Path) -> Result<Vec<Epoch>> {
     Ok(read_checkpoint(path, network, None)?.history)
 }

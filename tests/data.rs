@@ -1,5 +1,6 @@
-//! Data files: what is accepted, and what is refused with a message that helps. Tests on real digits use
-//! `datasets/mnist.safetensors` where `make datasets` has made it, and say that they skipped otherwise.
+//! Data files: what is accepted, and what is refused with a message that helps. Tests on real
+//! digits use `datasets/mnist.safetensors` where `make datasets` has made it, and say that they
+//! skipped otherwise.
 
 use branchynet::Result;
 use branchynet::data::{

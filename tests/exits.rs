@@ -1,4 +1,5 @@
-//! Early exit: the network, its plan and the replay of a record agree, and choices of thresholds are exact.
+//! Early exit: the network, its plan and the replay of a record agree, and choices of thresholds
+//! are exact.
 
 use branchynet::data::{Split, Test, Validation};
 use branchynet::network::{Layer, branch, conv, dropout, linear, lrn, max_pool, relu};
@@ -56,7 +57,8 @@ fn classify_plan_and_replay_agree_bit_for_bit() -> Result<()> {
         let record = ExitRecord::collect(&network, &split)?;
         let images = split.batch(&(0..split.len()).collect::<Vec<_>>(), &Device::Cpu)?;
         let mut plan = Plan::new(&network)?;
-        // Thresholds between the entropies that occur, so that every exit gets its share; and the extremes.
+        // Thresholds between the entropies that occur, so that every exit gets its share; and the
+        // extremes.
         let quantile = |exit: usize, q: usize| {
             let mut entropies: Vec<f64> = record
                 .readings(exit)

@@ -12,7 +12,7 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 ENVIRONMENT = {**os.environ, "QUICK": "1", "FIGURES": "test", "RETRAIN": "1"}
-for name in ("EPOCHS", "SEED", "BATCH_SIZE"):
+for name in ("EPOCHS", "SEED", "BATCH_SIZE", "FINAL_RATE"):
     ENVIRONMENT.pop(name, None)
 
 # What comes before the broken cell in each notebook.

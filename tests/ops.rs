@@ -1,7 +1,8 @@
-//! Every operation with its own gradient, against PyTorch's values and against central differences in f64.
+//! Every operation with its own gradient, against PyTorch's values and against central differences
+//! in f64.
 //!
-//! The tables below were printed by `tests/pytorch_values.py` (PyTorch 2.15, f64). Inputs and digests are
-//! formulas, the same there and here.
+//! The tables below were printed by `tests/pytorch_values.py` (PyTorch 2.15, f64). Inputs and
+//! digests are formulas, the same there and here.
 
 use branchynet::Rng;
 use branchynet::candle_core::{DType, Device, Result, Tensor, Var};
@@ -30,8 +31,9 @@ fn scalar(t: &Tensor) -> Result<f64> {
     t.to_dtype(DType::F64)?.to_scalar()
 }
 
-/// Compares the digests of the output and of all gradients with PyTorch's, then every gradient with central
-/// differences (of up to 40 elements each), then f32 with f64, and inputs that are not contiguous.
+/// Compares the digests of the output and of all gradients with PyTorch's, then every gradient with
+/// central differences (of up to 40 elements each), then f32 with f64, and inputs that are not
+/// contiguous.
 fn check(
     case: &str,
     inputs: &[Var],

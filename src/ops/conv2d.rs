@@ -13,15 +13,16 @@ use candle_core::{
 };
 use rayon::prelude::*;
 
-/// Samples whose kernel gradients one task sums before the partial sums are added up. Fixed, so that
-/// the result does not depend on the number of threads.
+/// Samples whose kernel gradients one task sums before the partial sums are added up. Fixed, so
+/// that the result does not depend on the number of threads.
 const SAMPLES_PER_TASK: usize = 4;
 
-/// Convolves `x` (batch, in, height, width) with `weight` (out, in, kernel, kernel) and adds `bias` (out).
+/// Convolves `x` (batch, in, height, width) with `weight` (out, in, kernel, kernel) and adds `bias`
+/// (out).
 ///
 /// `padding` zeros surround the image, the kernel moves by `stride`; the result is
-/// (batch, out, ⌊(height + 2·padding − kernel) / stride⌋ + 1, likewise width). Differentiable in all three
-/// arguments; f32 and f64. On other devices than the CPU this is candle's convolution.
+/// (batch, out, ⌊(height + 2·padding − kernel) / stride⌋ + 1, likewise width). Differentiable in
+/// all three arguments; f32 and f64. On other devices than the CPU this is candle's convolution.
 ///
 /// Fails when the channel counts of `x`, `weight` and `bias` differ or the kernel is larger than
 /// the padded image.
@@ -137,8 +138,8 @@ impl Geometry {
         self.inputs * self.kernel * self.kernel
     }
 
-    /// Where in the padded image the pixel under tap (channel, y, x) of the first output lies, for all
-    /// taps in the order of the weight.
+    /// Where in the padded image the pixel under tap (channel, y, x) of the first output lies, for
+    /// all taps in the order of the weight.
     pub(crate) fn offsets(&self) -> Vec<usize> {
         let (s, k) = (self.stride, self.kernel);
         (0..self.taps())
@@ -149,8 +150,8 @@ impl Geometry {
             .collect()
     }
 
-    /// Copies one image (in, height, width), whose planes and rows lie this far apart, into the padded scratch
-    /// buffer, which is zero elsewhere.
+    /// Copies one image (in, height, width), whose planes and rows lie this far apart, into the
+    /// padded scratch buffer, which is zero elsewhere.
     pub(crate) fn pad<T: Real>(&self, image: &[T], plane: usize, row: usize, padded: &mut [T]) {
         self.each_row(|channel, y, at| {
             let source = &image[channel * plane + y * row..][..self.width];
@@ -178,8 +179,9 @@ impl Geometry {
         });
     }
 
-    /// Calls `row(channel, y, place)` for every image row. The place in the padded buffer is that of the row's first
-    /// pixel with stride 1; with a larger stride that of the row's phase 0, where [`Self::column`] finds pixels.
+    /// Calls `row(channel, y, place)` for every image row. The place in the padded buffer is that
+    /// of the row's first pixel with stride 1; with a larger stride that of the row's phase 0,
+    /// where [`Self::column`] finds pixels.
     fn each_row(&self, mut row: impl FnMut(usize, usize, usize)) {
         let s = self.stride;
         let left = if s == 1 { self.padding } else { 0 };
@@ -297,7 +299,8 @@ impl CustomOp3 for Conv2d {
 }
 
 /// Gradients of the output planes laid out like the padded image: rows `row` apart, zeros between
-/// and `margin` zeros before each plane, so that reading `margin − shift` further on never leaves it.
+/// and `margin` zeros before each plane, so that reading `margin − shift` further on never leaves
+/// it.
 struct SpreadGrad {
     margin: usize,
     plane: usize,
@@ -499,8 +502,8 @@ impl CustomOp2 for GradWeight {
     }
 }
 
-/// The gradient of the bias: the sum of each channel. candle's sum over outer dimensions walks strided
-/// indices one by one and took longer than the whole rest of the backward pass.
+/// The gradient of the bias: the sum of each channel. candle's sum over outer dimensions walks
+/// strided indices one by one and took longer than the whole rest of the backward pass.
 struct GradBias;
 
 impl CustomOp1 for GradBias {

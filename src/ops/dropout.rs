@@ -1,11 +1,12 @@
-//! Dropout whose mask comes from a seeded generator: candle's generator on the CPU cannot be seeded.
+//! Dropout whose mask comes from a seeded generator: candle's generator on the CPU cannot be
+//! seeded.
 
 use crate::Rng;
 use candle_core::{Result, Tensor, bail};
 use rand::Rng as _;
 
-/// Sets each element of `x` to zero with probability `p` and scales the rest by `1 / (1 − p)`, so that
-/// the expectation stays (any shape). Fails unless 0 ≤ p < 1.
+/// Sets each element of `x` to zero with probability `p` and scales the rest by `1 / (1 − p)`, so
+/// that the expectation stays (any shape). Fails unless 0 ≤ p < 1.
 pub fn dropout(x: &Tensor, p: f32, rng: &mut Rng) -> Result<Tensor> {
     if !(0.0..1.0).contains(&p) {
         bail!("dropout: the probability must be in 0..1, got {p}")

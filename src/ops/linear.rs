@@ -12,8 +12,8 @@ use rayon::prelude::*;
 /// Samples that one task multiplies.
 const SAMPLES_PER_TASK: usize = 32;
 
-/// `x · weightᵀ + bias`: (batch, in), (out, in) and (out) give (batch, out). Differentiable in all three arguments.
-/// Fails when the sizes do not fit.
+/// `x · weightᵀ + bias`: (batch, in), (out, in) and (out) give (batch, out). Differentiable in all
+/// three arguments. Fails when the sizes do not fit.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
     let (outputs, inputs) = weight.dims2()?;
     if x.rank() != 2 || x.dims()[1] != inputs || bias.dims() != [outputs] {
@@ -33,7 +33,8 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
 
 struct Linear;
 
-/// `out[s][o] = bias[o] + weight[o] · x[s]` for the samples in `x`; `products` is scratch of the size of `out`.
+/// `out[s][o] = bias[o] + weight[o] · x[s]` for the samples in `x`; `products` is scratch of the
+/// size of `out`.
 pub(crate) fn samples<T: Real>(
     x: &[T],
     weight: &[T],

@@ -1,5 +1,6 @@
 //! Local response normalisation across channels (Krizhevsky et al. 2012, section 3.3), as Chainer
-//! computes it: `y = x / (k + alpha * sum x²)^beta`, the sum over `n` neighbouring channels and alpha not divided by `n`.
+//! computes it: `y = x / (k + alpha * sum x²)^beta`, the sum over `n` neighbouring channels and
+//! alpha not divided by `n`.
 
 use super::{contiguous, dispatch};
 use crate::simd::Real;
@@ -11,7 +12,8 @@ use rayon::prelude::*;
 /// The constants of a local response normalisation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Lrn {
-    /// Channels in the sum, an odd number; the sum is centred and stops at the first and last channel.
+    /// Channels in the sum, an odd number; the sum is centred and stops at the first and last
+    /// channel.
     pub n: usize,
     /// Added to the sum, above 0.
     pub k: f64,
@@ -33,8 +35,8 @@ impl Default for Lrn {
     }
 }
 
-/// Normalises `x` (batch, channels, height, width) across channels; the shape stays. CPU; f32 and f64.
-/// Fails when `n` is even or `k` is not above 0.
+/// Normalises `x` (batch, channels, height, width) across channels; the shape stays. CPU; f32 and
+/// f64. Fails when `n` is even or `k` is not above 0.
 pub fn lrn(x: &Tensor, constants: Lrn) -> Result<Tensor> {
     x.dims4()?;
     if constants.n.is_multiple_of(2) || constants.k <= 0.0 {
@@ -65,7 +67,8 @@ impl Lrn {
         }
     }
 
-    /// `scale^-beta`. For the usual beta of 3/4 two square roots do, several times faster than a power.
+    /// `scale^-beta`. For the usual beta of 3/4 two square roots do, several times faster than a
+    /// power.
     fn power<T: Real>(&self, scale: T) -> T {
         let scale = scale.to_f64();
         T::from_f64(if self.beta == 0.75 {
@@ -114,7 +117,8 @@ impl CustomOp1 for Lrn {
     }
 }
 
-/// `dx_i = g_i s_i^-beta − 2 alpha beta x_i Σ_j g_j x_j s_j^(-beta-1)`, j over the channels whose sum holds x_i.
+/// `dx_i = g_i s_i^-beta − 2 alpha beta x_i Σ_j g_j x_j s_j^(-beta-1)`, j over the channels whose
+/// sum holds x_i.
 struct LrnGrad(Lrn);
 
 impl CustomOp2 for LrnGrad {

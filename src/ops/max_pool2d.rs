@@ -14,9 +14,10 @@ use rayon::prelude::*;
 
 /// The largest value of each `kernel` × `kernel` window, windows `stride` apart.
 ///
-/// (batch, channels, height, width) to (batch, channels, ⌈(height − kernel) / stride⌉ + 1, likewise width); a window over
-/// the edge sees only what is inside. The gradient goes to the first largest element of a window, in
-/// reading order, as in PyTorch. CPU; f32 and f64. Fails when the window is larger than the image.
+/// (batch, channels, height, width) to (batch, channels, ⌈(height − kernel) / stride⌉ + 1, likewise
+/// width); a window over the edge sees only what is inside. The gradient goes to the first largest
+/// element of a window, in reading order, as in PyTorch. CPU; f32 and f64. Fails when the window is
+/// larger than the image.
 pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
     let (_, _, height, width) = x.dims4()?;
     let pool = Pool::new(height, width, kernel, stride)?;
@@ -100,8 +101,8 @@ impl Pool {
         }
     }
 
-    /// Adds each window's gradient to the place of its first largest element. `K` is the window's size where the
-    /// compiler is to unroll its loops, or 0.
+    /// Adds each window's gradient to the place of its first largest element. `K` is the window's
+    /// size where the compiler is to unroll its loops, or 0.
     fn scatter<T: Real, const K: usize>(&self, plane: &[T], grad: &[T], out: &mut [T]) {
         let kernel = if K == 0 { self.kernel } else { K };
         for (y, grad) in grad.chunks(self.out_width).enumerate() {

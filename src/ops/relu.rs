@@ -1,5 +1,5 @@
-//! The rectifier. candle's has the right values, but builds three tensors of the input's size in its
-//! backward pass, which cost more than the convolution before it.
+//! The rectifier. candle's has the right values, but builds three tensors of the input's size in
+//! its backward pass, which cost more than the convolution before it.
 
 use super::{contiguous, dispatch};
 use crate::simd::Real;
@@ -9,7 +9,8 @@ use rayon::prelude::*;
 /// Elements that one task handles.
 const CHUNK: usize = 1 << 14;
 
-/// `max(x, 0)` of every element; NaN stays NaN. The gradient at 0 is 0, as in PyTorch. f32 and f64 on the CPU, candle's elsewhere.
+/// `max(x, 0)` of every element; NaN stays NaN. The gradient at 0 is 0, as in PyTorch. f32 and f64
+/// on the CPU, candle's elsewhere.
 pub fn relu(x: &Tensor) -> Result<Tensor> {
     if x.device().is_cpu() {
         x.contiguous()?.apply_op1(Relu)
