@@ -1,7 +1,8 @@
 """Runs notebooks headless and fails loudly.
 
-A Rust cell that panics, or whose `?` fails, still reports success to Jupyter. Here a cell has failed when it
-printed anything to standard error, ended in an error, or called figures::show and showed no figure. The run
+A Rust cell that panics, or whose `?` fails, still reports success to Jupyter, and what it printed to standard
+error may arrive late or never. So each cell is made to print a mark at its very end, and has failed when the
+mark does not arrive, when it ended in an error, or when it calls figures::show and showed no figure. The run
 then stops, names the cell and its error, and exits with 1. Executed copies go to figures/, sources stay clean.
 
     run.py NOTEBOOK...   run these notebooks
@@ -16,6 +17,7 @@ import argparse
 import base64
 import os
 import pathlib
+import queue
 import re
 import shutil
 import statistics
@@ -24,7 +26,9 @@ import time
 
 import nbformat
 from nbclient import NotebookClient
+from nbclient.client import CellExecutionComplete
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from nbclient.util import run_sync
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FIGURES = ROOT / "figures"
@@ -36,18 +40,55 @@ class Failure(Exception):
     """A notebook did not do what it should."""
 
 
+# Printed after a cell's own code. It must not occur in anybody's output.
+MARK = "\N{END OF PROOF} this cell ran to its end"
+# Seconds to wait for the mark after the kernel said that it was done.
+PATIENCE = 10
+DEFINITIONS = ("fn ", "pub ", "struct ", "enum ", "impl", "trait ", "mod ", "macro_rules!", "#[", ":")
+
+
 class Client(NotebookClient):
-    """Shows what cells print while they run."""
+    """Shows what cells print while they run, and knows whether they ran to their end."""
 
     def process_message(self, msg, cell, cell_index):
         if msg["msg_type"] == "stream" and msg["content"]["name"] == "stdout":
+            if MARK in msg["content"]["text"]:
+                self.completed = True
+                msg["content"]["text"] = msg["content"]["text"].replace(MARK + "\n", "")
+            if not msg["content"]["text"]:
+                return None
             sys.stdout.write(msg["content"]["text"])
             sys.stdout.flush()
         return super().process_message(msg, cell, cell_index)
 
+    def run_cell(self, cell, index):
+        """Executes a cell; returns what went wrong, or an empty string."""
+        source = cell.source
+        lines = [line.split("//")[0].strip() for line in source.splitlines()]
+        ends = next((line for line in reversed(lines) if line), "")
+        marked = ends.endswith(";") and not source.lstrip().startswith(":")
+        self.completed = False
+        if marked:
+            cell.source = f'{source}\nprintln!("{MARK}");'
+        self.execute_cell(cell, index)
+        cell.source = source
+        if not marked:
+            # A definition cannot fail while it runs; an expression has failed when it shows no value.
+            shown = any(output.output_type in ("execute_result", "display_data") for output in cell.outputs)
+            self.completed = shown or not ends or source.lstrip().startswith(DEFINITIONS)
+        deadline = time.time() + PATIENCE
+        while not self.completed and not text_of(cell.outputs) and time.time() < deadline:
+            try:
+                self.process_message(run_sync(self.kc.get_iopub_msg)(timeout=0.5), cell, index)
+            except (queue.Empty, CellExecutionComplete):
+                pass
+        if self.completed and not any(output.output_type == "error" for output in cell.outputs):
+            return ""
+        return text_of(cell.outputs) or "the cell did not run to its end, and gave no reason"
+
 
 def text_of(outputs):
-    """What went wrong in a cell, or an empty string."""
+    """The errors among a cell's outputs, as text."""
     texts = []
     for output in outputs:
         if output.output_type == "error":
@@ -70,8 +111,7 @@ def run(path):
             for index, cell in enumerate(notebook.cells):
                 if cell.cell_type != "code":
                     continue
-                client.execute_cell(cell, index)
-                error = text_of(cell.outputs)
+                error = client.run_cell(cell, index)
                 shown = sum(PLOTLY in output.get("data", {}) for output in cell.outputs)
                 if not error and shown < cell.source.count("figures::show("):
                     error = "the cell calls figures::show, but no figure was shown"
@@ -137,32 +177,35 @@ def embed_images(notebook):
                 data["image/png"] = base64.b64encode(image.read_bytes()).decode()
 
 
-def warm():
-    cells = [':dep branchynet = { path = ".." }', "use branchynet::prelude::*;"]
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+def open_cells(sources):
+    """A client and the cells of a notebook that is made up here."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
     client = Client(notebook, kernel_name=KERNEL, resources={"metadata": {"path": str(ROOT / "notebooks")}},
                     allow_errors=True, timeout=None)
-    client.execute()
-    if error := "\n".join(text_of(cell.outputs) for cell in notebook.cells).strip():
-        raise Failure(f"the library does not compile for notebooks:\n\n{indented(error)}")
+    return client, list(enumerate(notebook.cells))
+
+
+def warm():
+    client, cells = open_cells([':dep branchynet = { path = ".." }', "use branchynet::prelude::*;"])
+    with client.setup_kernel():
+        for index, cell in cells:
+            if error := client.run_cell(cell, index):
+                raise Failure(f"the library does not compile for notebooks:\n\n{indented(error)}")
 
 
 def measure():
-    """Prints the time from a kernel's start to the first result of the library, and of a small cell afterwards."""
-    first = [':dep branchynet = { path = ".." }', "use branchynet::prelude::*;", "let x = Tensor::new(1f32, &Device::Cpu)?; println!(\"{x}\");"]
-    small = [f"let y{i} = (&x + {i}.0)?; println!(\"{{y{i}}}\");" for i in range(20)]
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in first + small])
-    client = NotebookClient(notebook, kernel_name=KERNEL, resources={"metadata": {"path": str(ROOT / "notebooks")}}, timeout=None)
-    started = time.time()
-    ends = []
+    """Prints the time from a kernel's start to the library's first result, and of a small cell afterwards."""
+    first = [':dep branchynet = { path = ".." }', "use branchynet::prelude::*;", "let x = Tensor::new(1f32, &Device::Cpu)?;"]
+    small = [f"let y{i} = (&x + {i}.0)?;" for i in range(20)]
+    client, cells = open_cells(first + small)
+    ends = [time.time()]
     with client.setup_kernel():
-        for index, cell in enumerate(notebook.cells):
-            client.execute_cell(cell, index)
-            if error := text_of(cell.outputs):
+        for index, cell in cells:
+            if error := client.run_cell(cell, index):
                 raise Failure(error)
             ends.append(time.time())
-    cells = [end - start for start, end in zip(ends[2:], ends[3:])]
-    print(f"kernel start to first result: {ends[2] - started:.1f} s; small cell: {statistics.median(cells):.2f} s (median of {len(cells)})")
+    times = [end - start for start, end in zip(ends[len(first):], ends[len(first) + 1:])]
+    print(f"kernel start to first result: {ends[len(first)] - ends[0]:.1f} s; small cell: {statistics.median(times):.2f} s (median of {len(times)})")
 
 
 def main():
