@@ -420,7 +420,7 @@ pub fn gallery<R: Role>(
     let hidden = || Axis::new().visible(false);
     plot.set_layout(
         layout(title)
-            .height(110 + 90 * rows)
+            .height(100 + ((WIDTH - 130) * rows * cell_height).div_ceil(count.max(1) * cell_width))
             .margin(Margin::new().left(110).right(20).top(70).bottom(20))
             .x_axis(hidden())
             .y_axis(

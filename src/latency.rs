@@ -22,21 +22,25 @@ pub struct Latency {
     pub median: f64,
     /// The 95th percentile.
     pub p95: f64,
-    /// The mean, for a mix of fast and slow samples the time that a stream of them takes each.
+    /// The mean over the images, for a mix of fast and slow samples the time that a stream of them
+    /// takes each: the median of the rounds' means, so that a disturbed round does not count.
     pub mean: f64,
     /// How many times were measured.
     pub count: usize,
 }
 
 impl Latency {
-    fn of(mut times: Vec<f64>) -> Self {
-        times.sort_by(f64::total_cmp);
+    fn of(mut times: Vec<f64>, images: usize) -> Self {
         let count = times.len();
-        let mean = times.iter().sum::<f64>() / count as f64;
+        let mean = |round: &[f64]| round.iter().sum::<f64>() / round.len() as f64;
+        let mut means: Vec<f64> = times.chunks(images).map(mean).collect();
+        means.sort_by(f64::total_cmp);
+        times.sort_by(f64::total_cmp);
+        let (median, p95) = (times[count / 2], times[count * 95 / 100]);
         Self {
-            median: times[count / 2],
-            p95: times[count * 95 / 100],
-            mean,
+            median,
+            p95,
+            mean: means[means.len() / 2],
             count,
         }
     }
@@ -168,7 +172,9 @@ pub fn measure<R: Role>(
                 .for_each(|(times, time)| times.push(time));
         }
     }
-    let mut latencies = times.into_iter().map(Latency::of);
+    let mut latencies = times
+        .into_iter()
+        .map(|times| Latency::of(times, pixels.len()));
     let mut next = || latencies.next().expect("one for each contender");
     let (baseline, mix, mix_trunk_only) = (next(), next(), next());
     let (exits, trunk_only) = (0..exits).map(|_| (next(), next())).unzip();
