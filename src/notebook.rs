@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::data::{project_dir, write_atomically};
 use crate::error::bail;
-use polars::prelude::{CsvWriter, DataFrame, SerWriter};
+use polars::prelude::{AnyValue, DataFrame};
 use std::str::FromStr;
 
 /// Prints representations of one output, best first, in the form that the evcxr kernel turns into a
@@ -45,7 +45,6 @@ pub fn switch(name: &str) -> bool {
 /// The cells of a table as text: numbers with at most six significant digits, missing values as a
 /// dash.
 fn cells(table: &DataFrame) -> Result<(Vec<String>, Vec<Vec<String>>)> {
-    use polars::prelude::AnyValue;
     let names = table
         .get_column_names()
         .iter()
@@ -100,6 +99,38 @@ fn markdown(names: &[String], rows: &[Vec<String>]) -> String {
     format!("{}{rule}{body}", line(names))
 }
 
+/// Comma-separated values (RFC 4180): numbers in full, missing values empty.
+fn csv(table: &DataFrame) -> Result<String> {
+    let quoted = |text: &str| {
+        let plain = !text.contains([',', '"', '\n', '\r']);
+        if plain {
+            text.to_string()
+        } else {
+            format!("\"{}\"", text.replace('"', "\"\""))
+        }
+    };
+    let cell = |value: AnyValue| match value {
+        AnyValue::Null => String::new(),
+        AnyValue::String(text) => quoted(text),
+        AnyValue::Float64(x) => x.to_string(),
+        other => quoted(&other.to_string()),
+    };
+    let names: Vec<String> = table
+        .get_column_names()
+        .iter()
+        .map(|name| quoted(name))
+        .collect();
+    let mut lines = vec![names.join(",")];
+    for row in 0..table.height() {
+        let cells = table
+            .columns()
+            .iter()
+            .map(|column| Ok(cell(column.get(row)?)));
+        lines.push(cells.collect::<Result<Vec<String>>>()?.join(","));
+    }
+    Ok(lines.join("\n") + "\n")
+}
+
 fn html(names: &[String], rows: &[Vec<String>]) -> String {
     let escaped = |text: &str| {
         text.replace('&', "&amp;")
@@ -138,9 +169,7 @@ pub fn save_table(frame: &DataFrame, name: &str) -> Result<()> {
             .join("figures")
             .join(format!("{name}.{extension}"))
     };
-    let mut csv = Vec::new();
-    CsvWriter::new(&mut csv).finish(&mut frame.clone())?;
-    write_atomically(&path("csv"), &csv)?;
+    write_atomically(&path("csv"), csv(frame)?.as_bytes())?;
     write_atomically(&path("md"), markdown(&names, &rows).as_bytes())?;
     table(frame)
 }
@@ -156,5 +185,41 @@ pub fn commit() -> String {
             String::from_utf8_lossy(&output.stdout).trim().to_string()
         }
         _ => "unknown".to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_written_whole_and_escaped() -> Result<()> {
+        let frame = polars::prelude::df!(
+            "name, unit" => ["a|b", "say \"x\"", "<c>"],
+            "value" => [Some(0.123456789), None, Some(1234567.0)],
+        )?;
+        let (names, rows) = cells(&frame)?;
+        assert_eq!(
+            csv(&frame)?,
+            "\"name, unit\",value\na|b,0.123456789\n\"say \"\"x\"\"\",\n<c>,1234567\n"
+        );
+        assert_eq!(
+            markdown(&names, &rows),
+            "| name, unit | value |\n|---|---|\n| a\\|b | 0.123457 |\n| say \"x\" | – |\n| <c> | 1234567 |\n"
+        );
+        assert!(html(&names, &rows).contains("<td>&lt;c&gt;</td><td>1234567</td>"));
+        Ok(())
+    }
+
+    #[test]
+    fn settings_of_the_wrong_type_are_refused() {
+        // A name that no environment has.
+        assert_eq!(setting("BRANCHYNET_TEST_UNSET", 7usize).ok(), Some(7));
+        assert!(
+            setting("PATH", 7usize)
+                .expect_err("a path")
+                .to_string()
+                .contains("expected usize")
+        );
     }
 }
