@@ -122,11 +122,10 @@ impl<R: Role> Split<R> {
     }
 
     fn select(&self, samples: &[usize]) -> (Vec<u8>, Vec<u8>) {
-        let images = samples
+        let mut images = Vec::with_capacity(samples.len() * self.image.iter().product::<usize>());
+        samples
             .iter()
-            .flat_map(|&i| self.image(i))
-            .copied()
-            .collect();
+            .for_each(|&i| images.extend_from_slice(self.image(i)));
         (images, samples.iter().map(|&i| self.labels[i]).collect())
     }
 }
@@ -182,8 +181,9 @@ impl Raw {
         hasher.finalize()
     }
 
-    /// Tells MNIST and MNIST-5k apart by their size and compares with what is known of each.
-    fn check(&self, origin: &str) -> Result<&'static str> {
+    /// Tells MNIST and MNIST-5k apart by their size and compares with what is known of each. Returns
+    /// name and checksum.
+    fn check(&self, origin: &str) -> Result<(&'static str, u32)> {
         let (train, test) = (self.train.1.len(), self.test.1.len());
         let (name, expected) = match (train, test) {
             (60_000, 10_000) => ("MNIST", MNIST_CHECKSUM),
@@ -215,7 +215,7 @@ impl Raw {
                 "{origin}: the checksum of {name} is {checksum:08x}, expected {expected:08x}: the content is damaged or altered; {HINT}"
             )
         }
-        Ok(name)
+        Ok((name, checksum))
     }
 }
 
@@ -277,8 +277,7 @@ pub fn load_mnist_from(path: &Path) -> Result<Dataset> {
         train: (part("train_images")?, part("train_labels")?),
         test: (part("test_images")?, part("test_labels")?),
     };
-    let name = raw.check(&origin)?;
-    let checksum = raw.checksum();
+    let (name, checksum) = raw.check(&origin)?;
     let all = Split::<Train>::new(raw.train.0, raw.train.1, MNIST_IMAGE)?;
     let (train, validation) = stratified(all.labels(), all.len() / VALIDATION_SHARE);
     let (train, validation) = (all.select(&train), all.select(&validation));
@@ -319,7 +318,7 @@ fn stratified(labels: &[u8], held_out: usize) -> (Vec<usize>, Vec<usize>) {
 
 /// Checks `raw` and stores it at `path`, atomically. Returns the data set's name.
 pub fn store_mnist(raw: &Raw, origin: &str, path: &Path) -> Result<&'static str> {
-    let name = raw.check(origin)?;
+    let (name, _) = raw.check(origin)?;
     let [channels, height, width] = MNIST_IMAGE;
     let images = |n: usize| vec![n, channels, height, width];
     let (train, test) = (raw.train.1.len(), raw.test.1.len());
