@@ -59,6 +59,14 @@ fn axis(title: &str) -> Axis {
         .line_color("#444444")
 }
 
+/// Below the plot, where it covers nothing.
+fn legend() -> Legend {
+    Legend::new()
+        .orientation(plotly::common::Orientation::Horizontal)
+        .x(0.0)
+        .y(-0.24)
+}
+
 fn exit_name(exit: usize, exits: usize) -> String {
     if exits == 1 {
         "baseline".to_string()
@@ -144,12 +152,7 @@ pub fn accuracy_against_time(
                     .dtick(1.0),
             )
             .y_axis(axis("accuracy, %"))
-            .legend(
-                Legend::new()
-                    .orientation(plotly::common::Orientation::Horizontal)
-                    .x(0.0)
-                    .y(-0.24),
-            ),
+            .legend(legend()),
     );
     plot
 }
@@ -209,12 +212,7 @@ pub fn training_curves(title: &str, history: &[Epoch]) -> Plot {
             .y_axis(axis("cross-entropy, nats (logarithmic)").type_(AxisType::Log))
             .x_axis2(axis("epoch"))
             .y_axis2(axis("accuracy, %"))
-            .legend(
-                Legend::new()
-                    .orientation(plotly::common::Orientation::Horizontal)
-                    .x(0.0)
-                    .y(-0.24),
-            ),
+            .legend(legend()),
     );
     plot
 }
@@ -273,12 +271,7 @@ pub fn entropy_distribution<R: Role>(title: &str, record: &ExitRecord<R>) -> Plo
                     .type_(AxisType::Log)
                     .dtick(1.0),
             )
-            .legend(
-                Legend::new()
-                    .orientation(plotly::common::Orientation::Horizontal)
-                    .x(0.0)
-                    .y(-0.24),
-            ),
+            .legend(legend()),
     );
     plot
 }
@@ -329,12 +322,7 @@ pub fn exit_shares(title: &str, curve: &[Outcome]) -> Plot {
                     .side(plotly::common::AxisSide::Right)
                     .show_grid(false),
             )
-            .legend(
-                Legend::new()
-                    .orientation(plotly::common::Orientation::Horizontal)
-                    .x(0.0)
-                    .y(-0.24),
-            ),
+            .legend(legend()),
     );
     plot
 }

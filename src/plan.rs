@@ -136,13 +136,26 @@ impl Plan {
         self.buffers.len() - 1
     }
 
+    /// The same activation without gaps: `from` itself, or a copy that a step appended here makes.
+    fn dense(&mut self, from: View, shape: Shape, steps: &mut Vec<Placed>) -> View {
+        if from.is_dense() {
+            return from;
+        }
+        let to = View::dense(self.buffer(shape.len()), shape);
+        steps.push(Placed {
+            step: Step::Copy,
+            from,
+            to,
+        });
+        to
+    }
+
     /// Appends the steps of one layer that reads `from`; returns where it writes.
     fn place(&mut self, node: &Node, from: View, steps: &mut Vec<Placed>) -> Result<View> {
         let parameters = || -> Result<(Vec<f32>, Vec<f32>)> {
             let (weight, bias) = node.parameters.as_ref().expect("built with parameters");
             Ok((weight.flatten_all()?.to_vec1()?, bias.to_vec1()?))
         };
-        let geometry = |error| Error::from(error);
         let step = match node.layer {
             Layer::Conv {
                 inputs,
@@ -160,7 +173,7 @@ impl Plan {
                     padding,
                     stride,
                 )
-                .map_err(geometry)?;
+                .map_err(Error::from)?;
                 let (weight, bias) = parameters()?;
                 let buffer = self.buffer(outputs * g.out_plane() + SLACK);
                 let to = View {
@@ -183,16 +196,7 @@ impl Plan {
                 return Ok(to);
             }
             Layer::Linear { outputs, .. } => {
-                let mut from = from;
-                if !from.is_dense() {
-                    let to = View::dense(self.buffer(node.input.len()), node.input);
-                    steps.push(Placed {
-                        step: Step::Copy,
-                        from,
-                        to,
-                    });
-                    from = to;
-                }
+                let from = self.dense(from, node.input, steps);
                 let (weight, bias) = parameters()?;
                 let to = View::dense(self.buffer(outputs), node.output);
                 steps.push(Placed {
@@ -220,7 +224,8 @@ impl Plan {
                 Step::Relu
             }
             Layer::MaxPool { kernel, stride } => {
-                let pool = Pool::new(from.height, from.width, kernel, stride).map_err(geometry)?;
+                let pool =
+                    Pool::new(from.height, from.width, kernel, stride).map_err(Error::from)?;
                 Step::Pool {
                     pool,
                     column_max: vec![0.0; from.width],
@@ -228,16 +233,7 @@ impl Plan {
                 }
             }
             Layer::Lrn(lrn) => {
-                let mut from = from;
-                if !from.is_dense() {
-                    let to = View::dense(self.buffer(node.input.len()), node.input);
-                    steps.push(Placed {
-                        step: Step::Copy,
-                        from,
-                        to,
-                    });
-                    from = to;
-                }
+                let from = self.dense(from, node.input, steps);
                 let to = View::dense(self.buffer(node.output.len()), node.output);
                 steps.push(Placed {
                     step: Step::Lrn {
