@@ -36,6 +36,18 @@ pub fn read(logits: &[f32]) -> Reading {
     }
 }
 
+impl Reading {
+    /// This reading as the answer of exit `exit`, from 0.
+    pub(crate) fn at(self, exit: usize) -> Answer {
+        let Self { label, entropy } = self;
+        Answer {
+            label,
+            exit,
+            entropy,
+        }
+    }
+}
+
 /// The answer for one sample.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Answer {
@@ -99,13 +111,9 @@ impl Network {
                 .iter()
                 .enumerate()
             {
-                let Reading { label, entropy } = read(logits);
-                if last || entropy < threshold {
-                    answers[staying[row] as usize] = Answer {
-                        label,
-                        exit,
-                        entropy,
-                    };
+                let reading = read(logits);
+                if last || reading.entropy < threshold {
+                    answers[staying[row] as usize] = reading.at(exit);
                 } else {
                     rows.push(row as u32);
                     next.push(staying[row]);

@@ -282,21 +282,12 @@ impl Plan {
             run(&mut self.branches[exit], &mut self.buffers);
             let reading = read(self.logits_at(exit));
             if reading.entropy < threshold {
-                return Ok(Answer {
-                    label: reading.label,
-                    exit,
-                    entropy: reading.entropy,
-                });
+                return Ok(reading.at(exit));
             }
         }
         let exit = self.exits() - 1;
         run(&mut self.segments[exit], &mut self.buffers);
-        let reading = read(self.logits_at(exit));
-        Ok(Answer {
-            label: reading.label,
-            exit,
-            entropy: reading.entropy,
-        })
+        Ok(read(self.logits_at(exit)).at(exit))
     }
 
     /// The logits that exit `exit` (from 0) gave in the last run; stale where that run left before

@@ -152,12 +152,7 @@ impl<R: Role> ExitRecord<R> {
         let leaves = |sample: usize| {
             let sure = |&exit: &usize| self.readings[exit][sample].entropy < thresholds[exit];
             let exit = (0..thresholds.len()).find(sure).unwrap_or(thresholds.len());
-            let Reading { label, entropy } = self.readings[exit][sample];
-            Answer {
-                label,
-                exit,
-                entropy,
-            }
+            self.readings[exit][sample].at(exit)
         };
         Ok((0..self.len()).map(leaves).collect())
     }
