@@ -1,8 +1,8 @@
-"""Compares B-LeNet's speed with PyTorch's and ONNX Runtime's on this machine, taking turns in one run.
+"""Compares the three networks' speed with PyTorch's and ONNX Runtime's on this machine, taking turns in one run.
 
-Run by `make bench`, which installs PyTorch and ONNX Runtime into target/peers. Training: joint loss over both exits, Adam, batch 128,
-all cores. Inference: the baseline at batch 1, one thread, from pixels to logits. Each contender runs ROUNDS times (default 5) in
-turn; the table shows medians, and is written to benches/speed.md.
+Run by `make bench`, which installs PyTorch and ONNX Runtime into target/peers. Training: joint loss over all exits, Adam, batch
+128, all cores. Inference: the baseline at batch 1, on one thread, from pixels to logits. Each contender runs ROUNDS times (default 5)
+in turn; the table shows medians, and is written to benches/speed.md. NETWORKS=alexnet takes one network alone.
 """
 
 import json
@@ -22,113 +22,188 @@ import torch.nn.functional as F
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 ROUNDS = int(os.environ.get("ROUNDS", "5"))
+THREADS = os.cpu_count()
 
 
-class BLeNet(nn.Module):
-    def __init__(self):
+def pool(kernel):
+    return nn.MaxPool2d(kernel, 2, ceil_mode=True)
+
+
+def lrn():
+    # PyTorch divides alpha by the number of channels, Chainer does not.
+    return nn.LocalResponseNorm(3, 1.5e-4, 0.75, 2.0)
+
+
+def conv(inputs, outputs, kernel, padding, stride=1):
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding)
+
+
+class Block(nn.Module):
+    def __init__(self, inputs, outputs):
         super().__init__()
-        pool = lambda: nn.MaxPool2d(2, 2, ceil_mode=True)
-        self.stem = nn.Conv2d(1, 5, 5, padding=3)
-        self.branch = nn.Sequential(pool(), nn.ReLU(), nn.Conv2d(5, 10, 3, padding=1), pool(), nn.ReLU(), nn.Flatten(), nn.Linear(640, 10))
-        self.trunk = nn.Sequential(pool(), nn.ReLU(), nn.Conv2d(5, 10, 5, padding=3), pool(), nn.ReLU(),
-                                   nn.Conv2d(10, 20, 5, padding=3), pool(), nn.ReLU(), nn.Flatten(), nn.Linear(720, 84), nn.Linear(84, 10))
+        self.zeros, self.stride = outputs - inputs, outputs // inputs
+        self.body = nn.Sequential(conv(inputs, outputs, 3, 1, self.stride), nn.BatchNorm2d(outputs), nn.ReLU(),
+                                  conv(outputs, outputs, 3, 1), nn.BatchNorm2d(outputs))
 
     def forward(self, x):
-        x = self.stem(x)
-        return self.branch(x), self.trunk(x)
+        body = self.body(x)
+        if self.zeros:
+            x = F.pad(x[:, :, ::self.stride, ::self.stride], (0, 0, 0, 0, self.zeros, 0))
+        return torch.relu(body + x)
 
 
-def torch_training():
-    torch.set_num_threads(os.cpu_count())
-    net = BLeNet()
+class Branchy(nn.Module):
+    """Segments of the trunk, and a branch behind each but the last."""
+
+    def __init__(self, segments, branches):
+        super().__init__()
+        self.segments = nn.ModuleList(nn.Sequential(*segment) for segment in segments)
+        self.branches = nn.ModuleList(nn.Sequential(*branch) for branch in branches)
+
+    def forward(self, x):
+        logits = []
+        for segment, branch in zip(self.segments, self.branches):
+            x = segment(x)
+            logits.append(branch(x))
+        return [*logits, self.segments[-1](x)]
+
+    def baseline(self):
+        return nn.Sequential(*self.segments).eval()
+
+
+def lenet():
+    r, flat = nn.ReLU, nn.Flatten
+    return Branchy(
+        [[conv(1, 5, 5, 3)],
+         [pool(2), r(), conv(5, 10, 5, 3), pool(2), r(), conv(10, 20, 5, 3), pool(2), r(), flat(), nn.Linear(720, 84), nn.Linear(84, 10)]],
+        [[pool(2), r(), conv(5, 10, 3, 1), pool(2), r(), flat(), nn.Linear(640, 10)]])
+
+
+def alexnet():
+    r, flat = nn.ReLU, nn.Flatten
+    return Branchy(
+        [[conv(3, 32, 5, 2), r(), pool(3), lrn(), conv(32, 64, 5, 2)],
+         [r(), pool(3), lrn(), conv(64, 96, 3, 1)],
+         [r(), conv(96, 96, 3, 1), r(), conv(96, 64, 3, 1), r(), pool(3), flat(), nn.Linear(1024, 256), r(), nn.Dropout(0.5),
+          nn.Linear(256, 128), r(), nn.Dropout(0.5), nn.Linear(128, 10)]],
+        [[r(), pool(3), lrn(), conv(64, 32, 3, 1), r(), conv(32, 32, 3, 1), r(), pool(3), flat(), nn.Linear(512, 10)],
+         [r(), pool(3), lrn(), conv(96, 32, 3, 1), r(), pool(3), flat(), nn.Linear(128, 10)]])
+
+
+def resnet110():
+    r, flat = nn.ReLU, nn.Flatten
+    stage = lambda inputs, outputs: [Block(inputs, outputs)] + [Block(outputs, outputs) for _ in range(17)]
+    return Branchy(
+        [[conv(3, 16, 3, 0), nn.BatchNorm2d(16), r()],
+         stage(16, 16),
+         [*stage(16, 32), *stage(32, 64), nn.AvgPool2d(6, 1), flat(), nn.Linear(576, 10)]],
+        [[conv(16, 64, 5, 2), r(), lrn(), conv(64, 32, 3, 1), r(), conv(32, 32, 3, 1), r(), flat(), nn.Linear(28800, 10)],
+         [Block(16, 16), flat(), nn.Linear(14400, 10)]])
+
+
+# Image shape, training steps an epoch, images timed one by one.
+NETWORKS = {"lenet": (lenet, (1, 28, 28), 100, 2000), "alexnet": (alexnet, (3, 32, 32), 20, 500), "resnet110": (resnet110, (3, 32, 32), 3, 60)}
+TITLES = {"lenet": "B-LeNet", "alexnet": "B-AlexNet", "resnet110": "B-ResNet-110"}
+
+
+def training(name):
+    """Images a second."""
+    build, shape, steps, _ = NETWORKS[name]
+    torch.set_num_threads(THREADS)
+    net = build()
     optimizer = torch.optim.Adam(net.parameters())
-    images, labels = torch.rand(12800, 1, 28, 28), torch.randint(0, 10, (12800,))
+    images, labels = torch.rand(128 * steps, *shape), torch.randint(0, 10, (128 * steps,))
 
     def epoch():
         start = time.perf_counter()
-        for i in range(0, 12800, 128):
+        for i in range(0, len(labels), 128):
             loss = sum(F.cross_entropy(logits, labels[i:i + 128]) for logits in net(images[i:i + 128]))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        return 12800 / (time.perf_counter() - start)
+        return len(labels) / (time.perf_counter() - start)
 
     epoch()
     return statistics.median(epoch() for _ in range(3))
 
 
-def median_ms(work):
-    for _ in range(200):
+def median_ms(work, count):
+    for _ in range(count // 10):
         work()
     times = []
-    for _ in range(2000):
+    for _ in range(count):
         start = time.perf_counter()
         work()
         times.append(time.perf_counter() - start)
     return statistics.median(times) * 1e3
 
 
-def baseline():
-    net = BLeNet().eval()
-    return nn.Sequential(net.stem, net.trunk).eval()
-
-
-def torch_latency():
-    torch.set_num_threads(1)
-    net, image = baseline(), torch.rand(1, 1, 28, 28)
+def torch_latency(name, threads):
+    build, shape, _, count = NETWORKS[name]
+    torch.set_num_threads(threads)
+    net, image = build().baseline(), torch.rand(1, *shape)
     with torch.inference_mode():
-        return median_ms(lambda: net(image))
+        return median_ms(lambda: net(image), count)
 
 
-def onnx_session():
+def onnx_session(name, threads):
+    build, shape, _, _ = NETWORKS[name]
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        path = pathlib.Path(folder) / "lenet.onnx"
-        torch.onnx.export(baseline(), (torch.rand(1, 1, 28, 28),), str(path), verbose=False)
+        path = pathlib.Path(folder) / "network.onnx"
+        torch.onnx.export(build().baseline(), (torch.rand(1, *shape),), str(path), verbose=False)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         return onnxruntime.InferenceSession(str(path), options)
 
 
-def onnx_latency(session):
-    feed = {session.get_inputs()[0].name: torch.rand(1, 1, 28, 28).numpy()}
-    return median_ms(lambda: session.run(None, feed))
+def onnx_latency(name, session):
+    _, shape, _, count = NETWORKS[name]
+    feed = {session.get_inputs()[0].name: torch.rand(1, *shape).numpy()}
+    return median_ms(lambda: session.run(None, feed), count)
 
 
-def ours():
-    output = subprocess.run(["cargo", "bench", "--quiet", "--profile", "dev", "--bench", "speed"], cwd=ROOT, check=True,
+def ours(name):
+    output = subprocess.run(["cargo", "bench", "--quiet", "--profile", "dev", "--bench", "speed", "--", name], cwd=ROOT, check=True,
                             capture_output=True, text=True).stdout
     return json.loads(output.strip().splitlines()[-1])
 
 
 def main():
-    session = onnx_session()
-    rows = []
-    for turn in range(ROUNDS):
-        print(f"round {turn + 1} of {ROUNDS}", flush=True)
-        rows.append({**ours(), "torch_training": torch_training(), "torch_ms": torch_latency(), "onnx_ms": onnx_latency(session)})
-    m = {key: statistics.median(row[key] for row in rows) for key in rows[0]}
-    gain = m["baseline_ms"] / m["exit_1_ms"]
+    names = os.environ.get("NETWORKS", " ".join(NETWORKS)).split()
     lines = [
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; PyTorch {torch.__version__}, ONNX Runtime {onnxruntime.__version__}; "
+        f"{platform.processor() or platform.machine()}, {THREADS} cores; PyTorch {torch.__version__}, ONNX Runtime {onnxruntime.__version__}; "
         f"medians of {ROUNDS} rounds taken in turn.",
         "",
-        "| B-LeNet | this crate | PyTorch | ONNX Runtime | ours against PyTorch | ours against ONNX Runtime |",
+        "| | this crate | PyTorch | ONNX Runtime | ours against PyTorch | ours against ONNX Runtime |",
         "|---|---|---|---|---|---|",
-        f"| joint training, batch 128, all cores, images/s | {m['training_images_per_second']:.0f} | {m['torch_training']:.0f} | – | "
-        f"{m['training_images_per_second'] / m['torch_training']:.2f}x | – |",
-        f"| baseline, batch 1, one thread, µs | {m['baseline_ms'] * 1e3:.1f} | {m['torch_ms'] * 1e3:.0f} | {m['onnx_ms'] * 1e3:.1f} | "
-        f"{m['torch_ms'] / m['baseline_ms']:.1f}x | {m['onnx_ms'] / m['baseline_ms']:.2f}x |",
-        f"| leaving at exit 1, end to end, µs | {m['exit_1_ms'] * 1e3:.1f} | – | – | – | – |",
-        f"| leaving at exit 2, end to end, µs | {m['exit_2_ms'] * 1e3:.1f} | – | – | – | – |",
-        "",
-        f"Leaving at exit 1 is {gain:.1f} times faster than the baseline, end to end; the paper's timer, which covers the trunk alone, "
-        f"would show {m['baseline_ms'] / m['exit_1_trunk_ms']:.1f} times.",
-        "",
-        f"An exit record of 10,000 samples: the exact curve of two exits in {m['curve_ms']:.1f} ms, the exact Pareto front of three in {m['front_ms']:.0f} ms.",
     ]
-    text = "\n".join(lines) + "\n"
-    (ROOT / "benches" / "speed.md").write_text(text)
+    notes = []
+    for name in names:
+        sessions = {threads: onnx_session(name, threads) for threads in (1, THREADS)}
+        rows = []
+        for turn in range(ROUNDS):
+            print(f"{name}, round {turn + 1} of {ROUNDS}", flush=True)
+            rows.append({**ours(name), "torch_training": training(name),
+                         **{f"torch_{threads}": torch_latency(name, threads) for threads in sessions},
+                         **{f"onnx_{threads}": onnx_latency(name, session) for threads, session in sessions.items()}})
+        m = {key: statistics.median(row[key] for row in rows) for key in rows[0]}
+        title, base = TITLES[name], TITLES[name].removeprefix("B-")
+        lines.append(f"| {title}, joint training, batch 128, images/s | {m['training_images_per_second']:.0f} | {m['torch_training']:.0f} | – | "
+                     f"{m['training_images_per_second'] / m['torch_training']:.2f}x | – |")
+        for threads in sessions:
+            lines.append(f"| {base}, batch 1, {threads} thread{'s' * (threads > 1)}, ms | {m['baseline_ms']:.3f}{' (on 1)' * (threads > 1)} | "
+                         f"{m[f'torch_{threads}']:.3f} | {m[f'onnx_{threads}']:.3f} | {m[f'torch_{threads}'] / m['baseline_ms']:.2f}x | "
+                         f"{m[f'onnx_{threads}'] / m['baseline_ms']:.2f}x |")
+        exits = [key for key in sorted(m) if key.startswith("exit_") and "trunk" not in key]
+        notes.append(f"{title}, one thread, end to end: " + ", ".join(
+            f"leaving at exit {i} {m[key]:.3f} ms" for i, key in enumerate(exits, 1)) + f"; baseline {m['baseline_ms']:.3f} ms.")
+        if "front_ms" in m:
+            notes.append(f"An exit record of 10,000 samples: the exact curve of two exits in {m['curve_ms']:.1f} ms, "
+                         f"the exact Pareto front of three in {m['front_ms']:.0f} ms.")
+    text = "\n".join(lines) + "\n\n" + "\n\n".join(notes) + "\n"
+    if set(names) == set(NETWORKS):
+        (ROOT / "benches" / "speed.md").write_text(text)
     print(text)
 
 

@@ -29,8 +29,10 @@ pub mod notebook;
 pub mod ops;
 pub mod plan;
 pub mod record;
+mod resnet;
 mod simd;
 pub mod table1;
+pub mod tape;
 pub mod train;
 
 pub use candle_core;
@@ -42,6 +44,7 @@ pub use alexnet::b_alexnet;
 pub use error::{Error, Result};
 pub use lenet::b_lenet;
 pub use network::{Network, Pass};
+pub use resnet::{b_resnet110, b_resnet110_standard};
 
 /// What a notebook needs, in one `use`.
 pub mod prelude {
@@ -52,14 +55,15 @@ pub mod prelude {
     pub use crate::figures;
     pub use crate::latency::{self, Timing};
     pub use crate::network::{
-        Layer, Network, Pass, branch, conv, dropout, linear, lrn, max_pool, relu, without_branches,
+        Layer, Network, Pass, average_pool, batch_norm, branch, conv, dropout, linear, lrn,
+        max_pool, relu, residual, without_branches,
     };
     pub use crate::notebook::{self, save_table, setting, switch, table};
     pub use crate::plan::Plan;
     pub use crate::record::{ExitRecord, Outcome, knee, undominated};
     pub use crate::table1::TableOne;
     pub use crate::train::{Config, Run, evaluate, load_checkpoint, train};
-    pub use crate::{Error, Result, b_alexnet, b_lenet};
+    pub use crate::{Error, Result, b_alexnet, b_lenet, b_resnet110, b_resnet110_standard};
     pub use candle_core::{DType, Device, Tensor, Var};
     pub use plotly::Plot;
     pub use polars::prelude::{DataFrame, df};

@@ -29,12 +29,19 @@ pub enum Layer {
     Linear { inputs: usize, outputs: usize },
     /// Max pooling whose windows may hang over the edge.
     MaxPool { kernel: usize, stride: usize },
+    /// Average pooling; windows stay inside the image.
+    AveragePool { kernel: usize, stride: usize },
     /// Local response normalisation.
     Lrn(Lrn),
+    /// Batch normalisation of every channel.
+    BatchNorm { channels: usize },
     /// Rectifier.
     Relu,
     /// Dropout with this probability while training, nothing otherwise.
     Dropout(f32),
+    /// A residual block: the rectified sum of what these layers give and the block's input
+    /// ([`ops::add_shortcut`]).
+    Residual(Vec<Layer>),
     /// A side branch that ends in an exit.
     Branch(Vec<Layer>),
 }
@@ -60,6 +67,17 @@ pub fn max_pool(kernel: usize, stride: usize) -> Layer {
     Layer::MaxPool { kernel, stride }
 }
 
+/// Average pooling: window size, stride.
+pub fn average_pool(kernel: usize, stride: usize) -> Layer {
+    Layer::AveragePool { kernel, stride }
+}
+
+/// Batch normalisation: channels. While training it uses the moments of the batch and keeps running
+/// means of them (decay 0.9 a step, as Chainer does), by which it normalises otherwise.
+pub fn batch_norm(channels: usize) -> Layer {
+    Layer::BatchNorm { channels }
+}
+
 /// Local response normalisation with the constants of the authors' AlexNet.
 pub fn lrn() -> Layer {
     Layer::Lrn(Lrn::default())
@@ -75,6 +93,12 @@ pub fn dropout(p: f32) -> Layer {
     Layer::Dropout(p)
 }
 
+/// A residual block: `max(layers(x) + x, 0)`, where the layers give a smaller image or more
+/// channels with every second pixel of x and zeros for the channels it lacks.
+pub fn residual(layers: impl Into<Vec<Layer>>) -> Layer {
+    Layer::Residual(layers.into())
+}
+
 /// A side branch that leaves the trunk here; its last layer gives one logit a class.
 pub fn branch(layers: impl Into<Vec<Layer>>) -> Layer {
     Layer::Branch(layers.into())
@@ -88,6 +112,16 @@ pub fn without_branches(layers: &[Layer]) -> Vec<Layer> {
         .filter(|layer| !matches!(layer, Layer::Branch(_)))
         .cloned()
         .collect()
+}
+
+impl Layer {
+    /// This convolution with another stride. Other layers stay as they are.
+    pub fn stride(mut self, step: usize) -> Self {
+        if let Self::Conv { stride, .. } = &mut self {
+            *stride = step;
+        }
+        self
+    }
 }
 
 impl fmt::Display for Layer {
@@ -109,9 +143,12 @@ impl fmt::Display for Layer {
             }
             Self::Linear { inputs, outputs } => write!(f, "linear({inputs}, {outputs})"),
             Self::MaxPool { kernel, stride } => write!(f, "max_pool({kernel}, {stride})"),
+            Self::AveragePool { kernel, stride } => write!(f, "average_pool({kernel}, {stride})"),
             Self::Lrn(_) => write!(f, "lrn()"),
+            Self::BatchNorm { channels } => write!(f, "batch_norm({channels})"),
             Self::Relu => write!(f, "relu()"),
             Self::Dropout(p) => write!(f, "dropout({p})"),
+            Self::Residual(_) => write!(f, "residual block"),
             Self::Branch(_) => write!(f, "branch"),
         }
     }
@@ -160,6 +197,10 @@ pub(crate) struct Node {
     pub(crate) output: Shape,
     /// Weight and bias.
     pub(crate) parameters: Option<(Var, Var)>,
+    /// Running mean and variance of a batch normalisation.
+    pub(crate) statistics: Option<(Var, Var)>,
+    /// The layers of a residual block.
+    pub(crate) inner: Vec<Node>,
 }
 
 /// Whether a pass through the network trains it.
@@ -203,17 +244,20 @@ struct Builder<'a> {
     device: &'a Device,
 }
 
-impl Builder<'_> {
+impl<'a> Builder<'a> {
     fn node(&mut self, layer: &Layer, input: Shape) -> Result<Node> {
         let kind = match layer {
             Layer::Conv { .. } => "conv",
             Layer::Linear { .. } => "linear",
             Layer::MaxPool { .. } => "max_pool",
+            Layer::AveragePool { .. } => "average_pool",
             Layer::Lrn(_) => "lrn",
+            Layer::BatchNorm { .. } => "batch_norm",
+            Layer::Residual(_) => "residual",
             Layer::Relu => "relu",
             Layer::Dropout(_) => "dropout",
             Layer::Branch(_) => bail!(
-                "{}branch: a branch inside a branch is not supported; move it to the trunk",
+                "{}branch: a branch inside a branch or a residual block is not supported; move it to the trunk",
                 self.prefix
             ),
         };
@@ -226,6 +270,7 @@ impl Builder<'_> {
                 input.len()
             ))
         };
+        let mut inner = Vec::new();
         let output = match (layer, input) {
             (
                 Layer::Conv {
@@ -260,6 +305,40 @@ impl Builder<'_> {
                 })?;
                 Shape::Image(channels, pool.out_height, pool.out_width)
             }
+            (Layer::AveragePool { kernel, stride }, Shape::Image(channels, height, width)) => {
+                let pool =
+                    ops::AveragePool::new(height, width, *kernel, *stride).map_err(|error| {
+                        wrong(format!(
+                            "an image that its window fits ({})",
+                            crate::Error::from(error)
+                        ))
+                    })?;
+                Shape::Image(channels, pool.out_height, pool.out_width)
+            }
+            (Layer::BatchNorm { channels }, Shape::Image(given, ..)) => {
+                if *channels != given {
+                    return Err(wrong(format!("an image of {channels} channels")));
+                }
+                input
+            }
+            (Layer::Residual(layers), Shape::Image(channels, height, width)) => {
+                if layers.iter().any(|l| matches!(l, Layer::Residual(_))) {
+                    return Err(wrong("no residual block inside it".to_string()));
+                }
+                inner = self.inside(&name).nodes(layers, input)?;
+                let end = inner.last().map_or(input, |node| node.output);
+                let Shape::Image(out_channels, out_height, out_width) = end else {
+                    return Err(wrong(format!("its layers to give an image, not {end}")));
+                };
+                let to = [out_channels, out_height, out_width];
+                ops::Shortcut::new([channels, height, width], to).map_err(|error| {
+                    wrong(format!(
+                        "its layers to give an image that its input fits ({})",
+                        crate::Error::from(error)
+                    ))
+                })?;
+                end
+            }
             (Layer::Lrn(_), Shape::Image(..)) | (Layer::Relu | Layer::Dropout(_), _) => input,
             (Layer::Linear { inputs, outputs }, _) => {
                 if *inputs != input.len() {
@@ -280,6 +359,15 @@ impl Builder<'_> {
                 ..
             } => Some(self.draw(&name, &[outputs, inputs, kernel, kernel])?),
             Layer::Linear { inputs, outputs } => Some(self.draw(&name, &[outputs, inputs])?),
+            Layer::BatchNorm { channels } => {
+                Some((self.fill(channels, 1.0)?, self.fill(channels, 0.0)?))
+            }
+            _ => None,
+        };
+        let statistics = match *layer {
+            Layer::BatchNorm { channels } => {
+                Some((self.fill(channels, 0.0)?, self.fill(channels, 1.0)?))
+            }
             _ => None,
         };
         Ok(Node {
@@ -288,7 +376,33 @@ impl Builder<'_> {
             input,
             output,
             parameters,
+            statistics,
+            inner,
         })
+    }
+
+    /// The nodes of a list of layers, the first of which gets `input`.
+    fn nodes(mut self, layers: &[Layer], mut input: Shape) -> Result<Vec<Node>> {
+        let mut nodes = Vec::new();
+        for layer in layers {
+            let node = self.node(layer, input)?;
+            input = node.output;
+            nodes.push(node);
+        }
+        Ok(nodes)
+    }
+
+    /// A builder for the part of the network called `name`.
+    fn inside(&self, name: &str) -> Self {
+        Self {
+            prefix: format!("{name}."),
+            counts: BTreeMap::new(),
+            ..*self
+        }
+    }
+
+    fn fill(&self, len: usize, value: f32) -> Result<Var> {
+        Ok(Var::from_tensor(&Tensor::full(value, len, self.device)?)?)
     }
 
     /// Initial weights as Chainer draws them: normal with variance 1 / fan-in, biases zero. Each
@@ -333,22 +447,9 @@ impl Network {
         let (mut segments, mut branches) = (vec![Vec::new()], Vec::<Vec<Node>>::new());
         let mut shape = input;
         for layer in &layers {
-            if let Layer::Branch(inner) = layer {
-                let prefix = format!("branch{}.", branches.len() + 1);
-                let mut builder = Builder {
-                    prefix,
-                    counts: BTreeMap::new(),
-                    seed,
-                    device,
-                };
-                let mut shape = shape;
-                let mut nodes = Vec::new();
-                for layer in inner {
-                    let node = builder.node(layer, shape)?;
-                    shape = node.output;
-                    nodes.push(node);
-                }
-                branches.push(nodes);
+            if let Layer::Branch(layers) = layer {
+                let name = format!("branch{}", branches.len() + 1);
+                branches.push(trunk.inside(&name).nodes(layers, shape)?);
                 segments.push(Vec::new());
             } else {
                 let node = trunk.node(layer, shape)?;
@@ -416,15 +517,15 @@ impl Network {
         &self.device
     }
 
+    /// All layers, those inside residual blocks behind their block.
     fn nodes(&self) -> impl Iterator<Item = &Node> {
-        let branches = self.branches.iter().map(Vec::as_slice).chain([&[][..]]);
-        self.segments
-            .iter()
-            .zip(branches)
-            .flat_map(|(segment, branch)| segment.iter().chain(branch))
+        let lists = self.segments.iter().chain(&self.branches);
+        lists
+            .flatten()
+            .flat_map(|node| std::iter::once(node).chain(&node.inner))
     }
 
-    /// All parameters by name (`conv1.weight`, `branch1.linear1.bias`, …), sorted.
+    /// All trained parameters by name (`conv1.weight`, `branch1.linear1.bias`, …), sorted.
     pub fn parameters(&self) -> BTreeMap<String, Var> {
         let mut all = BTreeMap::new();
         for node in self.nodes() {
@@ -436,13 +537,26 @@ impl Network {
         all
     }
 
-    /// Copies the parameters of `other` that this network has under the same name, as from a
+    /// [`Self::parameters`] and the running means and variances of batch normalisations
+    /// (`batch_norm1.mean`, …): all that inference depends on.
+    pub fn state(&self) -> BTreeMap<String, Var> {
+        let mut all = self.parameters();
+        for node in self.nodes() {
+            if let Some((mean, variance)) = &node.statistics {
+                all.insert(format!("{}.mean", node.name), mean.clone());
+                all.insert(format!("{}.variance", node.name), variance.clone());
+            }
+        }
+        all
+    }
+
+    /// Copies the state of `other` that this network has under the same name, as from a
     /// trained baseline to the same trunk with branches. Fails, before anything is copied,
     /// where shapes differ or no name agrees.
     pub fn start_from(&self, other: &Network) -> Result<()> {
-        let theirs = other.parameters();
+        let theirs = other.state();
         let pairs: Vec<_> = self
-            .parameters()
+            .state()
             .into_iter()
             .filter_map(|(name, var)| theirs.get(&name).map(|from| (name, var, from)))
             .collect();
@@ -514,7 +628,8 @@ impl Network {
 
     /// The number of trained values.
     pub fn parameter_count(&self) -> usize {
-        self.nodes().map(Node::parameter_count).sum()
+        let lists = self.segments.iter().chain(&self.branches);
+        lists.flatten().map(Node::parameter_count).sum()
     }
 
     /// A table of all layers with output shapes, parameters and multiply-accumulates, branches
@@ -522,7 +637,7 @@ impl Network {
     pub fn summary(&self) -> String {
         use fmt::Write;
         let mut text = format!(
-            "{:<28}{:>12}{:>12}{:>12}\n",
+            "{:<32}{:>12}{:>12}{:>14}\n",
             format!("{} on {}", self.name, self.input),
             "output",
             "parameters",
@@ -531,21 +646,32 @@ impl Network {
         let costs = self.costs();
         for (i, segment) in self.segments.iter().enumerate() {
             let branch = self.branches.get(i).map_or(&[][..], Vec::as_slice);
-            for (indent, node) in segment
+            let lines: Vec<_> = segment
                 .iter()
                 .map(|node| ("", node))
                 .chain(branch.iter().map(|node| ("  ", node)))
-            {
+                .collect();
+            let number = |n: usize| if n == 0 { String::new() } else { grouped(n) };
+            // Residual blocks that are all alike take one line.
+            let alike = |a: &(&str, &Node), b: &(&str, &Node)| {
+                !a.1.inner.is_empty() && a.1.layer == b.1.layer && a.1.output == b.1.output
+            };
+            for group in lines.chunk_by(alike) {
+                let (indent, node) = group[0];
+                let times = match group.len() {
+                    1 => String::new(),
+                    n => format!(" ×{n}"),
+                };
                 let label = format!(
-                    "{indent}{:<9} {}",
+                    "{indent}{:<9} {}{times}",
                     node.name.rsplit('.').next().unwrap_or_default(),
                     node.layer
                 );
-                let number = |n: usize| if n == 0 { String::new() } else { grouped(n) };
-                let (parameters, macs) = (number(node.parameter_count()), number(node.macs()));
+                let parameters = number(node.parameter_count() * group.len());
+                let macs = number(node.macs() * group.len());
                 let _ = writeln!(
                     text,
-                    "{label:<28}{:>12}{parameters:>12}{macs:>12}",
+                    "{label:<32}{:>12}{parameters:>12}{macs:>14}",
                     node.output.to_string()
                 );
             }
@@ -580,14 +706,15 @@ impl Node {
         match (&self.layer, self.output) {
             (Layer::Conv { inputs, kernel, .. }, output) => inputs * kernel * kernel * output.len(),
             (Layer::Linear { inputs, outputs }, _) => inputs * outputs,
-            _ => 0,
+            _ => self.inner.iter().map(Self::macs).sum(),
         }
     }
 
     fn parameter_count(&self) -> usize {
-        self.parameters
-            .as_ref()
-            .map_or(0, |(weight, bias)| weight.elem_count() + bias.elem_count())
+        let inner: usize = self.inner.iter().map(Self::parameter_count).sum();
+        self.parameters.as_ref().map_or(inner, |(weight, bias)| {
+            weight.elem_count() + bias.elem_count()
+        })
     }
 
     fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
@@ -604,7 +731,10 @@ impl Node {
                 ops::linear(&x.flatten_from(1)?, weight, bias)?
             }
             Layer::MaxPool { kernel, stride } => ops::max_pool2d(x, kernel, stride)?,
+            Layer::AveragePool { kernel, stride } => ops::avg_pool2d(x, kernel, stride)?,
             Layer::Lrn(constants) => ops::lrn(x, constants)?,
+            Layer::BatchNorm { .. } => self.normalise(x, pass)?,
+            Layer::Residual(_) => ops::add_shortcut(&run(&self.inner, x, pass)?, x)?,
             Layer::Relu => ops::relu(x)?,
             Layer::Dropout(p) => match pass {
                 Pass::Train(rng) => ops::dropout(x, p, rng)?,
@@ -612,6 +742,38 @@ impl Node {
             },
             Layer::Branch(_) => unreachable!("branches are not nodes"),
         })
+    }
+}
+
+/// Share of the running statistics that a training step keeps.
+const DECAY: f64 = 0.9;
+
+impl Node {
+    fn normalise(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
+        let (weight, bias) = self.parameters.as_ref().expect("built with parameters");
+        let (mean, variance) = self.statistics.as_ref().expect("built with statistics");
+        let Pass::Train(_) = pass else {
+            return Ok(ops::batch_norm_by(x, weight, bias, mean, variance)?);
+        };
+        let (out, moments) = ops::batch_norm(x, weight, bias)?;
+        self.follow(&moments)?;
+        Ok(out)
+    }
+
+    /// Moves the running statistics of a batch normalisation towards the moments of a batch.
+    pub(crate) fn follow(&self, moments: &ops::Moments) -> Result<()> {
+        let (mean, variance) = self.statistics.as_ref().expect("built with statistics");
+        // The variance of which the batch is a sample, as in Chainer and PyTorch.
+        let unbiased = moments.count as f64 / (moments.count.max(2) - 1) as f64;
+        for (running, batch, factor) in [
+            (mean, &moments.mean, 1.0),
+            (variance, &moments.variance, unbiased),
+        ] {
+            let batch: Vec<f32> = batch.iter().map(|x| (x * factor) as f32).collect();
+            let batch = Tensor::from_vec(batch, running.shape(), running.device())?;
+            running.set(&((running.as_tensor() * DECAY)? + (batch * (1.0 - DECAY))?)?)?;
+        }
+        Ok(())
     }
 }
 

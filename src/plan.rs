@@ -8,7 +8,7 @@
 use crate::early_exit::{Answer, check_thresholds, read};
 use crate::error::bail;
 use crate::network::{Layer, Network, Node, Shape};
-use crate::ops::{ConvGeometry, Lrn, Pool, linear_samples};
+use crate::ops::{AveragePool, ConvGeometry, EPSILON, Lrn, Pool, Shortcut, linear_samples};
 use crate::simd::{Packed, SLACK, shifted_product};
 use crate::{Error, Result};
 
@@ -62,6 +62,7 @@ enum Step {
         offsets: Vec<usize>,
         bias: Vec<f32>,
         padded: Vec<f32>,
+        relu: bool,
     },
     Linear {
         weight: Vec<f32>,
@@ -73,9 +74,17 @@ enum Step {
         column_max: Vec<f32>,
         relu: bool,
     },
+    AveragePool(AveragePool),
     Lrn {
         lrn: Lrn,
         scales: Vec<f32>,
+    },
+    /// `x · slope + start` for each channel: a batch normalisation that follows no convolution.
+    BatchNorm(Vec<(f32, f32)>),
+    /// The end of a residual block, whose input lies here.
+    Shortcut {
+        shortcut: Shortcut,
+        input: View,
     },
     /// Also copies from a view with gaps into one without.
     Relu,
@@ -191,6 +200,7 @@ impl Plan {
                     bias,
                     padded: vec![0.0; g.padded_len()],
                     geometry: g,
+                    relu: false,
                 };
                 steps.push(Placed { step, from, to });
                 return Ok(to);
@@ -211,10 +221,10 @@ impl Plan {
                 return Ok(to);
             }
             Layer::Relu => {
-                // A rectifier after a pooling of the same part of the network is done by the
-                // pooling.
+                // A rectifier after a pooling or convolution of the same part of the network is done
+                // there.
                 if let Some(Placed {
-                    step: Step::Pool { relu, .. },
+                    step: Step::Pool { relu, .. } | Step::Conv { relu, .. },
                     ..
                 }) = steps.last_mut()
                 {
@@ -231,6 +241,45 @@ impl Plan {
                     column_max: vec![0.0; from.width],
                     relu: false,
                 }
+            }
+            Layer::AveragePool { kernel, stride } => Step::AveragePool(
+                AveragePool::new(from.height, from.width, kernel, stride).map_err(Error::from)?,
+            ),
+            Layer::BatchNorm { .. } => {
+                let lines = lines(node)?;
+                // After a convolution of the same part of the network it becomes part of its weights.
+                if let Some(Placed {
+                    step:
+                        Step::Conv {
+                            weight,
+                            bias,
+                            relu: false,
+                            ..
+                        },
+                    ..
+                }) = steps.last_mut()
+                {
+                    weight.scale_rows(|row| lines[row].0);
+                    for (bias, (slope, start)) in bias.iter_mut().zip(lines) {
+                        *bias = *bias * slope + start;
+                    }
+                    return Ok(from);
+                }
+                Step::BatchNorm(lines)
+            }
+            Layer::Residual(_) => {
+                let input = self.dense(from, node.input, steps);
+                let mut end = input;
+                for node in &node.inner {
+                    end = self.place(node, end, steps)?;
+                }
+                let from = self.dense(end, node.output, steps);
+                let shape = |view: View| [view.channels, view.height, view.width];
+                let shortcut = Shortcut::new(shape(input), shape(from)).map_err(Error::from)?;
+                let to = View::dense(self.buffer(node.output.len()), node.output);
+                let step = Step::Shortcut { shortcut, input };
+                steps.push(Placed { step, from, to });
+                return Ok(to);
             }
             Layer::Lrn(lrn) => {
                 let from = self.dense(from, node.input, steps);
@@ -308,6 +357,22 @@ impl Plan {
     }
 }
 
+/// A batch normalisation as slope and start for each channel.
+fn lines(node: &Node) -> Result<Vec<(f32, f32)>> {
+    let values = |pair: &Option<(candle_core::Var, candle_core::Var)>| {
+        let (a, b) = pair.as_ref().expect("built with parameters and statistics");
+        Ok::<_, Error>((a.to_vec1::<f32>()?, b.to_vec1::<f32>()?))
+    };
+    let ((weight, bias), (mean, variance)) = (values(&node.parameters)?, values(&node.statistics)?);
+    Ok((0..weight.len())
+        .map(|c| {
+            let slope = f64::from(weight[c]) / (f64::from(variance[c]) + EPSILON).sqrt();
+            let start = f64::from(bias[c]) - f64::from(mean[c]) * slope;
+            (slope as f32, start as f32)
+        })
+        .collect())
+}
+
 fn run(steps: &mut [Placed], buffers: &mut [Vec<f32>]) {
     for Placed { step, from, to } in steps {
         let mut out = std::mem::take(&mut buffers[to.buffer]);
@@ -319,6 +384,7 @@ fn run(steps: &mut [Placed], buffers: &mut [Vec<f32>]) {
                 offsets,
                 bias,
                 padded,
+                relu,
             } => {
                 geometry.pad(input, from.plane, from.row, padded);
                 shifted_product(
@@ -326,6 +392,7 @@ fn run(steps: &mut [Placed], buffers: &mut [Vec<f32>]) {
                     offsets,
                     padded,
                     Some(bias),
+                    *relu,
                     &mut out,
                     to.plane,
                     geometry.columns(),
@@ -354,6 +421,30 @@ fn run(steps: &mut [Placed], buffers: &mut [Vec<f32>]) {
                             });
                         }
                     },
+                );
+            }
+            Step::AveragePool(pool) => {
+                for (plane, out) in input.chunks(from.plane).zip(out.chunks_mut(to.plane)) {
+                    pool.plane(plane, from.row, out);
+                }
+            }
+            Step::BatchNorm(lines) => {
+                let rows = from.rows().zip(to.rows()).enumerate();
+                for (i, (a, b)) in rows {
+                    let (slope, start) = lines[i / from.height];
+                    for (x, out) in input[a].iter().zip(&mut out[b]) {
+                        *out = x * slope + start;
+                    }
+                }
+            }
+            Step::Shortcut {
+                shortcut,
+                input: first,
+            } => {
+                let first = &buffers[first.buffer];
+                pulp::Arch::new().dispatch(
+                    #[inline(always)]
+                    || shortcut.image(input, first, &mut out),
                 );
             }
             Step::Lrn { lrn, scales } => lrn.image(input, from.plane, scales, &mut out),

@@ -19,7 +19,14 @@ pub(crate) const SLACK: usize = 16;
 
 /// f32 and f64, with their vector types. f64 is there so that gradients can be checked finely.
 pub trait Real:
-    candle_core::WithDType + Copy + Send + Sync + PartialOrd + std::ops::AddAssign + 'static
+    candle_core::WithDType
+    + Copy
+    + Send
+    + Sync
+    + PartialOrd
+    + std::ops::AddAssign
+    + std::ops::MulAssign
+    + 'static
 {
     /// A vector register of this element type.
     type Vector<S: Simd>: Copy;
@@ -36,6 +43,10 @@ pub trait Real:
         b: Self::Vector<S>,
         c: Self::Vector<S>,
     ) -> Self::Vector<S>;
+    /// The larger of `a` and `b`, lane by lane.
+    fn larger<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
+    /// What no number is below.
+    fn lowest() -> Self;
     /// The elements of a slice shorter than a register, zeros behind them.
     fn partial_load<S: Simd>(simd: S, from: &[Self]) -> Self::Vector<S>;
     /// The sum of all lanes.
@@ -43,7 +54,7 @@ pub trait Real:
 }
 
 macro_rules! real {
-    ($t:ty, $vector:ident, $splat:ident, $mul_add:ident, $load:ident, $sum:ident) => {
+    ($t:ty, $vector:ident, $splat:ident, $mul_add:ident, $max:ident, $load:ident, $sum:ident) => {
         impl Real for $t {
             type Vector<S: Simd> = S::$vector;
             #[inline(always)]
@@ -58,6 +69,13 @@ macro_rules! real {
                 c: S::$vector,
             ) -> S::$vector {
                 simd.$mul_add(a, b, c)
+            }
+            #[inline(always)]
+            fn larger<S: Simd>(simd: S, a: S::$vector, b: S::$vector) -> S::$vector {
+                simd.$max(a, b)
+            }
+            fn lowest() -> Self {
+                <$t>::NEG_INFINITY
             }
             #[inline(always)]
             fn partial_load<S: Simd>(simd: S, from: &[Self]) -> S::$vector {
@@ -75,6 +93,7 @@ real!(
     f32s,
     splat_f32s,
     mul_add_f32s,
+    max_f32s,
     partial_load_f32s,
     reduce_sum_f32s
 );
@@ -83,6 +102,7 @@ real!(
     f64s,
     splat_f64s,
     mul_add_f64s,
+    max_f64s,
     partial_load_f64s,
     reduce_sum_f64s
 );
@@ -132,10 +152,23 @@ impl<T: Real> Packed<T> {
             values,
         }
     }
+
+    /// Multiplies every row by a factor of its own.
+    pub(crate) fn scale_rows(&mut self, factor: impl Fn(usize) -> T) {
+        let depth = self.values.len() / self.rows;
+        for part in parts(self.rows, self.block) {
+            let block = &mut self.values[part.start * depth..part.end * depth];
+            for column in block.chunks_mut(part.len()) {
+                for (value, row) in column.iter_mut().zip(part.clone()) {
+                    *value *= factor(row);
+                }
+            }
+        }
+    }
 }
 
 /// `out[m][p] = bias[m] + Σ_k a[m][k] · b[offsets[k] + p]` for all rows `m` of `a` and `p` in
-/// `0..columns`.
+/// `0..columns`; with `relu` 0 instead of what is below 0.
 ///
 /// Row `m` of `out` starts at `m * out_stride`. Up to [`SLACK`] elements after `columns` are read
 /// in `b` and overwritten in `out`.
@@ -144,6 +177,7 @@ pub(crate) fn shifted_product<T: Real>(
     offsets: &[usize],
     b: &[T],
     bias: Option<&[T]>,
+    relu: bool,
     out: &mut [T],
     out_stride: usize,
     columns: usize,
@@ -168,6 +202,7 @@ pub(crate) fn shifted_product<T: Real>(
         offsets: &'a [usize],
         b: *const T,
         bias: Option<&'a [T]>,
+        floor: T,
         out: *mut T,
         out_stride: usize,
         columns: usize,
@@ -191,9 +226,9 @@ pub(crate) fn shifted_product<T: Real>(
                         let bias = self.bias.map(|bias| bias[rows.start..].as_ptr());
                         macro_rules! tile {
                             ($($m:literal)*) => { match (rows.len(), group.len()) {
-                                $(($m, 1) => tile::<T, S, $m, 1>(simd, a, self.offsets, b, bias, out, self.out_stride),
-                                  ($m, 2) => tile::<T, S, $m, 2>(simd, a, self.offsets, b, bias, out, self.out_stride),
-                                  ($m, 3) => tile::<T, S, $m, 3>(simd, a, self.offsets, b, bias, out, self.out_stride),)*
+                                $(($m, 1) => tile::<T, S, $m, 1>(simd, a, self.offsets, b, bias, self.floor, out, self.out_stride),
+                                  ($m, 2) => tile::<T, S, $m, 2>(simd, a, self.offsets, b, bias, self.floor, out, self.out_stride),
+                                  ($m, 3) => tile::<T, S, $m, 3>(simd, a, self.offsets, b, bias, self.floor, out, self.out_stride),)*
                                 _ => unreachable!("blocks have at most 8 rows and 3 registers"),
                             }};
                         }
@@ -210,6 +245,7 @@ pub(crate) fn shifted_product<T: Real>(
         offsets: &[usize],
         b: *const T,
         bias: Option<*const T>,
+        floor: T,
         out: *mut T,
         out_stride: usize,
     ) {
@@ -235,11 +271,12 @@ pub(crate) fn shifted_product<T: Real>(
                 }
                 a = a.add(M);
             }
+            let floor = T::splat(simd, floor);
             for (m, row) in sums.iter().enumerate() {
                 for (n, &sum) in row.iter().enumerate() {
                     out.add(m * out_stride + n * lanes)
                         .cast::<T::Vector<S>>()
-                        .write_unaligned(sum);
+                        .write_unaligned(T::larger(simd, floor, sum));
                 }
             }
         }
@@ -249,6 +286,7 @@ pub(crate) fn shifted_product<T: Real>(
         offsets,
         b: b.as_ptr(),
         bias,
+        floor: if relu { T::zero() } else { T::lowest() },
         out: out.as_mut_ptr(),
         out_stride,
         columns,

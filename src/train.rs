@@ -8,10 +8,12 @@
 
 use crate::data::{Dataset, Role, Split, write_atomically};
 use crate::error::bail;
+use crate::tape::Gradients;
 use crate::{Error, Network, Pass, Result, Rng};
 use candle_core::{DType, Tensor, Var};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
+use rayon::prelude::*;
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -180,8 +182,7 @@ impl Adam {
         })
     }
 
-    fn step(&mut self, loss: &Tensor, config: &Config, rate: f64) -> Result<()> {
-        let grads = loss.backward()?;
+    fn step(&mut self, gradients: &Gradients, config: &Config, rate: f64) -> Result<()> {
         self.steps += 1;
         let steps = i32::try_from(self.steps).unwrap_or(i32::MAX);
         // Both bias corrections, folded into the step size and epsilon as in the paper's section 2.
@@ -189,20 +190,17 @@ impl Adam {
         let correction = (1.0 - beta2.powi(steps)).sqrt();
         let rate = rate * correction / (1.0 - beta1.powi(steps));
         let epsilon = 1e-8 * correction;
-        for (name, var) in &self.parameters {
-            let Some(grad) = grads.get(var) else { continue };
-            // A gradient may hold on to the graph it was computed with; the moments must not.
-            let grad = &grad.detach();
-            let (mean, square) = self
-                .moments
-                .get_mut(name)
-                .expect("made with the parameters");
+        // Parameters are many and small: side by side they fill the cores.
+        let update = |(name, (mean, square)): (&String, &mut (Tensor, Tensor))| -> Result<()> {
+            let (Some(grad), var) = (gradients.get(name), &self.parameters[name]) else {
+                return Ok(());
+            };
             *mean = ((&*mean * beta1)? + (grad * (1.0 - beta1))?)?;
             *square = ((&*square * beta2)? + (grad.sqr()? * (1.0 - beta2))?)?;
             let update = (&*mean / (square.sqrt()? + epsilon)?)?;
-            var.set(&(var.as_tensor() - (update * rate)?)?)?;
-        }
-        Ok(())
+            Ok(var.set(&(var.as_tensor() - (update * rate)?)?)?)
+        };
+        self.moments.par_iter_mut().try_for_each(update)
     }
 }
 
@@ -215,7 +213,7 @@ fn runs_dir() -> PathBuf {
 fn identity(network: &Network, data: &Dataset, config: &Config) -> Result<String> {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(format!("{:?}", network.layers()).as_bytes());
-    for (name, var) in network.parameters() {
+    for (name, var) in network.state() {
         hasher.update(name.as_bytes());
         for x in var.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()? {
             hasher.update(&x.to_le_bytes());
@@ -320,7 +318,12 @@ fn go_on(
             } else {
                 data.train.batch(batch, network.device())?
             };
-            let logits = network.forward(&images, &mut Pass::Train(&mut rng))?;
+            let (logits, tape) = network.forward_with_tape(&images, &mut rng)?;
+            // Each a variable: candle gives the loss's gradient for it.
+            let logits: Vec<Tensor> = logits
+                .iter()
+                .map(|t| Ok(Var::from_tensor(t)?.into_inner()))
+                .collect::<Result<_>>()?;
             let labels: Vec<u32> = batch
                 .iter()
                 .map(|&i| u32::from(data.train.labels()[i]))
@@ -352,7 +355,12 @@ fn go_on(
                     None => weighted,
                 });
             }
-            adam.step(&total.expect("at least one exit"), config, rate)?;
+            let of_logits = total.expect("at least one exit").backward()?;
+            let of_logits = logits
+                .iter()
+                .map(|var| Ok(of_logits.get(var).expect("the loss depends on it").detach()))
+                .collect::<Result<_>>()?;
+            adam.step(&tape.backward(of_logits)?, config, rate)?;
         }
         let train_seconds = epoch_started.elapsed().as_secs_f64();
         let validation = evaluate(network, &data.validation)?;

@@ -6,7 +6,7 @@
 //! the cache (see [`crate::simd`]). A stride `s` splits the padded image into `s²` *phases*
 //! (pixels of equal coordinates modulo `s`), inside which the convolution has stride 1.
 
-use super::{contiguous, dispatch};
+use super::{contiguous, dispatch, unset};
 use crate::simd::{Packed, Real, SLACK, ShiftedDots, shifted_dots, shifted_product};
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType, bail,
@@ -225,7 +225,7 @@ impl CustomOp3 for Conv2d {
             let batch = x.len() / (g.inputs * g.height * g.width);
             let packed = Packed::new(g.outputs, g.taps(), |o, tap| weight[o * g.taps() + tap]);
             let offsets = g.offsets();
-            let mut out = vec![T::zero(); batch * g.outputs * g.out_height * g.out_width];
+            let mut out = unset(batch * g.outputs * g.out_height * g.out_width);
             out.par_chunks_mut(g.outputs * g.out_height * g.out_width)
                 .zip(x.par_chunks(g.inputs * g.height * g.width))
                 .for_each_init(
@@ -242,6 +242,7 @@ impl CustomOp3 for Conv2d {
                             &offsets,
                             padded,
                             Some(bias),
+                            false,
                             product,
                             plane,
                             columns,
@@ -279,23 +280,48 @@ impl CustomOp3 for Conv2d {
         _out: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let grad = grad.contiguous()?;
-        let geometry = self.geometry.clone();
         // Images need no gradient, and the first layer's would be as dear as its forward pass.
-        let grad_x = if x.track_op() {
-            Some(grad.apply_op2_no_bwd(
-                weight,
-                &GradInput {
-                    geometry: geometry.clone(),
-                },
-            )?)
-        } else {
-            None
-        };
-        let grad_weight = x.apply_op2_no_bwd(&grad, &GradWeight { geometry })?;
-        let grad_bias = grad.apply_op1_no_bwd(&GradBias)?;
-        Ok((grad_x, Some(grad_weight), Some(grad_bias)))
+        let grads = backward(&self.geometry, x, weight, grad, x.track_op())?;
+        Ok((grads.0, Some(grads.1), Some(grads.2)))
     }
+}
+
+/// The gradients of image (where `of_image`), kernel and bias, given the output's.
+fn backward(
+    geometry: &Geometry,
+    x: &Tensor,
+    weight: &Tensor,
+    grad: &Tensor,
+    of_image: bool,
+) -> Result<(Option<Tensor>, Tensor, Tensor)> {
+    let grad = grad.contiguous()?;
+    let geometry = || geometry.clone();
+    let grad_x = if of_image {
+        let op = GradInput {
+            geometry: geometry(),
+        };
+        Some(grad.apply_op2_no_bwd(weight, &op)?)
+    } else {
+        None
+    };
+    let op = GradWeight {
+        geometry: geometry(),
+    };
+    let grad_weight = x.apply_op2_no_bwd(&grad, &op)?;
+    Ok((grad_x, grad_weight, grad.apply_op1_no_bwd(&GradBias)?))
+}
+
+/// [`backward`] for tensors on the CPU as [`conv2d`] takes them.
+pub(crate) fn conv2d_backward(
+    x: &Tensor,
+    weight: &Tensor,
+    grad: &Tensor,
+    (padding, stride): (usize, usize),
+    of_image: bool,
+) -> Result<(Option<Tensor>, Tensor, Tensor)> {
+    let bias = Tensor::zeros(weight.dim(0)?, weight.dtype(), weight.device())?;
+    let geometry = Geometry::new(x, weight, &bias, padding, stride)?;
+    backward(&geometry, x, &weight.contiguous()?, grad, of_image)
 }
 
 /// Gradients of the output planes laid out like the padded image: rows `row` apart, zeros between
@@ -381,7 +407,7 @@ impl CustomOp2 for GradInput {
                 })
                 .collect();
             let batch = grad.len() / (g.outputs * g.out_height * g.out_width);
-            let mut out = vec![T::zero(); batch * g.inputs * g.height * g.width];
+            let mut out = unset(batch * g.inputs * g.height * g.width);
             out.par_chunks_mut(g.inputs * g.height * g.width)
                 .zip(grad.par_chunks(g.outputs * g.out_height * g.out_width))
                 .for_each_init(
@@ -398,7 +424,7 @@ impl CustomOp2 for GradInput {
                             let plane = s * s * g.plane();
                             if !offsets.is_empty() {
                                 shifted_product(
-                                    packed, offsets, spreaded, None, target, plane, *columns,
+                                    packed, offsets, spreaded, None, false, target, plane, *columns,
                                 );
                             }
                         }

@@ -4,7 +4,7 @@
 //! row than for many. Early exit shrinks batches on the way: with a product of our own a sample
 //! gets bit for bit the same logits alone, in a batch, and in a batch that others have left.
 
-use super::{contiguous, dispatch};
+use super::{contiguous, dispatch, unset};
 use crate::simd::{Real, ShiftedDots, shifted_dots};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, WithDType, bail};
 use rayon::prelude::*;
@@ -85,7 +85,7 @@ impl CustomOp3 for Linear {
         fn forward<T: Real>(x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
             let outputs = bias.len();
             let inputs = weight.len() / outputs;
-            let mut out = vec![T::zero(); x.len() / inputs * outputs];
+            let mut out = unset(x.len() / inputs * outputs);
             out.par_chunks_mut(SAMPLES_PER_TASK * outputs)
                 .zip(x.par_chunks(SAMPLES_PER_TASK * inputs))
                 .for_each(|(out, x)| {
@@ -111,12 +111,16 @@ impl CustomOp3 for Linear {
         _out: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let grad_x = if x.track_op() {
-            Some(grad.matmul(weight)?)
-        } else {
-            None
-        };
-        let grad_weight = grad.t()?.matmul(x)?;
-        Ok((grad_x, Some(grad_weight), Some(grad.sum(0)?)))
+        let grads = backward(x, weight, grad)?;
+        Ok((Some(grads.0), Some(grads.1), Some(grads.2)))
     }
+}
+
+/// The gradients of input, weight and bias, given the output's.
+pub(crate) fn backward(
+    x: &Tensor,
+    weight: &Tensor,
+    grad: &Tensor,
+) -> Result<(Tensor, Tensor, Tensor)> {
+    Ok((grad.matmul(weight)?, grad.t()?.matmul(x)?, grad.sum(0)?))
 }

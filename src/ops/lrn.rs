@@ -2,7 +2,7 @@
 //! computes it: `y = x / (k + alpha * sum x²)^beta`, the sum over `n` neighbouring channels and
 //! alpha not divided by `n`.
 
-use super::{contiguous, dispatch};
+use super::{contiguous, dispatch, unset};
 use crate::simd::Real;
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail,
@@ -50,6 +50,11 @@ pub fn lrn(x: &Tensor, constants: Lrn) -> Result<Tensor> {
 }
 
 impl Lrn {
+    /// The gradient of `x`, given the output's.
+    pub(crate) fn backward(&self, x: &Tensor, grad: &Tensor) -> Result<Tensor> {
+        x.apply_op2_no_bwd(&grad.contiguous()?, &LrnGrad(*self))
+    }
+
     /// `k + alpha · Σ x²` for every element of one image of `planes` of `area` pixels.
     fn scales<T: Real>(&self, image: &[T], area: usize, scales: &mut [T]) {
         let (channels, half) = (image.len() / area, self.n / 2);
@@ -95,7 +100,7 @@ impl CustomOp1 for Lrn {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         fn forward<T: Real>(lrn: &Lrn, x: &[T], size: usize, area: usize) -> Vec<T> {
-            let mut out = vec![T::zero(); x.len()];
+            let mut out = unset(x.len());
             out.par_chunks_mut(size)
                 .zip(x.par_chunks(size))
                 .for_each_init(
@@ -111,9 +116,7 @@ impl CustomOp1 for Lrn {
     }
 
     fn bwd(&self, x: &Tensor, _out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        Ok(Some(
-            x.apply_op2_no_bwd(&grad.contiguous()?, &LrnGrad(*self))?,
-        ))
+        Ok(Some(self.backward(x, grad)?))
     }
 }
 
@@ -136,7 +139,7 @@ impl CustomOp2 for LrnGrad {
         fn backward<T: Real>(lrn: &Lrn, x: &[T], grad: &[T], size: usize, area: usize) -> Vec<T> {
             let factor = T::from_f64(-2.0 * lrn.alpha * lrn.beta);
             let (channels, half) = (size / area, lrn.n / 2);
-            let mut out = vec![T::zero(); x.len()];
+            let mut out = unset(x.len());
             out.par_chunks_mut(size)
                 .zip(x.par_chunks(size))
                 .zip(grad.par_chunks(size))

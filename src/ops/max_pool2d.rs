@@ -4,7 +4,7 @@
 //! gradient where kernel and stride differ. Chainer, which the paper used, pools in ceiling mode
 //! (`cover_all=True`), and AlexNet's windows overlap (3 wide, 2 apart).
 
-use super::{contiguous, dispatch};
+use super::{contiguous, dispatch, unset};
 use crate::simd::Real;
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail,
@@ -54,6 +54,11 @@ impl Pool {
             out_height,
             out_width,
         })
+    }
+
+    /// The gradient of `x`, given the output's.
+    pub(crate) fn backward(&self, x: &Tensor, grad: &Tensor) -> Result<Tensor> {
+        x.apply_op2_no_bwd(&grad.contiguous()?, &PoolGrad(*self))
     }
 
     /// Pools one plane whose rows lie `row` elements apart; calls `put(y, x, largest)`.
@@ -146,7 +151,7 @@ impl CustomOp1 for Pool {
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         fn forward<T: Real>(p: &Pool, x: &[T]) -> Vec<T> {
             let planes = x.len() / (p.height * p.width);
-            let mut out = vec![T::zero(); planes * p.out_height * p.out_width];
+            let mut out = unset(planes * p.out_height * p.out_width);
             out.par_chunks_mut(p.out_height * p.out_width)
                 .zip(x.par_chunks(p.height * p.width))
                 .with_min_len(PLANES_PER_TASK)
@@ -174,9 +179,7 @@ impl CustomOp1 for Pool {
     }
 
     fn bwd(&self, x: &Tensor, _out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        Ok(Some(
-            x.apply_op2_no_bwd(&grad.contiguous()?, &PoolGrad(*self))?,
-        ))
+        Ok(Some(self.backward(x, grad)?))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The rectifier. candle's has the right values, but builds three tensors of the input's size in
 //! its backward pass, which cost more than the convolution before it.
 
-use super::{contiguous, dispatch};
+use super::{contiguous, dispatch, unset};
 use crate::simd::Real;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType};
 use rayon::prelude::*;
@@ -28,7 +28,7 @@ impl CustomOp1 for Relu {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         fn forward<T: Real>(x: &[T]) -> Vec<T> {
-            let mut out = vec![T::zero(); x.len()];
+            let mut out = unset(x.len());
             out.par_chunks_mut(CHUNK)
                 .zip(x.par_chunks(CHUNK))
                 .for_each(|(out, x)| {
@@ -44,8 +44,13 @@ impl CustomOp1 for Relu {
     }
 
     fn bwd(&self, _x: &Tensor, out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        Ok(Some(out.apply_op2_no_bwd(&grad.contiguous()?, &ReluGrad)?))
+        Ok(Some(relu_backward(out, grad)?))
     }
+}
+
+/// `grad` where `out`, which was rectified, is above 0, and 0 elsewhere.
+pub(crate) fn relu_backward(out: &Tensor, grad: &Tensor) -> Result<Tensor> {
+    out.apply_op2_no_bwd(&grad.contiguous()?, &ReluGrad)
 }
 
 struct ReluGrad;
@@ -63,7 +68,7 @@ impl CustomOp2 for ReluGrad {
         grad_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         fn backward<T: Real>(out: &[T], grad: &[T]) -> Vec<T> {
-            let mut masked = vec![T::zero(); out.len()];
+            let mut masked = unset(out.len());
             masked
                 .par_chunks_mut(CHUNK)
                 .zip(out.par_chunks(CHUNK))
