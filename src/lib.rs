@@ -21,6 +21,7 @@ mod alexnet;
 pub mod data;
 pub mod early_exit;
 mod error;
+pub mod experiment;
 pub mod figures;
 pub mod latency;
 mod lenet;
@@ -30,6 +31,7 @@ pub mod ops;
 pub mod plan;
 pub mod record;
 mod resnet;
+pub mod results;
 mod simd;
 pub mod table1;
 pub mod tape;
@@ -52,6 +54,7 @@ pub mod prelude {
     pub use crate::data::mnist::load_mnist;
     pub use crate::data::{Dataset, Preprocessing, Split, Test, Train, Validation};
     pub use crate::early_exit::Answer;
+    pub use crate::experiment::Experiment;
     pub use crate::figures;
     pub use crate::latency::{self, Timing};
     pub use crate::network::{
@@ -61,6 +64,7 @@ pub mod prelude {
     pub use crate::notebook::{self, save_table, setting, switch, table};
     pub use crate::plan::Plan;
     pub use crate::record::{ExitRecord, Outcome, knee, undominated};
+    pub use crate::results::Results;
     pub use crate::table1::TableOne;
     pub use crate::train::{Config, Run, evaluate, load_checkpoint, train};
     pub use crate::{Error, Result, b_alexnet, b_lenet, b_resnet110, b_resnet110_standard};
@@ -71,6 +75,26 @@ pub mod prelude {
 
 /// The generator of every random number here: seeded, so that runs can be repeated.
 pub type Rng = rand::rngs::StdRng;
+
+/// The device called `cpu` or `cuda`. Fails, saying why, where there is no such device or this was
+/// built without support for it.
+pub fn device(name: &str) -> Result<candle_core::Device> {
+    match name {
+        "cpu" => Ok(candle_core::Device::Cpu),
+        "cuda" if !cfg!(feature = "cuda") => {
+            error::bail!(
+                "this was built for the CPU only; build with `--features cuda`, or use cpu"
+            )
+        }
+        "cuda" => candle_core::Device::new_cuda(0).map_err(|error| {
+            Error::new(format!(
+                "no CUDA device answers ({}); use cpu",
+                Error::from(error)
+            ))
+        }),
+        _ => error::bail!("there is no device {name:?}: use cpu or cuda"),
+    }
+}
 
 /// Settings of the process that training and evaluation profit from; called by both.
 fn settle() {

@@ -61,7 +61,8 @@ impl Default for Config {
 }
 
 impl Config {
-    fn check(&self, exits: usize) -> Result<Vec<f64>> {
+    /// The exits' weights. Fails on settings that make no sense, naming them.
+    pub fn check(&self, exits: usize) -> Result<Vec<f64>> {
         if self.epochs == 0 || self.batch_size == 0 {
             bail!(
                 "epochs and batch_size must be at least 1, got {} and {}",
@@ -225,6 +226,67 @@ fn identity(network: &Network, data: &Dataset, config: &Config) -> Result<String
     Ok(format!("{:08x}", hasher.finalize()))
 }
 
+/// News from a training run.
+#[derive(Debug, Clone, Copy)]
+pub enum Progress<'a> {
+    /// A line for the log: an epoch's result, or a run that was found.
+    Line(&'a str),
+    /// Somewhere inside an epoch.
+    Step {
+        /// From 1.
+        epoch: usize,
+        /// Of how many.
+        epochs: usize,
+        /// Images of this epoch trained on so far, and of how many.
+        images: (usize, usize),
+        /// Mean loss of the last exit in this epoch.
+        loss: f64,
+        /// Since the epoch began.
+        images_per_second: f64,
+    },
+}
+
+impl Progress<'_> {
+    /// A step as text.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Line(line) => line.to_string(),
+            Self::Step {
+                epoch,
+                epochs,
+                images: (done, all),
+                loss,
+                images_per_second,
+            } => format!(
+                "epoch {epoch:>3}/{epochs}  {:>3} %  loss of the last exit {loss:.4}  {images_per_second:.0} images/s  epoch done in {:.0} s",
+                100 * done / all,
+                (all - done) as f64 / images_per_second
+            ),
+        }
+    }
+}
+
+/// Prints lines, and a step every half minute: for notebooks and logs, which cannot redraw a bar.
+pub fn plain() -> impl FnMut(Progress<'_>) {
+    let mut last = Instant::now();
+    move |progress| {
+        if matches!(progress, Progress::Line(_)) || last.elapsed().as_secs() >= 30 {
+            println!("{}", progress.text());
+            last = Instant::now();
+        }
+    }
+}
+
+/// Where the run of these settings is kept.
+fn run_path(network: &Network, data: &Dataset, config: &Config) -> Result<PathBuf> {
+    let slug = network
+        .name()
+        .to_lowercase()
+        .replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+    let identity = identity(network, data, config)?;
+    Ok(runs_dir().join(format!("{slug}-{identity}.safetensors")))
+}
+
 /// Trains `network` on `data.train` from the weights it has, and reports on `data.validation` after
 /// every epoch, one line each.
 ///
@@ -236,30 +298,46 @@ fn identity(network: &Network, data: &Dataset, config: &Config) -> Result<String
 /// Fails on settings that make no sense, and when a loss is no longer finite: the message names
 /// epoch, step and exit, and the last good checkpoint stays.
 pub fn train(network: &Network, data: &Dataset, config: &Config) -> Result<Run> {
-    let slug = network
-        .name()
-        .to_lowercase()
-        .replace(|c: char| !c.is_ascii_alphanumeric(), "_");
-    let path = runs_dir().join(format!(
-        "{slug}-{}.safetensors",
-        identity(network, data, config)?
-    ));
-    let resume = !crate::notebook::switch("RETRAIN");
-    go_on(network, data, config, &path, resume, |line| {
-        println!("{line}")
-    })
+    train_with(network, data, config, &mut plain())
 }
 
-/// [`train`] with a checkpoint at `path`, continued if it is there, and every line of progress given
-/// to `say`.
+/// [`train`] with progress given to `say`.
+pub fn train_with(
+    network: &Network,
+    data: &Dataset,
+    config: &Config,
+    say: &mut dyn FnMut(Progress<'_>),
+) -> Result<Run> {
+    let path = run_path(network, data, config)?;
+    let resume = !crate::notebook::switch("RETRAIN");
+    go_on(network, data, config, &path, resume, say)
+}
+
+/// [`train`] with a checkpoint at `path`, continued if it is there.
 pub fn train_at(
     network: &Network,
     data: &Dataset,
     config: &Config,
     path: &Path,
-    say: impl FnMut(&str),
+    mut say: impl FnMut(Progress<'_>),
 ) -> Result<Run> {
-    go_on(network, data, config, path, true, say)
+    go_on(network, data, config, path, true, &mut say)
+}
+
+/// The finished run of these settings in `datasets/runs/`, its weights loaded into `network`; `None`,
+/// and the network as it was, where there is none or it is not finished.
+pub fn find(network: &Network, data: &Dataset, config: &Config) -> Result<Option<Run>> {
+    let path = run_path(network, data, config)?;
+    if !path.exists() || read_about(&path, &std::fs::read(&path)?)?.0.history.len() < config.epochs
+    {
+        return Ok(None);
+    }
+    let history = load_checkpoint(network, &path)?;
+    Ok(Some(Run {
+        found: history.len(),
+        history,
+        checkpoint: path,
+    }))
 }
 
 fn go_on(
@@ -268,7 +346,7 @@ fn go_on(
     config: &Config,
     path: &Path,
     resume: bool,
-    mut say: impl FnMut(&str),
+    say: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Run> {
     let weights = config.check(network.exits())?;
     crate::settle();
@@ -286,14 +364,15 @@ fn go_on(
             )
         }
         history = about.history;
-        say(&format!(
-            "found {} of {} epochs in {}",
+        say(Progress::Line(&format!(
+            "{}: found {} of {} epochs in {}",
+            network.name(),
             history.len(),
             config.epochs,
             path.strip_prefix(crate::data::project_dir())
                 .unwrap_or(path)
                 .display()
-        ));
+        )));
     }
     let found = history.len();
     let samples = data.train.len();
@@ -361,6 +440,13 @@ fn go_on(
                 .map(|var| Ok(of_logits.get(var).expect("the loss depends on it").detach()))
                 .collect::<Result<_>>()?;
             adam.step(&tape.backward(of_logits)?, config, rate)?;
+            say(Progress::Step {
+                epoch,
+                epochs: config.epochs,
+                images: (sums.samples, samples),
+                loss: sums.means().loss[network.exits() - 1],
+                images_per_second: sums.samples as f64 / epoch_started.elapsed().as_secs_f64(),
+            });
         }
         let train_seconds = epoch_started.elapsed().as_secs_f64();
         let validation = evaluate(network, &data.validation)?;
@@ -381,9 +467,15 @@ fn go_on(
             epoch,
             history: history.clone(),
         };
-        write_checkpoint(path, &about, &adam)?;
+        write_checkpoint(path, network, &about, &adam)?;
         let per_epoch = started.elapsed().as_secs_f64() / (epoch - found) as f64;
-        say(&line(&history[epoch - 1], config.epochs, per_epoch));
+        let line = line(
+            network.name(),
+            &history[epoch - 1],
+            config.epochs,
+            per_epoch,
+        );
+        say(Progress::Line(&line));
     }
     Ok(Run {
         history,
@@ -393,7 +485,7 @@ fn go_on(
 }
 
 /// The progress line of one epoch.
-fn line(epoch: &Epoch, epochs: usize, seconds_per_epoch: f64) -> String {
+fn line(name: &str, epoch: &Epoch, epochs: usize, seconds_per_epoch: f64) -> String {
     let list = |values: &[f64], scale: f64, digits: usize| {
         let values: Vec<String> = values
             .iter()
@@ -402,7 +494,7 @@ fn line(epoch: &Epoch, epochs: usize, seconds_per_epoch: f64) -> String {
         values.join(" / ")
     };
     format!(
-        "epoch {:>3}/{epochs}  train loss {} acc {} %  validation loss {} acc {} %  {:.0} images/s  {:.0} s left",
+        "{name}, epoch {:>3}/{epochs}  train loss {} acc {} %  validation loss {} acc {} %  {:.0} images/s  {:.0} s left",
         epoch.epoch,
         list(&epoch.train.loss, 1.0, 4),
         list(&epoch.train.accuracy, 100.0, 2),
@@ -476,11 +568,12 @@ pub fn evaluate<R: Role>(network: &Network, split: &Split<R>) -> Result<Scores> 
     Ok(sums.means())
 }
 
-fn write_checkpoint(path: &Path, about: &About, adam: &Adam) -> Result<()> {
+fn write_checkpoint(path: &Path, network: &Network, about: &About, adam: &Adam) -> Result<()> {
     let mut tensors = BTreeMap::new();
-    for (name, var) in &adam.parameters {
-        let (mean, square) = &adam.moments[name];
-        tensors.insert(name.clone(), var.as_tensor().clone());
+    for (name, var) in network.state() {
+        tensors.insert(name, var.as_tensor().clone());
+    }
+    for (name, (mean, square)) in &adam.moments {
         tensors.insert(format!("adam.mean/{name}"), mean.clone());
         tensors.insert(format!("adam.square/{name}"), square.clone());
     }
@@ -491,26 +584,34 @@ fn write_checkpoint(path: &Path, about: &About, adam: &Adam) -> Result<()> {
     write_atomically(path, &safetensors::serialize(tensors, Some(header))?)
 }
 
-/// Loads the weights, and Adam's state if asked for, after everything was checked: a file that does
-/// not fit changes nothing.
-fn read_checkpoint(path: &Path, network: &Network, adam: Option<&mut Adam>) -> Result<About> {
-    let origin = path.display();
-    let broken = |what: String| {
-        Error::new(format!(
-            "{origin} is not a whole checkpoint ({what}); remove it to start anew"
-        ))
-    };
-    let bytes = std::fs::read(path)
-        .map_err(|error| Error::new(format!("cannot read {origin}: {error}")))?;
+fn broken(path: &Path, what: &str) -> Error {
+    Error::new(format!(
+        "{} is not a whole checkpoint ({what}); remove it to start anew",
+        path.display()
+    ))
+}
+
+/// What the bytes of a checkpoint say about it, and Adam's number of steps.
+fn read_about(path: &Path, bytes: &[u8]) -> Result<(About, usize)> {
+    let broken = |what: String| broken(path, &what);
     let (_, header) =
-        SafeTensors::read_metadata(&bytes).map_err(|error| broken(error.to_string()))?;
+        SafeTensors::read_metadata(bytes).map_err(|error| broken(error.to_string()))?;
     let about = header
         .metadata()
         .as_ref()
         .and_then(|about| about.get(ABOUT))
         .ok_or_else(|| broken("it does not say what it is".into()))?;
-    let (about, steps): (About, usize) =
-        serde_json::from_str(about).map_err(|error| broken(error.to_string()))?;
+    serde_json::from_str(about).map_err(|error| broken(error.to_string()))
+}
+
+/// Loads the weights, and Adam's state if asked for, after everything was checked: a file that does
+/// not fit changes nothing.
+fn read_checkpoint(path: &Path, network: &Network, adam: Option<&mut Adam>) -> Result<About> {
+    let origin = path.display();
+    let broken = |what: String| broken(path, &what);
+    let bytes = std::fs::read(path)
+        .map_err(|error| Error::new(format!("cannot read {origin}: {error}")))?;
+    let (about, steps) = read_about(path, &bytes)?;
     let tensors = candle_core::safetensors::load_buffer(&bytes, network.device())
         .map_err(|error| broken(Error::from(error).to_string()))?;
     let get = |name: String, like: &Var| match tensors.get(&name) {
@@ -527,13 +628,14 @@ fn read_checkpoint(path: &Path, network: &Network, adam: Option<&mut Adam>) -> R
             about.network
         ),
     };
-    let parameters = network.parameters();
-    let weights = parameters
+    let state = network.state();
+    let weights = state
         .iter()
         .map(|(name, var)| get(name.clone(), var))
         .collect::<Result<Vec<_>>>()?;
     if let Some(adam) = adam {
-        let moments = parameters
+        let moments = network
+            .parameters()
             .iter()
             .map(|(name, var)| {
                 Ok((
@@ -548,7 +650,7 @@ fn read_checkpoint(path: &Path, network: &Network, adam: Option<&mut Adam>) -> R
         adam.moments = moments;
         adam.steps = steps;
     }
-    for (var, weight) in parameters.values().zip(&weights) {
+    for (var, weight) in state.values().zip(&weights) {
         var.set(weight)?;
     }
     Ok(about)
