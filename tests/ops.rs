@@ -6,7 +6,10 @@
 
 use branchynet::Rng;
 use branchynet::candle_core::{DType, Device, Result, Tensor, Var};
-use branchynet::ops::{Lrn, conv2d, dropout, linear, lrn, max_pool2d, relu};
+use branchynet::ops::{
+    Lrn, add_shortcut, avg_pool2d, batch_norm, batch_norm_by, conv2d, dropout, linear, lrn,
+    max_pool2d, relu,
+};
 use rand::SeedableRng;
 
 /// Element i is sin(1.3 i + seed).
@@ -262,6 +265,102 @@ fn relu_agrees_with_pytorch_and_central_differences() -> Result<()> {
     )
 }
 
+/// (batch, channels, height, width): output, and gradients of x, weight, bias.
+#[rustfmt::skip]
+#[allow(clippy::type_complexity)]
+const BATCH_NORM: &[((usize, usize, usize, usize), [f64; 4])] = &[
+    ((1, 1, 2, 2), [2.27693739, 0.064906584, 2.28213664, 1.42996323]),
+    ((3, 4, 5, 7), [1.55285011, -48.1394193, 0.744760359, -1.05437764]),
+    ((8, 2, 16, 17), [2.52191327, 1155.09788, 1.77377594, -0.636178291]),
+    ((20, 3, 1, 1), [-1.12388344, -2.90415796, -0.454549542, 0.137814505]),
+];
+
+/// The same by means that are `wave(4)` and variances that are `1 + wave(5)`.
+#[rustfmt::skip]
+#[allow(clippy::type_complexity)]
+const BATCH_NORM_BY: &[((usize, usize, usize, usize), [f64; 4])] = &[
+    ((1, 1, 2, 2), [13.2759942, 8.38217997, 14.3783513, 1.42996323]),
+    ((3, 4, 5, 7), [1.43593342, 169.990026, 0.560941295, -1.05437764]),
+];
+
+#[test]
+fn batch_norm_agrees_with_pytorch_and_central_differences() -> Result<()> {
+    let inputs = |(batch, channels, height, width)| -> Result<[Var; 3]> {
+        Ok([
+            wave(1, &[batch, channels, height, width])?,
+            wave(2, &[channels])?,
+            wave(3, &[channels])?,
+        ])
+    };
+    for &(case, expected) in BATCH_NORM {
+        check(
+            &format!("batch norm {case:?}"),
+            &inputs(case)?,
+            &expected,
+            |t| Ok(batch_norm(&t[0], &t[1], &t[2])?.0),
+        )?;
+    }
+    for &(case, expected) in BATCH_NORM_BY {
+        let (mean, variance) = (
+            wave(4, &[case.1])?,
+            (wave(5, &[case.1])?.as_tensor() + 1.0)?,
+        );
+        check(
+            &format!("batch norm by {case:?}"),
+            &inputs(case)?,
+            &expected,
+            |t| batch_norm_by(&t[0], &t[1], &t[2], &mean, &variance),
+        )?;
+    }
+    Ok(())
+}
+
+/// (batch, channels, height, width, kernel, stride): output, gradient of x.
+#[rustfmt::skip]
+#[allow(clippy::type_complexity)]
+const AVERAGE: &[((usize, usize, usize, usize, usize, usize), [f64; 2])] = &[
+    ((2, 3, 8, 8, 6, 1), [-0.0044975852, -0.254825389]),
+    ((1, 2, 8, 8, 8, 1), [0.0225945813, 0.0269491124]),
+    ((3, 1, 9, 7, 3, 2), [0.00217285977, 0.0369756]),
+    ((1, 1, 1, 1, 1, 1), [0.841470985, 1.0]),
+];
+
+#[test]
+fn avg_pool2d_agrees_with_pytorch_and_central_differences() -> Result<()> {
+    for &(case, expected) in AVERAGE {
+        let (batch, channels, height, width, kernel, stride) = case;
+        let x = wave(1, &[batch, channels, height, width])?;
+        check(&format!("average {case:?}"), &[x], &expected, |t| {
+            avg_pool2d(&t[0], kernel, stride)
+        })?;
+    }
+    Ok(())
+}
+
+/// (batch, in, out, height, width, stride): relu(body + shortcut(x)), gradients of body and x.
+#[rustfmt::skip]
+#[allow(clippy::type_complexity)]
+const SHORTCUT: &[((usize, usize, usize, usize, usize, usize), [f64; 3])] = &[
+    ((2, 3, 3, 5, 6, 1), [2.01222241, 42.9662121, 42.9662121]),
+    ((2, 4, 8, 30, 30, 2), [0.580380053, 906.235233, -3.93525054]),
+    ((3, 2, 5, 15, 15, 2), [1.05358683, 242.044038, -7.02457829]),
+    ((1, 1, 1, 7, 8, 3), [0.600223119, 2.97367882, 2.79928858]),
+];
+
+#[test]
+fn add_shortcut_agrees_with_pytorch_and_central_differences() -> Result<()> {
+    for &(case, expected) in SHORTCUT {
+        let (batch, inputs, outputs, height, width, stride) = case;
+        let small = |size: usize| size.div_ceil(stride);
+        let x = wave(1, &[batch, inputs, height, width])?;
+        let body = wave(2, &[batch, outputs, small(height), small(width)])?;
+        check(&format!("shortcut {case:?}"), &[body, x], &expected, |t| {
+            add_shortcut(&t[0], &t[1])
+        })?;
+    }
+    Ok(())
+}
+
 /// Early exit shrinks batches: a sample must get bit for bit the same result in any company.
 #[test]
 fn results_do_not_depend_on_the_batch() -> Result<()> {
@@ -352,6 +451,18 @@ fn wrong_shapes_are_refused_in_one_line() -> Result<()> {
                 },
             ),
             "n must be odd",
+        ),
+        (
+            avg_pool2d(&t(&[1, 3, 2, 2])?, 3, 1),
+            "does not fit an image of 2x2",
+        ),
+        (
+            batch_norm(&t(&[1, 3, 2, 2])?, &t(&[3])?, &t(&[2])?).map(|(out, _)| out),
+            "needs a weight and a bias (3)",
+        ),
+        (
+            add_shortcut(&t(&[1, 2, 2, 2])?, &t(&[1, 3, 2, 2])?),
+            "cannot add its input of 3x2x2 to 2x2x2",
         ),
         (
             dropout(&t(&[1])?, 1.0, &mut Rng::seed_from_u64(0)),

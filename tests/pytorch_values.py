@@ -57,3 +57,23 @@ for b, i, o in [(1, 1, 1), (1, 84, 10), (7, 33, 5), (40, 720, 84)]:
 print("RELU (elements): output, gradient of x")
 x = wave(1, 40_000)
 show("40000", F.relu(x), x)
+
+print("BATCH_NORM (batch, channels, height, width): output, and gradients of x, weight, bias")
+for b, c, h, w in [(1, 1, 2, 2), (3, 4, 5, 7), (8, 2, 16, 17), (20, 3, 1, 1)]:
+    x, weight, bias = wave(1, b, c, h, w), wave(2, c), wave(3, c)
+    show(f"({b}, {c}, {h}, {w})", F.batch_norm(x, None, None, weight, bias, True, eps=2e-5), x, weight, bias)
+
+print("BATCH_NORM_BY (batch, channels, height, width): output by means wave(4) and variances 1 + wave(5), and the same gradients")
+for b, c, h, w in [(1, 1, 2, 2), (3, 4, 5, 7)]:
+    x, weight, bias = wave(1, b, c, h, w), wave(2, c), wave(3, c)
+    show(f"({b}, {c}, {h}, {w})", F.batch_norm(x, wave(4, c).detach(), 1 + wave(5, c).detach(), weight, bias, False, eps=2e-5), x, weight, bias)
+
+print("AVERAGE (batch, channels, height, width, kernel, stride): output, gradient of x")
+for b, c, h, w, k, s in [(2, 3, 8, 8, 6, 1), (1, 2, 8, 8, 8, 1), (3, 1, 9, 7, 3, 2), (1, 1, 1, 1, 1, 1)]:
+    x = wave(1, b, c, h, w)
+    show(f"({b}, {c}, {h}, {w}, {k}, {s})", F.avg_pool2d(x, k, s), x)
+
+print("SHORTCUT (batch, in, out, height, width, stride): relu(body + shortcut(x)), gradients of body, x")
+for b, i, o, h, w, s in [(2, 3, 3, 5, 6, 1), (2, 4, 8, 30, 30, 2), (3, 2, 5, 15, 15, 2), (1, 1, 1, 7, 8, 3)]:
+    x, body = wave(1, b, i, h, w), wave(2, b, o, -(-h // s), -(-w // s))
+    show(f"({b}, {i}, {o}, {h}, {w}, {s})", torch.relu(body + F.pad(x[:, :, ::s, ::s], (0, 0, 0, 0, o - i, 0))), body, x)

@@ -1,0 +1,266 @@
+//! The paper's networks: parameters and multiply-accumulates worked out by hand, and what the paper
+//! says of them; the backward pass against candle's autograd.
+
+use branchynet::network::{
+    ExitCost, Layer, Pass, average_pool, batch_norm, branch, conv, linear, lrn, max_pool, relu,
+    residual, without_branches,
+};
+use branchynet::plan::Plan;
+use branchynet::{Network, Result, Rng, b_alexnet, b_lenet, b_resnet110, b_resnet110_standard};
+use candle_core::{Device, Tensor};
+use rand::SeedableRng;
+
+fn build(layers: Vec<Layer>, image: [usize; 3]) -> Result<Network> {
+    Network::new("test", image, layers, 0, &Device::Cpu)
+}
+
+fn cost(trunk_macs: usize, branch_macs: usize, macs: usize) -> ExitCost {
+    ExitCost {
+        trunk_macs,
+        branch_macs,
+        macs,
+    }
+}
+
+#[test]
+fn lenet_costs_what_paper_and_pencil_say() -> Result<()> {
+    let network = build(b_lenet(), [1, 28, 28])?;
+    // conv1: 25·5·30². branch: 45·10·15² + 640·10. The rest of the trunk: 125·10·17² + 250·20·11² +
+    // 720·84 + 84·10.
+    let (first, branch) = (112_500, 101_250 + 6_400);
+    let trunk = first + 361_250 + 605_000 + 60_480 + 840;
+    assert_eq!(
+        network.costs(),
+        [
+            cost(first, branch, first + branch),
+            cost(trunk, 0, trunk + branch)
+        ]
+    );
+    assert_eq!(trunk, 1_140_070); // paper: 1.14 M
+    Ok(())
+}
+
+#[test]
+fn alexnet_costs_what_paper_and_pencil_say() -> Result<()> {
+    let network = build(b_alexnet(), [3, 32, 32])?;
+    // conv1 75·32·32², conv2 800·64·16²; conv3 576·96·8²; conv4 864·96·8², conv5 864·64·8², linear.
+    let first = 2_457_600 + 13_107_200;
+    let second = first + 3_538_944;
+    let trunk = second + 5_308_416 + 3_538_944 + 262_144 + 32_768 + 1_280;
+    let branch1 = 576 * 32 * 64 + 288 * 32 * 64 + 5_120;
+    let branch2 = 864 * 32 * 16 + 1_280;
+    assert_eq!(
+        network.costs(),
+        [
+            cost(first, branch1, first + branch1),
+            cost(second, branch2, second + branch1 + branch2),
+            cost(trunk, 0, trunk + branch1 + branch2)
+        ]
+    );
+    // Paper: 28.2 M; to leave at exit 1, 15.6 M + 1.77 M.
+    assert_eq!((trunk, first, branch1), (28_247_296, 15_564_800, 1_774_592));
+    let conv = |i: usize, o: usize, k: usize| i * o * k * k + o;
+    let linear = |i: usize, o: usize| i * o + o;
+    let parameters = conv(3, 32, 5) + conv(32, 64, 5)
+        + conv(64, 32, 3) + conv(32, 32, 3) + linear(512, 10) // branch 1
+        + conv(64, 96, 3)
+        + conv(96, 32, 3) + linear(128, 10) // branch 2
+        + conv(96, 96, 3) + conv(96, 64, 3) + linear(1024, 256) + linear(256, 128) + linear(128, 10);
+    assert_eq!(network.parameter_count(), parameters);
+    Ok(())
+}
+
+#[test]
+fn resnet110_costs_what_paper_and_pencil_say() -> Result<()> {
+    let network = build(b_resnet110(), [3, 32, 32])?;
+    // 36 convolutions 144·16·30²; one 144·32·15² and 35 288·32·15²; one 288·64·8² and 35 576·64·8².
+    let stem = 27 * 16 * 900;
+    let second = stem + 36 * 2_073_600;
+    let trunk = second + 1_036_800 + 35 * 2_073_600 + 1_179_648 + 35 * 2_359_296 + 5_760;
+    let branch1 = 23_040_000 + 16_588_800 + 8_294_400 + 288_000;
+    let branch2 = 2 * 2_073_600 + 144_000;
+    assert_eq!(
+        network.costs(),
+        [
+            cost(stem, branch1, stem + branch1),
+            cost(second, branch2, second + branch1 + branch2),
+            cost(trunk, 0, trunk + branch1 + branch2)
+        ]
+    );
+    // Paper: 232 M; to leave at exit 1, 0.39 M + 48.2 M.
+    assert_eq!((trunk, stem, branch1), (232_411_968, 388_800, 48_211_200));
+    // A convolution with bias and its batch normalisation: i·o·9 + 3·o.
+    let stage = |i: usize, o: usize| i * o * 9 + 35 * o * o * 9 + 36 * 3 * o;
+    let trunk = 3 * 16 * 9 + 3 * 16 + stage(16, 16) + stage(16, 32) + stage(32, 64) + 5_770;
+    let branch1 = 25_664 + 18_464 + 9_248 + 288_010;
+    let branch2 = 2 * (16 * 16 * 9 + 3 * 16) + 144_010;
+    assert_eq!(network.parameter_count(), trunk + branch1 + branch2);
+    // He et al. 2016 give 1.7 M for the standard one, which has no biases in its convolutions.
+    let standard = build(without_branches(&b_resnet110_standard()), [3, 32, 32])?;
+    let biases = 16 + 36 * (16 + 32 + 64);
+    assert_eq!(standard.parameter_count() - biases, 1_727_962);
+    Ok(())
+}
+
+/// Every kind of layer, in two branches and the trunk, small enough for many passes.
+fn all_kinds() -> Vec<Layer> {
+    vec![
+        conv(3, 4, 3, 1),
+        batch_norm(4),
+        relu(),
+        branch([lrn(), max_pool(3, 2), linear(64, 5)]),
+        residual([
+            conv(4, 6, 3, 1).stride(2),
+            batch_norm(6),
+            relu(),
+            conv(6, 6, 3, 1),
+            batch_norm(6),
+        ]),
+        branch([
+            residual([conv(6, 6, 3, 1), batch_norm(6)]),
+            average_pool(3, 1),
+            linear(24, 5),
+        ]),
+        max_pool(2, 2),
+        linear(24, 7),
+        relu(),
+        linear(7, 5),
+    ]
+}
+
+fn images(batch: usize) -> Result<Tensor> {
+    let values: Vec<f32> = (0..batch * 3 * 64)
+        .map(|i| (1.3 * i as f32).sin())
+        .collect();
+    Ok(Tensor::from_vec(values, (batch, 3, 8, 8), &Device::Cpu)?)
+}
+
+#[test]
+fn the_tape_gives_the_gradients_of_candles_autograd() -> Result<()> {
+    let (network, images) = (build(all_kinds(), [3, 8, 8])?, images(9)?);
+    let weights = |i: usize| 1.0 - 0.3 * i as f64;
+    let loss = |logits: &[Tensor]| -> Result<Tensor> {
+        let mut loss = Tensor::zeros((), candle_core::DType::F32, &Device::Cpu)?;
+        for (i, logits) in logits.iter().enumerate() {
+            loss = (loss + (logits.sqr()?.mean_all()? * weights(i))?)?;
+        }
+        Ok(loss)
+    };
+    let mut rng = Rng::seed_from_u64(0);
+    let expected = network.forward(&images, &mut Pass::Train(&mut rng))?;
+    let graph = loss(&expected)?.backward()?;
+    let (logits, tape) = network.forward_with_tape(&images, &mut rng)?;
+    let mut of_logits = Vec::new();
+    for (i, (logits, expected)) in logits.iter().zip(&expected).enumerate() {
+        assert_eq!(logits.to_vec2::<f32>()?, expected.to_vec2::<f32>()?);
+        // d/dz of the mean of z².
+        of_logits.push((logits * (2.0 * weights(i) / logits.elem_count() as f64))?);
+    }
+    let gradients = tape.backward(of_logits)?;
+    for (name, var) in network.parameters() {
+        let flat = |t: &Tensor| t.flatten_all()?.to_vec1::<f32>();
+        let want = flat(graph.get(&var).expect("every parameter has a gradient"))?;
+        let got = flat(&gradients[&name])?;
+        let scale = want.iter().fold(1e-2f32, |max, x| max.max(x.abs()));
+        for (got, want) in got.iter().zip(&want) {
+            assert!((got - want).abs() < 1e-5 * scale, "{name}: {got}, {want}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn running_statistics_approach_those_of_the_data_and_decide_inference() -> Result<()> {
+    let network = build(vec![batch_norm(3), relu(), linear(192, 2)], [3, 8, 8])?;
+    let images = ((images(40)? * 3.0)? + 5.0)?;
+    let mut rng = Rng::seed_from_u64(0);
+    for step in 0..60 {
+        // Training moves them by a tenth each step; a pass that does not train leaves them alone.
+        network.forward_with_tape(&images, &mut rng)?;
+        if step == 0 {
+            let mean = network.state()["batch_norm1.mean"].to_vec1::<f32>()?;
+            assert!((mean[0] - 0.5).abs() < 0.05, "{mean:?}");
+        }
+    }
+    let before = network.state()["batch_norm1.variance"].to_vec1::<f32>()?;
+    network.forward(&images, &mut Pass::Evaluate)?;
+    assert_eq!(
+        network.state()["batch_norm1.variance"].to_vec1::<f32>()?,
+        before
+    );
+    let channel = images.narrow(1, 1, 1)?.flatten_all()?.to_vec1::<f32>()?;
+    let count = channel.len() as f64;
+    let mean = channel.iter().map(|&x| f64::from(x)).sum::<f64>() / count;
+    let square: f64 = channel.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum();
+    let state = network.state();
+    let (got_mean, got_variance) = (
+        f64::from(state["batch_norm1.mean"].to_vec1::<f32>()?[1]),
+        f64::from(state["batch_norm1.variance"].to_vec1::<f32>()?[1]),
+    );
+    // 0.9^60 of the start is left.
+    assert!((got_mean - mean).abs() < 0.02, "{got_mean}, {mean}");
+    let unbiased = square / (count - 1.0);
+    assert!(
+        (got_variance - unbiased).abs() < 0.02,
+        "{got_variance}, {unbiased}"
+    );
+    Ok(())
+}
+
+/// A plan folds batch normalisations into the convolutions before them, which rounds differently.
+#[test]
+fn a_plan_agrees_with_a_network_with_batch_normalisation() -> Result<()> {
+    for (layers, image) in [(all_kinds(), [3, 8, 8]), (b_resnet110(), [3, 32, 32])] {
+        let network = build(layers, image)?;
+        let size: usize = image.iter().product();
+        let values: Vec<f32> = (0..4 * size).map(|i| (1.3 * i as f32).sin()).collect();
+        let images = Tensor::from_vec(values, (4, image[0], image[1], image[2]), &Device::Cpu)?;
+        // Statistics that are not those of the start.
+        network.forward_with_tape(&images, &mut Rng::seed_from_u64(1))?;
+        let logits = network.forward(&images, &mut Pass::Evaluate)?;
+        let mut plan = Plan::new(&network)?;
+        for (i, image) in images.flatten_from(1)?.to_vec2::<f32>()?.iter().enumerate() {
+            plan.classify(image, &vec![0.0; network.exits() - 1])?;
+            for (exit, logits) in logits.iter().enumerate() {
+                let want = &logits.to_vec2::<f32>()?[i];
+                let scale = want.iter().fold(1f32, |max, x| max.max(x.abs()));
+                for (got, want) in plan.logits_at(exit).iter().zip(want) {
+                    assert!(
+                        (got - want).abs() < 2e-5 * scale,
+                        "exit {exit}: {got}, {want}"
+                    );
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn blocks_that_do_not_fit_are_refused_in_one_line() {
+    let refused = |layers: Vec<Layer>, part: &str| {
+        let error = build(layers, [3, 8, 8]).expect_err(part).to_string();
+        assert!(error.contains(part) && !error.contains('\n'), "{error}");
+    };
+    refused(
+        vec![batch_norm(4), linear(192, 2)],
+        "an image of 4 channels",
+    );
+    refused(
+        vec![residual([conv(3, 2, 3, 1)]), linear(128, 2)],
+        "cannot add its input of 3x8x8 to 2x8x8",
+    );
+    refused(
+        vec![residual([linear(192, 5)])],
+        "its layers to give an image",
+    );
+    refused(
+        vec![residual([branch([linear(192, 2)])])],
+        "a branch inside a branch or a residual block",
+    );
+    refused(
+        vec![residual([residual([conv(3, 3, 3, 1)])])],
+        "no residual block inside it",
+    );
+    refused(vec![average_pool(9, 1), linear(3, 2)], "its window fits");
+}
