@@ -1,13 +1,12 @@
-//! Times joint training and batch-1 inference of B-LeNet and prints one line of JSON.
-//! `benches/speed.py` runs it in turn with PyTorch and ONNX Runtime; alone: `cargo bench --bench
-//! speed`.
+//! Times joint training and batch-1 inference of one network and prints a line of JSON.
+//! `benches/speed.py` runs it in turn with PyTorch and ONNX Runtime; alone: `cargo bench --profile dev
+//! --bench speed -- alexnet`.
 
 use branchynet::data::Validation;
-use branchynet::data::mnist::load_mnist;
-use branchynet::network::without_branches;
+use branchynet::experiment::Experiment;
 use branchynet::record::ExitRecord;
 use branchynet::train::{Config, train_at};
-use branchynet::{Network, Result, Rng, b_lenet, candle_core::Device, latency};
+use branchynet::{Result, Rng, candle_core::Device, latency};
 use rand::{Rng as _, SeedableRng};
 use std::time::Instant;
 
@@ -46,19 +45,29 @@ fn record_ms(exits: usize) -> Result<f64> {
 }
 
 fn main() -> Result<()> {
-    let mut data = load_mnist()?;
-    data.train = data.train.take(128 * 100);
+    let name = std::env::args()
+        .nth(1)
+        .filter(|name| !name.starts_with('-'));
+    let name = name.unwrap_or("lenet".to_string());
+    let experiment = Experiment::named(&name)?;
+    // Training steps an epoch, images timed one by one, rounds over them.
+    let (steps, count, rounds) = match name.as_str() {
+        "lenet" => (100, 2000, 3),
+        "alexnet" => (20, 200, 3),
+        _ => (3, 30, 2),
+    };
+    let mut data = experiment.load()?;
+    data.train = data.train.take(128 * steps);
     data.validation = data.validation.take(100);
-    let network = |layers| Network::new("B-LeNet", [1, 28, 28], layers, 0, &Device::Cpu);
-    let (branchy, baseline) = (network(b_lenet())?, network(without_branches(&b_lenet()))?);
+    let (baseline, network) = experiment.networks(&Device::Cpu)?;
     let folder = std::env::temp_dir().join(format!("branchynet-speed-{}", std::process::id()));
     let config = Config {
-        epochs: 6,
+        epochs: 4,
         batch_size: 128,
         ..Config::default()
     };
     let run = train_at(
-        &branchy,
+        &network,
         &data,
         &config,
         &folder.join("run.safetensors"),
@@ -71,16 +80,24 @@ fn main() -> Result<()> {
         .map(|epoch| epoch.images_per_second)
         .collect();
     speeds.sort_by(f64::total_cmp);
-    let timing = latency::measure(&branchy, &baseline, &data.test, &[0.025], 3)?;
-    let (curve, front) = (record_ms(2)?, record_ms(3)?);
-    println!(
-        r#"{{"training_images_per_second": {:.0}, "baseline_ms": {:.5}, "exit_1_ms": {:.5}, "exit_2_ms": {:.5}, "exit_1_trunk_ms": {:.5}, "exit_2_trunk_ms": {:.5}, "curve_ms": {curve:.2}, "front_ms": {front:.1}}}"#,
-        speeds[speeds.len() / 2],
-        timing.baseline.median,
-        timing.exits[0].median,
-        timing.exits[1].median,
-        timing.trunk_only[0].median,
-        timing.trunk_only[1].median,
-    );
+    let (images, _) = latency::images(&experiment, count)?;
+    let timing = latency::measure(&network, &baseline, &images, rounds)?;
+    let mut fields = vec![
+        format!(
+            r#""training_images_per_second": {:.1}"#,
+            speeds[speeds.len() / 2]
+        ),
+        format!(r#""baseline_ms": {:.5}"#, timing.baseline.median),
+    ];
+    for (i, (exit, trunk)) in timing.exits.iter().zip(&timing.trunk_only).enumerate() {
+        let i = i + 1;
+        fields.push(format!(r#""exit_{i}_ms": {:.5}"#, exit.median));
+        fields.push(format!(r#""exit_{i}_trunk_ms": {:.5}"#, trunk.median));
+    }
+    if name == "lenet" {
+        fields.push(format!(r#""curve_ms": {:.2}"#, record_ms(2)?));
+        fields.push(format!(r#""front_ms": {:.1}"#, record_ms(3)?));
+    }
+    println!("{{{}}}", fields.join(", "));
     Ok(())
 }

@@ -6,11 +6,12 @@ use crate::data::mnist::MNIST;
 use crate::data::{Dataset, Kind, Preprocessing, project_dir};
 use crate::error::bail;
 use crate::network::{Layer, without_branches};
-use crate::notebook::switch;
+use crate::notebook::{given, setting, switch};
 use crate::results::{Results, Settings};
 use crate::train::{self, Config, Progress};
 use crate::{Network, Result, b_alexnet, b_lenet, b_resnet110, b_resnet110_standard};
 use candle_core::Device;
+use std::fmt;
 use std::time::SystemTime;
 
 /// A network, its data, and its training: first the baseline, then all exits jointly from the
@@ -31,6 +32,32 @@ pub struct Experiment {
     pub baseline_epochs: usize,
     /// The joint training. The baseline's differs in the number of epochs and has one exit.
     pub config: Config,
+}
+
+impl fmt::Display for Experiment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let c = &self.config;
+        let images = match self.train_images {
+            Some(count) => format!("{count} images"),
+            None => "all images".to_string(),
+        };
+        write!(
+            f,
+            "{} on {}, {images} preprocessed by {} and {}augmented\n\
+             {} epochs for the baseline, {} for all exits together; batches of {}; Adam from {} to {} of it; exit weights {:?}; seed {}",
+            self.name,
+            self.data.file,
+            self.preprocessing,
+            if c.augment { "" } else { "not " },
+            self.baseline_epochs,
+            c.epochs,
+            c.batch_size,
+            c.learning_rate,
+            c.final_learning_rate,
+            self.settings().config.exit_weights,
+            c.seed
+        )
+    }
 }
 
 /// Baseline and network with branches, trained.
@@ -88,6 +115,44 @@ impl Experiment {
                 NAMES.join(", ")
             ),
         })
+    }
+
+    /// [`Self::named`] with the settings that the environment gives: EPOCHS, BASELINE_EPOCHS (half of
+    /// EPOCHS where only that is given), BATCH_SIZE, LEARNING_RATE, FINAL_RATE, WEIGHTS (1,0.3,1),
+    /// SEED, PREPROCESSING, AUGMENT (0 or 1), IMAGES; QUICK=1 trains an epoch or two on a few images.
+    pub fn from_environment(name: &str) -> Result<Self> {
+        let mut e = Self::named(name)?;
+        if switch("QUICK") {
+            let (images, epochs) = match name {
+                "lenet" => (6_000, 2),
+                "alexnet" => (2_000, 1),
+                _ => (400, 1),
+            };
+            e.train_images = Some(images);
+            (e.baseline_epochs, e.config.epochs) = (1, epochs);
+        }
+        if let Some(epochs) = given::<usize>("EPOCHS")? {
+            (e.baseline_epochs, e.config.epochs) = (epochs.div_ceil(2), epochs);
+        }
+        e.baseline_epochs = setting("BASELINE_EPOCHS", e.baseline_epochs)?;
+        e.config.batch_size = setting("BATCH_SIZE", e.config.batch_size)?;
+        e.config.learning_rate = setting("LEARNING_RATE", e.config.learning_rate)?;
+        e.config.final_learning_rate = setting("FINAL_RATE", e.config.final_learning_rate)?;
+        e.config.seed = setting("SEED", e.config.seed)?;
+        e.preprocessing = setting("PREPROCESSING", e.preprocessing)?;
+        if given::<String>("AUGMENT")?.is_some() {
+            e.config.augment = switch("AUGMENT");
+        }
+        if let Some(weights) = given::<String>("WEIGHTS")? {
+            let parsed: std::result::Result<_, _> =
+                weights.split(',').map(|w| w.trim().parse()).collect();
+            let Ok(weights) = parsed else {
+                bail!("WEIGHTS={weights} in the environment: expected numbers, as in 1,0.3,1")
+            };
+            e.config.exit_weights = weights;
+        }
+        e.train_images = given("IMAGES")?.or(e.train_images);
+        Ok(e)
     }
 
     /// The baseline's name.

@@ -5,16 +5,20 @@
 
 use crate::data::{Role, Split, project_dir, write_atomically};
 use crate::error::bail;
+use crate::network::Network;
+use crate::paper::{Paper, Point};
 use crate::record::{ExitRecord, Outcome};
 use crate::train::Epoch;
 use crate::{Result, notebook};
-use plotly::color::NamedColor;
+use plotly::color::{NamedColor, Rgb};
 use plotly::common::{
     Anchor, ColorScale, ColorScaleElement, DashType, Fill, Font, Line, LineShape, Marker,
-    MarkerSymbol, Mode, TickMode, Title,
+    MarkerSymbol, Mode, Pattern, PatternShape, TickMode, Title,
 };
-use plotly::layout::{Annotation, Axis, AxisType, GridPattern, LayoutGrid, Legend, Margin};
-use plotly::{HeatMap, Layout, Plot, Scatter};
+use plotly::layout::{
+    Annotation, Axis, AxisType, BarMode, GridPattern, LayoutGrid, Legend, Margin,
+};
+use plotly::{Bar, HeatMap, Image, Layout, Plot, Scatter};
 
 /// One colour an exit.
 const COLOURS: [&str; 4] = ["#0072B2", "#D55E00", "#009E73", "#CC79A7"];
@@ -23,21 +27,6 @@ const GREY: &str = "#888888";
 /// Size of static images and of plots in notebooks, in pixels.
 const WIDTH: usize = 760;
 const HEIGHT: usize = 460;
-
-/// A point of somebody else's figure: milliseconds a sample, accuracy in %.
-pub type Point = (f64, f64);
-
-/// Figure 3a of the paper as read off the plot, LeNet on a TITAN X (milliseconds, %).
-pub const PAPER_LENET_CURVE: [Point; 6] = [
-    (0.26, 98.56),
-    (0.26, 98.63),
-    (0.27, 98.92),
-    (0.32, 99.23),
-    (0.34, 99.25),
-    (1.70, 99.27),
-];
-/// The baseline in the same figure.
-pub const PAPER_LENET_BASELINE: Point = (1.58, 99.20);
 
 fn layout(title: &str) -> Layout {
     Layout::new()
@@ -48,6 +37,11 @@ fn layout(title: &str) -> Layout {
         .font(Font::new().size(13).color("#222222"))
         .paper_background_color(NamedColor::White)
         .plot_background_color(NamedColor::White)
+}
+
+/// A title over a smaller line that says where the numbers come from.
+pub fn title(title: &str, source: &str) -> String {
+    format!("{title}<br><sub>{source}</sub>")
 }
 
 fn axis(title: &str) -> Axis {
@@ -81,15 +75,15 @@ fn exit_name(exit: usize, exits: usize) -> String {
 /// apart.
 pub fn accuracy_against_time(
     title: &str,
-    sweep: &[Outcome],
+    (sweep_name, sweep): (&str, &[Outcome]),
     chosen: &[(&str, &Outcome)],
     baseline: Point,
-    paper: (&[Point], Point),
+    paper: &Paper,
 ) -> Plot {
     let mut plot = Plot::new();
     let line = |points: Vec<Point>| points.into_iter().unzip::<f64, f64, Vec<f64>, Vec<f64>>();
     let percent = |outcome: &Outcome| (outcome.cost, outcome.accuracy() * 100.0);
-    let mut grey = paper.0.to_vec();
+    let mut grey = paper.curve.to_vec();
     grey.sort_by(|a, b| a.0.total_cmp(&b.0));
     let (x, y) = line(grey);
     plot.add_trace(
@@ -100,7 +94,7 @@ pub fn accuracy_against_time(
             .marker(Marker::new().color(GREY).size(7)),
     );
     plot.add_trace(
-        Scatter::new(vec![paper.1.0], vec![paper.1.1])
+        Scatter::new(vec![paper.baseline.0], vec![paper.baseline.1])
             .name("paper's baseline")
             .mode(Mode::Markers)
             .marker(
@@ -113,7 +107,7 @@ pub fn accuracy_against_time(
     let (x, y) = line(sweep.iter().map(percent).collect());
     plot.add_trace(
         Scatter::new(x, y)
-            .name("all thresholds, measured")
+            .name(sweep_name)
             .mode(Mode::Lines)
             .line(Line::new().color(COLOURS[0]).width(2.0)),
     );
@@ -276,20 +270,28 @@ pub fn entropy_distribution<R: Role>(title: &str, record: &ExitRecord<R>) -> Plo
     plot
 }
 
-/// The share of samples that leave at each of two exits as the threshold grows, and the accuracy
-/// that goes with it.
-pub fn exit_shares(title: &str, curve: &[Outcome]) -> Plot {
+/// Who leaves where, and the accuracy that goes with it: for two exits against the threshold, for
+/// more, which have several, against the mean time of the outcomes of a Pareto front.
+pub fn exit_shares(title: &str, outcomes: &[Outcome]) -> Plot {
     let mut plot = Plot::new();
-    let inside: Vec<&Outcome> = curve
+    let exits = outcomes.first().map_or(0, |o| o.leaving.len());
+    let by_threshold = exits == 2;
+    let position = |o: &Outcome| {
+        if by_threshold {
+            o.thresholds[0]
+        } else {
+            o.cost
+        }
+    };
+    let inside: Vec<&Outcome> = outcomes
         .iter()
-        .filter(|o| o.thresholds[0] > 1e-7 && o.thresholds[0].is_finite())
+        .filter(|o| !by_threshold || (position(o) > 1e-7 && position(o).is_finite()))
         .collect();
-    let thresholds: Vec<f64> = inside.iter().map(|o| o.thresholds[0]).collect();
-    let exits = inside.first().map_or(0, |o| o.leaving.len());
+    let x: Vec<f64> = inside.iter().map(|o| position(o)).collect();
     for exit in 0..exits {
         let shares = inside.iter().map(|o| o.shares()[exit] * 100.0).collect();
         plot.add_trace(
-            Scatter::new(thresholds.clone(), shares)
+            Scatter::new(x.clone(), shares)
                 .name(format!("leave at exit {}", exit + 1))
                 .mode(Mode::Lines)
                 .stack_group("all")
@@ -299,21 +301,24 @@ pub fn exit_shares(title: &str, curve: &[Outcome]) -> Plot {
     }
     let accuracy = inside.iter().map(|o| o.accuracy() * 100.0).collect();
     plot.add_trace(
-        Scatter::new(thresholds, accuracy)
+        Scatter::new(x, accuracy)
             .name("accuracy (right axis)")
             .mode(Mode::Lines)
             .y_axis("y2")
             .line(Line::new().color("#000000").width(2.0)),
     );
+    let x_axis = if by_threshold {
+        axis("threshold T, nats (logarithmic)")
+            .type_(AxisType::Log)
+            .dtick(1.0)
+            .exponent_format(plotly::common::ExponentFormat::Power)
+    } else {
+        axis("mean time per sample, ms, along the front of thresholds")
+    };
     plot.set_layout(
         layout(title)
             .margin(Margin::new().left(70).right(75).top(70).bottom(60))
-            .x_axis(
-                axis("threshold T, nats (logarithmic)")
-                    .type_(AxisType::Log)
-                    .dtick(1.0)
-                    .exponent_format(plotly::common::ExponentFormat::Power),
-            )
+            .x_axis(x_axis)
             .y_axis(axis("samples, %").range(vec![0, 100]))
             .y_axis2(
                 axis("accuracy, %")
@@ -327,30 +332,225 @@ pub fn exit_shares(title: &str, curve: &[Outcome]) -> Plot {
     plot
 }
 
+/// For every exit what those that leave there at these thresholds are taken for: the share in % of
+/// each class (rows) that is answered with each class (columns). Shares of 4 % and more off the
+/// diagonal are written out.
+pub fn confusion<R: Role>(
+    title: &str,
+    record: &ExitRecord<R>,
+    thresholds: &[f64],
+    classes: &[&str],
+) -> Result<Plot> {
+    let answers = record.answers(thresholds)?;
+    let (n, exits) = (classes.len(), record.exits());
+    let mut plot = Plot::new();
+    let mut annotations = Vec::new();
+    let panel = |i: usize| {
+        if i == 0 {
+            String::new()
+        } else {
+            (i + 1).to_string()
+        }
+    };
+    for exit in 0..exits {
+        let mut counts = vec![vec![0usize; n]; n];
+        for (answer, &label) in answers.iter().zip(record.labels()) {
+            if answer.exit == exit {
+                let cell = counts.get_mut(usize::from(label));
+                match cell.and_then(|row| row.get_mut(answer.label)) {
+                    Some(count) => *count += 1,
+                    None => bail!("{n} class names, but a label is {label}"),
+                }
+            }
+        }
+        let share = |row: &Vec<usize>| -> Vec<f64> {
+            let all = row.iter().sum::<usize>().max(1) as f64;
+            row.iter().map(|&n| n as f64 / all * 100.0).collect()
+        };
+        let shares: Vec<Vec<f64>> = counts.iter().map(share).collect();
+        let (x, y) = (format!("x{}", panel(exit)), format!("y{}", panel(exit)));
+        let leaving: usize = counts.iter().flatten().sum();
+        let heading = Annotation::new()
+            .text(format!("exit {}: {leaving} samples", exit + 1))
+            .x_ref(format!("{x} domain"))
+            .y_ref(format!("{y} domain"))
+            .x(0.5)
+            .y(1.02)
+            .y_anchor(Anchor::Bottom)
+            .show_arrow(false);
+        annotations.push(heading);
+        for (row, shares) in shares.iter().enumerate() {
+            for (column, share) in shares.iter().enumerate() {
+                if row != column && *share >= 4.0 {
+                    let number = Annotation::new()
+                        .text(format!("{share:.0}"))
+                        .x_ref(x.clone())
+                        .y_ref(y.clone())
+                        .x(column as f64)
+                        .y(row as f64)
+                        .show_arrow(false)
+                        .font(Font::new().size(9));
+                    annotations.push(number);
+                }
+            }
+        }
+        let names: Vec<String> = classes.iter().map(ToString::to_string).collect();
+        plot.add_trace(
+            HeatMap::new(names.clone(), names, shares)
+                .color_scale(ColorScale::Vector(vec![
+                    ColorScaleElement(0.0, "#ffffff".to_string()),
+                    ColorScaleElement(0.3, "#9ecae1".to_string()),
+                    ColorScaleElement(1.0, "#08519c".to_string()),
+                ]))
+                .zmin(0.0)
+                .zmax(100.0)
+                .x_axis(x)
+                .y_axis(y)
+                .show_scale(exit + 1 == exits)
+                .color_bar(
+                    plotly::common::ColorBar::new()
+                        .title(Title::with_text("% of class"))
+                        .thickness(12),
+                ),
+        );
+    }
+    let axes = |i: usize| {
+        let across = axis("answer").tick_angle(-90.0).show_grid(false);
+        let down = axis(if i == 0 { "label" } else { "" })
+            .range(vec![n as f64 - 0.5, -0.5])
+            .show_tick_labels(i == 0)
+            .show_grid(false);
+        (across, down)
+    };
+    let ((x1, y1), (x2, y2), (x3, y3)) = (axes(0), axes(1), axes(2));
+    plot.set_layout(
+        layout(title)
+            .width(WIDTH + 200)
+            .margin(Margin::new().left(100).right(20).top(95).bottom(110))
+            .grid(
+                LayoutGrid::new()
+                    .rows(1)
+                    .columns(exits)
+                    .pattern(GridPattern::Independent),
+            )
+            .x_axis(x1)
+            .y_axis(y1)
+            .x_axis2(x2)
+            .y_axis2(y2)
+            .x_axis3(x3)
+            .y_axis3(y3)
+            .annotations(annotations),
+    );
+    Ok(plot)
+}
+
+/// Where the multiply-accumulates of a network go: for every exit what a sample that leaves there has
+/// cost, by segments of the trunk and branches passed on the way. The dotted line is the trunk
+/// alone, the baseline.
+pub fn costs(title: &str, network: &Network) -> Plot {
+    let (costs, exits) = (network.costs(), network.exits());
+    let names: Vec<String> = (1..=exits).map(|exit| format!("exit {exit}")).collect();
+    let mut plot = Plot::new();
+    let mut add = |name: String, from: usize, macs: usize, colour: &str, branch: bool| {
+        let bars = (0..exits).map(|exit| if exit >= from { macs as f64 / 1e6 } else { 0.0 });
+        let pattern = if branch {
+            PatternShape::LeftDiagonalLine
+        } else {
+            PatternShape::None
+        };
+        plot.add_trace(
+            Bar::new(names.clone(), bars.collect()).name(name).marker(
+                Marker::new()
+                    .color(colour.to_string())
+                    .pattern(Pattern::new().shape(pattern)),
+            ),
+        );
+    };
+    let mut before = 0;
+    for (i, cost) in costs.iter().enumerate() {
+        let colour = COLOURS[i % COLOURS.len()];
+        add(
+            format!("trunk, segment {}", i + 1),
+            i,
+            cost.trunk_macs - before,
+            colour,
+            false,
+        );
+        if cost.branch_macs > 0 {
+            add(
+                format!("branch {}", i + 1),
+                i,
+                cost.branch_macs,
+                colour,
+                true,
+            );
+        }
+        before = cost.trunk_macs;
+    }
+    let baseline = before as f64 / 1e6;
+    plot.add_trace(
+        Scatter::new(names.clone(), vec![baseline; exits])
+            .name("baseline")
+            .mode(Mode::Lines)
+            .line(Line::new().color("#000000").dash(DashType::Dot).width(2.0)),
+    );
+    plot.set_layout(
+        layout(title)
+            .bar_mode(BarMode::Stack)
+            .x_axis(axis("a sample leaves at"))
+            .y_axis(axis("million multiply-accumulates"))
+            .legend(legend()),
+    );
+    plot
+}
+
 /// Samples of a record and their images: for every exit a row of up to `count` that leave there at
 /// these thresholds. Early exits show the samples they were surest of, the last one those that the
 /// first exit was least sure of. Under each image its label and, where the answer was wrong, that
 /// answer.
 ///
-/// Fails for images of several channels and where `split` is not what was recorded.
+/// `split` may be missing: then the plot says so. Fails where it is not what was recorded.
 pub fn gallery<R: Role>(
     title: &str,
-    split: &Split<R>,
+    split: Option<&Split<R>>,
     record: &ExitRecord<R>,
     thresholds: &[f64],
     count: usize,
+    classes: &[&str],
 ) -> Result<Plot> {
+    let Some(split) = split else {
+        let text = Annotation::new()
+            .text("the images are not here; `make datasets` fetches them")
+            .x(0.5)
+            .y(0.5)
+            .x_ref("paper")
+            .y_ref("paper")
+            .show_arrow(false);
+        let hidden = || Axis::new().visible(false);
+        let mut plot = Plot::new();
+        plot.add_trace(
+            Scatter::new(vec![0.0], vec![0.0])
+                .mode(Mode::Markers)
+                .opacity(0.0),
+        );
+        let layout = layout(title).height(160).annotations(vec![text]);
+        plot.set_layout(layout.x_axis(hidden()).y_axis(hidden()));
+        return Ok(plot);
+    };
     let [channels, height, width] = split.image_shape();
-    if channels != 1 {
-        bail!("a gallery shows images of one channel, these have {channels}")
-    }
+    let class = |label: usize| {
+        classes
+            .get(label)
+            .map_or(label.to_string(), ToString::to_string)
+    };
     if split.labels() != record.labels() {
         bail!("the record holds other samples than the {} split", R::NAME)
     }
     let answers = record.answers(thresholds)?;
     let (cell_height, cell_width) = (height + 10, width + 3);
     let rows = record.exits();
-    let mut sheet = vec![vec![0u8; count * cell_width]; rows * cell_height];
+    let white = Rgb::new(255, 255, 255);
+    let mut sheet = vec![vec![white; count * cell_width]; rows * cell_height];
     let mut annotations = Vec::new();
     let text = |text: &str, x: usize, y: usize| {
         Annotation::new()
@@ -384,27 +584,26 @@ pub fn gallery<R: Role>(
         );
         for (column, &sample) in leaving.iter().take(count).enumerate() {
             let left = column * cell_width;
-            for (y, line) in split.image(sample).chunks(width).enumerate() {
-                sheet[top + y][left..left + width].copy_from_slice(line);
+            let image = split.image(sample);
+            for (i, pixel) in (0..height * width).map(|i| (i, i % width + left)) {
+                // Colours as they are, digits in black on white.
+                let value = |channel: usize| match channels {
+                    3 => image[channel * height * width + i],
+                    _ => 255 - image[i],
+                };
+                sheet[top + i / width][pixel] = Rgb::new(value(0), value(1), value(2));
             }
             let (label, answer) = (usize::from(split.labels()[sample]), answers[sample].label);
             let caption = if label == answer {
-                label.to_string()
+                class(label)
             } else {
-                format!("{label}, not {answer}")
+                format!("{}, not {}", class(label), class(answer))
             };
             annotations.push(text(&caption, left + width / 2, top + height + 3));
         }
     }
     let mut plot = Plot::new();
-    plot.add_trace(
-        HeatMap::new_z(sheet)
-            .color_scale(ColorScale::Vector(vec![
-                ColorScaleElement(0.0, "#ffffff".to_string()),
-                ColorScaleElement(1.0, "#000000".to_string()),
-            ]))
-            .show_scale(false),
-    );
+    plot.add_trace(Image::new(sheet));
     let hidden = || Axis::new().visible(false);
     plot.set_layout(
         layout(title)

@@ -6,13 +6,13 @@
 //! take turns on the same images, and what the paper's timer would have shown stands beside it
 //! under its own name.
 
-use crate::data::{Role, Split};
-use crate::early_exit::check_thresholds;
 use crate::error::bail;
+use crate::experiment::Experiment;
 use crate::plan::Plan;
-use crate::{Network, Result};
+use crate::{Network, Result, Rng};
 use candle_core::Device;
 use polars::prelude::{DataFrame, df};
+use rand::{Rng as _, SeedableRng};
 use std::time::Instant;
 
 /// Milliseconds a sample, over many samples.
@@ -55,10 +55,29 @@ pub struct Timing {
     pub exits: Vec<Latency>,
     /// For each exit: the trunk alone, as the paper timed it.
     pub trunk_only: Vec<Latency>,
-    /// End to end over the test images at the thresholds given, each leaving where it does.
+}
+
+/// Batch-1 times over a mix of samples that leave at different exits.
+#[derive(Debug, Clone)]
+pub struct Mix {
+    /// The baseline end to end, in the same run.
+    pub baseline: Latency,
+    /// End to end, each sample leaving where the mix says.
     pub mix: Latency,
     /// The trunk alone over the same mix, as the paper timed it.
-    pub mix_trunk_only: Latency,
+    pub trunk_only: Latency,
+}
+
+impl Mix {
+    /// The baseline's mean time over the mix's: how many times faster early exit is, end to end.
+    pub fn gain(&self) -> f64 {
+        self.baseline.mean / self.mix.mean
+    }
+
+    /// The gain as the paper accounts for it: the trunk alone.
+    pub fn gain_trunk_only(&self) -> f64 {
+        self.baseline.mean / self.trunk_only.mean
+    }
 }
 
 impl Timing {
@@ -91,98 +110,183 @@ impl Timing {
             "trunk only (the paper's timer), median, µs" => microseconds(&self.trunk_only, |latency| latency.median),
         )?)
     }
+}
 
-    /// The baseline's mean time over the mix's: how many times faster early exit is, end to end.
-    pub fn gain(&self) -> f64 {
-        self.baseline.mean / self.mix.mean
-    }
-
-    /// The gain as the paper accounts for it: the trunk alone.
-    pub fn gain_trunk_only(&self) -> f64 {
-        self.baseline.mean / self.mix_trunk_only.mean
+/// Pixels of the first `count` test images of an experiment, as its networks see them, and a word
+/// for what they are; random ones where the data set is missing, which take the same time.
+pub fn images(experiment: &Experiment, count: usize) -> Result<(Vec<Vec<f32>>, String)> {
+    match experiment.load() {
+        Ok(data) => {
+            let pixels = (0..count.min(data.test.len()))
+                .map(|i| {
+                    Ok(data
+                        .test
+                        .batch(&[i], &Device::Cpu)?
+                        .flatten_all()?
+                        .to_vec1()?)
+                })
+                .collect::<Result<_>>()?;
+            let name = data.name.split(" (").next().unwrap_or_default();
+            Ok((pixels, format!("{name} test images")))
+        }
+        Err(_) => {
+            let mut rng = Rng::seed_from_u64(0);
+            let size: usize = experiment.data.image.iter().product();
+            let mut image = || (0..size).map(|_| rng.random::<f32>()).collect();
+            let pixels = (0..count).map(|_| image()).collect();
+            Ok((
+                pixels,
+                "random images, for want of the data set".to_string(),
+            ))
+        }
     }
 }
 
-/// Images timed before anything counts.
-const WARM_UP: usize = 200;
-
-/// Times `network` against `baseline` on the images of `split` at `thresholds`, `rounds` times over
-/// up to 2,000 images, one image at a time, all contenders in turn on each image. Fails for an
-/// empty split, thresholds that do not fit, or other image sizes.
-pub fn measure<R: Role>(
+/// Times leaving `network` at each exit, and `baseline`, `rounds` times over `images` (pixels of one
+/// image each), one image at a time, all contenders in turn on each. What the weights are makes no
+/// difference. Fails without images or rounds, or where images have another size.
+pub fn measure(
     network: &Network,
     baseline: &Network,
-    split: &Split<R>,
-    thresholds: &[f64],
+    images: &[Vec<f32>],
     rounds: usize,
 ) -> Result<Timing> {
-    check_thresholds(thresholds, network.exits())?;
-    if split.is_empty() || rounds == 0 {
+    let (mut contest, exits) = (Contest::new(network, baseline)?, network.exits());
+    // Baseline, then for each exit end to end and trunk only.
+    let times = rounds_over(images, rounds, |image, _| {
+        let mut turn = vec![contest.baseline(image)?];
+        for exit in 0..exits {
+            turn.push(contest.leave(image, exit)?);
+            turn.push(contest.trunk(image, exit)?);
+        }
+        Ok(turn)
+    })?;
+    let mut times = times.into_iter();
+    let mut next = || times.next().expect("one for each contender");
+    let baseline = next();
+    let (exits, trunk_only) = (0..exits).map(|_| (next(), next())).unzip();
+    Ok(Timing {
+        baseline,
+        exits,
+        trunk_only,
+    })
+}
+
+/// Times `network` against `baseline` as in [`measure`], the images leaving at the exits in these
+/// shares, early and late ones mixed evenly. Fails where shares do not fit the exits.
+pub fn measure_mix(
+    network: &Network,
+    baseline: &Network,
+    images: &[Vec<f32>],
+    shares: &[f64],
+    rounds: usize,
+) -> Result<Mix> {
+    let total: f64 = shares.iter().sum();
+    if shares.len() != network.exits() || !((total - 1.0).abs() < 1e-6) {
         bail!(
-            "timing needs at least one image and one round, got {} and {rounds}",
-            split.len()
+            "{} exits need as many shares that add up to 1, got {shares:?}",
+            network.exits()
         )
     }
-    let images = split.take(2000);
-    let pixels: Vec<Vec<f32>> = (0..images.len())
-        .map(|i| Ok(images.batch(&[i], &Device::Cpu)?.flatten_all()?.to_vec1()?))
-        .collect::<Result<_>>()?;
-    let (mut plan, mut base) = (Plan::new(network)?, Plan::new(baseline)?);
-    let exits = network.exits();
-    // Thresholds that make every sample leave at one exit: nobody before it, everybody at it.
-    let forced: Vec<Vec<f64>> = (0..exits)
-        .map(|exit| {
-            (0..exits - 1)
-                .map(|i| if i < exit { 0.0 } else { f64::INFINITY })
-                .collect()
+    // Each image leaves at the exit that is furthest behind its share.
+    let mut counts = vec![0.0; shares.len()];
+    let leaves: Vec<usize> = (1..=images.len())
+        .map(|n| {
+            let behind = |exit: usize| shares[exit] * n as f64 - counts[exit];
+            let exit = (0..shares.len())
+                .max_by(|&a, &b| behind(a).total_cmp(&behind(b)))
+                .unwrap_or(0);
+            counts[exit] += 1.0;
+            exit
         })
         .collect();
-    let last = vec![0.0; baseline.exits() - 1];
-    let leaves: Vec<usize> = pixels
-        .iter()
-        .map(|image| Ok(plan.classify(image, thresholds)?.exit))
-        .collect::<Result<_>>()?;
-    let timed = |work: &mut dyn FnMut() -> Result<()>| -> Result<f64> {
-        let start = Instant::now();
-        work()?;
-        Ok(start.elapsed().as_secs_f64() * 1e3)
-    };
-    // Baseline, mix, trunk-only mix, then for each exit end to end and trunk only.
-    let mut times: Vec<Vec<f64>> = vec![Vec::new(); 3 + 2 * exits];
-    for (i, (image, leaves)) in pixels
-        .iter()
-        .zip(&leaves)
-        .cycle()
-        .take(WARM_UP + rounds * pixels.len())
-        .enumerate()
-    {
-        let mut turn = vec![
-            timed(&mut || base.classify(image, &last).map(drop))?,
-            timed(&mut || plan.classify(image, thresholds).map(drop))?,
-            timed(&mut || plan.run_trunk(image, *leaves))?,
-        ];
-        for (exit, forced) in forced.iter().enumerate() {
-            turn.push(timed(&mut || plan.classify(image, forced).map(drop))?);
-            turn.push(timed(&mut || plan.run_trunk(image, exit))?);
-        }
-        if i >= WARM_UP {
+    let mut contest = Contest::new(network, baseline)?;
+    let times = rounds_over(images, rounds, |image, i| {
+        Ok(vec![
+            contest.baseline(image)?,
+            contest.leave(image, leaves[i])?,
+            contest.trunk(image, leaves[i])?,
+        ])
+    })?;
+    Ok(Mix {
+        baseline: times[0],
+        mix: times[1],
+        trunk_only: times[2],
+    })
+}
+
+/// The contenders' plans.
+struct Contest {
+    plan: Plan,
+    baseline: Plan,
+    /// For each exit thresholds that make every sample leave there: nobody before it, everybody at
+    /// it.
+    forced: Vec<Vec<f64>>,
+    last: Vec<f64>,
+}
+
+impl Contest {
+    fn new(network: &Network, baseline: &Network) -> Result<Self> {
+        let exits = network.exits();
+        let at = |exit: usize, i: usize| if i < exit { 0.0 } else { f64::INFINITY };
+        Ok(Self {
+            plan: Plan::new(network)?,
+            baseline: Plan::new(baseline)?,
+            forced: (0..exits)
+                .map(|exit| (0..exits - 1).map(|i| at(exit, i)).collect())
+                .collect(),
+            last: vec![0.0; baseline.exits() - 1],
+        })
+    }
+
+    fn baseline(&mut self, image: &[f32]) -> Result<f64> {
+        timed(|| self.baseline.classify(image, &self.last).map(drop))
+    }
+
+    fn leave(&mut self, image: &[f32], exit: usize) -> Result<f64> {
+        timed(|| self.plan.classify(image, &self.forced[exit]).map(drop))
+    }
+
+    fn trunk(&mut self, image: &[f32], exit: usize) -> Result<f64> {
+        timed(|| self.plan.run_trunk(image, exit))
+    }
+}
+
+fn timed(work: impl FnOnce() -> Result<()>) -> Result<f64> {
+    let start = Instant::now();
+    work()?;
+    Ok(start.elapsed().as_secs_f64() * 1e3)
+}
+
+/// Lets all contenders take their turn on each image, `rounds` times over, after a warm-up on a tenth
+/// of the images.
+fn rounds_over(
+    images: &[Vec<f32>],
+    rounds: usize,
+    mut turn: impl FnMut(&[f32], usize) -> Result<Vec<f64>>,
+) -> Result<Vec<Latency>> {
+    if images.is_empty() || rounds == 0 {
+        bail!(
+            "timing needs at least one image and one round, got {} and {rounds}",
+            images.len()
+        )
+    }
+    for (i, image) in images.iter().enumerate().take(images.len().div_ceil(10)) {
+        turn(image, i)?;
+    }
+    let mut times: Vec<Vec<f64>> = Vec::new();
+    for _ in 0..rounds {
+        for (i, image) in images.iter().enumerate() {
+            let turn = turn(image, i)?;
+            times.resize(turn.len(), Vec::new());
             times
                 .iter_mut()
                 .zip(turn)
                 .for_each(|(times, time)| times.push(time));
         }
     }
-    let mut latencies = times
+    Ok(times
         .into_iter()
-        .map(|times| Latency::of(times, pixels.len()));
-    let mut next = || latencies.next().expect("one for each contender");
-    let (baseline, mix, mix_trunk_only) = (next(), next(), next());
-    let (exits, trunk_only) = (0..exits).map(|_| (next(), next())).unzip();
-    Ok(Timing {
-        baseline,
-        exits,
-        trunk_only,
-        mix,
-        mix_trunk_only,
-    })
+        .map(|times| Latency::of(times, images.len()))
+        .collect())
 }

@@ -28,6 +28,7 @@ mod lenet;
 pub mod network;
 pub mod notebook;
 pub mod ops;
+pub mod paper;
 pub mod plan;
 pub mod record;
 mod resnet;
@@ -53,6 +54,7 @@ pub mod prelude {
     pub use crate::data::cifar10::{CIFAR10_CLASSES, load_cifar10};
     pub use crate::data::mnist::load_mnist;
     pub use crate::data::{Dataset, Preprocessing, Split, Test, Train, Validation};
+    pub use crate::device;
     pub use crate::early_exit::Answer;
     pub use crate::experiment::Experiment;
     pub use crate::figures;
@@ -62,6 +64,7 @@ pub mod prelude {
         max_pool, relu, residual, without_branches,
     };
     pub use crate::notebook::{self, save_table, setting, switch, table};
+    pub use crate::paper::paper;
     pub use crate::plan::Plan;
     pub use crate::record::{ExitRecord, Outcome, knee, undominated};
     pub use crate::results::Results;

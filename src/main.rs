@@ -4,6 +4,7 @@ use branchynet::data;
 use branchynet::data::cifar10::{self, CIFAR10};
 use branchynet::data::mnist::{self, MNIST};
 use branchynet::experiment::{Experiment, NAMES};
+use branchynet::notebook::percent;
 use branchynet::record::Outcome;
 use branchynet::results::Results;
 use branchynet::train::{self, Progress};
@@ -142,7 +143,8 @@ fn parse() -> std::result::Result<Option<Arguments>, Failure> {
             arguments.words.first().map(String::as_str),
             Some("datasets") | None
         );
-        if !known.contains(&name.as_str()) && !(of_network && SETTINGS.contains(&name.as_str())) {
+        let of_network = of_network && SETTINGS.contains(&name.as_str());
+        if !known.contains(&name.as_str()) && !of_network {
             let command = arguments.words.first().map_or("no command", String::as_str);
             return Err(Failure::Usage(format!("{command} has no option --{name}")));
         }
@@ -323,10 +325,6 @@ fn evaluate(experiment: &Experiment, device: &Device, output: Option<&str>) -> R
         None => Results::default_path(&results.settings)?,
     };
     results.write(&path)?;
-    let percent = |record: &[f64]| {
-        let all: Vec<String> = record.iter().map(|a| format!("{:.2}", a * 100.0)).collect();
-        all.join(" / ")
-    };
     if let Some(accuracy) = results.baseline_accuracy() {
         println!(
             "baseline: {} % of the test images right",

@@ -26,20 +26,44 @@ pub(crate) fn content(representations: &[(&str, &str)]) {
 /// The setting `name` from the environment (`EPOCHS=3 make figures`), or `default` where it is not
 /// set or empty. Fails on a value that is not of `default`'s type.
 pub fn setting<T: FromStr>(name: &str, default: T) -> Result<T> {
+    Ok(given(name)?.unwrap_or(default))
+}
+
+/// The setting `name` from the environment, if it is set.
+pub(crate) fn given<T: FromStr>(name: &str) -> Result<Option<T>> {
     match std::env::var(name) {
-        Ok(value) if !value.is_empty() => value.parse().or_else(|_| {
+        Ok(value) if !value.is_empty() => value.parse().map(Some).or_else(|_| {
             bail!(
-                "{name}={value} in the environment: expected {}, as in {name}=1",
-                std::any::type_name::<T>()
+                "{name}={value} in the environment: expected {}",
+                match std::any::type_name::<T>() {
+                    "usize" | "u64" => "a whole number, as in 1",
+                    "f64" => "a number, as in 0.5",
+                    _ => "another value; the settings cell lists them",
+                }
             )
         }),
-        _ => Ok(default),
+        _ => Ok(None),
     }
+}
+
+/// The folder below `figures/` for an experiment's output: `name`, or, with FIGURES=mine in the
+/// environment, `mine/name`.
+pub fn output(name: &str) -> Result<String> {
+    Ok(match given::<String>("FIGURES")? {
+        Some(folder) => format!("{folder}/{name}"),
+        None => name.to_string(),
+    })
 }
 
 /// Whether the switch `name` is on in the environment: set, and not 0.
 pub fn switch(name: &str) -> bool {
     std::env::var(name).is_ok_and(|value| !matches!(value.as_str(), "" | "0"))
+}
+
+/// Shares as text: `62.00, 70.10 %`.
+pub fn percent(shares: &[f64]) -> String {
+    let all: Vec<String> = shares.iter().map(|a| format!("{:.2}", a * 100.0)).collect();
+    format!("{} %", all.join(", "))
 }
 
 /// The cells of a table as text: numbers with at most six significant digits, missing values as a
@@ -219,7 +243,7 @@ mod tests {
             setting("PATH", 7usize)
                 .expect_err("a path")
                 .to_string()
-                .contains("expected usize")
+                .contains("expected a whole number")
         );
     }
 }

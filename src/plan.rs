@@ -9,7 +9,7 @@ use crate::early_exit::{Answer, check_thresholds, read};
 use crate::error::bail;
 use crate::network::{Layer, Network, Node, Shape};
 use crate::ops::{AveragePool, ConvGeometry, EPSILON, Lrn, Pool, Shortcut, linear_samples};
-use crate::simd::{Packed, SLACK, shifted_product};
+use crate::simd::{Around, Packed, SLACK, shifted_product};
 use crate::{Error, Result};
 
 /// Where an activation lies: element (c, y, x) at `c * plane + y * row + x` of a buffer. Vectors
@@ -391,8 +391,10 @@ fn run(steps: &mut [Placed], buffers: &mut [Vec<f32>]) {
                     weight,
                     offsets,
                     padded,
-                    Some(bias),
-                    *relu,
+                    Around {
+                        bias: Some(bias),
+                        relu: *relu,
+                    },
                     &mut out,
                     to.plane,
                     geometry.columns(),

@@ -157,6 +157,14 @@ impl<R: Role> ExitRecord<R> {
         Ok((0..self.len()).map(leaves).collect())
     }
 
+    /// [`Self::outcome`] at the thresholds of other outcomes, such as those of a front that was found on
+    /// another split.
+    pub fn outcomes(&self, at: &[Outcome], costs: &[f64]) -> Result<Vec<Outcome>> {
+        at.iter()
+            .map(|o| self.outcome(&o.thresholds, costs))
+            .collect()
+    }
+
     /// What happens at these thresholds, given what it costs to leave at each exit (milliseconds,
     /// MACs, …). Fails when thresholds or costs do not fit the exits.
     pub fn outcome(&self, thresholds: &[f64], costs: &[f64]) -> Result<Outcome> {

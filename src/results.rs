@@ -9,6 +9,7 @@ use crate::record::ExitRecord;
 use crate::train::{Config, Epoch};
 use crate::{Error, Result};
 use flate2::{Compression, read::GzDecoder, write::GzEncoder};
+use polars::prelude::{DataFrame, df};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -33,6 +34,37 @@ pub struct Settings {
     pub baseline_epochs: usize,
     /// The joint training.
     pub config: Config,
+}
+
+impl Settings {
+    /// A table of all settings, with the data set's full name, what was timed, and the commit of now.
+    pub fn frame(&self, data: &str, timed: &str) -> Result<DataFrame> {
+        let c = &self.config;
+        let rows = [
+            ("network", self.network.clone()),
+            ("data", data.to_string()),
+            ("preprocessing", self.preprocessing.to_string()),
+            ("augmented", c.augment.to_string()),
+            (
+                "epochs: baseline, joint",
+                format!("{}, {}", self.baseline_epochs, c.epochs),
+            ),
+            ("batch size", c.batch_size.to_string()),
+            (
+                "Adam: step size, final share, betas",
+                format!(
+                    "{}, {}, {}, {}",
+                    c.learning_rate, c.final_learning_rate, c.beta1, c.beta2
+                ),
+            ),
+            ("exit weights", format!("{:?}", c.exit_weights)),
+            ("seed", c.seed.to_string()),
+            ("timed on", timed.to_string()),
+            ("commit of the timing", crate::notebook::commit()),
+        ];
+        let (names, values): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+        Ok(df!("setting" => names, "value" => values)?)
+    }
 }
 
 /// What an experiment gave.

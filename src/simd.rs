@@ -167,8 +167,17 @@ impl<T: Real> Packed<T> {
     }
 }
 
+/// What [`shifted_product`] does beside multiplying.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Around<'a, T> {
+    /// What each row's sums start from; 0 where there is none.
+    pub bias: Option<&'a [T]>,
+    /// Whether 0 is stored instead of what is below 0.
+    pub relu: bool,
+}
+
 /// `out[m][p] = bias[m] + Σ_k a[m][k] · b[offsets[k] + p]` for all rows `m` of `a` and `p` in
-/// `0..columns`; with `relu` 0 instead of what is below 0.
+/// `0..columns`.
 ///
 /// Row `m` of `out` starts at `m * out_stride`. Up to [`SLACK`] elements after `columns` are read
 /// in `b` and overwritten in `out`.
@@ -176,12 +185,12 @@ pub(crate) fn shifted_product<T: Real>(
     a: &Packed<T>,
     offsets: &[usize],
     b: &[T],
-    bias: Option<&[T]>,
-    relu: bool,
+    around: Around<'_, T>,
     out: &mut [T],
     out_stride: usize,
     columns: usize,
 ) {
+    let Around { bias, relu } = around;
     let deepest = offsets.iter().max().copied().unwrap_or(0);
     assert!(
         deepest + columns + SLACK <= b.len(),
@@ -226,9 +235,9 @@ pub(crate) fn shifted_product<T: Real>(
                         let bias = self.bias.map(|bias| bias[rows.start..].as_ptr());
                         macro_rules! tile {
                             ($($m:literal)*) => { match (rows.len(), group.len()) {
-                                $(($m, 1) => tile::<T, S, $m, 1>(simd, a, self.offsets, b, bias, self.floor, out, self.out_stride),
-                                  ($m, 2) => tile::<T, S, $m, 2>(simd, a, self.offsets, b, bias, self.floor, out, self.out_stride),
-                                  ($m, 3) => tile::<T, S, $m, 3>(simd, a, self.offsets, b, bias, self.floor, out, self.out_stride),)*
+                                $(($m, 1) => tile::<T, S, $m, 1>(simd, a, self.offsets, b, (bias, self.floor), out, self.out_stride),
+                                  ($m, 2) => tile::<T, S, $m, 2>(simd, a, self.offsets, b, (bias, self.floor), out, self.out_stride),
+                                  ($m, 3) => tile::<T, S, $m, 3>(simd, a, self.offsets, b, (bias, self.floor), out, self.out_stride),)*
                                 _ => unreachable!("blocks have at most 8 rows and 3 registers"),
                             }};
                         }
@@ -244,8 +253,7 @@ pub(crate) fn shifted_product<T: Real>(
         mut a: *const T,
         offsets: &[usize],
         b: *const T,
-        bias: Option<*const T>,
-        floor: T,
+        (bias, floor): (Option<*const T>, T),
         out: *mut T,
         out_stride: usize,
     ) {

@@ -1,7 +1,8 @@
 //! Table I of the paper: its own rows, and ours beside them.
 
 use crate::Result;
-use crate::latency::Timing;
+use crate::latency::Mix;
+use crate::paper::paper;
 use crate::record::Outcome;
 use polars::prelude::{DataFrame, df};
 
@@ -24,50 +25,49 @@ struct Row {
 pub struct TableOne(Vec<Row>);
 
 impl TableOne {
-    /// The paper's rows for LeNet. Its gain is that of its timer, which covered the trunk alone.
-    pub fn lenet() -> Self {
+    /// The paper's rows for `network`. Its gain is that of its timer, which covered the trunk alone.
+    pub fn of(network: &str) -> Result<Self> {
+        let paper = paper(network)?;
+        let baseline = paper.network.trim_start_matches("B-");
         let mut table = Self::default();
-        for (source, baseline, branchy, gain) in [
-            ("paper, CPU", 3.37, 0.62, 5.4),
-            ("paper, GPU", 1.58, 0.34, 4.7),
-        ] {
+        for (source, times) in [("paper, CPU", paper.cpu), ("paper, GPU", paper.gpu)] {
             let row = |network: &str| Row {
                 source: source.to_string(),
                 network: network.to_string(),
                 ..Row::default()
             };
             table.0.push(Row {
-                accuracy: 99.20,
-                milliseconds: baseline,
-                ..row("LeNet")
+                accuracy: paper.accuracy.0,
+                milliseconds: times.0,
+                ..row(baseline)
             });
             table.0.push(Row {
                 choice: "screened on test".to_string(),
-                thresholds: vec![0.025],
-                accuracy: 99.25,
-                shares: vec![94.3, 5.63],
-                milliseconds: branchy,
-                gain_trunk_only: Some(gain),
-                ..row("B-LeNet")
+                thresholds: paper.thresholds.to_vec(),
+                accuracy: paper.accuracy.1,
+                shares: paper.shares.to_vec(),
+                milliseconds: times.1,
+                gain_trunk_only: Some(times.2),
+                ..row(paper.network)
             });
         }
-        table
+        Ok(table)
     }
 
     /// Adds our baseline: its test accuracy (0..=1) and its time.
-    pub fn baseline(&mut self, network: &str, accuracy: f64, timing: &Timing) {
+    pub fn baseline(&mut self, network: &str, accuracy: f64, mix: &Mix) {
         self.0.push(Row {
             source: "ours, CPU".to_string(),
             network: network.to_string(),
             accuracy: accuracy * 100.0,
-            milliseconds: timing.baseline.mean,
+            milliseconds: mix.baseline.mean,
             ..Row::default()
         });
     }
 
     /// Adds our network with early exits: how its thresholds were chosen, what they give, and the
     /// times measured at them.
-    pub fn branchy(&mut self, network: &str, choice: &str, outcome: &Outcome, timing: &Timing) {
+    pub fn branchy(&mut self, network: &str, choice: &str, outcome: &Outcome, mix: &Mix) {
         self.0.push(Row {
             source: "ours, CPU".to_string(),
             network: network.to_string(),
@@ -75,9 +75,9 @@ impl TableOne {
             thresholds: outcome.thresholds.clone(),
             accuracy: outcome.accuracy() * 100.0,
             shares: outcome.shares().iter().map(|share| share * 100.0).collect(),
-            milliseconds: timing.mix.mean,
-            gain: Some(timing.gain()),
-            gain_trunk_only: Some(timing.gain_trunk_only()),
+            milliseconds: mix.mix.mean,
+            gain: Some(mix.gain()),
+            gain_trunk_only: Some(mix.gain_trunk_only()),
         });
     }
 

@@ -296,9 +296,14 @@ fn timing_measures_every_contender() -> Result<()> {
         0,
         &Device::Cpu,
     )?;
-    let timing = latency::measure(&network, &baseline, &noise(50, [1, 28, 28])?, &[1.0], 4)?;
+    let images: Vec<Vec<f32>> = noise(50, [1, 28, 28])?
+        .batch(&(0..50).collect::<Vec<_>>(), &Device::Cpu)?
+        .flatten_from(1)?
+        .to_vec2()?;
+    let timing = latency::measure(&network, &baseline, &images, 4)?;
+    let mix = latency::measure_mix(&network, &baseline, &images, &[0.9, 0.1], 4)?;
     assert_eq!(timing.exits.len(), 2);
-    for latency in [&timing.baseline, &timing.mix, &timing.mix_trunk_only]
+    for latency in [&timing.baseline, &mix.baseline, &mix.mix, &mix.trunk_only]
         .into_iter()
         .chain(&timing.exits)
         .chain(&timing.trunk_only)
@@ -306,5 +311,12 @@ fn timing_measures_every_contender() -> Result<()> {
         assert_eq!(latency.count, 200);
         assert!(latency.median > 0.0 && latency.median <= latency.p95);
     }
+    for shares in [&[1.0][..], &[0.5, 0.4], &[f64::NAN, 1.0]] {
+        let error = latency::measure_mix(&network, &baseline, &images, shares, 1)
+            .expect_err("shares that do not fit")
+            .to_string();
+        assert!(error.contains("shares that add up to 1"), "{error}");
+    }
+    assert!(latency::measure(&network, &baseline, &[], 1).is_err());
     Ok(())
 }

@@ -7,7 +7,7 @@
 //! (pixels of equal coordinates modulo `s`), inside which the convolution has stride 1.
 
 use super::{contiguous, dispatch, unset};
-use crate::simd::{Packed, Real, SLACK, ShiftedDots, shifted_dots, shifted_product};
+use crate::simd::{Around, Packed, Real, SLACK, ShiftedDots, shifted_dots, shifted_product};
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType, bail,
 };
@@ -241,8 +241,10 @@ impl CustomOp3 for Conv2d {
                             &packed,
                             &offsets,
                             padded,
-                            Some(bias),
-                            false,
+                            Around {
+                                bias: Some(bias),
+                                relu: false,
+                            },
                             product,
                             plane,
                             columns,
@@ -422,9 +424,13 @@ impl CustomOp2 for GradInput {
                         for (start, columns, packed, offsets) in &phases {
                             let target = &mut padded[*start..];
                             let plane = s * s * g.plane();
+                            let around = Around {
+                                bias: None,
+                                relu: false,
+                            };
                             if !offsets.is_empty() {
                                 shifted_product(
-                                    packed, offsets, spreaded, None, false, target, plane, *columns,
+                                    packed, offsets, spreaded, around, target, plane, *columns,
                                 );
                             }
                         }

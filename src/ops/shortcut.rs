@@ -63,11 +63,11 @@ impl Shortcut {
         Ok((masked, grad_x))
     }
 
-    fn from_len(&self) -> usize {
+    fn input_len(&self) -> usize {
         self.from.iter().product()
     }
 
-    fn to_len(&self) -> usize {
+    fn output_len(&self) -> usize {
         self.to.iter().product()
     }
 
@@ -121,9 +121,9 @@ impl CustomOp2 for Shortcut {
     ) -> Result<(CpuStorage, Shape)> {
         fn forward<T: Real>(s: &Shortcut, body: &[T], x: &[T]) -> Vec<T> {
             let mut out = unset(body.len());
-            out.par_chunks_mut(s.to_len())
-                .zip(body.par_chunks(s.to_len()))
-                .zip(x.par_chunks(s.from_len()))
+            out.par_chunks_mut(s.output_len())
+                .zip(body.par_chunks(s.output_len()))
+                .zip(x.par_chunks(s.input_len()))
                 .for_each(|((out, body), x)| {
                     pulp::Arch::new().dispatch(
                         #[inline(always)]
@@ -161,9 +161,9 @@ impl CustomOp1 for ShortcutGrad {
 
     fn cpu_fwd(&self, grad: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         fn backward<T: Real>(s: &Shortcut, grad: &[T]) -> Vec<T> {
-            let mut out = vec![T::zero(); grad.len() / s.to_len() * s.from_len()];
-            out.par_chunks_mut(s.from_len())
-                .zip(grad.par_chunks(s.to_len()))
+            let mut out = vec![T::zero(); grad.len() / s.output_len() * s.input_len()];
+            out.par_chunks_mut(s.input_len())
+                .zip(grad.par_chunks(s.output_len()))
                 .for_each(|(out, grad)| {
                     s.rows(|from, to| {
                         for i in 0..s.to[2] {
