@@ -94,6 +94,12 @@ impl Experiment {
                 ..cosine.clone()
             },
         };
+        // What hours on a CPU allow is too little for augmentation to help; batches as in the paper.
+        let few_epochs = |mut e: Self| {
+            e.config.augment = false;
+            e.config.batch_size = 64;
+            e
+        };
         Ok(match name {
             "lenet" => Self {
                 name: "B-LeNet".to_string(),
@@ -108,8 +114,11 @@ impl Experiment {
                 },
             },
             "alexnet" => cifar10("B-AlexNet", b_alexnet(), 20, 40),
-            "resnet110" => cifar10("B-ResNet-110", b_resnet110(), 3, 4),
-            "resnet110-standard" => cifar10("B-ResNet-110-standard", b_resnet110_standard(), 3, 4),
+            "resnet110" => few_epochs(cifar10("B-ResNet-110", b_resnet110(), 3, 5)),
+            "resnet110-standard" => {
+                let layers = b_resnet110_standard();
+                few_epochs(cifar10("B-ResNet-110-standard", layers, 3, 5))
+            }
             _ => bail!(
                 "there is no experiment {name:?}: use one of {}",
                 NAMES.join(", ")

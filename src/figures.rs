@@ -8,7 +8,7 @@ use crate::error::bail;
 use crate::network::Network;
 use crate::paper::{Paper, Point};
 use crate::record::{ExitRecord, Outcome};
-use crate::train::Epoch;
+use crate::train::{Epoch, Scores};
 use crate::{Result, notebook};
 use plotly::color::{NamedColor, Rgb};
 use plotly::common::{
@@ -138,12 +138,18 @@ pub fn accuracy_against_time(
                 ),
         );
     }
+    // 1, 2 and 5 in every decade from a microsecond to a second.
+    let ticks: Vec<f64> = (-3..3)
+        .flat_map(|decade| [1.0, 2.0, 5.0].map(|x| x * 10f64.powi(decade)))
+        .map(|x| (x * 1e6).round() / 1e6)
+        .collect();
     plot.set_layout(
         layout(title)
             .x_axis(
                 axis("time per sample, ms (logarithmic)")
                     .type_(AxisType::Log)
-                    .dtick(1.0),
+                    .tick_values(ticks.clone())
+                    .tick_text(ticks.iter().map(f64::to_string).collect()),
             )
             .y_axis(axis("accuracy, %"))
             .legend(legend()),
@@ -159,17 +165,17 @@ pub fn training_curves(title: &str, history: &[Epoch]) -> Plot {
     let epochs: Vec<usize> = history.iter().map(|epoch| epoch.epoch).collect();
     for exit in 0..exits {
         let name = exit_name(exit, exits);
-        for (split, dash, width) in [
-            ("train", DashType::Dot, 1.5),
-            ("validation", DashType::Solid, 2.0),
-        ] {
-            let scores = |epoch: &Epoch| {
-                if split == "train" {
-                    epoch.train.clone()
-                } else {
-                    epoch.validation.clone()
-                }
-            };
+        type Of = fn(&Epoch) -> &Scores;
+        let splits: [(_, Of, _, _); 2] = [
+            ("train", |epoch| &epoch.train, DashType::Dot, 1.5),
+            (
+                "validation",
+                |epoch| &epoch.validation,
+                DashType::Solid,
+                2.0,
+            ),
+        ];
+        for (split, scores, dash, width) in splits {
             let loss = history
                 .iter()
                 .map(|epoch| scores(epoch).loss[exit])
@@ -180,7 +186,11 @@ pub fn training_curves(title: &str, history: &[Epoch]) -> Plot {
                 .collect();
             let trace = |values: Vec<f64>| {
                 Scatter::new(epochs.clone(), values)
-                    .mode(Mode::Lines)
+                    .mode(if epochs.len() == 1 {
+                        Mode::Markers
+                    } else {
+                        Mode::Lines
+                    })
                     .name(format!("{name}, {split}"))
                     .legend_group(format!("{name}, {split}"))
                     .line(
@@ -426,7 +436,7 @@ pub fn confusion<R: Role>(
     plot.set_layout(
         layout(title)
             .width(WIDTH + 200)
-            .margin(Margin::new().left(100).right(20).top(95).bottom(110))
+            .margin(Margin::new().left(100).right(20).top(110).bottom(110))
             .grid(
                 LayoutGrid::new()
                     .rows(1)
@@ -547,7 +557,8 @@ pub fn gallery<R: Role>(
         bail!("the record holds other samples than the {} split", R::NAME)
     }
     let answers = record.answers(thresholds)?;
-    let (cell_height, cell_width) = (height + 10, width + 3);
+    // Room for a caption of two lines below each image.
+    let (cell_height, cell_width) = (height + height / 2, width + width / 10);
     let rows = record.exits();
     let white = Rgb::new(255, 255, 255);
     let mut sheet = vec![vec![white; count * cell_width]; rows * cell_height];
@@ -558,7 +569,7 @@ pub fn gallery<R: Role>(
             .x(x as f64)
             .y(y as f64)
             .show_arrow(false)
-            .font(Font::new().size(11))
+            .font(Font::new().size(10))
     };
     for exit in 0..rows {
         let last = exit + 1 == rows;
@@ -597,9 +608,9 @@ pub fn gallery<R: Role>(
             let caption = if label == answer {
                 class(label)
             } else {
-                format!("{}, not {}", class(label), class(answer))
+                format!("{},<br>not {}", class(label), class(answer))
             };
-            annotations.push(text(&caption, left + width / 2, top + height + 3));
+            annotations.push(text(&caption, left + width / 2, top + height).y_anchor(Anchor::Top));
         }
     }
     let mut plot = Plot::new();

@@ -181,8 +181,8 @@ pub fn measure_mix(
     shares: &[f64],
     rounds: usize,
 ) -> Result<Mix> {
-    let total: f64 = shares.iter().sum();
-    if shares.len() != network.exits() || !((total - 1.0).abs() < 1e-6) {
+    let off = (shares.iter().sum::<f64>() - 1.0).abs();
+    if shares.len() != network.exits() || off.is_nan() || off > 1e-6 {
         bail!(
             "{} exits need as many shares that add up to 1, got {shares:?}",
             network.exits()

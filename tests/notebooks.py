@@ -11,9 +11,11 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-ENVIRONMENT = {**os.environ, "QUICK": "1", "FIGURES": "test", "RETRAIN": "1"}
-for name in ("EPOCHS", "SEED", "BATCH_SIZE", "FINAL_RATE"):
-    ENVIRONMENT.pop(name, None)
+SETTINGS = ("EPOCHS", "BASELINE_EPOCHS", "BATCH_SIZE", "LEARNING_RATE", "FINAL_RATE", "WEIGHTS", "SEED", "IMAGES", "PREPROCESSING",
+            "AUGMENT", "TRAIN", "DEVICE", "QUICK", "RETRAIN")
+RECORDED = {**{name: value for name, value in os.environ.items() if name not in SETTINGS}, "FIGURES": "test"}
+ENVIRONMENT = {**RECORDED, "QUICK": "1", "RETRAIN": "1"}
+CIFAR10 = (ROOT / "datasets" / "cifar10.safetensors").exists()
 
 # What comes before the broken cell in each notebook.
 PRELUDE = [':dep branchynet = { path = ".." }', "use branchynet::prelude::*;", "let x = Var::new(2f32, &Device::Cpu)?;"]
@@ -28,8 +30,8 @@ BROKEN = {
 }
 
 
-def run(path):
-    return subprocess.run([sys.executable, str(ROOT / "notebooks" / "run.py"), str(path)], env=ENVIRONMENT,
+def run(path, environment=ENVIRONMENT):
+    return subprocess.run([sys.executable, str(ROOT / "notebooks" / "run.py"), str(path)], env=environment,
                           stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
 
@@ -58,10 +60,13 @@ def main():
             check(f"a notebook that {what} fails the run", result.returncode == 1 and all(part in output for part in expected), output)
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         before = path.read_bytes()
-        result = run(path)
+        # AlexNet's is drawn from the committed record, as is what cannot be trained for want of data.
+        recorded = "alexnet" in path.name or ("cifar10" in path.name and not CIFAR10)
+        result = run(path, {**RECORDED, "TRAIN": "0"} if recorded else ENVIRONMENT)
         # The last cell takes a derivative across cells.
         ok = result.returncode == 0 and "d(w·x)/dw = Some(3.0)" in result.stdout and path.read_bytes() == before
-        check(f"{path.name} runs headless, quickly, with gradients right across cells", ok, result.stdout + result.stderr)
+        how = "from its record" if recorded else "on a few images"
+        check(f"{path.name} runs headless, {how}, with gradients right across cells", ok, result.stdout + result.stderr)
     print(f"{passed} passed, {failed} failed")
     sys.exit(failed > 0)
 

@@ -1,0 +1,161 @@
+//! Exit records as files, and how an experiment finds them.
+
+use branchynet::Result;
+use branchynet::data::mnist::MNIST;
+use branchynet::data::project_dir;
+use branchynet::data::{Preprocessing, Test, Validation};
+use branchynet::experiment::{Experiment, NAMES};
+use branchynet::network::{branch, linear};
+use branchynet::record::ExitRecord;
+use branchynet::results::Results;
+use branchynet::train::{Config, Epoch, Scores};
+use std::path::PathBuf;
+
+fn experiment() -> Experiment {
+    Experiment {
+        name: "B-Tiny".to_string(),
+        layers: vec![branch([linear(784, 10)]), linear(784, 10)],
+        data: &MNIST,
+        preprocessing: Preprocessing::Unit,
+        train_images: Some(100),
+        baseline_epochs: 1,
+        config: Config {
+            epochs: 2,
+            ..Config::default()
+        },
+    }
+}
+
+fn made_up(experiment: &Experiment) -> Result<Results> {
+    let logits = |exit: usize| {
+        (0..300)
+            .map(|i| (i as f32 * 0.37 + exit as f32).sin())
+            .collect()
+    };
+    let labels: Vec<u8> = (0..30).map(|i| (i % 10) as u8).collect();
+    let scores = Scores {
+        loss: vec![0.5, 0.25],
+        accuracy: vec![0.8, 0.9],
+    };
+    Ok(Results {
+        settings: experiment.settings(),
+        data: "MNIST (trained on 100)".to_string(),
+        commit: "abc".to_string(),
+        made: 1_700_000_000,
+        origin: String::new(),
+        baseline_history: Vec::new(),
+        history: vec![Epoch {
+            epoch: 1,
+            train: scores.clone(),
+            validation: scores,
+            images_per_second: 12.5,
+            seconds: 3.25,
+        }],
+        validation: ExitRecord::<Validation>::from_logits(
+            vec![logits(0), logits(1)],
+            labels.clone(),
+        )?,
+        test: ExitRecord::<Test>::from_logits(vec![logits(2), logits(3)], labels.clone())?,
+        baseline: Some(ExitRecord::from_logits(vec![logits(4)], labels)?),
+    })
+}
+
+fn file(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!(
+        "branchynet-{}-{name}.safetensors.gz",
+        std::process::id()
+    ))
+}
+
+#[test]
+fn a_record_comes_back_bit_for_bit() -> Result<()> {
+    let (path, results) = (file("record"), made_up(&experiment())?);
+    results.write(&path)?;
+    let again = Results::read(&path)?;
+    assert_eq!(again.settings, results.settings);
+    assert_eq!((&again.commit, again.made), (&results.commit, results.made));
+    assert_eq!(again.history, results.history);
+    for exit in 0..2 {
+        assert_eq!(
+            again.validation.logits(exit),
+            results.validation.logits(exit)
+        );
+        assert_eq!(again.test.logits(exit), results.test.logits(exit));
+    }
+    assert_eq!(again.test.labels(), results.test.labels());
+    assert_eq!(again.baseline_accuracy(), results.baseline_accuracy());
+    assert!(again.caption().contains("1 + 2 epochs") && again.caption().contains("record "));
+    // Cut short, altered, and something else.
+    let bytes = std::fs::read(&path)?;
+    for damaged in [&bytes[..bytes.len() / 2], b"not a record"] {
+        std::fs::write(&path, damaged)?;
+        let error = Results::read(&path).expect_err("damaged").to_string();
+        assert!(
+            error.contains("is not a whole exit record") && !error.contains('\n'),
+            "{error}"
+        );
+    }
+    std::fs::remove_file(&path)?;
+    Ok(())
+}
+
+#[test]
+fn settings_tell_experiments_apart() -> Result<()> {
+    let base = experiment().settings();
+    type Change = fn(&mut Experiment);
+    let changes: [Change; 6] = [
+        |e| e.config.seed = 1,
+        |e| e.config.exit_weights = vec![1.0, 0.3],
+        |e| e.baseline_epochs = 2,
+        |e| e.train_images = None,
+        |e| e.preprocessing = Preprocessing::Channels,
+        |e| e.layers = vec![branch([linear(784, 10)]), linear(784, 11), linear(11, 10)],
+    ];
+    for change in changes {
+        let mut changed = experiment();
+        change(&mut changed);
+        assert_ne!(changed.settings(), base);
+        assert_ne!(
+            Results::default_path(&changed.settings())?,
+            Results::default_path(&base)?
+        );
+    }
+    // Weights of 1 written out are the default's.
+    let mut same = experiment();
+    same.config.exit_weights = vec![1.0, 1.0];
+    assert_eq!(same.settings(), base);
+    Ok(())
+}
+
+/// The committed records belong to the experiments' default settings, and hold what they claim.
+#[test]
+fn reference_records_are_whole_and_of_the_default_settings() -> Result<()> {
+    let records = Results::all_in(&project_dir().join("datasets/reference"))?;
+    for record in &records {
+        let matching = NAMES
+            .iter()
+            .filter_map(|name| Experiment::named(name).ok())
+            .any(|experiment| experiment.settings() == record.settings);
+        assert!(
+            matching,
+            "{} is of no experiment's default settings",
+            record.origin
+        );
+        assert_eq!(record.history.len(), record.settings.config.epochs);
+        assert_eq!(
+            record.baseline_history.len(),
+            record.settings.baseline_epochs
+        );
+        assert_eq!(
+            (record.validation.len(), record.test.len()),
+            (5_000, 10_000)
+        );
+        // The history's last validation accuracy is that of the recorded logits.
+        let last = record
+            .history
+            .last()
+            .map(|epoch| &epoch.validation.accuracy);
+        assert_eq!(last, Some(&record.validation.exit_accuracy()));
+    }
+    Ok(())
+}
