@@ -47,6 +47,8 @@ pub trait Real:
     fn larger<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
     /// What no number is below.
     fn lowest() -> Self;
+    /// The square root.
+    fn root(self) -> Self;
     /// The elements of a slice shorter than a register, zeros behind them.
     fn partial_load<S: Simd>(simd: S, from: &[Self]) -> Self::Vector<S>;
     /// The sum of all lanes.
@@ -76,6 +78,10 @@ macro_rules! real {
             }
             fn lowest() -> Self {
                 <$t>::NEG_INFINITY
+            }
+            #[inline(always)]
+            fn root(self) -> Self {
+                self.sqrt()
             }
             #[inline(always)]
             fn partial_load<S: Simd>(simd: S, from: &[Self]) -> S::$vector {
@@ -414,4 +420,126 @@ pub(crate) fn shifted_dots<T: Real>(dots: &ShiftedDots<'_, T>, out: &mut [T]) {
         T::partial_load(simd, unsafe { std::slice::from_raw_parts(from, count) })
     }
     Arch::new().dispatch(Run(dots, out))
+}
+
+/// Offsets behind the last one that [`outer_products`] reads, and rows behind the last one of `sums`
+/// that it writes.
+pub(crate) const MORE_TAPS: usize = 24;
+
+/// `sums[k][m] += Σ_i Σ_p grads[i][p][m] · images[i·image_len + offsets[k] + at(p)]`, where pixel p of
+/// `height` × `width` lies at `at(p) = p / width · row + p % width`.
+///
+/// The counterpart of [`ShiftedDots`] with channels in the lanes of a register instead of pixels:
+/// nothing is lost at the ends of short rows and nothing summed across lanes, so that it is
+/// faster where the channels fill registers.
+pub(crate) struct OuterProducts<'a, T> {
+    /// (samples, pixels, channels).
+    pub grads: &'a [T],
+    /// A multiple of [`SLACK`].
+    pub channels: usize,
+    pub images: &'a [T],
+    pub image_len: usize,
+    /// Of all taps, and [`MORE_TAPS`] more.
+    pub offsets: &'a [usize],
+    pub height: usize,
+    pub width: usize,
+    pub row: usize,
+    pub samples: usize,
+}
+
+/// Adds the products that `outer` describes to `sums`, a row of channels for each offset.
+pub(crate) fn outer_products<T: Real>(outer: &OuterProducts<'_, T>, sums: &mut [T]) {
+    let o = outer;
+    let deepest = o.offsets.iter().max().copied().unwrap_or(0);
+    let reach = (o.height - 1) * o.row + o.width - 1;
+    assert!(o.channels.is_multiple_of(SLACK) && o.offsets.len() > MORE_TAPS);
+    assert!((o.samples - 1) * o.image_len + deepest + reach < o.images.len());
+    assert_eq!(o.grads.len(), o.samples * o.height * o.width * o.channels);
+    assert_eq!(sums.len(), o.offsets.len() * o.channels);
+    struct Run<'a, 'b, T>(&'a OuterProducts<'b, T>, &'a mut [T]);
+    impl<T: Real> WithSimd for Run<'_, '_, T> {
+        type Output = ();
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            let Run(o, sums) = self;
+            let lanes = T::lanes::<S>();
+            let (wide, registers) = if S::REGISTER_COUNT >= 32 {
+                (4, 24)
+            } else {
+                (2, 12)
+            };
+            for group in parts(o.channels / lanes, wide) {
+                let taps = registers / group.len();
+                for k in (0..o.offsets.len() - MORE_TAPS).step_by(taps) {
+                    // Safety: the asserts above bound every read and write.
+                    unsafe {
+                        let first = group.start * lanes;
+                        let offsets = o.offsets.as_ptr().add(k);
+                        let sums = sums.as_mut_ptr().add(k * o.channels + first);
+                        match (registers, group.len()) {
+                            (24, 1) => tile::<T, S, 1, 24>(simd, o, first, offsets, sums),
+                            (24, 2) => tile::<T, S, 2, 12>(simd, o, first, offsets, sums),
+                            (24, 3) => tile::<T, S, 3, 8>(simd, o, first, offsets, sums),
+                            (24, 4) => tile::<T, S, 4, 6>(simd, o, first, offsets, sums),
+                            (12, 1) => tile::<T, S, 1, 12>(simd, o, first, offsets, sums),
+                            (12, 2) => tile::<T, S, 2, 6>(simd, o, first, offsets, sums),
+                            _ => unreachable!("groups have at most 4 registers"),
+                        }
+                    }
+                }
+            }
+        }
+    }
+    // As above: plain indices compile to registers.
+    #[allow(clippy::needless_range_loop)]
+    #[inline(always)]
+    unsafe fn tile<T: Real, S: Simd, const N: usize, const K: usize>(
+        simd: S,
+        o: &OuterProducts<'_, T>,
+        first: usize,
+        offsets: *const usize,
+        out: *mut T,
+    ) {
+        unsafe {
+            let lanes = T::lanes::<S>();
+            let zero = T::splat(simd, T::zero());
+            let mut sums = [[zero; N]; K];
+            for i in 0..o.samples {
+                let mut grads = o
+                    .grads
+                    .as_ptr()
+                    .add(i * o.height * o.width * o.channels + first);
+                let image = o.images.as_ptr().add(i * o.image_len);
+                let mut taps = [image; K];
+                for k in 0..K {
+                    taps[k] = image.add(*offsets.add(k));
+                }
+                for y in 0..o.height {
+                    for x in y * o.row..y * o.row + o.width {
+                        let mut left = [zero; N];
+                        for n in 0..N {
+                            let from = grads.add(n * lanes).cast::<T::Vector<S>>();
+                            left[n] = from.read_unaligned();
+                        }
+                        for k in 0..K {
+                            let right = T::splat(simd, *taps[k].add(x));
+                            for n in 0..N {
+                                sums[k][n] = T::mul_add(simd, left[n], right, sums[k][n]);
+                            }
+                        }
+                        grads = grads.add(o.channels);
+                    }
+                }
+            }
+            for k in 0..K {
+                for n in 0..N {
+                    let to = out.add(k * o.channels + n * lanes).cast::<T::Vector<S>>();
+                    let one = T::splat(simd, T::one());
+                    let before = to.read_unaligned();
+                    to.write_unaligned(T::mul_add(simd, sums[k][n], one, before));
+                }
+            }
+        }
+    }
+    Arch::new().dispatch(Run(outer, sums))
 }

@@ -7,7 +7,10 @@
 //! (pixels of equal coordinates modulo `s`), inside which the convolution has stride 1.
 
 use super::{contiguous, dispatch, unset};
-use crate::simd::{Around, Packed, Real, SLACK, ShiftedDots, shifted_dots, shifted_product};
+use crate::simd::{
+    Around, MORE_TAPS, OuterProducts, Packed, Real, SLACK, ShiftedDots, outer_products,
+    shifted_dots, shifted_product,
+};
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType, bail,
 };
@@ -474,6 +477,9 @@ impl CustomOp2 for GradWeight {
                 margin: 0,
                 plane: g.plane(),
             };
+            if g.outputs > SLACK && g.outputs.is_multiple_of(SLACK) {
+                return by_channels(g, x, grad);
+            }
             let offsets = g.offsets();
             let (padded_len, spread_len) = (g.padded_len(), spread.len(g));
             let partial: Vec<Vec<T>> = x
@@ -532,6 +538,71 @@ impl CustomOp2 for GradWeight {
         )));
         Ok((out, Shape::from((g.outputs, g.inputs, g.kernel, g.kernel))))
     }
+}
+
+/// The gradient of the kernel where the output's channels fill several registers.
+fn by_channels<T: Real>(g: &Geometry, x: &[T], grad: &[T]) -> Vec<T> {
+    // Fixed, as above; a task adds up the samples of a few steps, each of which stays in the cache.
+    const SAMPLES_PER_STEP: usize = 4;
+    const STEPS: usize = 4;
+    let (image, pixels) = (g.inputs * g.height * g.width, g.out_height * g.out_width);
+    let output = g.outputs * pixels;
+    let (padded_len, taps) = (g.padded_len(), g.taps());
+    let mut offsets = g.offsets();
+    offsets.resize(taps + MORE_TAPS, 0);
+    let task = STEPS * SAMPLES_PER_STEP;
+    let partial: Vec<Vec<T>> = x
+        .par_chunks(image * task)
+        .zip(grad.par_chunks(output * task))
+        .map_init(
+            || {
+                let padded = vec![T::zero(); padded_len * SAMPLES_PER_STEP];
+                (padded, vec![T::zero(); output * SAMPLES_PER_STEP])
+            },
+            |(padded, turned), (images, grads)| {
+                let mut sums = vec![T::zero(); offsets.len() * g.outputs];
+                for (images, grads) in images
+                    .chunks(image * SAMPLES_PER_STEP)
+                    .zip(grads.chunks(output * SAMPLES_PER_STEP))
+                {
+                    for (image, padded) in images.chunks(image).zip(padded.chunks_mut(padded_len)) {
+                        g.pad(image, g.height * g.width, g.width, padded);
+                    }
+                    for (grad, turned) in grads.chunks(output).zip(turned.chunks_mut(output)) {
+                        for (pixel, turned) in turned.chunks_mut(g.outputs).enumerate() {
+                            for (channel, turned) in turned.iter_mut().enumerate() {
+                                *turned = grad[channel * pixels + pixel];
+                            }
+                        }
+                    }
+                    let outer = OuterProducts {
+                        grads: &turned[..grads.len()],
+                        channels: g.outputs,
+                        images: padded,
+                        image_len: padded_len,
+                        offsets: &offsets,
+                        height: g.out_height,
+                        width: g.out_width,
+                        row: g.row,
+                        samples: images.len() / image,
+                    };
+                    outer_products(&outer, &mut sums);
+                }
+                sums
+            },
+        )
+        .collect();
+    // From (tap, output) to (output, tap).
+    let mut sums = unset(g.outputs * taps);
+    sums.par_chunks_mut(taps)
+        .enumerate()
+        .for_each(|(output, sums)| {
+            for (tap, sum) in sums.iter_mut().enumerate() {
+                let at = tap * g.outputs + output;
+                *sum = partial.iter().fold(T::zero(), |sum, part| sum + part[at]);
+            }
+        });
+    sums
 }
 
 /// The gradient of the bias: the sum of each channel. candle's sum over outer dimensions walks

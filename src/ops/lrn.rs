@@ -7,6 +7,7 @@ use crate::simd::Real;
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail,
 };
+use pulp::Arch;
 use rayon::prelude::*;
 
 /// The constants of a local response normalisation.
@@ -56,6 +57,7 @@ impl Lrn {
     }
 
     /// `k + alpha · Σ x²` for every element of one image of `planes` of `area` pixels.
+    #[inline(always)]
     fn scales<T: Real>(&self, image: &[T], area: usize, scales: &mut [T]) {
         let (channels, half) = (image.len() / area, self.n / 2);
         let (k, alpha) = (T::from_f64(self.k), T::from_f64(self.alpha));
@@ -72,23 +74,68 @@ impl Lrn {
         }
     }
 
-    /// `scale^-beta`. For the usual beta of 3/4 two square roots do, several times faster than a
-    /// power.
-    fn power<T: Real>(&self, scale: T) -> T {
-        let scale = scale.to_f64();
-        T::from_f64(if self.beta == 0.75 {
-            let root = scale.sqrt();
-            1.0 / (root * root.sqrt())
+    /// Replaces every scale by `scale^-beta`. For the usual beta of 3/4 two square roots do, many times
+    /// faster than a power.
+    #[inline(always)]
+    fn powers<T: Real>(&self, scales: &mut [T]) {
+        if self.beta == 0.75 {
+            let one = T::from_f64(1.0);
+            for scale in scales {
+                let root = scale.root();
+                *scale = one / (root * root.root());
+            }
         } else {
-            scale.powf(-self.beta)
-        })
+            for scale in scales {
+                *scale = T::from_f64(scale.to_f64().powf(-self.beta));
+            }
+        }
     }
 
-    /// Normalises one image in place of `out`. `scales` is scratch of the image's size.
+    /// Normalises one image into `out`. `scales` is scratch of the image's size.
     pub(crate) fn image<T: Real>(&self, image: &[T], area: usize, scales: &mut [T], out: &mut [T]) {
+        Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                self.scales(image, area, scales);
+                self.powers(scales);
+                for ((out, &x), &power) in out.iter_mut().zip(image).zip(scales.iter()) {
+                    *out = x * power;
+                }
+            },
+        );
+    }
+
+    /// The gradient of one image. `scales`, `powers` and `inner` are scratch of the image's size.
+    #[inline(always)]
+    fn image_grad<T: Real>(
+        &self,
+        (image, grad): (&[T], &[T]),
+        area: usize,
+        [scales, powers, inner]: [&mut [T]; 3],
+        out: &mut [T],
+    ) {
+        let factor = T::from_f64(-2.0 * self.alpha * self.beta);
+        let (channels, half) = (image.len() / area, self.n / 2);
         self.scales(image, area, scales);
-        for ((out, &x), &scale) in out.iter_mut().zip(image).zip(scales.iter()) {
-            *out = x * self.power(scale);
+        powers.copy_from_slice(scales);
+        self.powers(powers);
+        for (((inner, &g), (&x, &scale)), (out, &power)) in inner
+            .iter_mut()
+            .zip(grad)
+            .zip(image.iter().zip(scales.iter()))
+            .zip(out.iter_mut().zip(powers.iter()))
+        {
+            *out = g * power;
+            *inner = g * x * power / scale;
+        }
+        for (channel, out) in out.chunks_mut(area).enumerate() {
+            let image = &image[channel * area..][..area];
+            for near in channel.saturating_sub(half)..(channel + half + 1).min(channels) {
+                let inner = &inner[near * area..][..area];
+                for ((out, &x), &inner) in out.iter_mut().zip(image).zip(inner) {
+                    *out += factor * x * inner;
+                }
+            }
         }
     }
 }
@@ -137,31 +184,18 @@ impl CustomOp2 for LrnGrad {
         grad_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         fn backward<T: Real>(lrn: &Lrn, x: &[T], grad: &[T], size: usize, area: usize) -> Vec<T> {
-            let factor = T::from_f64(-2.0 * lrn.alpha * lrn.beta);
-            let (channels, half) = (size / area, lrn.n / 2);
             let mut out = unset(x.len());
+            let zeros = || vec![T::zero(); size];
             out.par_chunks_mut(size)
                 .zip(x.par_chunks(size))
                 .zip(grad.par_chunks(size))
                 .for_each_init(
-                    || (vec![T::zero(); size], vec![T::zero(); size]),
-                    |(scales, inner), ((out, image), grad)| {
-                        lrn.scales(image, area, scales);
-                        for i in 0..size {
-                            let power = lrn.power(scales[i]);
-                            out[i] = grad[i] * power;
-                            inner[i] = grad[i] * image[i] * power / scales[i];
-                        }
-                        for channel in 0..channels {
-                            for near in
-                                channel.saturating_sub(half)..(channel + half + 1).min(channels)
-                            {
-                                for pixel in 0..area {
-                                    let i = channel * area + pixel;
-                                    out[i] += factor * image[i] * inner[near * area + pixel];
-                                }
-                            }
-                        }
+                    || (zeros(), zeros(), zeros()),
+                    |(a, b, c), ((out, image), grad)| {
+                        Arch::new().dispatch(
+                            #[inline(always)]
+                            || lrn.image_grad((image, grad), area, [a, b, c], out),
+                        );
                     },
                 );
             out
