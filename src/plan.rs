@@ -8,8 +8,10 @@
 use crate::early_exit::{Answer, check_thresholds, read};
 use crate::error::bail;
 use crate::network::{Layer, Network, Node, Shape};
-use crate::ops::{AveragePool, ConvGeometry, EPSILON, Lrn, Pool, Shortcut, linear_samples};
-use crate::simd::{Around, Packed, SLACK, shifted_product};
+use crate::ops::{
+    AveragePool, ConvGeometry, ConvKernel, EPSILON, Lrn, Pool, Shortcut, linear_samples,
+};
+use crate::simd::{Around, shifted_product};
 use crate::{Error, Result};
 
 /// Where an activation lies: element (c, y, x) at `c * plane + y * row + x` of a buffer. Vectors
@@ -58,10 +60,11 @@ impl View {
 enum Step {
     Conv {
         geometry: ConvGeometry,
-        weight: Packed<f32>,
+        kernel: ConvKernel<f32>,
         offsets: Vec<usize>,
         bias: Vec<f32>,
         padded: Vec<f32>,
+        scratch: Vec<f32>,
         relu: bool,
     },
     Linear {
@@ -184,18 +187,25 @@ impl Plan {
                 )
                 .map_err(Error::from)?;
                 let (weight, bias) = parameters()?;
-                let buffer = self.buffer(outputs * g.out_plane() + SLACK);
-                let to = View {
-                    buffer,
-                    channels: outputs,
-                    height: g.out_height,
-                    width: g.out_width,
-                    plane: g.out_plane(),
-                    row: g.row,
+                let kernel = ConvKernel::new(&g, |o, tap| weight[o * g.taps() + tap]);
+                let (to, scratch) = if let ConvKernel::Rows(_) = kernel {
+                    // The product is written where it is wanted, with gaps between its rows.
+                    let to = View {
+                        buffer: self.buffer(kernel.scratch(&g)),
+                        channels: outputs,
+                        height: g.out_height,
+                        width: g.out_width,
+                        plane: g.out_plane(),
+                        row: g.row,
+                    };
+                    (to, 0)
+                } else {
+                    let buffer = self.buffer(node.output.len());
+                    (View::dense(buffer, node.output), kernel.scratch(&g))
                 };
-                let weight = Packed::new(outputs, g.taps(), |o, tap| weight[o * g.taps() + tap]);
                 let step = Step::Conv {
-                    weight,
+                    kernel,
+                    scratch: vec![0.0; scratch],
                     offsets: g.offsets(),
                     bias,
                     padded: vec![0.0; g.padded_len()],
@@ -251,7 +261,7 @@ impl Plan {
                 if let Some(Placed {
                     step:
                         Step::Conv {
-                            weight,
+                            kernel,
                             bias,
                             relu: false,
                             ..
@@ -259,7 +269,7 @@ impl Plan {
                     ..
                 }) = steps.last_mut()
                 {
-                    weight.scale_rows(|row| lines[row].0);
+                    kernel.scale(|channel| lines[channel].0, lines.len());
                     for (bias, (slope, start)) in bias.iter_mut().zip(lines) {
                         *bias = *bias * slope + start;
                     }
@@ -380,25 +390,27 @@ fn run(steps: &mut [Placed], buffers: &mut [Vec<f32>]) {
         match step {
             Step::Conv {
                 geometry,
-                weight,
+                kernel,
                 offsets,
                 bias,
                 padded,
+                scratch,
                 relu,
             } => {
                 geometry.pad(input, from.plane, from.row, padded);
-                shifted_product(
-                    weight,
-                    offsets,
-                    padded,
-                    Around {
-                        bias: Some(bias),
-                        relu: *relu,
-                    },
-                    &mut out,
-                    to.plane,
-                    geometry.columns(),
-                );
+                let around = Around {
+                    bias: Some(bias),
+                    relu: *relu,
+                };
+                match kernel {
+                    ConvKernel::Rows(packed) => {
+                        let (plane, columns) = (to.plane, geometry.columns());
+                        shifted_product(packed, offsets, padded, around, &mut out, plane, columns);
+                    }
+                    ConvKernel::Channels(..) => {
+                        kernel.run(geometry, offsets, padded, around, scratch, &mut out);
+                    }
+                }
             }
             Step::Linear {
                 weight,

@@ -182,6 +182,12 @@ pub(crate) struct Around<'a, T> {
     pub relu: bool,
 }
 
+impl<T: Real> Around<'_, T> {
+    fn floor(&self) -> T {
+        if self.relu { T::zero() } else { T::lowest() }
+    }
+}
+
 /// `out[m][p] = bias[m] + Σ_k a[m][k] · b[offsets[k] + p]` for all rows `m` of `a` and `p` in
 /// `0..columns`.
 ///
@@ -196,7 +202,7 @@ pub(crate) fn shifted_product<T: Real>(
     out_stride: usize,
     columns: usize,
 ) {
-    let Around { bias, relu } = around;
+    let (bias, floor) = (around.bias, around.floor());
     let deepest = offsets.iter().max().copied().unwrap_or(0);
     assert!(
         deepest + columns + SLACK <= b.len(),
@@ -300,7 +306,7 @@ pub(crate) fn shifted_product<T: Real>(
         offsets,
         b: b.as_ptr(),
         bias,
-        floor: if relu { T::zero() } else { T::lowest() },
+        floor,
         out: out.as_mut_ptr(),
         out_stride,
         columns,
@@ -420,6 +426,145 @@ pub(crate) fn shifted_dots<T: Real>(dots: &ShiftedDots<'_, T>, out: &mut [T]) {
         T::partial_load(simd, unsafe { std::slice::from_raw_parts(from, count) })
     }
     Arch::new().dispatch(Run(dots, out))
+}
+
+/// Pixels behind the last one that [`channel_product`] reads, and rows behind the last one of `out`
+/// that it writes.
+pub(crate) const MORE_PIXELS: usize = 24;
+
+/// `out[p][m] = bias[m] + Σ_k weights[k][m] · image[offsets[k] + pixels[p]]`: [`shifted_product`] with
+/// channels in the lanes of a register instead of pixels, faster where rows are short and channels
+/// fill registers. It sums in the same order, and so gives the same bits.
+///
+/// `weights` is (offsets, channels), `channels` a multiple of [`SLACK`]; `pixels` has [`MORE_PIXELS`]
+/// places more than are wanted, and `out` (pixels, channels) as many rows.
+pub(crate) fn channel_product<T: Real>(
+    weights: &[T],
+    offsets: &[usize],
+    image: &[T],
+    pixels: &[usize],
+    around: Around<'_, T>,
+    out: &mut [T],
+) {
+    let channels = weights.len() / offsets.len();
+    let furthest = |places: &[usize]| places.iter().max().copied().unwrap_or(0);
+    assert!(furthest(offsets) + furthest(pixels) < image.len());
+    assert!(channels.is_multiple_of(SLACK) && pixels.len() > MORE_PIXELS);
+    assert_eq!(weights.len(), offsets.len() * channels);
+    assert!(out.len() >= pixels.len() * channels);
+    assert!(around.bias.is_none_or(|bias| bias.len() == channels));
+    struct Run<'a, T> {
+        weights: &'a [T],
+        channels: usize,
+        offsets: &'a [usize],
+        image: &'a [T],
+        pixels: &'a [usize],
+        around: Around<'a, T>,
+        out: &'a mut [T],
+    }
+    impl<T: Real> WithSimd for Run<'_, T> {
+        type Output = ();
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            let lanes = T::lanes::<S>();
+            let (wide, registers) = if S::REGISTER_COUNT >= 32 {
+                (4, 24)
+            } else {
+                (2, 12)
+            };
+            for group in parts(self.channels / lanes, wide) {
+                let count = registers / group.len();
+                let first = group.start * lanes;
+                for p in (0..self.pixels.len() - MORE_PIXELS).step_by(count) {
+                    // Safety: the asserts above bound every read and write.
+                    unsafe {
+                        let pixels = self.pixels.as_ptr().add(p);
+                        let out = self.out.as_mut_ptr().add(p * self.channels + first);
+                        macro_rules! tile {
+                            ($n:literal, $p:literal) => {
+                                tile::<T, S, $n, $p>(
+                                    simd,
+                                    (self.weights.as_ptr().add(first), self.channels),
+                                    self.offsets,
+                                    (self.image.as_ptr(), pixels),
+                                    self.around.bias.map(|bias| bias.as_ptr().add(first)),
+                                    self.around.floor(),
+                                    out,
+                                )
+                            };
+                        }
+                        match (registers, group.len()) {
+                            (24, 1) => tile!(1, 24),
+                            (24, 2) => tile!(2, 12),
+                            (24, 3) => tile!(3, 8),
+                            (24, 4) => tile!(4, 6),
+                            (12, 1) => tile!(1, 12),
+                            (12, 2) => tile!(2, 6),
+                            _ => unreachable!("groups have at most 4 registers"),
+                        }
+                    }
+                }
+            }
+        }
+    }
+    // As above: plain indices compile to registers.
+    #[allow(clippy::needless_range_loop)]
+    #[inline(always)]
+    unsafe fn tile<T: Real, S: Simd, const N: usize, const P: usize>(
+        simd: S,
+        (mut weights, channels): (*const T, usize),
+        offsets: &[usize],
+        (image, pixels): (*const T, *const usize),
+        bias: Option<*const T>,
+        floor: T,
+        out: *mut T,
+    ) {
+        unsafe {
+            let lanes = T::lanes::<S>();
+            let mut sums = [[T::splat(simd, T::zero()); N]; P];
+            if let Some(bias) = bias {
+                for p in 0..P {
+                    for n in 0..N {
+                        sums[p][n] = bias.add(n * lanes).cast::<T::Vector<S>>().read_unaligned();
+                    }
+                }
+            }
+            let mut places = [image; P];
+            for p in 0..P {
+                places[p] = image.add(*pixels.add(p));
+            }
+            for &offset in offsets {
+                let mut left = [T::splat(simd, T::zero()); N];
+                for n in 0..N {
+                    let from = weights.add(n * lanes).cast::<T::Vector<S>>();
+                    left[n] = from.read_unaligned();
+                }
+                for p in 0..P {
+                    let right = T::splat(simd, *places[p].add(offset));
+                    for n in 0..N {
+                        sums[p][n] = T::mul_add(simd, left[n], right, sums[p][n]);
+                    }
+                }
+                weights = weights.add(channels);
+            }
+            let floor = T::splat(simd, floor);
+            for p in 0..P {
+                for n in 0..N {
+                    let to = out.add(p * channels + n * lanes).cast::<T::Vector<S>>();
+                    to.write_unaligned(T::larger(simd, floor, sums[p][n]));
+                }
+            }
+        }
+    }
+    Arch::new().dispatch(Run {
+        weights,
+        channels,
+        offsets,
+        image,
+        pixels,
+        around,
+        out,
+    })
 }
 
 /// Offsets behind the last one that [`outer_products`] reads, and rows behind the last one of `sums`

@@ -8,8 +8,8 @@
 
 use super::{contiguous, dispatch, unset};
 use crate::simd::{
-    Around, MORE_TAPS, OuterProducts, Packed, Real, SLACK, ShiftedDots, outer_products,
-    shifted_dots, shifted_product,
+    Around, MORE_PIXELS, MORE_TAPS, OuterProducts, Packed, Real, SLACK, ShiftedDots,
+    channel_product, outer_products, shifted_dots, shifted_product,
 };
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType, bail,
@@ -206,6 +206,102 @@ impl Geometry {
     }
 }
 
+/// A convolution's weights in the order in which its product reads them.
+#[derive(Debug, Clone)]
+pub(crate) enum Kernel<T> {
+    /// For [`shifted_product`].
+    Rows(Packed<T>),
+    /// For [`channel_product`]: (tap, output), and the place of every output pixel.
+    Channels(Vec<T>, Vec<usize>),
+}
+
+impl<T: Real> Kernel<T> {
+    /// Packs the weight whose value for an output channel and tap is `at(output, tap)`.
+    pub(crate) fn new(g: &Geometry, at: impl Fn(usize, usize) -> T) -> Self {
+        let (taps, pixels) = (g.taps(), g.out_height * g.out_width);
+        // Whole rows of whole registers are computed, gaps between rows included. Channels in the
+        // lanes waste nothing, but the result has to be turned: about an element a cycle, where a
+        // tap takes a lane 1/32.
+        let wasted = g.columns().next_multiple_of(SLACK) as f64 / pixels as f64 - 1.0;
+        let fits = g.outputs > SLACK && g.outputs.is_multiple_of(SLACK);
+        if fits && wasted > 0.05 + 32.0 / taps as f64 {
+            let weights = (0..taps * g.outputs).map(|i| at(i % g.outputs, i / g.outputs));
+            let mut places: Vec<usize> = (0..pixels)
+                .map(|p| p / g.out_width * g.row + p % g.out_width)
+                .collect();
+            places.resize(pixels + MORE_PIXELS, 0);
+            Self::Channels(weights.collect(), places)
+        } else {
+            Self::Rows(Packed::new(g.outputs, taps, at))
+        }
+    }
+
+    /// Multiplies the weights of every output channel by a factor of its own.
+    pub(crate) fn scale(&mut self, factor: impl Fn(usize) -> T, outputs: usize) {
+        match self {
+            Self::Rows(packed) => packed.scale_rows(factor),
+            Self::Channels(weights, _) => {
+                for (i, weight) in weights.iter_mut().enumerate() {
+                    *weight *= factor(i % outputs);
+                }
+            }
+        }
+    }
+
+    /// Elements of the scratch buffer that [`Self::run`] needs.
+    pub(crate) fn scratch(&self, g: &Geometry) -> usize {
+        match self {
+            Self::Rows(_) => g.outputs * g.out_plane() + SLACK,
+            Self::Channels(_, places) => places.len() * g.outputs,
+        }
+    }
+
+    /// Convolves one padded image into `out` (out, height, width).
+    pub(crate) fn run(
+        &self,
+        g: &Geometry,
+        offsets: &[usize],
+        padded: &[T],
+        around: Around<'_, T>,
+        scratch: &mut [T],
+        out: &mut [T],
+    ) {
+        let pixels = g.out_height * g.out_width;
+        match self {
+            Self::Rows(packed) => {
+                let plane = g.out_plane();
+                shifted_product(packed, offsets, padded, around, scratch, plane, g.columns());
+                for (out, product) in out.chunks_mut(pixels).zip(scratch.chunks(plane)) {
+                    for (out, row) in out.chunks_mut(g.out_width).zip(product.chunks(g.row)) {
+                        out.copy_from_slice(&row[..g.out_width]);
+                    }
+                }
+            }
+            Self::Channels(weights, places) => {
+                channel_product(weights, offsets, padded, places, around, scratch);
+                turn(scratch, g.outputs, out, pixels);
+            }
+        }
+    }
+}
+
+/// Copies `from`, rows of `columns`, to `to`, its columns as rows of `rows`. In blocks, so that both
+/// stay in the cache.
+fn turn<T: Copy>(from: &[T], columns: usize, to: &mut [T], rows: usize) {
+    const BLOCK: usize = 16;
+    for top in (0..rows).step_by(BLOCK) {
+        for column in 0..columns {
+            let to = &mut to[column * rows + top..column * rows + rows.min(top + BLOCK)];
+            for (to, from) in to
+                .iter_mut()
+                .zip(from[top * columns + column..].iter().step_by(columns))
+            {
+                *to = *from;
+            }
+        }
+    }
+}
+
 struct Conv2d {
     geometry: Geometry,
 }
@@ -226,41 +322,23 @@ impl CustomOp3 for Conv2d {
     ) -> Result<(CpuStorage, Shape)> {
         fn forward<T: Real>(g: &Geometry, x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
             let batch = x.len() / (g.inputs * g.height * g.width);
-            let packed = Packed::new(g.outputs, g.taps(), |o, tap| weight[o * g.taps() + tap]);
+            let kernel = Kernel::new(g, |o, tap| weight[o * g.taps() + tap]);
             let offsets = g.offsets();
             let mut out = unset(batch * g.outputs * g.out_height * g.out_width);
+            let around = Around {
+                bias: Some(bias),
+                relu: false,
+            };
             out.par_chunks_mut(g.outputs * g.out_height * g.out_width)
                 .zip(x.par_chunks(g.inputs * g.height * g.width))
                 .for_each_init(
                     || {
-                        let product = g.outputs * g.out_plane() + SLACK;
-                        (vec![T::zero(); g.padded_len()], vec![T::zero(); product])
+                        let scratch = vec![T::zero(); kernel.scratch(g)];
+                        (vec![T::zero(); g.padded_len()], scratch)
                     },
-                    |(padded, product), (out, image)| {
+                    |(padded, scratch), (out, image)| {
                         g.pad(image, g.height * g.width, g.width, padded);
-                        let plane = g.out_plane();
-                        let columns = g.columns();
-                        shifted_product(
-                            &packed,
-                            &offsets,
-                            padded,
-                            Around {
-                                bias: Some(bias),
-                                relu: false,
-                            },
-                            product,
-                            plane,
-                            columns,
-                        );
-                        for (out, product) in out
-                            .chunks_mut(g.out_height * g.out_width)
-                            .zip(product.chunks(plane))
-                        {
-                            for (out, row) in out.chunks_mut(g.out_width).zip(product.chunks(g.row))
-                            {
-                                out.copy_from_slice(&row[..g.out_width]);
-                            }
-                        }
+                        kernel.run(g, &offsets, padded, around, scratch, out);
                     },
                 );
             out
@@ -569,11 +647,7 @@ fn by_channels<T: Real>(g: &Geometry, x: &[T], grad: &[T]) -> Vec<T> {
                         g.pad(image, g.height * g.width, g.width, padded);
                     }
                     for (grad, turned) in grads.chunks(output).zip(turned.chunks_mut(output)) {
-                        for (pixel, turned) in turned.chunks_mut(g.outputs).enumerate() {
-                            for (channel, turned) in turned.iter_mut().enumerate() {
-                                *turned = grad[channel * pixels + pixel];
-                            }
-                        }
+                        turn(grad, pixels, turned, g.outputs);
                     }
                     let outer = OuterProducts {
                         grads: &turned[..grads.len()],
