@@ -342,11 +342,11 @@ fn evaluate(experiment: &Experiment, device: &Device, output: Option<&str>) -> R
     results.write(&path)?;
     if let Some(accuracy) = results.baseline_accuracy() {
         println!(
-            "baseline: {} % of the test images right",
+            "baseline: {} of the test images right",
             percent(&[accuracy])
         );
     }
-    println!("exits: {} %", percent(&results.test.exit_accuracy()));
+    println!("exits: {}", percent(&results.test.exit_accuracy()));
     println!("{}", path.display());
     Ok(())
 }
