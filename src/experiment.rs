@@ -114,10 +114,10 @@ impl Experiment {
                 },
             },
             "alexnet" => cifar10("B-AlexNet", b_alexnet(), 20, 40),
-            "resnet110" => few_epochs(cifar10("B-ResNet-110", b_resnet110(), 3, 5)),
+            "resnet110" => few_epochs(cifar10("B-ResNet-110", b_resnet110(), 3, 4)),
             "resnet110-standard" => {
                 let layers = b_resnet110_standard();
-                few_epochs(cifar10("B-ResNet-110-standard", layers, 3, 5))
+                few_epochs(cifar10("B-ResNet-110-standard", layers, 3, 4))
             }
             _ => bail!(
                 "there is no experiment {name:?}: use one of {}",
@@ -284,7 +284,7 @@ impl Experiment {
         let (settings, loaded) = (self.settings(), self.load());
         if !switch("RETRAIN") {
             let mut newest = None;
-            for folder in ["datasets/records", "datasets/reference"] {
+            for folder in ["datasets/reference", "datasets/records"] {
                 for results in Results::all_in(&project_dir().join(folder))? {
                     let better = newest
                         .as_ref()
