@@ -2,7 +2,8 @@
 
 use branchynet::data::{Dataset, Split, Test, Train, Validation};
 use branchynet::network::{
-    self, Layer, branch, conv, dropout, linear, max_pool, relu, without_branches,
+    self, Layer, batch_norm, branch, conv, dropout, linear, max_pool, relu, residual,
+    without_branches,
 };
 use branchynet::train::{Config, evaluate, load_checkpoint, train_at};
 use branchynet::{Network, Result, Rng};
@@ -39,11 +40,13 @@ fn quadrants() -> Dataset {
 fn layers() -> Vec<Layer> {
     vec![
         conv(1, 4, 3, 1),
+        batch_norm(4),
         branch([max_pool(4, 4), relu(), linear(16, 4)]),
         max_pool(3, 2),
         relu(),
         conv(4, 8, 3, 1),
         relu(),
+        residual([conv(8, 8, 3, 1), batch_norm(8)]),
         linear(128, 16),
         relu(),
         dropout(0.2),
@@ -86,7 +89,7 @@ impl Drop for Scratch {
     }
 }
 
-/// Every weight, bit for bit.
+/// Every weight and running statistic, bit for bit.
 fn bits(network: &Network) -> Result<Vec<(String, Vec<u32>)>> {
     let bits = |var: &candle_core::Var| -> Result<Vec<u32>> {
         Ok(var
@@ -97,7 +100,7 @@ fn bits(network: &Network) -> Result<Vec<(String, Vec<u32>)>> {
             .collect())
     };
     network
-        .parameters()
+        .state()
         .iter()
         .map(|(name, var)| Ok((name.clone(), bits(var)?)))
         .collect()
