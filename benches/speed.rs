@@ -4,6 +4,7 @@
 
 use branchynet::data::Validation;
 use branchynet::experiment::Experiment;
+use branchynet::plan::Plan;
 use branchynet::record::ExitRecord;
 use branchynet::train::{Config, train_at};
 use branchynet::{Result, Rng, candle_core::Device, latency};
@@ -82,11 +83,24 @@ fn main() -> Result<()> {
     speeds.sort_by(f64::total_cmp);
     let (images, _) = latency::images(&experiment, count)?;
     let timing = latency::measure(&network, &baseline, &images, rounds)?;
+    // The baseline alone, as the peers are timed: a little faster than in turn with the others, which
+    // take its weights out of the cache.
+    let mut plan = Plan::new(&baseline)?;
+    let mut alone = Vec::new();
+    for i in 0..images.len() * (rounds + 1) {
+        let start = Instant::now();
+        plan.classify(&images[i % images.len()], &[])?;
+        if i >= images.len() {
+            alone.push(start.elapsed().as_secs_f64() * 1e3);
+        }
+    }
+    alone.sort_by(f64::total_cmp);
     let mut fields = vec![
         format!(
             r#""training_images_per_second": {:.1}"#,
             speeds[speeds.len() / 2]
         ),
+        format!(r#""alone_ms": {:.5}"#, alone[alone.len() / 2]),
         format!(r#""baseline_ms": {:.5}"#, timing.baseline.median),
     ];
     for (i, (exit, trunk)) in timing.exits.iter().zip(&timing.trunk_only).enumerate() {

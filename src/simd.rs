@@ -473,7 +473,7 @@ pub(crate) fn channel_product<T: Real>(
                 (2, 12)
             };
             for group in parts(self.channels / lanes, wide) {
-                let count = registers / group.len();
+                let count = (registers / group.len()).min(8);
                 let first = group.start * lanes;
                 for p in (0..self.pixels.len() - MORE_PIXELS).step_by(count) {
                     // Safety: the asserts above bound every read and write.
@@ -494,11 +494,11 @@ pub(crate) fn channel_product<T: Real>(
                             };
                         }
                         match (registers, group.len()) {
-                            (24, 1) => tile!(1, 24),
-                            (24, 2) => tile!(2, 12),
+                            (24, 1) => tile!(1, 8),
+                            (24, 2) => tile!(2, 8),
                             (24, 3) => tile!(3, 8),
                             (24, 4) => tile!(4, 6),
-                            (12, 1) => tile!(1, 12),
+                            (12, 1) => tile!(1, 8),
                             (12, 2) => tile!(2, 6),
                             _ => unreachable!("groups have at most 4 registers"),
                         }
@@ -614,7 +614,7 @@ pub(crate) fn outer_products<T: Real>(outer: &OuterProducts<'_, T>, sums: &mut [
                 (2, 12)
             };
             for group in parts(o.channels / lanes, wide) {
-                let taps = registers / group.len();
+                let taps = (registers / group.len()).min(8);
                 for k in (0..o.offsets.len() - MORE_TAPS).step_by(taps) {
                     // Safety: the asserts above bound every read and write.
                     unsafe {
@@ -622,11 +622,11 @@ pub(crate) fn outer_products<T: Real>(outer: &OuterProducts<'_, T>, sums: &mut [
                         let offsets = o.offsets.as_ptr().add(k);
                         let sums = sums.as_mut_ptr().add(k * o.channels + first);
                         match (registers, group.len()) {
-                            (24, 1) => tile::<T, S, 1, 24>(simd, o, first, offsets, sums),
-                            (24, 2) => tile::<T, S, 2, 12>(simd, o, first, offsets, sums),
+                            (24, 1) => tile::<T, S, 1, 8>(simd, o, first, offsets, sums),
+                            (24, 2) => tile::<T, S, 2, 8>(simd, o, first, offsets, sums),
                             (24, 3) => tile::<T, S, 3, 8>(simd, o, first, offsets, sums),
                             (24, 4) => tile::<T, S, 4, 6>(simd, o, first, offsets, sums),
-                            (12, 1) => tile::<T, S, 1, 12>(simd, o, first, offsets, sums),
+                            (12, 1) => tile::<T, S, 1, 8>(simd, o, first, offsets, sums),
                             (12, 2) => tile::<T, S, 2, 6>(simd, o, first, offsets, sums),
                             _ => unreachable!("groups have at most 4 registers"),
                         }

@@ -55,12 +55,17 @@ impl Shortcut {
     /// The gradients of body and input, given the output and its gradient.
     pub(crate) fn backward(&self, out: &Tensor, grad: &Tensor) -> Result<(Tensor, Tensor)> {
         let masked = super::relu_backward(out, grad)?;
-        let grad_x = if self.from == self.to {
+        let grad_x = if self.is_identity() {
             masked.clone()
         } else {
             masked.apply_op1_no_bwd(&ShortcutGrad(*self))?
         };
         Ok((masked, grad_x))
+    }
+
+    /// Whether the input comes in as it is.
+    pub(crate) fn is_identity(&self) -> bool {
+        self.from == self.to
     }
 
     fn input_len(&self) -> usize {
@@ -90,7 +95,7 @@ impl Shortcut {
     #[inline(always)]
     pub(crate) fn image<T: Real>(&self, body: &[T], x: &[T], out: &mut [T]) {
         let rectified = |x: T| if x < T::zero() { T::zero() } else { x };
-        if self.stride == 1 && self.from == self.to {
+        if self.is_identity() {
             for ((out, &body), &x) in out.iter_mut().zip(body).zip(x) {
                 *out = rectified(body + x);
             }
