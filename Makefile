@@ -44,7 +44,7 @@ setup: $(DONE)/warm figures/plotly.min.js ## install and compile everything, abo
 
 datasets: datasets/mnist.safetensors $(DONE)/cifar10 ## fetch MNIST and CIFAR-10 (original files below datasets/, else the Hugging Face hub)
 
-test: setup datasets ## format, lints, all tests, and a quick headless run of the notebook
+test: setup datasets ## format, lints, all tests, and quick headless runs of the notebooks
 	cargo fmt --check
 	cargo clippy --quiet --all-targets -- -D warnings
 	cargo test --quiet

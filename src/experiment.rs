@@ -28,6 +28,8 @@ pub struct Experiment {
     pub preprocessing: Preprocessing,
     /// Train on the first so many images only; `None` for all.
     pub train_images: Option<usize>,
+    /// Validate and test on the first so many images only; `None` for all.
+    pub test_images: Option<usize>,
     /// Epochs of the baseline; 0 to start the joint training from random weights.
     pub baseline_epochs: usize,
     /// The joint training. The baseline's differs in the number of epochs and has one exit.
@@ -87,6 +89,7 @@ impl Experiment {
             data: &CIFAR10,
             preprocessing: Preprocessing::Channels,
             train_images: None,
+            test_images: None,
             baseline_epochs,
             config: Config {
                 epochs,
@@ -107,6 +110,7 @@ impl Experiment {
                 data: &MNIST,
                 preprocessing: Preprocessing::Unit,
                 train_images: None,
+                test_images: None,
                 baseline_epochs: 20,
                 config: Config {
                     epochs: 40,
@@ -138,6 +142,7 @@ impl Experiment {
                 _ => (400, 1),
             };
             e.train_images = Some(images);
+            e.test_images = (name != "lenet").then_some(500);
             (e.baseline_epochs, e.config.epochs) = (1, epochs);
         }
         if let Some(epochs) = given::<usize>("EPOCHS")? {
@@ -179,6 +184,13 @@ impl Experiment {
             data.train = data.train.take(count);
             data.name += &format!(" (trained on {count})");
         }
+        if let Some(count) = self.test_images {
+            data.validation = data.validation.take(count);
+            data.test = data.test.take(count);
+            data.name += &format!(" (tested on {})", data.test.len());
+            // Another data set, as far as runs are concerned: their histories tell of it.
+            data.checksum ^= crc32fast::hash(&count.to_le_bytes());
+        }
         Ok(data)
     }
 
@@ -217,6 +229,7 @@ impl Experiment {
             data: self.data.file.to_string(),
             preprocessing: self.preprocessing,
             train_images: self.train_images,
+            test_images: self.test_images,
             baseline_epochs: self.baseline_epochs,
             config,
         }

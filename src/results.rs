@@ -30,6 +30,9 @@ pub struct Settings {
     pub preprocessing: Preprocessing,
     /// Images trained on, where not all.
     pub train_images: Option<usize>,
+    /// Images validated and tested on, where not all.
+    #[serde(default)]
+    pub test_images: Option<usize>,
     /// Epochs of the baseline.
     pub baseline_epochs: usize,
     /// The joint training.

@@ -18,6 +18,7 @@ fn experiment() -> Experiment {
         data: &MNIST,
         preprocessing: Preprocessing::Unit,
         train_images: Some(100),
+        test_images: None,
         baseline_epochs: 1,
         config: Config {
             epochs: 2,
@@ -103,7 +104,8 @@ fn a_record_comes_back_bit_for_bit() -> Result<()> {
 fn settings_tell_experiments_apart() -> Result<()> {
     let base = experiment().settings();
     type Change = fn(&mut Experiment);
-    let changes: [Change; 6] = [
+    let changes: [Change; 7] = [
+        |e| e.test_images = Some(10),
         |e| e.config.seed = 1,
         |e| e.config.exit_weights = vec![1.0, 0.3],
         |e| e.baseline_epochs = 2,
