@@ -287,53 +287,62 @@ impl Experiment {
         Ok(Some((trained, finished)))
     }
 
-    /// What these settings give: from the newest of a finished run in `datasets/runs/`, an exit
-    /// record in `datasets/records/` and one in `datasets/reference/` that were made with exactly
-    /// these settings; where there is none, by training now. [`Results::origin`] says which it was.
-    ///
-    /// With RETRAIN=1 in the environment it trains anew, with TRAIN=0 never. Fails where it cannot
-    /// do either.
-    pub fn results(&self, device: &Device) -> Result<Results> {
-        let (settings, loaded) = (self.settings(), self.load());
-        if !switch("RETRAIN") {
-            let mut newest = None;
-            for folder in ["datasets/reference", "datasets/records"] {
-                for results in Results::all_in(&project_dir().join(folder))? {
-                    let better = newest
-                        .as_ref()
-                        .is_none_or(|best: &Results| results.made > best.made);
-                    if results.settings == settings && better {
-                        newest = Some(results);
-                    }
+    /// What these settings gave, from the newest of a finished run in `datasets/runs/`, an exit record
+    /// in `datasets/records/` and one in `datasets/reference/` that were made with exactly these
+    /// settings; `None` where there is none. [`Results::origin`] says which it was.
+    pub fn recorded(&self, device: &Device) -> Result<Option<Results>> {
+        let settings = self.settings();
+        let mut newest: Option<Results> = None;
+        for folder in ["datasets/reference", "datasets/records"] {
+            for results in Results::all_in(&project_dir().join(folder))? {
+                let newer = |best: &Results| results.made > best.made;
+                if results.settings == settings && newest.as_ref().is_none_or(newer) {
+                    newest = Some(results);
                 }
             }
-            if let Ok(data) = &loaded
-                && let Some((trained, finished)) = self.find(data, device)?
-                && newest
-                    .as_ref()
-                    .is_none_or(|record| record.made < crate::results::seconds(finished))
-            {
-                return Results::collect(self, &trained, data);
-            }
-            if let Some(record) = newest {
-                return Ok(record);
+        }
+        // Without the data set a run cannot be evaluated.
+        if let Ok(data) = self.load()
+            && let Some((trained, finished)) = self.find(&data, device)?
+        {
+            let newer = |record: &Results| record.made < crate::results::seconds(finished);
+            if newest.as_ref().is_none_or(newer) {
+                return Ok(Some(Results::collect(self, &trained, &data)?));
             }
         }
-        let never = std::env::var("TRAIN").is_ok_and(|value| value == "0");
-        match loaded {
-            Ok(data) if !never => {
-                println!("nothing recorded for these settings: training now");
-                let trained = self.train(&data, device, &mut train::plain())?;
-                Results::collect(self, &trained, &data)
-            }
-            Ok(_) => bail!(
+        Ok(newest)
+    }
+
+    /// What these settings give: [`Self::recorded`], or, where nothing is, by training now. With
+    /// RETRAIN=1 in the environment it trains anew, with TRAIN=0 never. Fails where it cannot do
+    /// either.
+    pub fn results(&self, device: &Device) -> Result<Results> {
+        if !switch("RETRAIN")
+            && let Some(results) = self.recorded(device)?
+        {
+            return Ok(results);
+        }
+        if std::env::var("TRAIN").is_ok_and(|value| value == "0") {
+            bail!(
                 "there is no run or record of {} with these settings, and TRAIN=0 forbids to train; use the default settings, or leave out TRAIN=0",
                 self.name
-            ),
-            Err(error) => bail!(
+            )
+        }
+        let data = self.load().map_err(|error| {
+            crate::Error::new(format!(
                 "there is no record of {} with these settings, and no data to train on ({error}); the default settings have a record in datasets/reference/",
                 self.name
-            ),
-        }
+            ))
+        })?;
+        println!(
+            "{}: training now",
+            if switch("RETRAIN") {
+                "RETRAIN=1"
+            } else {
+                "nothing recorded for these settings"
+            }
+        );
+        let trained = self.train(&data, device, &mut train::plain())?;
+        Results::collect(self, &trained, &data)
     }
 }

@@ -359,9 +359,16 @@ fn sweep(arguments: &Arguments) -> std::result::Result<(), Failure> {
     };
     let results = if NAMES.contains(&name.as_str()) {
         let (experiment, device) = arguments.experiment()?;
-        // Safety: no other thread runs yet. A sweep looks up and never trains.
-        unsafe { std::env::set_var("TRAIN", "0") };
-        experiment.results(&device)?
+        match experiment.recorded(&device)? {
+            Some(results) => results,
+            None => {
+                return Err(Error::new(format!(
+                    "there is no run or record of {} with these settings; `branchynet train` with the same options makes one",
+                    experiment.name
+                ))
+                .into());
+            }
+        }
     } else {
         Results::read(Path::new(name))?
     };
