@@ -190,11 +190,7 @@ fn one(node: &Node, x: &Tensor, rng: &mut Rng) -> Result<(Tensor, Step)> {
         }
         Layer::Residual(_) => {
             let (body, steps) = forward(&node.inner, &x, rng)?;
-            let image = |t: &Tensor| -> Result<[usize; 3]> {
-                let (_, channels, height, width) = t.dims4()?;
-                Ok([channels, height, width])
-            };
-            let shortcut = ops::Shortcut::new(image(&x)?, image(&body)?)?;
+            let shortcut = ops::Shortcut::between(&x, &body)?;
             let out = ops::add_shortcut(&body, &x)?;
             let kept = out.clone();
             let step: Step = Box::new(move |grad, _, gradients| {

@@ -37,7 +37,7 @@ pub fn conv2d(
     stride: usize,
 ) -> Result<Tensor> {
     let op = Conv2d {
-        geometry: Geometry::new(x, weight, bias, padding, stride)?,
+        geometry: Geometry::new(x, weight, bias.dims(), padding, stride)?,
     };
     if !x.device().is_cpu() {
         let bias = bias.reshape((1, (), 1, 1))?;
@@ -70,18 +70,18 @@ impl Geometry {
     fn new(
         x: &Tensor,
         weight: &Tensor,
-        bias: &Tensor,
+        bias: &[usize],
         padding: usize,
         stride: usize,
     ) -> Result<Self> {
         let (_, inputs, height, width) = x.dims4()?;
         let (outputs, in_weight, kernel, kernel_width) = weight.dims4()?;
-        if in_weight != inputs || kernel != kernel_width || bias.dims() != [outputs] {
+        if in_weight != inputs || kernel != kernel_width || bias != [outputs] {
             bail!(
                 "conv2d: an image of shape {:?} needs a weight (out, {inputs}, k, k) and a bias (out), got {:?} and {:?}",
                 x.shape(),
                 weight.shape(),
-                bias.shape()
+                bias
             )
         }
         Self::of(inputs, height, width, outputs, kernel, padding, stride)
@@ -402,8 +402,7 @@ pub(crate) fn conv2d_backward(
     (padding, stride): (usize, usize),
     of_image: bool,
 ) -> Result<(Option<Tensor>, Tensor, Tensor)> {
-    let bias = Tensor::zeros(weight.dim(0)?, weight.dtype(), weight.device())?;
-    let geometry = Geometry::new(x, weight, &bias, padding, stride)?;
+    let geometry = Geometry::new(x, weight, &[weight.dim(0)?], padding, stride)?;
     backward(&geometry, x, &weight.contiguous()?, grad, of_image)
 }
 

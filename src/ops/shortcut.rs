@@ -15,16 +15,11 @@ use rayon::prelude::*;
 pub fn add_shortcut(body: &Tensor, x: &Tensor) -> Result<Tensor> {
     let (batch, ..) = body.dims4()?;
     let (x_batch, ..) = x.dims4()?;
-    let shortcut = Shortcut::new(image(x)?, image(body)?)?;
+    let shortcut = Shortcut::between(x, body)?;
     if batch != x_batch {
         bail!("add_shortcut: the body has {batch} samples and its input {x_batch}")
     }
     body.contiguous()?.apply_op2(&x.contiguous()?, shortcut)
-}
-
-fn image(t: &Tensor) -> Result<[usize; 3]> {
-    let (_, channels, height, width) = t.dims4()?;
-    Ok([channels, height, width])
 }
 
 /// Where the pixels of a block's input end up in its output.
@@ -61,6 +56,15 @@ impl Shortcut {
             masked.apply_op1_no_bwd(&ShortcutGrad(*self))?
         };
         Ok((masked, grad_x))
+    }
+
+    /// That from `x` to `body`, batches of images.
+    pub(crate) fn between(x: &Tensor, body: &Tensor) -> Result<Self> {
+        let image = |t: &Tensor| -> Result<[usize; 3]> {
+            let (_, channels, height, width) = t.dims4()?;
+            Ok([channels, height, width])
+        };
+        Self::new(image(x)?, image(body)?)
     }
 
     /// Whether the input comes in as it is.
