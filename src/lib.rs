@@ -18,6 +18,8 @@
 //! ```
 
 mod alexnet;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod data;
 pub mod early_exit;
 mod error;
@@ -30,6 +32,7 @@ pub mod notebook;
 pub mod ops;
 pub mod paper;
 pub mod plan;
+pub mod precision;
 pub mod record;
 mod resnet;
 pub mod results;
@@ -89,14 +92,34 @@ pub fn device(name: &str) -> Result<candle_core::Device> {
                 "this was built for the CPU only; build with `--features cuda`, or use cpu"
             )
         }
-        "cuda" => candle_core::Device::new_cuda(0).map_err(|error| {
-            Error::new(format!(
-                "no CUDA device answers ({}); use cpu",
-                Error::from(error)
-            ))
-        }),
+        "cuda" => cuda_device()
+            .map_err(|error| Error::new(format!("no CUDA device answers ({error}); use cpu"))),
         _ => error::bail!("there is no device {name:?}: use cpu or cuda"),
     }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda_device() -> Result<candle_core::Device> {
+    unreachable!("asked for only with the feature")
+}
+
+/// The first GPU, with one stream for all threads: candle's default is a stream for each, which do not
+/// wait for one another.
+#[cfg(feature = "cuda")]
+fn cuda_device() -> Result<candle_core::Device> {
+    // One device for the whole process: tensors of two do not mix, even if both are the same GPU.
+    static DEVICE: std::sync::Mutex<Option<candle_core::Device>> = std::sync::Mutex::new(None);
+    let mut kept = DEVICE
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    if let Some(device) = &*kept {
+        return Ok(device.clone());
+    }
+    let device = candle_core::Device::new_cuda_with_stream(0)?;
+    // Safety: events order several streams among each other, and there is one.
+    unsafe { device.as_cuda_device()?.disable_event_tracking() };
+    *kept = Some(device.clone());
+    Ok(device)
 }
 
 /// Settings of the process that training and evaluation profit from; called by both.

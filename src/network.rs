@@ -768,14 +768,8 @@ impl Node {
         let (mean, variance) = self.statistics.as_ref().expect("built with statistics");
         // The variance of which the batch is a sample, as in Chainer and PyTorch.
         let unbiased = moments.count as f64 / (moments.count.max(2) - 1) as f64;
-        for (running, batch, factor) in [
-            (mean, &moments.mean, 1.0),
-            (variance, &moments.variance, unbiased),
-        ] {
-            let batch: Vec<f32> = batch.iter().map(|x| (x * factor) as f32).collect();
-            let batch = Tensor::from_vec(batch, running.shape(), running.device())?;
-            running.set(&((running.as_tensor() * DECAY)? + (batch * (1.0 - DECAY))?)?)?;
-        }
+        ops::follow(mean, &moments.mean, 1.0, DECAY)?;
+        ops::follow(variance, &moments.variance, unbiased, DECAY)?;
         Ok(())
     }
 }

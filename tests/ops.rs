@@ -4,6 +4,8 @@
 //! The tables below were printed by `tests/pytorch_values.py` (PyTorch 2.15, f64). Inputs and
 //! digests are formulas, the same there and here.
 
+mod common;
+
 use branchynet::Rng;
 use branchynet::candle_core::{DType, Device, Result, Tensor, Var};
 use branchynet::ops::{
@@ -26,7 +28,8 @@ fn digest(t: &Tensor) -> Result<Tensor> {
     let weights: Vec<f64> = (0..t.elem_count())
         .map(|i| (0.7 * i as f64).cos())
         .collect();
-    let weights = Tensor::from_vec(weights, t.shape(), &Device::Cpu)?.to_dtype(t.dtype())?;
+    let weights = Tensor::from_vec(weights, t.shape(), &Device::Cpu)?;
+    let weights = weights.to_dtype(t.dtype())?.to_device(t.device())?;
     (t * weights)?.sum_all()
 }
 
@@ -36,12 +39,35 @@ fn scalar(t: &Tensor) -> Result<f64> {
 
 /// Compares the digests of the output and of all gradients with PyTorch's, then every gradient with
 /// central differences (of up to 40 elements each), then f32 with f64, and inputs that are not
-/// contiguous.
+/// contiguous. On every device there is.
 fn check(
     case: &str,
     inputs: &[Var],
     expected: &[f64],
     f: impl Fn(&[Tensor]) -> Result<Tensor>,
+) -> Result<()> {
+    for device in common::devices() {
+        let inputs: Vec<Var> = inputs
+            .iter()
+            .map(|var| Var::from_tensor(&var.as_tensor().to_device(device)?))
+            .collect::<Result<_>>()?;
+        check_on(
+            device,
+            &format!("{case} on {:?}", device.location()),
+            &inputs,
+            expected,
+            &f,
+        )?;
+    }
+    Ok(())
+}
+
+fn check_on(
+    device: &Device,
+    case: &str,
+    inputs: &[Var],
+    expected: &[f64],
+    f: &impl Fn(&[Tensor]) -> Result<Tensor>,
 ) -> Result<()> {
     let tensors: Vec<Tensor> = inputs.iter().map(|var| var.as_tensor().clone()).collect();
     let out = digest(&f(&tensors)?)?;
@@ -72,7 +98,7 @@ fn check(
                 let mut values = values.clone();
                 values[at] += by;
                 let mut tensors = tensors.clone();
-                tensors[i] = Tensor::from_vec(values, var.shape(), &Device::Cpu)?;
+                tensors[i] = Tensor::from_vec(values, var.shape(), device)?;
                 scalar(&digest(&f(&tensors)?)?)
             };
             let h = 1e-5;
@@ -313,7 +339,16 @@ fn batch_norm_agrees_with_pytorch_and_central_differences() -> Result<()> {
             &format!("batch norm by {case:?}"),
             &inputs(case)?,
             &expected,
-            |t| batch_norm_by(&t[0], &t[1], &t[2], &mean, &variance),
+            |t| {
+                let here = |moment: &Tensor| moment.to_device(t[0].device());
+                batch_norm_by(
+                    &t[0],
+                    &t[1],
+                    &t[2],
+                    &here(mean.as_tensor())?,
+                    &here(&variance)?,
+                )
+            },
         )?;
     }
     Ok(())

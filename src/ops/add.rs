@@ -1,8 +1,12 @@
 //! A sum on all cores: where gradients meet, candle's takes one.
 
 use super::{contiguous, dispatch};
+#[cfg(feature = "cuda")]
+use crate::cuda;
 use crate::simd::Real;
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, WithDType};
+#[cfg(feature = "cuda")]
+use candle_core::{CudaStorage, backend::BackendStorage};
 use rayon::prelude::*;
 
 /// `a + b` of two gradients of one shape; not differentiable.
@@ -42,5 +46,19 @@ impl CustomOp2 for Add {
             contiguous(b, b_layout)?,
         )));
         Ok((out, a_layout.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        a: &CudaStorage,
+        a_layout: &Layout,
+        b: &CudaStorage,
+        b_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let shape = a_layout.shape().clone();
+        let inputs = [(a, a_layout), (b, b_layout)];
+        let out = cuda::map("add", a.dtype(), &inputs, shape.elem_count(), &[])?;
+        Ok((out, shape))
     }
 }

@@ -1,13 +1,17 @@
 //! Average pooling. candle's refuses the gradient where windows overlap.
 
 use super::{contiguous, dispatch};
+#[cfg(feature = "cuda")]
+use crate::cuda;
 use crate::simd::Real;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDType, bail};
+#[cfg(feature = "cuda")]
+use candle_core::{CudaStorage, backend::BackendStorage};
 use rayon::prelude::*;
 
 /// The mean of each `kernel` × `kernel` window, windows `stride` apart and inside the image:
 /// (batch, channels, height, width) to (batch, channels, ⌊(height − kernel) / stride⌋ + 1, likewise
-/// width). CPU; f32 and f64. Fails when the window is larger than the image.
+/// width). f32 and f64. Fails when the window is larger than the image.
 pub fn avg_pool2d(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
     let (_, _, height, width) = x.dims4()?;
     let pool = AveragePool::new(height, width, kernel, stride)?;
@@ -40,6 +44,20 @@ impl AveragePool {
             out_height: (height - kernel) / stride + 1,
             out_width: (width - kernel) / stride + 1,
         })
+    }
+
+    /// As the kernels take them.
+    #[cfg(feature = "cuda")]
+    fn sizes(&self) -> [cuda::Number; 6] {
+        [
+            self.height,
+            self.width,
+            self.kernel,
+            self.stride,
+            self.out_height,
+            self.out_width,
+        ]
+        .map(cuda::Number::from)
     }
 
     /// The gradient of the input, given the output's.
@@ -99,6 +117,15 @@ impl CustomOp1 for AveragePool {
         ))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let (batch, channels, ..) = layout.shape().dims4()?;
+        let shape = Shape::from((batch, channels, self.out_height, self.out_width));
+        let (dtype, len) = (x.dtype(), shape.elem_count());
+        let out = cuda::map("avg_pool2d", dtype, &[(x, layout)], len, &self.sizes())?;
+        Ok((out, shape))
+    }
+
     fn bwd(&self, _x: &Tensor, _out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         Ok(Some(self.backward(grad)?))
     }
@@ -129,5 +156,14 @@ impl CustomOp1 for AverageGrad {
             out,
             Shape::from((batch, channels, self.0.height, self.0.width)),
         ))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, grad: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let (batch, channels, ..) = layout.shape().dims4()?;
+        let shape = Shape::from((batch, channels, self.0.height, self.0.width));
+        let (dtype, len, sizes) = (grad.dtype(), shape.elem_count(), self.0.sizes());
+        let out = cuda::map("avg_pool2d_grad", dtype, &[(grad, layout)], len, &sizes)?;
+        Ok((out, shape))
     }
 }

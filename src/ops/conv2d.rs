@@ -7,6 +7,8 @@
 //! (pixels of equal coordinates modulo `s`), inside which the convolution has stride 1.
 
 use super::{contiguous, dispatch, unset};
+#[cfg(feature = "cuda")]
+use crate::cuda;
 use crate::simd::{
     Around, MORE_PIXELS, MORE_TAPS, OuterProducts, Packed, Real, SLACK, ShiftedDots,
     channel_product, outer_products, shifted_dots, shifted_product,
@@ -14,6 +16,8 @@ use crate::simd::{
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType, bail,
 };
+#[cfg(feature = "cuda")]
+use candle_core::{CudaStorage, backend::BackendStorage};
 use rayon::prelude::*;
 
 /// Samples whose kernel gradients one task sums before the partial sums are added up. Fixed, so
@@ -25,7 +29,8 @@ const SAMPLES_PER_TASK: usize = 4;
 ///
 /// `padding` zeros surround the image, the kernel moves by `stride`; the result is
 /// (batch, out, ⌊(height + 2·padding − kernel) / stride⌋ + 1, likewise width). Differentiable in
-/// all three arguments; f32 and f64. On other devices than the CPU this is candle's convolution.
+/// all three arguments; f32 and f64. On an NVIDIA GPU by cuDNN with the feature `cudnn`, otherwise
+/// by cuBLAS.
 ///
 /// Fails when the channel counts of `x`, `weight` and `bias` differ or the kernel is larger than
 /// the padded image.
@@ -39,12 +44,6 @@ pub fn conv2d(
     let op = Conv2d {
         geometry: Geometry::new(x, weight, bias.dims(), padding, stride)?,
     };
-    if !x.device().is_cpu() {
-        let bias = bias.reshape((1, (), 1, 1))?;
-        return x
-            .conv2d(weight, padding, stride, 1, 1)?
-            .broadcast_add(&bias);
-    }
     x.contiguous()?
         .apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)
 }
@@ -53,12 +52,12 @@ pub fn conv2d(
 #[derive(Debug, Clone)]
 pub(crate) struct Geometry {
     pub(crate) inputs: usize,
-    height: usize,
-    width: usize,
+    pub(crate) height: usize,
+    pub(crate) width: usize,
     pub(crate) outputs: usize,
-    kernel: usize,
-    padding: usize,
-    stride: usize,
+    pub(crate) kernel: usize,
+    pub(crate) padding: usize,
+    pub(crate) stride: usize,
     pub(crate) out_height: usize,
     pub(crate) out_width: usize,
     /// Rows and columns of one phase plane of the padded image.
@@ -355,6 +354,26 @@ impl CustomOp3 for Conv2d {
         Ok((out, shape))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        weight: &CudaStorage,
+        weight_layout: &Layout,
+        bias: &CudaStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let (g, batch) = (&self.geometry, x_layout.dims()[0]);
+        let products = cuda::conv::forward(g, batch, (x, x_layout), (weight, weight_layout))?;
+        let shape = Shape::from((batch, g.outputs, g.out_height, g.out_width));
+        let layout = Layout::contiguous(&shape);
+        let terms = [(&products, &layout), (bias, bias_layout)];
+        let numbers = [g.outputs.into(), (g.out_height * g.out_width).into()];
+        let out = cuda::map("add_bias", x.dtype(), &terms, shape.elem_count(), &numbers)?;
+        Ok((out, shape))
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -394,7 +413,7 @@ fn backward(
     Ok((grad_x, grad_weight, grad.apply_op1_no_bwd(&GradBias)?))
 }
 
-/// [`backward`] for tensors on the CPU as [`conv2d`] takes them.
+/// [`backward`] for tensors as [`conv2d`] takes them.
 pub(crate) fn conv2d_backward(
     x: &Tensor,
     weight: &Tensor,
@@ -528,6 +547,20 @@ impl CustomOp2 for GradInput {
         )));
         Ok((out, shape))
     }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        grad: &CudaStorage,
+        grad_layout: &Layout,
+        weight: &CudaStorage,
+        weight_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let (g, batch) = (&self.geometry, grad_layout.dims()[0]);
+        let (grad, weight) = ((grad, grad_layout), (weight, weight_layout));
+        let out = cuda::conv::grad_input(g, batch, grad, weight)?;
+        Ok((out, Shape::from((batch, g.inputs, g.height, g.width))))
+    }
 }
 
 /// The gradient of the kernel: products of image and gradient, summed over pixels and samples.
@@ -613,6 +646,20 @@ impl CustomOp2 for GradWeight {
             contiguous(x, x_layout)?,
             contiguous(grad, grad_layout)?,
         )));
+        Ok((out, Shape::from((g.outputs, g.inputs, g.kernel, g.kernel))))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        grad: &CudaStorage,
+        grad_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let (g, batch) = (&self.geometry, x_layout.dims()[0]);
+        let (x, grad) = ((x, x_layout), (grad, grad_layout));
+        let out = cuda::conv::grad_weight(g, batch, x, grad)?;
         Ok((out, Shape::from((g.outputs, g.inputs, g.kernel, g.kernel))))
     }
 }
@@ -719,6 +766,15 @@ impl CustomOp1 for GradBias {
         let out = dispatch!(self, grad, T => T::to_cpu_storage_owned(
             sums::<T>(contiguous(grad, layout)?, outputs, height * width)
         ));
+        Ok((out, Shape::from(outputs)))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, grad: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let (batch, outputs, height, width) = layout.shape().dims4()?;
+        let (dtype, sizes) = (grad.dtype(), (batch, outputs, height * width));
+        let sums = cuda::channel_sums("channel_sums", dtype, &[(grad, layout)], sizes, &[])?;
+        let out = cuda::add_slices("first_sums", dtype, &sums, &[], outputs, &[])?;
         Ok((out, Shape::from(outputs)))
     }
 }

@@ -2,11 +2,19 @@
 //!
 //! candle's matrix product picks another kernel, and so another order of summation, for a single
 //! row than for many. Early exit shrinks batches on the way: with a product of our own a sample
-//! gets bit for bit the same logits alone, in a batch, and in a batch that others have left.
+//! gets bit for bit the same logits alone, in a batch, and in a batch that others have left. On a
+//! GPU the product is cuBLAS's, which makes no such promise.
 
 use super::{contiguous, dispatch, unset};
+#[cfg(feature = "cuda")]
+use crate::cuda;
+use crate::precision::Precision;
 use crate::simd::{Real, ShiftedDots, shifted_dots};
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, WithDType, bail};
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp3, DType, Layout, Result, Shape, Tensor, WithDType, bail,
+};
+#[cfg(feature = "cuda")]
+use candle_core::{CudaStorage, backend::BackendStorage};
 use rayon::prelude::*;
 
 /// Samples that one task multiplies.
@@ -23,9 +31,6 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
             x.shape(),
             bias.shape()
         )
-    }
-    if !x.device().is_cpu() {
-        return x.matmul(&weight.t()?)?.broadcast_add(bias);
     }
     x.contiguous()?
         .apply_op3(&weight.contiguous()?, &bias.contiguous()?, Linear)
@@ -103,6 +108,29 @@ impl CustomOp3 for Linear {
         Ok((out, shape))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        weight: &CudaStorage,
+        weight_layout: &Layout,
+        bias: &CudaStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let (batch, inputs) = x_layout.shape().dims2()?;
+        let outputs = bias_layout.shape().dims1()?;
+        let turned = weight_layout.transpose(0, 1)?;
+        let sizes = (1, batch, outputs, inputs);
+        let products = cuda::product((x, x_layout), (weight, &turned), sizes)?;
+        let shape = Shape::from((batch, outputs));
+        let layout = Layout::contiguous(&shape);
+        let terms = [(&products, &layout), (bias, bias_layout)];
+        let numbers = [outputs.into(), 1.into()];
+        let out = cuda::map("add_bias", x.dtype(), &terms, batch * outputs, &numbers)?;
+        Ok((out, shape))
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -122,5 +150,51 @@ pub(crate) fn backward(
     weight: &Tensor,
     grad: &Tensor,
 ) -> Result<(Tensor, Tensor, Tensor)> {
-    Ok((grad.matmul(weight)?, grad.t()?.matmul(x)?, grad.sum(0)?))
+    let bias = grad.contiguous()?.apply_op1_no_bwd(&SumRows)?;
+    Ok((product(grad, weight)?, product(&grad.t()?, x)?, bias))
+}
+
+/// The product of matrices, on a GPU at the current [`Precision`].
+fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let bf16 = Precision::current() == Precision::Bf16;
+    if !(bf16 && a.device().is_cuda() && a.dtype() == DType::F32) {
+        return a.matmul(b);
+    }
+    let product = a.to_dtype(DType::BF16)?.matmul(&b.to_dtype(DType::BF16)?)?;
+    product.to_dtype(DType::F32)
+}
+
+/// The sum of all rows: (rows, columns) to (columns).
+struct SumRows;
+
+impl CustomOp1 for SumRows {
+    fn name(&self) -> &'static str {
+        "sum-rows"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        fn sums<T: Real>(x: &[T], columns: usize) -> Vec<T> {
+            let mut sums = vec![T::zero(); columns];
+            for row in x.chunks(columns) {
+                sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += x);
+            }
+            sums
+        }
+        let (_, columns) = layout.shape().dims2()?;
+        let out = dispatch!(self, x, T => T::to_cpu_storage_owned(sums::<T>(contiguous(x, layout)?, columns)));
+        Ok((out, Shape::from(columns)))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let (rows, columns) = layout.shape().dims2()?;
+        let out = cuda::map(
+            "sum_rows",
+            x.dtype(),
+            &[(x, layout)],
+            columns,
+            &[rows.into()],
+        )?;
+        Ok((out, Shape::from(columns)))
+    }
 }

@@ -3,10 +3,14 @@
 //! alpha not divided by `n`.
 
 use super::{contiguous, dispatch, unset};
+#[cfg(feature = "cuda")]
+use crate::cuda;
 use crate::simd::Real;
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail,
 };
+#[cfg(feature = "cuda")]
+use candle_core::{CudaStorage, backend::BackendStorage};
 use pulp::Arch;
 use rayon::prelude::*;
 
@@ -36,7 +40,7 @@ impl Default for Lrn {
     }
 }
 
-/// Normalises `x` (batch, channels, height, width) across channels; the shape stays. CPU; f32 and
+/// Normalises `x` (batch, channels, height, width) across channels; the shape stays. f32 and
 /// f64. Fails when `n` is even or `k` is not above 0.
 pub fn lrn(x: &Tensor, constants: Lrn) -> Result<Tensor> {
     x.dims4()?;
@@ -54,6 +58,20 @@ impl Lrn {
     /// The gradient of `x`, given the output's.
     pub(crate) fn backward(&self, x: &Tensor, grad: &Tensor) -> Result<Tensor> {
         x.apply_op2_no_bwd(&grad.contiguous()?, &LrnGrad(*self))
+    }
+
+    /// As the kernels take them, for images of this layout.
+    #[cfg(feature = "cuda")]
+    fn numbers(&self, layout: &Layout) -> Result<[cuda::Number; 6]> {
+        let (_, channels, height, width) = layout.shape().dims4()?;
+        Ok([
+            channels.into(),
+            (height * width).into(),
+            self.n.into(),
+            self.k.into(),
+            self.alpha.into(),
+            self.beta.into(),
+        ])
     }
 
     /// `k + alpha · Σ x²` for every element of one image of `planes` of `area` pixels.
@@ -162,6 +180,19 @@ impl CustomOp1 for Lrn {
         Ok((out, layout.shape().clone()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let (shape, numbers) = (layout.shape().clone(), self.numbers(layout)?);
+        let out = cuda::map(
+            "lrn",
+            x.dtype(),
+            &[(x, layout)],
+            shape.elem_count(),
+            &numbers,
+        )?;
+        Ok((out, shape))
+    }
+
     fn bwd(&self, x: &Tensor, _out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         Ok(Some(self.backward(x, grad)?))
     }
@@ -210,5 +241,19 @@ impl CustomOp2 for LrnGrad {
             area,
         )));
         Ok((out, x_layout.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        grad: &CudaStorage,
+        grad_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let (shape, numbers) = (x_layout.shape().clone(), self.0.numbers(x_layout)?);
+        let inputs = [(x, x_layout), (grad, grad_layout)];
+        let out = cuda::map("lrn_grad", x.dtype(), &inputs, shape.elem_count(), &numbers)?;
+        Ok((out, shape))
     }
 }

@@ -5,10 +5,14 @@
 //! (`cover_all=True`), and AlexNet's windows overlap (3 wide, 2 apart).
 
 use super::{contiguous, dispatch, unset};
+#[cfg(feature = "cuda")]
+use crate::cuda;
 use crate::simd::Real;
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail,
 };
+#[cfg(feature = "cuda")]
+use candle_core::{CudaStorage, backend::BackendStorage};
 use pulp::Arch;
 use rayon::prelude::*;
 
@@ -16,7 +20,7 @@ use rayon::prelude::*;
 ///
 /// (batch, channels, height, width) to (batch, channels, ⌈(height − kernel) / stride⌉ + 1, likewise
 /// width); a window over the edge sees only what is inside. The gradient goes to the first largest
-/// element of a window, in reading order, as in PyTorch. CPU; f32 and f64. Fails when the window is
+/// element of a window, in reading order, as in PyTorch. f32 and f64. Fails when the window is
 /// larger than the image.
 pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
     let (_, _, height, width) = x.dims4()?;
@@ -54,6 +58,20 @@ impl Pool {
             out_height,
             out_width,
         })
+    }
+
+    /// As the kernels take them.
+    #[cfg(feature = "cuda")]
+    fn sizes(&self) -> [cuda::Number; 6] {
+        [
+            self.height,
+            self.width,
+            self.kernel,
+            self.stride,
+            self.out_height,
+            self.out_width,
+        ]
+        .map(cuda::Number::from)
     }
 
     /// The gradient of `x`, given the output's.
@@ -178,6 +196,15 @@ impl CustomOp1 for Pool {
         ))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let (batch, channels, ..) = layout.shape().dims4()?;
+        let shape = Shape::from((batch, channels, self.out_height, self.out_width));
+        let (dtype, len) = (x.dtype(), shape.elem_count());
+        let out = cuda::map("max_pool2d", dtype, &[(x, layout)], len, &self.sizes())?;
+        Ok((out, shape))
+    }
+
     fn bwd(&self, x: &Tensor, _out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         Ok(Some(self.backward(x, grad)?))
     }
@@ -219,5 +246,20 @@ impl CustomOp2 for PoolGrad {
             contiguous(grad, grad_layout)?,
         )));
         Ok((out, x_layout.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        grad: &CudaStorage,
+        grad_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let shape = x_layout.shape().clone();
+        let inputs = [(x, x_layout), (grad, grad_layout)];
+        let (dtype, len) = (x.dtype(), shape.elem_count());
+        let out = cuda::map("max_pool2d_grad", dtype, &inputs, len, &self.0.sizes())?;
+        Ok((out, shape))
     }
 }

@@ -17,7 +17,7 @@ mod shortcut;
 pub(crate) use add::add;
 pub(crate) use avg_pool2d::AveragePool;
 pub use avg_pool2d::avg_pool2d;
-pub use batch_norm::{EPSILON, Moments, batch_norm, batch_norm_by};
+pub use batch_norm::{EPSILON, Moments, batch_norm, batch_norm_by, follow};
 pub use conv2d::conv2d;
 pub(crate) use conv2d::conv2d_backward;
 pub(crate) use conv2d::{Geometry as ConvGeometry, Kernel as ConvKernel};

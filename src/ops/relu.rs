@@ -2,21 +2,20 @@
 //! its backward pass, which cost more than the convolution before it.
 
 use super::{contiguous, dispatch, unset};
+#[cfg(feature = "cuda")]
+use crate::cuda;
 use crate::simd::Real;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType};
+#[cfg(feature = "cuda")]
+use candle_core::{CudaStorage, backend::BackendStorage};
 use rayon::prelude::*;
 
 /// Elements that one task handles.
 const CHUNK: usize = 1 << 14;
 
-/// `max(x, 0)` of every element; NaN stays NaN. The gradient at 0 is 0, as in PyTorch. f32 and f64
-/// on the CPU, candle's elsewhere.
+/// `max(x, 0)` of every element; NaN stays NaN. The gradient at 0 is 0, as in PyTorch. f32 and f64.
 pub fn relu(x: &Tensor) -> Result<Tensor> {
-    if x.device().is_cpu() {
-        x.contiguous()?.apply_op1(Relu)
-    } else {
-        x.relu()
-    }
+    x.contiguous()?.apply_op1(Relu)
 }
 
 struct Relu;
@@ -41,6 +40,13 @@ impl CustomOp1 for Relu {
         let out =
             dispatch!(self, x, T => T::to_cpu_storage_owned(forward::<T>(contiguous(x, layout)?)));
         Ok((out, layout.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let shape = layout.shape().clone();
+        let out = cuda::map("relu", x.dtype(), &[(x, layout)], shape.elem_count(), &[])?;
+        Ok((out, shape))
     }
 
     fn bwd(&self, _x: &Tensor, out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
@@ -85,5 +91,19 @@ impl CustomOp2 for ReluGrad {
             contiguous(grad, grad_layout)?,
         )));
         Ok((masked, out_layout.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        out: &CudaStorage,
+        out_layout: &Layout,
+        grad: &CudaStorage,
+        grad_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let shape = out_layout.shape().clone();
+        let inputs = [(out, out_layout), (grad, grad_layout)];
+        let masked = cuda::map("relu_grad", out.dtype(), &inputs, shape.elem_count(), &[])?;
+        Ok((masked, shape))
     }
 }

@@ -2,15 +2,19 @@
 //! block's input comes in again, without parameters.
 
 use super::{contiguous, dispatch, unset};
+#[cfg(feature = "cuda")]
+use crate::cuda;
 use crate::simd::Real;
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail,
 };
+#[cfg(feature = "cuda")]
+use candle_core::{CudaStorage, backend::BackendStorage};
 use rayon::prelude::*;
 
 /// `max(body + shortcut(x), 0)`: the shortcut takes every `s`-th pixel of `x` (batch, in, height,
 /// width) and puts zero channels *in front* until it has the shape of `body` (batch, out, ⌈height /
-/// s⌉, ⌈width / s⌉), as the authors' code does. Differentiable in both; f32 and f64 on the CPU. Fails
+/// s⌉, ⌈width / s⌉), as the authors' code does. Differentiable in both; f32 and f64. Fails
 /// when `x` has more channels than `body`, or another batch, or no `s` fits.
 pub fn add_shortcut(body: &Tensor, x: &Tensor) -> Result<Tensor> {
     let (batch, ..) = body.dims4()?;
@@ -70,6 +74,13 @@ impl Shortcut {
     /// Whether the input comes in as it is.
     pub(crate) fn is_identity(&self) -> bool {
         self.from == self.to
+    }
+
+    /// As the kernels take them.
+    #[cfg(feature = "cuda")]
+    fn sizes(&self) -> [cuda::Number; 7] {
+        let ([c, h, w], [to_c, to_h, to_w]) = (self.from, self.to);
+        [c, h, w, to_c, to_h, to_w, self.stride].map(cuda::Number::from)
     }
 
     fn input_len(&self) -> usize {
@@ -149,6 +160,21 @@ impl CustomOp2 for Shortcut {
         Ok((out, body_layout.shape().clone()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        body: &CudaStorage,
+        body_layout: &Layout,
+        x: &CudaStorage,
+        x_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let shape = body_layout.shape().clone();
+        let inputs = [(body, body_layout), (x, x_layout)];
+        let (dtype, len) = (body.dtype(), shape.elem_count());
+        let out = cuda::map("shortcut", dtype, &inputs, len, &self.sizes())?;
+        Ok((out, shape))
+    }
+
     fn bwd(
         &self,
         _body: &Tensor,
@@ -186,5 +212,14 @@ impl CustomOp1 for ShortcutGrad {
         let batch = layout.dims()[0];
         let out = dispatch!(self, grad, T => T::to_cpu_storage_owned(backward::<T>(&self.0, contiguous(grad, layout)?)));
         Ok((out, Shape::from((batch, channels, height, width))))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, grad: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let [channels, height, width] = self.0.from;
+        let shape = Shape::from((layout.dims()[0], channels, height, width));
+        let (dtype, len, sizes) = (grad.dtype(), shape.elem_count(), self.0.sizes());
+        let out = cuda::map("shortcut_grad", dtype, &[(grad, layout)], len, &sizes)?;
+        Ok((out, shape))
     }
 }
