@@ -7,6 +7,8 @@
 pub mod cifar10;
 pub mod mnist;
 mod preprocess;
+#[cfg(feature = "cuda")]
+mod resident;
 
 pub use preprocess::Preprocessing;
 
@@ -54,11 +56,37 @@ pub struct Split<R> {
     labels: Vec<u8>,
     image: [usize; 3],
     pixels: Arc<Pixels>,
+    #[cfg(feature = "cuda")]
+    resident: Arc<std::sync::OnceLock<resident::Resident>>,
     role: PhantomData<R>,
 }
 
 /// Pixels that a shifted image may lose at each side ([`Split::augmented_batch`]).
 const SHIFT: usize = 4;
+
+/// How an image is altered: pixel (y, x) of the result is pixel (y + down − SHIFT, x + right − SHIFT)
+/// of the image, and then the whole may be flipped.
+struct Alteration {
+    down: usize,
+    right: usize,
+    flip: bool,
+}
+
+impl Alteration {
+    fn draw(rng: &mut Rng) -> Self {
+        Self {
+            down: rng.random_range(0..=2 * SHIFT),
+            right: rng.random_range(0..=2 * SHIFT),
+            flip: rng.random(),
+        }
+    }
+
+    /// As the GPU's kernel takes it.
+    #[cfg(feature = "cuda")]
+    fn code(&self) -> u32 {
+        (self.down | self.right << 8) as u32 | u32::from(self.flip) << 16
+    }
+}
 
 impl<R: Role> Split<R> {
     /// A split of `labels.len()` images of shape `image` (channels, height, width), stored one
@@ -78,6 +106,8 @@ impl<R: Role> Split<R> {
             labels,
             image,
             pixels: Arc::new(Pixels::Unit),
+            #[cfg(feature = "cuda")]
+            resident: Arc::default(),
             role: PhantomData,
         })
     }
@@ -112,8 +142,14 @@ impl<R: Role> Split<R> {
     }
 
     /// The images of these samples as the network sees them, after the data set's
-    /// [`Preprocessing`]: f32 (samples, channels, height, width).
+    /// [`Preprocessing`]: f32 (samples, channels, height, width). On a GPU they are made from the
+    /// bytes of the split, which are sent there once.
     pub fn batch(&self, samples: &[usize], device: &Device) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if device.is_cuda() {
+            let (down, right, flip) = (SHIFT, SHIFT, false);
+            return self.on_gpu(samples, device, || Alteration { down, right, flip });
+        }
         let images: Vec<&[u8]> = samples.iter().map(|&i| self.image(i)).collect();
         self.pixels.batch(&images, self.image, device)
     }
@@ -126,14 +162,14 @@ impl<R: Role> Split<R> {
         rng: &mut Rng,
         device: &Device,
     ) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if device.is_cuda() {
+            return self.on_gpu(samples, device, || Alteration::draw(rng));
+        }
         let [_, height, width] = self.image;
         let mut altered = vec![0u8; samples.len() * self.image_len()];
         for (&sample, altered) in samples.iter().zip(altered.chunks_mut(self.image_len())) {
-            let (down, right) = (
-                rng.random_range(0..=2 * SHIFT),
-                rng.random_range(0..=2 * SHIFT),
-            );
-            let flip = rng.random::<bool>();
+            let Alteration { down, right, flip } = Alteration::draw(rng);
             // Columns x of the result show column x + right - SHIFT of the image.
             let (first, last) = (
                 SHIFT.saturating_sub(right),
@@ -154,13 +190,47 @@ impl<R: Role> Split<R> {
         self.pixels.batch(&images, self.image, device)
     }
 
+    /// The images of these samples, each altered by what `alteration` says, put together on a GPU,
+    /// where the split's bytes are sent at the first call.
+    #[cfg(feature = "cuda")]
+    fn on_gpu(
+        &self,
+        samples: &[usize],
+        device: &Device,
+        mut alteration: impl FnMut() -> Alteration,
+    ) -> Result<Tensor> {
+        let codes = samples
+            .iter()
+            .flat_map(|&i| [i as u32, alteration().code()]);
+        let codes = codes.collect();
+        let make = || resident::Resident::new(&self.images, self.image, &self.pixels, device);
+        if self.resident.get().is_none() {
+            // Another thread may have been faster; then its copy is as good.
+            let _ = self.resident.set(make()?);
+        }
+        match self.resident.get() {
+            Some(resident) if resident.is_on(device) => resident.batch(codes),
+            _ => make()?.batch(codes),
+        }
+    }
+
     /// The first `count` samples only (all, where there are fewer).
     pub fn take(&self, count: usize) -> Self {
         let count = count.min(self.len());
         Self {
             images: self.images[..count * self.image_len()].to_vec(),
             labels: self.labels[..count].to_vec(),
+            #[cfg(feature = "cuda")]
+            resident: Arc::default(),
             ..self.clone()
+        }
+    }
+
+    fn see(&mut self, pixels: Arc<Pixels>) {
+        self.pixels = pixels;
+        #[cfg(feature = "cuda")]
+        {
+            self.resident = Arc::default();
         }
     }
 
@@ -194,9 +264,9 @@ impl Dataset {
     pub fn preprocessed(mut self, preprocessing: Preprocessing) -> Result<Self> {
         let pixels = Arc::new(Pixels::fit(preprocessing, &self.train, self.checksum)?);
         self.checksum ^= crc32fast::hash(preprocessing.to_string().as_bytes());
-        self.train.pixels = pixels.clone();
-        self.validation.pixels = pixels.clone();
-        self.test.pixels = pixels;
+        self.train.see(pixels.clone());
+        self.validation.see(pixels.clone());
+        self.test.see(pixels);
         Ok(self)
     }
 }

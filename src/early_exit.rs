@@ -1,7 +1,7 @@
 //! Inference that stops at the first exit that is sure (paper, figure 2).
 
 use crate::error::bail;
-use crate::{Network, Pass, Result};
+use crate::{Network, Pass, Result, ops};
 use candle_core::Tensor;
 
 /// What one exit says about one sample.
@@ -79,7 +79,8 @@ pub(crate) fn check_thresholds(thresholds: &[f64], exits: usize) -> Result<()> {
 impl Network {
     /// Classifies images (batch, channels, height, width): each sample leaves at the first exit
     /// whose entropy is below that exit's threshold, and the last exit answers for the rest.
-    /// Samples that left are not computed any further.
+    /// Samples that left are not computed any further; on a GPU they are read, judged and removed
+    /// there.
     ///
     /// One answer for each sample, in the order of the input. Fails when thresholds are missing,
     /// negative or NaN.
@@ -102,25 +103,23 @@ impl Network {
                 break;
             }
             x = self.segment(exit, &x, &mut Pass::Evaluate)?;
-            let threshold = thresholds.get(exit).copied().unwrap_or(f64::INFINITY);
             let last = exit + 1 == self.exits();
-            let (mut rows, mut next) = (Vec::new(), Vec::new());
-            for (row, logits) in self
-                .exit(exit, &x, &mut Pass::Evaluate)?
-                .to_vec2::<f32>()?
-                .iter()
-                .enumerate()
-            {
-                let reading = read(logits);
-                if last || reading.entropy < threshold {
-                    answers[staying[row] as usize] = reading.at(exit);
+            // At the last exit all leave, also where the entropy is not a number.
+            let threshold = thresholds.get(exit).copied().unwrap_or(f64::INFINITY);
+            let logits = self.exit(exit, &x, &mut Pass::Evaluate)?;
+            let decisions = ops::decide(&logits, threshold)?;
+            // All that comes back from a GPU: three numbers a sample, once for each exit.
+            let mut next = Vec::new();
+            for (row, &from) in decisions.to_vec2::<f64>()?.iter().zip(&staying) {
+                let (label, entropy) = (row[0] as usize, row[1]);
+                if last || ops::leaves(entropy, threshold) {
+                    answers[from as usize] = Reading { label, entropy }.at(exit);
                 } else {
-                    rows.push(row as u32);
-                    next.push(staying[row]);
+                    next.push(from);
                 }
             }
-            if !last && !rows.is_empty() && rows.len() < staying.len() {
-                x = x.index_select(&Tensor::new(rows, x.device())?, 0)?;
+            if !last && !next.is_empty() && next.len() < staying.len() {
+                x = ops::keep(&x, &decisions, next.len())?;
             }
             staying = next;
         }

@@ -9,7 +9,7 @@
 use crate::data::{Dataset, Role, Split, write_atomically};
 use crate::error::bail;
 use crate::tape::Gradients;
-use crate::{Error, Network, Pass, Result, Rng};
+use crate::{Error, Network, Pass, Result, Rng, ops};
 use candle_core::{DType, Tensor, Var};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -162,11 +162,11 @@ struct About {
 
 const ABOUT: &str = "branchynet";
 
-/// Adam (Kingma and Ba 2015), whose state can be stored.
+/// Adam, whose state can be stored.
 struct Adam {
     parameters: BTreeMap<String, Var>,
-    /// Running means of gradient and squared gradient.
-    moments: BTreeMap<String, (Tensor, Tensor)>,
+    /// (2, …): running means of gradient and squared gradient.
+    moments: BTreeMap<String, Tensor>,
     steps: usize,
 }
 
@@ -174,7 +174,7 @@ impl Adam {
     fn new(parameters: BTreeMap<String, Var>) -> Result<Self> {
         let moments = parameters
             .iter()
-            .map(|(name, var)| Ok((name.clone(), (var.zeros_like()?, var.zeros_like()?))))
+            .map(|(name, var)| Ok((name.clone(), pair(&var.zeros_like()?, &var.zeros_like()?)?)))
             .collect::<Result<_>>()?;
         Ok(Self {
             parameters,
@@ -189,20 +189,29 @@ impl Adam {
         // Both bias corrections, folded into the step size and epsilon as in the paper's section 2.
         let (beta1, beta2) = (config.beta1, config.beta2);
         let correction = (1.0 - beta2.powi(steps)).sqrt();
-        let rate = rate * correction / (1.0 - beta1.powi(steps));
-        let epsilon = 1e-8 * correction;
-        // Parameters are many and small: side by side they fill the cores.
-        let update = |(name, (mean, square)): (&String, &mut (Tensor, Tensor))| -> Result<()> {
-            let (Some(grad), var) = (gradients.get(name), &self.parameters[name]) else {
-                return Ok(());
-            };
-            *mean = ((&*mean * beta1)? + (grad * (1.0 - beta1))?)?;
-            *square = ((&*square * beta2)? + (grad.sqr()? * (1.0 - beta2))?)?;
-            let update = (&*mean / (square.sqrt()? + epsilon)?)?;
-            Ok(var.set(&(var.as_tensor() - (update * rate)?)?)?)
+        let adam = ops::Adam {
+            beta1,
+            beta2,
+            rate: rate * correction / (1.0 - beta1.powi(steps)),
+            epsilon: 1e-8 * correction,
         };
-        self.moments.par_iter_mut().try_for_each(update)
+        let update = |(name, moments): (&String, &Tensor)| -> Result<()> {
+            match gradients.get(name) {
+                Some(grad) => Ok(adam.step(&self.parameters[name], moments, grad)?),
+                None => Ok(()),
+            }
+        };
+        if self.parameters.values().any(|var| var.device().is_cuda()) {
+            return self.moments.iter().try_for_each(update);
+        }
+        // Parameters are many and small: side by side they fill the cores.
+        self.moments.par_iter().try_for_each(update)
     }
+}
+
+/// Two tensors of one shape as one, in storage of its own.
+fn pair(first: &Tensor, second: &Tensor) -> Result<Tensor> {
+    Ok(Tensor::stack(&[first, second], 0)?)
 }
 
 /// Where runs are kept.
@@ -398,20 +407,23 @@ fn go_on(
                 data.train.batch(batch, network.device())?
             };
             let (logits, tape) = network.forward_with_tape(&images, &mut rng)?;
-            // Each a variable: candle gives the loss's gradient for it.
-            let logits: Vec<Tensor> = logits
-                .iter()
-                .map(|t| Ok(Var::from_tensor(t)?.into_inner()))
-                .collect::<Result<_>>()?;
             let labels: Vec<u32> = batch
                 .iter()
                 .map(|&i| u32::from(data.train.labels()[i]))
                 .collect();
-            let losses = sums.add(&logits, &labels)?;
-            let mut total: Option<Tensor> = None;
-            for (exit, (loss, &weight)) in losses.into_iter().zip(&weights).enumerate() {
-                let value = loss.to_scalar::<f32>()?;
-                if !value.is_finite() {
+            let labels = Tensor::new(labels, network.device())?;
+            let losses = logits
+                .iter()
+                .zip(&weights)
+                .map(|(logits, weight)| {
+                    ops::cross_entropy(logits, &labels, weight / batch.len() as f64)
+                })
+                .collect::<candle_core::Result<Vec<_>>>()?;
+            let of_logits = losses.iter().map(|loss| loss.gradient.clone()).collect();
+            adam.step(&tape.backward(of_logits)?, config, rate)?;
+            // Read last: a GPU has all of the step's work by then.
+            for (exit, loss) in sums.add(&losses, batch.len())?.into_iter().enumerate() {
+                if !loss.is_finite() {
                     let kept = if epoch == 1 {
                         "no checkpoint was written yet".to_string()
                     } else {
@@ -422,24 +434,13 @@ fn go_on(
                         )
                     };
                     bail!(
-                        "epoch {epoch}, step {}: the loss of exit {} is {value}; {kept}. Try a smaller learning rate than {}",
+                        "epoch {epoch}, step {}: the loss of exit {} is {loss}; {kept}. Try a smaller learning rate than {}",
                         step + 1,
                         exit + 1,
                         config.learning_rate
                     )
                 }
-                let weighted = (loss * weight)?;
-                total = Some(match total {
-                    Some(total) => (total + weighted)?,
-                    None => weighted,
-                });
             }
-            let of_logits = total.expect("at least one exit").backward()?;
-            let of_logits = logits
-                .iter()
-                .map(|var| Ok(of_logits.get(var).expect("the loss depends on it").detach()))
-                .collect::<Result<_>>()?;
-            adam.step(&tape.backward(of_logits)?, config, rate)?;
             say(Progress::Step {
                 epoch,
                 epochs: config.epochs,
@@ -521,20 +522,17 @@ impl Sums {
         }
     }
 
-    /// Adds a batch and returns its mean loss (scalar tensors) for each exit.
-    fn add(&mut self, logits: &[Tensor], labels: &[u32]) -> Result<Vec<Tensor>> {
-        let targets = Tensor::new(labels, logits[0].device())?;
-        let mut losses = Vec::new();
-        for (exit, logits) in logits.iter().enumerate() {
-            let loss = candle_nn::loss::cross_entropy(logits, &targets)?;
-            self.loss[exit] += f64::from(loss.to_scalar::<f32>()?) * labels.len() as f64;
-            for (row, &label) in logits.to_vec2::<f32>()?.iter().zip(labels) {
-                self.right[exit] += usize::from(crate::early_exit::read(row).label as u32 == label);
-            }
-            losses.push(loss);
+    /// Adds a batch and returns its mean loss for each exit.
+    fn add(&mut self, losses: &[ops::Losses], samples: usize) -> Result<Vec<f64>> {
+        let mut means = Vec::new();
+        for (exit, losses) in losses.iter().enumerate() {
+            let (loss, right) = losses.sums()?;
+            self.loss[exit] += loss;
+            self.right[exit] += right;
+            means.push(loss / samples as f64);
         }
-        self.samples += labels.len();
-        Ok(losses)
+        self.samples += samples;
+        Ok(means)
     }
 
     fn means(&self) -> Scores {
@@ -563,7 +561,12 @@ pub fn evaluate<R: Role>(network: &Network, split: &Split<R>) -> Result<Scores> 
             .iter()
             .map(|&i| u32::from(split.labels()[i]))
             .collect();
-        sums.add(&logits, &labels)?;
+        let labels = Tensor::new(labels, network.device())?;
+        let losses = logits
+            .iter()
+            .map(|logits| ops::cross_entropy(logits, &labels, 1.0))
+            .collect::<candle_core::Result<Vec<_>>>()?;
+        sums.add(&losses, batch.len())?;
     }
     Ok(sums.means())
 }
@@ -573,9 +576,9 @@ fn write_checkpoint(path: &Path, network: &Network, about: &About, adam: &Adam) 
     for (name, var) in network.state() {
         tensors.insert(name, var.as_tensor().clone());
     }
-    for (name, (mean, square)) in &adam.moments {
-        tensors.insert(format!("adam.mean/{name}"), mean.clone());
-        tensors.insert(format!("adam.square/{name}"), square.clone());
+    for (name, moments) in &adam.moments {
+        tensors.insert(format!("adam.mean/{name}"), moments.get(0)?);
+        tensors.insert(format!("adam.square/{name}"), moments.get(1)?);
     }
     let header = HashMap::from([(
         ABOUT.to_string(),
@@ -638,13 +641,9 @@ fn read_checkpoint(path: &Path, network: &Network, adam: Option<&mut Adam>) -> R
             .parameters()
             .iter()
             .map(|(name, var)| {
-                Ok((
-                    name.clone(),
-                    (
-                        get(format!("adam.mean/{name}"), var)?,
-                        get(format!("adam.square/{name}"), var)?,
-                    ),
-                ))
+                let mean = get(format!("adam.mean/{name}"), var)?;
+                let square = get(format!("adam.square/{name}"), var)?;
+                Ok((name.clone(), pair(&mean, &square)?))
             })
             .collect::<Result<_>>()?;
         adam.moments = moments;

@@ -9,8 +9,8 @@ mod common;
 use branchynet::Rng;
 use branchynet::candle_core::{DType, Device, Result, Tensor, Var};
 use branchynet::ops::{
-    Lrn, add_shortcut, avg_pool2d, batch_norm, batch_norm_by, conv2d, dropout, linear, lrn,
-    max_pool2d, relu,
+    Lrn, add_shortcut, avg_pool2d, batch_norm, batch_norm_by, conv2d, cross_entropy, dropout,
+    linear, lrn, max_pool2d, relu,
 };
 use rand::SeedableRng;
 
@@ -400,6 +400,64 @@ fn add_shortcut_agrees_with_pytorch_and_central_differences() -> Result<()> {
     Ok(())
 }
 
+/// (batch, classes), label i · 7 mod classes: the losses, and the gradient of 0.3 of their sum.
+#[rustfmt::skip]
+#[allow(clippy::type_complexity)]
+const CROSS_ENTROPY: &[((usize, usize), [f64; 2])] = &[
+    ((1, 2), [0.482122706, -0.0269863844]),
+    ((5, 10), [2.62322298, 0.0499725393]),
+    ((37, 3), [-6.19882838, -3.5106983]),
+];
+
+#[test]
+fn cross_entropy_agrees_with_pytorch_and_central_differences() -> Result<()> {
+    for device in common::devices() {
+        for &((batch, classes), expected) in CROSS_ENTROPY {
+            let logits = (wave(1, &[batch, classes])?.as_tensor() * 5.0)?.to_device(device)?;
+            let labels: Vec<u32> = (0..batch).map(|i| (i * 7 % classes) as u32).collect();
+            let labels = Tensor::new(labels, device)?;
+            for (dtype, tolerance) in [(DType::F64, 1e-8), (DType::F32, 1e-5)] {
+                let losses = cross_entropy(&logits.to_dtype(dtype)?, &labels, 0.3)?;
+                for (got, want) in [
+                    (scalar(&digest(&losses.each()?)?)?, expected[0]),
+                    (scalar(&digest(&losses.gradient)?)?, expected[1]),
+                ] {
+                    let close = (got - want).abs() <= tolerance * (1.0 + want.abs());
+                    assert!(
+                        close,
+                        "{batch}, {classes} in {dtype:?}: {got}, expected {want}"
+                    );
+                }
+            }
+            // The gradient belongs to the losses' sum.
+            let (values, h) = (logits.flatten_all()?.to_vec1::<f64>()?, 1e-5);
+            let losses = cross_entropy(&logits, &labels, 1.0)?;
+            let gradient = losses.gradient.flatten_all()?.to_vec1::<f64>()?;
+            for at in 0..values.len() {
+                let shifted = |by: f64| {
+                    let mut values = values.clone();
+                    values[at] += by;
+                    let logits = Tensor::from_vec(values, logits.shape(), device)?;
+                    Result::Ok(cross_entropy(&logits, &labels, 1.0)?.sums()?.0)
+                };
+                let difference = (shifted(h)? - shifted(-h)?) / (2.0 * h);
+                assert!(
+                    (gradient[at] - difference).abs() < 1e-6,
+                    "{batch}, {classes} at {at}"
+                );
+            }
+            // Who is right: the first largest.
+            let rows = logits.to_vec2::<f64>()?;
+            let right = rows.iter().enumerate().filter(|(i, row)| {
+                let max = row.iter().copied().fold(f64::MIN, f64::max);
+                row.iter().position(|&z| z == max) == Some(i * 7 % classes)
+            });
+            assert_eq!(losses.sums()?.1, right.count());
+        }
+    }
+    Ok(())
+}
+
 /// Early exit shrinks batches: a sample must get bit for bit the same result in any company.
 #[test]
 fn results_do_not_depend_on_the_batch() -> Result<()> {
@@ -436,20 +494,22 @@ fn results_do_not_depend_on_the_batch() -> Result<()> {
 
 #[test]
 fn dropout_is_seeded_keeps_the_mean_and_masks_the_gradient() -> Result<()> {
-    let x = Var::from_tensor(&Tensor::ones((200, 50), DType::F32, &Device::Cpu)?)?;
-    let run = |seed| dropout(&x, 0.3, &mut Rng::seed_from_u64(seed));
-    let (first, again, other) = (run(7)?, run(7)?, run(8)?);
-    let flat = |t: &Tensor| t.flatten_all()?.to_vec1::<f32>();
-    assert_eq!(flat(&first)?, flat(&again)?);
-    assert_ne!(flat(&first)?, flat(&other)?);
-    let mean = first.mean_all()?.to_scalar::<f32>()?;
-    // Standard error of the mean of 10,000 draws: 0.0065.
-    assert!((mean - 1.0).abs() < 0.03, "mean {mean}");
-    let grads = first.sum_all()?.backward()?;
-    assert_eq!(
-        flat(grads.get(&x).expect("x is a variable"))?,
-        flat(&first)?
-    );
+    for device in common::devices() {
+        let x = Var::from_tensor(&Tensor::ones((200, 50), DType::F32, device)?)?;
+        let run = |seed| dropout(&x, 0.3, &mut Rng::seed_from_u64(seed));
+        let (first, again, other) = (run(7)?, run(7)?, run(8)?);
+        let flat = |t: &Tensor| t.flatten_all()?.to_vec1::<f32>();
+        assert_eq!(flat(&first)?, flat(&again)?);
+        assert_ne!(flat(&first)?, flat(&other)?);
+        let mean = first.mean_all()?.to_scalar::<f32>()?;
+        // Standard error of the mean of 10,000 draws: 0.0065.
+        assert!((mean - 1.0).abs() < 0.03, "mean {mean}");
+        let grads = first.sum_all()?.backward()?;
+        assert_eq!(
+            flat(grads.get(&x).expect("x is a variable"))?,
+            flat(&first)?
+        );
+    }
     Ok(())
 }
 

@@ -78,3 +78,10 @@ print("SHORTCUT (batch, in, out, height, width, stride): relu(body + shortcut(x)
 for b, i, o, h, w, s in [(2, 3, 3, 5, 6, 1), (2, 4, 8, 30, 30, 2), (3, 2, 5, 15, 15, 2), (1, 1, 1, 7, 8, 3)]:
     x, body = wave(1, b, i, h, w), wave(2, b, o, -(-h // s), -(-w // s))
     show(f"({b}, {i}, {o}, {h}, {w}, {s})", torch.relu(body + F.pad(x[:, :, ::s, ::s], (0, 0, 0, 0, o - i, 0))), body, x)
+
+print("CROSS_ENTROPY (batch, classes), label i * 7 % classes: losses, gradient of 0.3 of their sum")
+for b, c in [(1, 2), (5, 10), (37, 3)]:
+    logits, labels = 5 * wave(1, b, c), torch.arange(b) * 7 % c
+    losses = F.cross_entropy(logits, labels, reduction="none")
+    gradient, = torch.autograd.grad(0.3 * losses.sum(), logits)
+    print(f"    (({b}, {c}), [{digest(losses).item():.9}, {digest(gradient).item():.9}]),")

@@ -322,20 +322,19 @@ KERNEL(dropout_mask)(T *out, int len, int low, int high, double p, double keep) 
 
 // ---- training
 
-// Rows of (classes + 2): the loss, whether the answer is right, and the loss's gradient.
-KERNEL(cross_entropy)(const T *logits, const u32 *labels, T *out, int len, int classes) {
+// Gradients times scale (len, classes), then losses, then whether the answer is right.
+KERNEL(cross_entropy)(const T *logits, const u32 *labels, T *out, int len, int classes, double scale) {
   FOR_EACH(sample, len);
   const T *z = logits + sample * classes;
-  T *row = out + sample * (classes + 2);
   const u32 label = labels[sample];
   int best = 0;
   for (int c = 1; c < classes; c++)
     if (z[c] > z[best]) best = c;
   T sum = 0;
   for (int c = 0; c < classes; c++) sum += exp(z[c] - z[best]);
-  row[0] = log(sum) - (z[label] - z[best]);
-  row[1] = best == label;
-  for (int c = 0; c < classes; c++) row[2 + c] = exp(z[c] - z[best]) / sum - T(c == label);
+  for (int c = 0; c < classes; c++) out[sample * classes + c] = (exp(z[c] - z[best]) / sum - T(c == label)) * T(scale);
+  out[len * classes + sample] = log(sum) - (z[label] - z[best]);
+  out[len * (classes + 1) + sample] = best == label;
 }
 
 // moments (2, len): running means of gradient and squared gradient.

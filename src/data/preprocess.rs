@@ -127,6 +127,18 @@ impl Pixels {
     }
 }
 
+/// What every byte becomes in each channel, before any whitening: (channels, 256).
+#[cfg(feature = "cuda")]
+pub(super) fn table(pixels: &Pixels, channels: usize) -> Vec<f32> {
+    match pixels {
+        Pixels::Channels(tables) => tables.concat(),
+        Pixels::Unit | Pixels::Zca { .. } => {
+            let unit: Vec<f32> = (0..=255u8).map(|byte| f32::from(byte) / 255.0).collect();
+            unit.repeat(channels)
+        }
+    }
+}
+
 /// What every byte becomes, for each channel, so that Train has mean 0 and deviation 1.
 fn channels(train: &Split<Train>) -> Vec<[f32; 256]> {
     let [channels, height, width] = train.image_shape();

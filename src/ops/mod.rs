@@ -3,10 +3,13 @@
 //! Everything else in this crate is candle's. Every gradient is tested against central
 //! differences in f64 and against PyTorch's values (`tests/ops.rs`).
 
+mod adam;
 mod add;
 mod avg_pool2d;
 mod batch_norm;
 mod conv2d;
+mod cross_entropy;
+mod decide;
 mod dropout;
 mod linear;
 mod lrn;
@@ -14,6 +17,7 @@ mod max_pool2d;
 mod relu;
 mod shortcut;
 
+pub(crate) use adam::Adam;
 pub(crate) use add::add;
 pub(crate) use avg_pool2d::AveragePool;
 pub use avg_pool2d::avg_pool2d;
@@ -21,6 +25,8 @@ pub use batch_norm::{EPSILON, Moments, batch_norm, batch_norm_by, follow};
 pub use conv2d::conv2d;
 pub(crate) use conv2d::conv2d_backward;
 pub(crate) use conv2d::{Geometry as ConvGeometry, Kernel as ConvKernel};
+pub use cross_entropy::{Losses, cross_entropy};
+pub(crate) use decide::{decide, keep, leaves};
 pub use dropout::dropout;
 pub(crate) use dropout::dropout_mask;
 pub(crate) use linear::backward as linear_backward;

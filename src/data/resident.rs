@@ -1,0 +1,113 @@
+//! A split on a GPU: its bytes are sent there once, and batches are put together, shifted, flipped and
+//! preprocessed there. All that a batch costs to send is two numbers a sample.
+
+use super::Pixels;
+use super::preprocess::table;
+use crate::precision::Precision;
+use crate::{Result, cuda};
+use candle_core::{CpuStorage, CudaStorage, CustomOp3, DType, Device, Layout, Shape, Tensor, bail};
+
+/// A split's images and what turns them into what the network sees.
+#[derive(Debug)]
+pub(super) struct Resident {
+    device: Device,
+    image: [usize; 3],
+    /// u8.
+    bytes: Tensor,
+    /// (channels, 256): what every byte becomes.
+    table: Tensor,
+    /// Mean image (1, pixels) and whitening matrix (pixels, pixels).
+    whitening: Option<(Tensor, Tensor)>,
+}
+
+impl Resident {
+    pub(super) fn new(
+        images: &[u8],
+        image: [usize; 3],
+        pixels: &Pixels,
+        device: &Device,
+    ) -> Result<Self> {
+        let whitening = match pixels {
+            Pixels::Zca { mean, matrix } => {
+                Some((mean.to_device(device)?, matrix.to_device(device)?))
+            }
+            _ => None,
+        };
+        Ok(Self {
+            device: device.clone(),
+            image,
+            bytes: Tensor::from_slice(images, images.len(), device)?,
+            table: Tensor::from_vec(table(pixels, image[0]), (image[0], 256), device)?,
+            whitening,
+        })
+    }
+
+    pub(super) fn is_on(&self, device: &Device) -> bool {
+        self.device.same_device(device)
+    }
+
+    /// The images of `samples`: f32 (samples, channels, height, width). Two numbers a sample: which it
+    /// is, and [`super::Alteration::code`].
+    pub(super) fn batch(&self, samples: Vec<u32>) -> Result<Tensor> {
+        let samples = Tensor::from_vec(samples, ((), 2), &self.device)?;
+        let op = Images { image: self.image };
+        let images = self.bytes.apply_op3_no_bwd(&self.table, &samples, &op)?;
+        let Some((mean, matrix)) = &self.whitening else {
+            return Ok(images);
+        };
+        // The matrix stretches what varies little by far: it is applied to whole f32, whatever the
+        // network's products are computed in.
+        let precision = Precision::current();
+        Precision::F32.apply(&self.device)?;
+        let white = images.flatten_from(1)?.broadcast_sub(mean)?.matmul(matrix);
+        precision.apply(&self.device)?;
+        let white = white?;
+        let (min, max) = (white.min_keepdim(1)?, white.max_keepdim(1)?);
+        let range = (max - &min)?.maximum(f64::from(f32::MIN_POSITIVE))?;
+        let scaled = white.broadcast_sub(&min)?.broadcast_div(&range)?;
+        Ok(scaled.reshape(images.shape())?)
+    }
+}
+
+struct Images {
+    image: [usize; 3],
+}
+
+impl CustomOp3 for Images {
+    fn name(&self) -> &'static str {
+        "images"
+    }
+
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        bail!("internal error: batches on the CPU are put together elsewhere")
+    }
+
+    fn cuda_fwd(
+        &self,
+        bytes: &CudaStorage,
+        bytes_layout: &Layout,
+        table: &CudaStorage,
+        table_layout: &Layout,
+        samples: &CudaStorage,
+        samples_layout: &Layout,
+    ) -> candle_core::Result<(CudaStorage, Shape)> {
+        let [channels, height, width] = self.image;
+        let shape = Shape::from((samples_layout.dims()[0], channels, height, width));
+        let inputs = [
+            (bytes, bytes_layout),
+            (table, table_layout),
+            (samples, samples_layout),
+        ];
+        let numbers = [channels, height, width, super::SHIFT].map(cuda::Number::from);
+        let out = cuda::map("images", DType::F32, &inputs, shape.elem_count(), &numbers)?;
+        Ok((out, shape))
+    }
+}

@@ -1,0 +1,289 @@
+//! What runs on a GPU against the CPU: batches, early exit, training. Without a GPU each test says that
+//! it was skipped.
+
+mod common;
+
+use branchynet::candle_core::{Device, Tensor};
+use branchynet::data::{Dataset, Preprocessing, Split, Test, Train, Validation};
+use branchynet::network::{
+    Layer, average_pool, batch_norm, branch, conv, dropout, linear, lrn, max_pool, relu, residual,
+};
+use branchynet::ops::cross_entropy;
+use branchynet::precision::Precision;
+use branchynet::record::ExitRecord;
+use branchynet::train::{Config, evaluate, train_at};
+use branchynet::{Network, Pass, Result, Rng};
+use rand::{Rng as _, SeedableRng};
+use std::sync::{Mutex, MutexGuard};
+
+/// The GPU, if there is one. The precision of products is the process's, so that tests take turns.
+fn gpu() -> Option<(&'static Device, MutexGuard<'static, ()>)> {
+    static TURN: Mutex<()> = Mutex::new(());
+    let device = common::devices().get(1)?;
+    Some((
+        device,
+        TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner()),
+    ))
+}
+
+/// Images of 3×8×8 whose class is the quadrant that is bright.
+fn quadrants() -> Dataset {
+    fn split<R: branchynet::data::Role>(count: usize, seed: u64) -> Split<R> {
+        let mut rng = Rng::seed_from_u64(seed);
+        let (mut images, mut labels) = (Vec::new(), Vec::new());
+        for _ in 0..count {
+            let class: u8 = rng.random_range(0..4);
+            labels.push(class);
+            for pixel in 0..3 * 64 {
+                let (y, x) = (pixel / 8 % 8, pixel % 8);
+                let bright = y / 4 * 2 + x / 4 == usize::from(class);
+                images.push(rng.random_range(0..120) + if bright { 100 } else { 0 });
+            }
+        }
+        Split::new(images, labels, [3, 8, 8]).expect("sizes fit")
+    }
+    Dataset {
+        name: "quadrants".to_string(),
+        train: split::<Train>(200, 1),
+        validation: split::<Validation>(60, 2),
+        test: split::<Test>(60, 3),
+        checksum: 11,
+    }
+}
+
+/// Every kind of layer. Dropout only where something is dropped: GPU and CPU draw other masks.
+fn layers(dropped: f32) -> Vec<Layer> {
+    let mut layers = vec![
+        conv(3, 6, 3, 1),
+        lrn(),
+        branch([max_pool(4, 4), relu(), linear(24, 4)]),
+        max_pool(3, 2),
+        batch_norm(6),
+        relu(),
+        residual([conv(6, 6, 3, 1), batch_norm(6)]),
+        branch([average_pool(2, 2), linear(24, 4)]),
+        linear(96, 16),
+        relu(),
+        linear(16, 4),
+    ];
+    if dropped > 0.0 {
+        layers.insert(layers.len() - 1, dropout(dropped));
+    }
+    layers
+}
+
+fn build(dropped: f32, device: &Device) -> Result<Network> {
+    Network::new("quadrants", [3, 8, 8], layers(dropped), 0, device)
+}
+
+fn config(epochs: usize) -> Config {
+    Config {
+        epochs,
+        batch_size: 40,
+        learning_rate: 3e-3,
+        augment: true,
+        ..Config::default()
+    }
+}
+
+fn scratch(name: &str) -> std::path::PathBuf {
+    std::env::temp_dir().join(format!(
+        "branchynet-gpu-{}-{name}.safetensors",
+        std::process::id()
+    ))
+}
+
+/// All weights and running statistics, one after another.
+fn weights(network: &Network) -> Result<Vec<f32>> {
+    let mut all = Vec::new();
+    for var in network.state().values() {
+        all.extend(var.flatten_all()?.to_vec1::<f32>()?);
+    }
+    Ok(all)
+}
+
+fn furthest(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max)
+}
+
+#[test]
+fn batches_are_those_of_the_cpu() -> Result<()> {
+    let Some((device, _turn)) = gpu() else {
+        return Ok(());
+    };
+    let samples = [3, 0, 199, 17, 17];
+    for preprocessing in [Preprocessing::Unit, Preprocessing::Channels] {
+        let data = quadrants().preprocessed(preprocessing)?;
+        let pixels = |t: Tensor| t.flatten_all()?.to_vec1::<f32>();
+        let batch =
+            |device: &Device| -> Result<_> { Ok(pixels(data.train.batch(&samples, device)?)?) };
+        assert_eq!(batch(device)?, batch(&Device::Cpu)?);
+        // Shifted and flipped alike: the same draws of the same generator.
+        let augmented = |device: &Device| -> Result<_> {
+            let rng = &mut Rng::seed_from_u64(5);
+            Ok(pixels(data.train.augmented_batch(&samples, rng, device)?)?)
+        };
+        assert_eq!(augmented(device)?, augmented(&Device::Cpu)?);
+        assert_ne!(augmented(device)?, batch(device)?);
+    }
+    Ok(())
+}
+
+#[test]
+fn samples_leave_as_on_the_cpu_and_as_in_a_replay() -> Result<()> {
+    let Some((device, _turn)) = gpu() else {
+        return Ok(());
+    };
+    let data = quadrants().preprocessed(Preprocessing::Channels)?;
+    let (here, there) = (build(0.0, &Device::Cpu)?, build(0.0, device)?);
+    let samples: Vec<usize> = (0..data.test.len()).collect();
+    let record = ExitRecord::collect(&there, &data.test)?;
+    // Thresholds in the middle of a gap, so that rounding decides nothing.
+    let middle = |exit: usize, rank: usize| {
+        let mut all: Vec<f64> = record.readings(exit).iter().map(|r| r.entropy).collect();
+        all.sort_by(f64::total_cmp);
+        (all[rank] + all[rank + 1]) / 2.0
+    };
+    for thresholds in [
+        [middle(0, 20), middle(1, 40)],
+        [0.0, middle(1, 10)],
+        [f64::INFINITY, 0.0],
+        [0.0, 0.0],
+    ] {
+        let classify = |network: &Network, device| -> Result<_> {
+            network.classify(&data.test.batch(&samples, device)?, &thresholds)
+        };
+        let (cpu, gpu) = (classify(&here, &Device::Cpu)?, classify(&there, device)?);
+        let replay = record.answers(&thresholds)?;
+        for ((cpu, gpu), replay) in cpu.iter().zip(&gpu).zip(&replay) {
+            assert_eq!((cpu.label, cpu.exit), (gpu.label, gpu.exit));
+            assert_eq!((replay.label, replay.exit), (gpu.label, gpu.exit));
+            // Other batch sizes may have other orders of summation.
+            assert!((cpu.entropy - gpu.entropy).abs() < 1e-5);
+            assert!((replay.entropy - gpu.entropy).abs() < 1e-5);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn gradients_are_those_of_the_cpu() -> Result<()> {
+    let Some((device, _turn)) = gpu() else {
+        return Ok(());
+    };
+    let data = quadrants();
+    let gradients = |device: &Device| -> Result<_> {
+        let network = build(0.0, device)?;
+        let samples: Vec<usize> = (0..40).collect();
+        let images = data.train.batch(&samples, device)?;
+        let labels: Vec<u32> = (0..40).map(|i| u32::from(data.train.labels()[i])).collect();
+        let labels = Tensor::new(labels, device)?;
+        let (logits, tape) = network.forward_with_tape(&images, &mut Rng::seed_from_u64(0))?;
+        let of_logits = logits
+            .iter()
+            .map(|logits| Ok(cross_entropy(logits, &labels, 1.0 / 40.0)?.gradient))
+            .collect::<Result<_>>()?;
+        Ok((tape.backward(of_logits)?, weights(&network)?))
+    };
+    let (cpu, gpu) = (gradients(&Device::Cpu)?, gradients(device)?);
+    for (name, cpu) in &cpu.0 {
+        let flat = |t: &Tensor| t.flatten_all()?.to_vec1::<f32>();
+        let (cpu, gpu) = (flat(cpu)?, flat(&gpu.0[name])?);
+        let largest = cpu.iter().fold(1e-2f32, |max, x| max.max(x.abs()));
+        let apart = furthest(&cpu, &gpu);
+        assert!(
+            apart < 1e-5 * largest.max(1.0),
+            "{name}: {apart} apart, up to {largest}"
+        );
+    }
+    // The running statistics moved alike.
+    assert!(furthest(&cpu.1, &gpu.1) < 1e-6);
+    Ok(())
+}
+
+#[test]
+fn training_follows_the_cpu_repeats_itself_and_resumes() -> Result<()> {
+    let Some((device, _turn)) = gpu() else {
+        return Ok(());
+    };
+    let data = quadrants();
+    // The same five steps up to rounding.
+    let train = |device: &Device, dropped: f32, epochs: usize, name: &str| -> Result<_> {
+        let network = build(dropped, device)?;
+        train_at(&network, &data, &config(epochs), &scratch(name), |_| ())?;
+        Ok((weights(&network)?, evaluate(&network, &data.test)?))
+    };
+    let (cpu, gpu) = (
+        train(&Device::Cpu, 0.0, 1, "cpu")?,
+        train(device, 0.0, 1, "gpu")?,
+    );
+    let start = weights(&build(0.0, &Device::Cpu)?)?;
+    // Where a gradient is zero but for rounding (a bias before a batch normalisation), Adam still makes
+    // whole steps of it: not all weights, but nearly all.
+    let close = |(a, b): (&f32, &f32)| (a - b).abs() < 1e-4;
+    let near = cpu.0.iter().zip(&gpu.0).filter(|&pair| close(pair)).count();
+    assert!(furthest(&cpu.0, &start) > 0.01, "nothing was trained");
+    assert!(
+        near * 20 > cpu.0.len() * 19,
+        "{near} of {} weights agree",
+        cpu.0.len()
+    );
+    for (cpu, gpu) in cpu.1.loss.iter().zip(&gpu.1.loss) {
+        assert!((cpu - gpu).abs() < 1e-3, "losses of {cpu} and {gpu}");
+    }
+    // Twice the same, bit for bit, dropout included; also in two parts.
+    let (first, second) = (train(device, 0.3, 2, "a")?, train(device, 0.3, 2, "b")?);
+    assert_eq!(first.0, second.0);
+    let resumed = build(0.3, device)?;
+    let stop = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        train_at(&resumed, &data, &config(2), &scratch("c"), |progress| {
+            let end_of_first = matches!(progress, branchynet::train::Progress::Line(_));
+            assert!(!end_of_first, "stopped on purpose");
+        })
+    }));
+    assert!(stop.is_err());
+    let resumed = build(0.3, device)?;
+    train_at(&resumed, &data, &config(2), &scratch("c"), |_| ())?;
+    assert_eq!(weights(&resumed)?, first.0);
+    for name in ["cpu", "gpu", "a", "b", "c"] {
+        let _ = std::fs::remove_file(scratch(name));
+    }
+    Ok(())
+}
+
+#[test]
+fn products_are_as_precise_as_was_asked() -> Result<()> {
+    let Some((device, _turn)) = gpu() else {
+        return Ok(());
+    };
+    let data = quadrants();
+    let (here, there) = (build(0.0, &Device::Cpu)?, build(0.0, device)?);
+    let logits = |network: &Network, device: &Device| -> Result<Vec<f32>> {
+        let images = data.test.batch(&[0, 1, 2, 3, 4, 5], device)?;
+        let mut all = Vec::new();
+        for logits in network.forward(&images, &mut Pass::Evaluate)? {
+            all.extend(logits.flatten_all()?.to_vec1::<f32>()?);
+        }
+        Ok(all)
+    };
+    let exact = logits(&here, &Device::Cpu)?;
+    let distance = |precision: Precision| -> Result<f32> {
+        precision.apply(device)?;
+        Ok(furthest(&logits(&there, device)?, &exact))
+    };
+    let (f32, tf32) = (distance(Precision::F32)?, distance(Precision::Tf32)?);
+    let bf16 = distance(Precision::Bf16)?;
+    Precision::F32.apply(device)?;
+    assert!(f32 < 1e-5, "f32: {f32}");
+    assert!(tf32 > 2.0 * f32 && tf32 < 1e-2, "tf32: {tf32}, f32: {f32}");
+    assert!(
+        bf16 > 2.0 * tf32 && bf16 < 1e-1,
+        "bf16: {bf16}, tf32: {tf32}"
+    );
+    assert!(Precision::Tf32.apply(&Device::Cpu).is_err());
+    Ok(())
+}
