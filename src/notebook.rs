@@ -38,6 +38,7 @@ pub(crate) fn given<T: FromStr>(name: &str) -> Result<Option<T>> {
                 match std::any::type_name::<T>() {
                     "usize" | "u64" => "a whole number, as in 1",
                     "f64" => "a number, as in 0.5",
+                    kind if kind.ends_with("Precision") => "f32, tf32 or bf16",
                     _ => "another value; the settings cell lists them",
                 }
             )

@@ -24,17 +24,17 @@ pub enum Precision {
 static CURRENT: AtomicU8 = AtomicU8::new(Precision::F32 as u8);
 
 impl Precision {
-    /// Makes this the precision of all products of f32 on `device` from now on, in the whole process.
-    /// Fails for another than f32 on the CPU.
-    pub fn apply(self, device: &Device) -> Result<()> {
-        if !device.is_cuda() {
-            if self != Self::F32 {
-                bail!("products in {self} need an NVIDIA GPU; use f32 on the CPU")
-            }
-            return Ok(());
-        }
+    /// Makes this the precision of all products of f32 on GPUs from now on, in the whole process.
+    pub fn apply(self) {
         CURRENT.store(self as u8, Ordering::Relaxed);
         candle_core::cuda::set_gemm_reduced_precision_f32(self == Self::Tf32);
+    }
+
+    /// Fails where `device` cannot compute so: the CPU knows f32 only.
+    pub fn check(self, device: &Device) -> Result<()> {
+        if self != Self::F32 && !device.is_cuda() {
+            bail!("products in {self} need an NVIDIA GPU; use f32 on the CPU")
+        }
         Ok(())
     }
 
@@ -47,7 +47,6 @@ impl Precision {
         }
     }
 
-    #[allow(dead_code)]
     pub(crate) fn is_default(&self) -> bool {
         *self == Self::default()
     }

@@ -5,6 +5,7 @@
 use crate::data::{Dataset, Preprocessing, Test, Validation, project_dir, write_atomically};
 use crate::error::bail;
 use crate::experiment::{Experiment, Trained};
+use crate::precision::Precision;
 use crate::record::ExitRecord;
 use crate::train::{Config, Epoch};
 use crate::{Error, Result};
@@ -61,6 +62,7 @@ impl Settings {
                 ),
             ),
             ("exit weights", format!("{:?}", c.exit_weights)),
+            ("products in", c.precision.to_string()),
             ("seed", c.seed.to_string()),
             ("timed on", timed.to_string()),
             ("commit of the timing", crate::notebook::commit()),
@@ -259,8 +261,20 @@ impl Results {
     /// How this was made, for the face of a figure: `CIFAR-10, 20 + 40 epochs, seed 0; record …`.
     pub fn caption(&self) -> String {
         let (s, c) = (&self.settings, &self.settings.config);
+        let mut on: Vec<&str> = self.history.iter().map(|e| e.device.as_str()).collect();
+        on.dedup();
+        on.retain(|device| !matches!(*device, "" | "CPU"));
+        let precision = match c.precision {
+            Precision::F32 => String::new(),
+            precision => format!(" in {precision}"),
+        };
+        let trained = if on.is_empty() {
+            String::new()
+        } else {
+            format!(", trained on {}{precision}", on.join(" and "))
+        };
         format!(
-            "{}, {} + {} epochs, {}augmented, seed {}; {}",
+            "{}, {} + {} epochs, {}augmented, seed {}{trained}; {}",
             self.data,
             s.baseline_epochs,
             c.epochs,

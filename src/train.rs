@@ -8,6 +8,7 @@
 
 use crate::data::{Dataset, Role, Split, write_atomically};
 use crate::error::bail;
+use crate::precision::Precision;
 use crate::tape::Gradients;
 use crate::{Error, Network, Pass, Result, Rng, ops};
 use candle_core::{DType, Tensor, Var};
@@ -40,6 +41,9 @@ pub struct Config {
     pub exit_weights: Vec<f64>,
     /// Shift and flip training images at random ([`Split::augmented_batch`]); the paper does not.
     pub augment: bool,
+    /// What convolutions and linear layers compute in, on a GPU.
+    #[serde(default, skip_serializing_if = "Precision::is_default")]
+    pub precision: Precision,
     /// Of shuffling, augmentation and dropout. (Initial weights have their own, in [`Network::new`].)
     pub seed: u64,
 }
@@ -55,6 +59,7 @@ impl Default for Config {
             beta2: 0.999,
             exit_weights: Vec::new(),
             augment: false,
+            precision: Precision::F32,
             seed: 0,
         }
     }
@@ -127,6 +132,9 @@ pub struct Epoch {
     pub train: Scores,
     /// On the validation split, after the epoch.
     pub validation: Scores,
+    /// What trained it: `CPU`, or the GPU's name. Empty where an earlier version did not say.
+    #[serde(default)]
+    pub device: String,
     /// Training images a second, validation not counted.
     pub images_per_second: f64,
     /// Seconds the epoch took, validation and checkpoint included.
@@ -302,7 +310,8 @@ fn run_path(network: &Network, data: &Dataset, config: &Config) -> Result<PathBu
 /// The run is kept in `datasets/runs/`, under a name made of the network's and of a checksum of
 /// everything that decides the result. If the same run is there already, it is continued, or taken
 /// as it is when it was finished; with RETRAIN=1 in the environment it is made anew. Same weights,
-/// same seed, same data: same result, bit for bit.
+/// same seed, same data: same result, bit for bit, on the same device. Where it was trained is no part
+/// of what a run is: one begun on a GPU may be looked at, or gone on with, on a CPU.
 ///
 /// Fails on settings that make no sense, and when a loss is no longer finite: the message names
 /// epoch, step and exit, and the last good checkpoint stays.
@@ -358,6 +367,8 @@ fn go_on(
     say: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Run> {
     let weights = config.check(network.exits())?;
+    config.precision.check(network.device())?;
+    config.precision.apply();
     crate::settle();
     let identity = identity(network, data, config)?;
     let mut adam = Adam::new(network.parameters())?;
@@ -455,6 +466,7 @@ fn go_on(
             epoch,
             train: sums.means(),
             validation,
+            device: crate::device_name(network.device()),
             images_per_second: samples as f64 / train_seconds,
             seconds: epoch_started.elapsed().as_secs_f64(),
         });

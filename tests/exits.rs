@@ -1,6 +1,8 @@
 //! Early exit: the network, its plan and the replay of a record agree, and choices of thresholds
 //! are exact.
 
+mod common;
+
 use branchynet::data::{Split, Test, Validation};
 use branchynet::network::{Layer, branch, conv, dropout, linear, lrn, max_pool, relu};
 use branchynet::plan::Plan;
@@ -318,5 +320,31 @@ fn timing_measures_every_contender() -> Result<()> {
         assert!(error.contains("shares that add up to 1"), "{error}");
     }
     assert!(latency::measure(&network, &baseline, &[], 1).is_err());
+    Ok(())
+}
+
+#[test]
+fn batches_are_timed_where_the_networks_are() -> Result<()> {
+    for device in common::devices() {
+        let layers = b_lenet();
+        let trunk = branchynet::network::without_branches(&layers);
+        let network = Network::new("test", [1, 28, 28], layers, 0, device)?;
+        let baseline = Network::new("test", [1, 28, 28], trunk, 0, device)?;
+        let images: Vec<Vec<f32>> = noise(20, [1, 28, 28])?
+            .batch(&(0..20).collect::<Vec<_>>(), &Device::Cpu)?
+            .flatten_from(1)?
+            .to_vec2()?;
+        let measure = |shares: &[f64], sizes: &[usize]| {
+            latency::measure_batches(&network, &baseline, &images, shares, sizes, 3)
+        };
+        for shares in [[0.9, 0.1], [0.0, 1.0], [1.0, 0.0]] {
+            let times = measure(&shares, &[1, 3])?;
+            assert_eq!(times.iter().map(|t| t.batch).collect::<Vec<_>>(), [1, 3]);
+            assert!(times.iter().all(|t| t.baseline > 0.0 && t.early_exit > 0.0));
+            assert_eq!(latency::batches_frame(&times)?.height(), 2);
+        }
+        assert!(measure(&[0.5, 0.4], &[1]).is_err());
+        assert!(measure(&[0.5, 0.5], &[0]).is_err());
+    }
     Ok(())
 }

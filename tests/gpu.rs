@@ -272,18 +272,18 @@ fn products_are_as_precise_as_was_asked() -> Result<()> {
     };
     let exact = logits(&here, &Device::Cpu)?;
     let distance = |precision: Precision| -> Result<f32> {
-        precision.apply(device)?;
+        precision.apply();
         Ok(furthest(&logits(&there, device)?, &exact))
     };
     let (f32, tf32) = (distance(Precision::F32)?, distance(Precision::Tf32)?);
     let bf16 = distance(Precision::Bf16)?;
-    Precision::F32.apply(device)?;
+    Precision::F32.apply();
     assert!(f32 < 1e-5, "f32: {f32}");
     assert!(tf32 > 2.0 * f32 && tf32 < 1e-2, "tf32: {tf32}, f32: {f32}");
     assert!(
         bf16 > 2.0 * tf32 && bf16 < 1e-1,
         "bf16: {bf16}, tf32: {tf32}"
     );
-    assert!(Precision::Tf32.apply(&Device::Cpu).is_err());
+    assert!(Precision::Tf32.check(&Device::Cpu).is_err());
     Ok(())
 }

@@ -49,6 +49,7 @@ fn made_up(experiment: &Experiment) -> Result<Results> {
             epoch: 1,
             train: scores.clone(),
             validation: scores,
+            device: "CPU".to_string(),
             images_per_second: 12.5,
             seconds: 3.25,
         }],

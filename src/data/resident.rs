@@ -58,9 +58,9 @@ impl Resident {
         // The matrix stretches what varies little by far: it is applied to whole f32, whatever the
         // network's products are computed in.
         let precision = Precision::current();
-        Precision::F32.apply(&self.device)?;
+        Precision::F32.apply();
         let white = images.flatten_from(1)?.broadcast_sub(mean)?.matmul(matrix);
-        precision.apply(&self.device)?;
+        precision.apply();
         let white = white?;
         let (min, max) = (white.min_keepdim(1)?, white.max_keepdim(1)?);
         let range = (max - &min)?.maximum(f64::from(f32::MIN_POSITIVE))?;
