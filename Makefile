@@ -6,18 +6,34 @@ RUN := $(VENV)/bin/python notebooks/run.py
 DONE := target/setup
 EVCXR := 0.22.0
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
-CLI := cargo run --quiet --
+
+# CUDA=1 builds for an NVIDIA GPU, CUDA=cudnn with cuDNN for its convolutions, each in a folder of its own; then
+# DEVICE is cuda unless it is given.
+CUDA ?= 0
+FEATURE := $(filter-out 0,$(subst 1,cuda,$(CUDA)))
+BUILD := $(or $(FEATURE),kernel)
+ifneq ($(FEATURE),)
+  ifeq ($(filter cuda cudnn,$(FEATURE)),)
+    $(error CUDA=$(CUDA): expected 1 or cudnn, or nothing for the CPU alone)
+  endif
+  DEVICE ?= cuda
+  FEATURES := --features $(FEATURE)
+  export CUDA DEVICE
+  export CARGO_TARGET_DIR := $(CURDIR)/target/$(FEATURE)/target
+endif
+CLI := $(strip cargo run --quiet $(FEATURES) --)
 
 .DEFAULT_GOAL := help
-.PHONY: help figures lenet alexnet resnet110 images lab setup datasets test bench times clean prerequisites
+.PHONY: help figures lenet alexnet resnet110 images lab setup datasets test check-cuda bench times clean prerequisites toolkit driver
 
 help: ## list the targets
-	@grep -E '^[a-z0-9]+:.*## ' Makefile | sed -E 's/^([a-z0-9]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+	@grep -E '^[a-z0-9-]+:.*## ' Makefile | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
 	@echo
 	@echo "Settings, from the environment: EPOCHS=100  BASELINE_EPOCHS=50  BATCH_SIZE=512  LEARNING_RATE=0.001  FINAL_RATE=1  SEED=1"
 	@echo "  WEIGHTS=1,0.3 (of the exits' losses)  IMAGES=5000 (to train on)  PREPROCESSING=channels|zca|unit  AUGMENT=0|1"
 	@echo "  QUICK=1 (a minute, on part of the data)  RETRAIN=1 (train anew although the same run is there)"
-	@echo "  TRAIN=0 (never train)  FIGURES=mine (write to figures/mine/)  DEVICE=cpu|cuda"
+	@echo "  TRAIN=0 (never train)  FIGURES=mine (write to figures/mine/)"
+	@echo "With an NVIDIA GPU: CUDA=1, or CUDA=cudnn (figures, lab, test, ...), then DEVICE=cpu|cuda [cuda]  PRECISION=f32|tf32|bf16 [f32]"
 	@echo "  HF_HOME=... (a Hugging Face cache with the data)  PYTHON=python3.11 (for the virtual environment)"
 	@echo "The program does the same without notebooks: $(CLI) --help"
 
@@ -40,15 +56,26 @@ images: setup ## draw the PNGs that are missing (needs Chromium)
 lab: setup datasets ## open the notebooks in JupyterLab
 	$(VENV)/bin/jupyter lab --notebook-dir=notebooks $(LAB)
 
-setup: $(DONE)/warm figures/plotly.min.js ## install and compile everything, about 15 minutes on two cores
+setup: $(DONE)/warm-$(BUILD) figures/plotly.min.js ## install and compile everything, about 15 minutes on two cores
 
 datasets: datasets/mnist.safetensors $(DONE)/cifar10 ## fetch MNIST and CIFAR-10 (original files below datasets/, else the Hugging Face hub)
 
 test: setup datasets ## format, lints, all tests, and quick headless runs of the notebooks
 	cargo fmt --check
-	cargo clippy --quiet --all-targets -- -D warnings
-	cargo test --quiet
+	cargo clippy --quiet $(FEATURES) --all-targets -- -D warnings
+	cargo test --quiet $(FEATURES)
 	$(VENV)/bin/python tests/notebooks.py
+
+# One build folder for both: the kernels of candle, which take longest, are the same.
+check-cuda: export CARGO_TARGET_DIR = $(CURDIR)/target/cuda/target
+check-cuda: export CUDA_COMPUTE_CAP ?= 90
+check-cuda: toolkit $(DONE)/rust-src ## build and lint the CUDA code, and run its tests on a stand-in for a GPU (needs a CUDA toolkit)
+	@CUDA=1 $(PYTHON) notebooks/kernel.py --copy-build
+	for feature in cuda cudnn; do \
+	  cargo clippy --quiet --features $$feature --all-targets -- -D warnings && \
+	  cargo test --quiet --features $$feature --no-run && \
+	  tests/cuda/emulate.sh cargo test --quiet --features $$feature --test ops --test gpu --test exits || exit 1; \
+	done
 
 bench: setup datasets $(DONE)/peers ## compare speed with PyTorch and ONNX Runtime on this machine (downloads PyTorch)
 	cargo bench --quiet --profile dev --bench speed --no-run
@@ -67,6 +94,13 @@ prerequisites:
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is missing: install Python 3.10 or later with venv, or name one with PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { echo "make: $(PYTHON) is older than 3.10 or lacks venv (Debian: apt install python3-venv)" >&2; exit 1; }
 	@command -v cc >/dev/null || { echo "make: a C compiler and linker (cc) is missing (Debian: apt install build-essential)" >&2; exit 1; }
+
+toolkit:
+	@command -v nvcc >/dev/null || test -x "$$CUDA_HOME/bin/nvcc" || { echo "make: a CUDA toolkit (12 or 13) is missing: install it from https://developer.nvidia.com/cuda-downloads and put its nvcc on the PATH" >&2; exit 1; }
+
+# What is built for CUDA starts only where the driver's library is.
+driver:
+	@PATH=$$PATH:/sbin ldconfig -p 2>/dev/null | grep -q 'libcuda\.so\.1' || ls $(addsuffix /libcuda.so.1,$(subst :, ,$(LD_LIBRARY_PATH))) >/dev/null 2>&1 || { echo "make: CUDA=$(CUDA) needs NVIDIA's driver, whose libcuda.so.1 is not on this machine; leave CUDA=$(CUDA) out to work on the CPU" >&2; exit 1; }
 
 $(DONE)/venv: requirements.txt | prerequisites
 	@echo "== virtual environment with JupyterLab (target/venv)"
@@ -96,17 +130,18 @@ $(DONE)/evcxr: | prerequisites
 	@rm -rf target/evcxr
 	@mkdir -p $(DONE) && touch $@
 
-$(DONE)/library: Cargo.lock Cargo.toml .cargo/config.toml | prerequisites
-	@echo "== this library and its dependencies, compiled once for program, tests and notebooks (target/kernel)"
-	cargo build --quiet
+$(DONE)/library-$(BUILD): Cargo.lock Cargo.toml .cargo/config.toml | prerequisites $(if $(FEATURE),toolkit driver)
+	@echo "== this library and its dependencies, compiled once for program, tests and notebooks (target/$(BUILD))"
+	@$(PYTHON) notebooks/kernel.py --copy-build
+	cargo build --quiet $(FEATURES)
 	@mkdir -p $(DONE) && touch $@
 
 # evcxr and the library are compiled side by side: each alone leaves a core idle at times.
-$(DONE)/compiled: Cargo.lock Cargo.toml .cargo/config.toml | prerequisites
-	@$(MAKE) --no-print-directory -j2 $(DONE)/evcxr $(DONE)/library
+$(DONE)/compiled-$(BUILD): Cargo.lock Cargo.toml .cargo/config.toml | prerequisites
+	@$(MAKE) --no-print-directory -j2 $(DONE)/evcxr $(DONE)/library-$(BUILD)
 	@touch $@
 
-$(DONE)/warm: $(DONE)/compiled $(DONE)/kernel $(DONE)/rust-src
+$(DONE)/warm-$(BUILD): $(DONE)/compiled-$(BUILD) $(DONE)/kernel $(DONE)/rust-src
 	@echo "== the library once more, for notebooks"
 	$(RUN) --warm
 	@touch $@
@@ -116,7 +151,7 @@ figures/plotly.min.js: $(DONE)/venv
 	cp $(VENV)/lib/python*/site-packages/plotly/package_data/plotly.min.js $@
 
 # The hub's client is 250 crates; it is compiled only where a data set's own files are not there, and needed only here.
-FROM_HUB := cargo run --quiet --profile hub --features hub -- datasets
+FROM_HUB := env -u CARGO_TARGET_DIR cargo run --quiet --profile hub --features hub -- datasets
 datasets/mnist.safetensors: | prerequisites
 	@if ls datasets/mnist/*ubyte* >/dev/null 2>&1; then \
 	  $(CLI) datasets mnist; \

@@ -1,13 +1,16 @@
 //! Times joint training and batch-1 inference of one network and prints a line of JSON.
 //! `benches/speed.py` runs it in turn with PyTorch and ONNX Runtime; alone: `cargo bench --profile dev
-//! --bench speed -- alexnet`.
+//! --bench speed -- alexnet`. With DEVICE=cuda in the environment, and BATCH_SIZE and PRECISION, it times
+//! training there, and inference in batches of one to 4096: `benches/gpu.py` runs that beside PyTorch.
 
 use branchynet::data::Validation;
 use branchynet::experiment::Experiment;
+use branchynet::notebook::setting;
 use branchynet::plan::Plan;
+use branchynet::precision::Precision;
 use branchynet::record::ExitRecord;
 use branchynet::train::{Config, train_at};
-use branchynet::{Result, Rng, candle_core::Device, latency};
+use branchynet::{Network, Result, Rng, latency};
 use rand::{Rng as _, SeedableRng};
 use std::time::Instant;
 
@@ -45,6 +48,24 @@ fn record_ms(exits: usize) -> Result<f64> {
     Ok(times[2])
 }
 
+/// What is timed on a GPU: training, and batches of which as many leave at each exit.
+fn on_device(baseline: &Network, network: &Network, images: &[Vec<f32>], speed: f64) -> Result<()> {
+    let exits = network.exits();
+    let shares = vec![1.0 / exits as f64; exits];
+    let sizes = [1, 16, 256, 1024, 4096];
+    let times = latency::measure_batches(network, baseline, images, &shares, &sizes, 3)?;
+    let batches: Vec<String> = times
+        .iter()
+        .map(|t| format!("[{}, {:.5}, {:.5}]", t.batch, t.baseline, t.early_exit))
+        .collect();
+    println!(
+        r#"{{"device": {:?}, "training_images_per_second": {speed:.1}, "batches_ms": [{}]}}"#,
+        branchynet::device_name(network.device()),
+        batches.join(", ")
+    );
+    Ok(())
+}
+
 fn main() -> Result<()> {
     let name = std::env::args()
         .nth(1)
@@ -57,14 +78,24 @@ fn main() -> Result<()> {
         "alexnet" => (20, 200, 3),
         _ => (3, 30, 2),
     };
+    let device = branchynet::device(&setting("DEVICE", "cpu".to_string())?)?;
+    let batch_size = setting("BATCH_SIZE", 128)?;
+    // A GPU takes some seconds for all images.
+    let images = if device.is_cuda() {
+        usize::MAX
+    } else {
+        batch_size * steps
+    };
+    let images = setting("IMAGES", images)?;
     let mut data = experiment.load()?;
-    data.train = data.train.take(128 * steps);
+    data.train = data.train.take(images);
     data.validation = data.validation.take(100);
-    let (baseline, network) = experiment.networks(&Device::Cpu)?;
+    let (baseline, network) = experiment.networks(&device)?;
     let folder = std::env::temp_dir().join(format!("branchynet-speed-{}", std::process::id()));
     let config = Config {
         epochs: 4,
-        batch_size: 128,
+        batch_size,
+        precision: setting("PRECISION", Precision::F32)?,
         ..Config::default()
     };
     let run = train_at(
@@ -81,7 +112,11 @@ fn main() -> Result<()> {
         .map(|epoch| epoch.images_per_second)
         .collect();
     speeds.sort_by(f64::total_cmp);
+    let speed = speeds[speeds.len() / 2];
     let (images, _) = latency::images(&experiment, count)?;
+    if !device.is_cpu() {
+        return on_device(&baseline, &network, &images, speed);
+    }
     let timing = latency::measure(&network, &baseline, &images, rounds)?;
     // The baseline alone, as the peers are timed: a little faster than in turn with the others, which
     // take its weights out of the cache.
@@ -96,10 +131,7 @@ fn main() -> Result<()> {
     }
     alone.sort_by(f64::total_cmp);
     let mut fields = vec![
-        format!(
-            r#""training_images_per_second": {:.1}"#,
-            speeds[speeds.len() / 2]
-        ),
+        format!(r#""training_images_per_second": {speed:.1}"#),
         format!(r#""alone_ms": {:.5}"#, alone[alone.len() / 2]),
         format!(r#""baseline_ms": {:.5}"#, timing.baseline.median),
     ];

@@ -436,9 +436,13 @@ impl Kind {
 }
 
 /// The repository's root. Notebooks, tests and the program find `datasets/` and `figures/` below
-/// it, wherever they are started.
+/// it, wherever they are started; BRANCHYNET_DIR in the environment names another folder, for a program
+/// that was carried to another machine.
 pub fn project_dir() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+    match std::env::var_os("BRANCHYNET_DIR") {
+        Some(folder) if !folder.is_empty() => PathBuf::from(folder),
+        _ => PathBuf::from(env!("CARGO_MANIFEST_DIR")),
+    }
 }
 
 /// Writes a file so that it is either there whole or not at all: a program that is killed leaves

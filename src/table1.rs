@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::data::{project_dir, write_atomically};
 use crate::error::bail;
-use crate::latency::Mix;
+use crate::latency::{BatchTime, Mix};
 use crate::paper::paper;
 use crate::record::Outcome;
 use polars::prelude::{DataFrame, df};
@@ -80,6 +80,38 @@ impl TableOne {
             milliseconds: mix.mix.mean,
             gain: Some(mix.gain()),
             gain_trunk_only: Some(mix.gain_trunk_only()),
+        });
+    }
+
+    /// Adds baseline and early exits on a GPU, in batches of one: the network with its branches, the
+    /// baseline's test accuracy (0..=1), and how the thresholds were chosen, at whose shares `time` was
+    /// measured.
+    pub fn on_gpu(
+        &mut self,
+        network: &str,
+        baseline_accuracy: f64,
+        choice: &str,
+        outcome: &Outcome,
+        time: &BatchTime,
+    ) {
+        let per_image = |milliseconds: f64| milliseconds / time.batch as f64;
+        self.0.push(Row {
+            source: "ours, GPU".to_string(),
+            network: network.trim_start_matches("B-").to_string(),
+            accuracy: baseline_accuracy * 100.0,
+            milliseconds: per_image(time.baseline),
+            ..Row::default()
+        });
+        self.0.push(Row {
+            source: "ours, GPU".to_string(),
+            network: network.to_string(),
+            choice: choice.to_string(),
+            thresholds: outcome.thresholds.clone(),
+            accuracy: outcome.accuracy() * 100.0,
+            shares: outcome.shares().iter().map(|share| share * 100.0).collect(),
+            milliseconds: per_image(time.early_exit),
+            gain: Some(time.gain()),
+            gain_trunk_only: None,
         });
     }
 

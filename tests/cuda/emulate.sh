@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Runs a command whose program was built with `--features cuda` (or cudnn) on the emulator of emulator.cpp,
 # which is compiled below target/emulator first. Needs CUDA_HOME (a toolkit) and a C++ compiler.
-#   emulate.sh TARGET_DIR COMMAND...
+#   emulate.sh COMMAND...
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
-target=$(cd "$1" && pwd) && shift
+CUDA_HOME=${CUDA_HOME:-$(dirname "$(dirname "$(command -v nvcc)")")}
 out=$root/target/emulator
 cxx="${CXX:-g++} -std=c++17 -O2 -fPIC -shared -w"
 mkdir -p "$out/candle"

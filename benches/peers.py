@@ -1,0 +1,84 @@
+"""The three networks in PyTorch, for the comparisons of speed: the same layers as in src/, random weights."""
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+
+def pool(kernel):
+    return nn.MaxPool2d(kernel, 2, ceil_mode=True)
+
+
+def lrn():
+    # PyTorch divides alpha by the number of channels, Chainer does not.
+    return nn.LocalResponseNorm(3, 1.5e-4, 0.75, 2.0)
+
+
+def conv(inputs, outputs, kernel, padding, stride=1):
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding)
+
+
+class Block(nn.Module):
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.zeros, self.stride = outputs - inputs, outputs // inputs
+        self.body = nn.Sequential(conv(inputs, outputs, 3, 1, self.stride), nn.BatchNorm2d(outputs), nn.ReLU(),
+                                  conv(outputs, outputs, 3, 1), nn.BatchNorm2d(outputs))
+
+    def forward(self, x):
+        body = self.body(x)
+        if self.zeros:
+            x = F.pad(x[:, :, ::self.stride, ::self.stride], (0, 0, 0, 0, self.zeros, 0))
+        return torch.relu(body + x)
+
+
+class Branchy(nn.Module):
+    """Segments of the trunk, and a branch behind each but the last."""
+
+    def __init__(self, segments, branches):
+        super().__init__()
+        self.segments = nn.ModuleList(nn.Sequential(*segment) for segment in segments)
+        self.branches = nn.ModuleList(nn.Sequential(*branch) for branch in branches)
+
+    def forward(self, x):
+        logits = []
+        for segment, branch in zip(self.segments, self.branches):
+            x = segment(x)
+            logits.append(branch(x))
+        return [*logits, self.segments[-1](x)]
+
+    def baseline(self):
+        return nn.Sequential(*self.segments).eval()
+
+
+def lenet():
+    r, flat = nn.ReLU, nn.Flatten
+    return Branchy(
+        [[conv(1, 5, 5, 3)],
+         [pool(2), r(), conv(5, 10, 5, 3), pool(2), r(), conv(10, 20, 5, 3), pool(2), r(), flat(), nn.Linear(720, 84), nn.Linear(84, 10)]],
+        [[pool(2), r(), conv(5, 10, 3, 1), pool(2), r(), flat(), nn.Linear(640, 10)]])
+
+
+def alexnet():
+    r, flat = nn.ReLU, nn.Flatten
+    return Branchy(
+        [[conv(3, 32, 5, 2), r(), pool(3), lrn(), conv(32, 64, 5, 2)],
+         [r(), pool(3), lrn(), conv(64, 96, 3, 1)],
+         [r(), conv(96, 96, 3, 1), r(), conv(96, 64, 3, 1), r(), pool(3), flat(), nn.Linear(1024, 256), r(), nn.Dropout(0.5),
+          nn.Linear(256, 128), r(), nn.Dropout(0.5), nn.Linear(128, 10)]],
+        [[r(), pool(3), lrn(), conv(64, 32, 3, 1), r(), conv(32, 32, 3, 1), r(), pool(3), flat(), nn.Linear(512, 10)],
+         [r(), pool(3), lrn(), conv(96, 32, 3, 1), r(), pool(3), flat(), nn.Linear(128, 10)]])
+
+
+def resnet110():
+    r, flat = nn.ReLU, nn.Flatten
+    stage = lambda inputs, outputs: [Block(inputs, outputs)] + [Block(outputs, outputs) for _ in range(17)]
+    return Branchy(
+        [[conv(3, 16, 3, 0), nn.BatchNorm2d(16), r()],
+         stage(16, 16),
+         [*stage(16, 32), *stage(32, 64), nn.AvgPool2d(6, 1), flat(), nn.Linear(576, 10)]],
+        [[conv(16, 64, 5, 2), r(), lrn(), conv(64, 32, 3, 1), r(), conv(32, 32, 3, 1), r(), flat(), nn.Linear(28800, 10)],
+         [Block(16, 16), flat(), nn.Linear(14400, 10)]])
+
+
+TITLES = {"lenet": "B-LeNet", "alexnet": "B-AlexNet", "resnet110": "B-ResNet-110"}
