@@ -100,7 +100,7 @@ toolkit:
 
 # What is built for CUDA starts only where the driver's library is.
 driver:
-	@PATH=$$PATH:/sbin ldconfig -p 2>/dev/null | grep -q 'libcuda\.so\.1' || ls $(addsuffix /libcuda.so.1,$(subst :, ,$(LD_LIBRARY_PATH))) >/dev/null 2>&1 || { echo "make: CUDA=$(CUDA) needs NVIDIA's driver, whose libcuda.so.1 is not on this machine; leave CUDA=$(CUDA) out to work on the CPU" >&2; exit 1; }
+	@PATH=$$PATH:/sbin ldconfig -p 2>/dev/null | grep -q 'libcuda\.so\.1' || ls /dev/null/none $(addsuffix /libcuda.so.1,$(subst :, ,$(LD_LIBRARY_PATH))) 2>/dev/null | grep -q . || { echo "make: CUDA=$(CUDA) needs NVIDIA's driver, whose libcuda.so.1 is not on this machine; leave CUDA=$(CUDA) out to work on the CPU" >&2; exit 1; }
 
 $(DONE)/venv: requirements.txt | prerequisites
 	@echo "== virtual environment with JupyterLab (target/venv)"

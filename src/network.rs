@@ -205,7 +205,7 @@ pub(crate) struct Node {
 
 /// Whether a pass through the network trains it.
 pub enum Pass<'a> {
-    /// Inference: dropout does nothing.
+    /// Inference: dropout does nothing, and nothing is kept for a backward pass.
     Evaluate,
     /// Training: dropout draws from this generator.
     Train(&'a mut Rng),
@@ -721,17 +721,17 @@ impl Node {
     }
 
     fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
-        let parameters = || self.parameters.as_ref().expect("built with parameters");
+        let parameters = || self.parameters_for(pass);
         Ok(match self.layer {
             Layer::Conv {
                 padding, stride, ..
             } => {
                 let (weight, bias) = parameters();
-                ops::conv2d(x, weight, bias, padding, stride)?
+                ops::conv2d(x, &weight, &bias, padding, stride)?
             }
             Layer::Linear { .. } => {
                 let (weight, bias) = parameters();
-                ops::linear(&x.flatten_from(1)?, weight, bias)?
+                ops::linear(&x.flatten_from(1)?, &weight, &bias)?
             }
             Layer::MaxPool { kernel, stride } => ops::max_pool2d(x, kernel, stride)?,
             Layer::AveragePool { kernel, stride } => ops::avg_pool2d(x, kernel, stride)?,
@@ -752,13 +752,24 @@ impl Node {
 const DECAY: f64 = 0.9;
 
 impl Node {
-    fn normalise(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
+    /// Weight and bias; outside training without what makes candle keep every activation for a
+    /// backward pass.
+    fn parameters_for(&self, pass: &Pass<'_>) -> (Tensor, Tensor) {
         let (weight, bias) = self.parameters.as_ref().expect("built with parameters");
+        match pass {
+            Pass::Train(_) => (weight.as_tensor().clone(), bias.as_tensor().clone()),
+            Pass::Evaluate => (weight.as_tensor().detach(), bias.as_tensor().detach()),
+        }
+    }
+
+    fn normalise(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
+        let (weight, bias) = self.parameters_for(pass);
         let (mean, variance) = self.statistics.as_ref().expect("built with statistics");
         let Pass::Train(_) = pass else {
-            return Ok(ops::batch_norm_by(x, weight, bias, mean, variance)?);
+            let (mean, variance) = (mean.as_tensor().detach(), variance.as_tensor().detach());
+            return Ok(ops::batch_norm_by(x, &weight, &bias, &mean, &variance)?);
         };
-        let (out, moments) = ops::batch_norm(x, weight, bias)?;
+        let (out, moments) = ops::batch_norm(x, &weight, &bias)?;
         self.follow(&moments)?;
         Ok(out)
     }

@@ -11,6 +11,18 @@ mkdir -p "$out/candle"
 newest=$(find "$root/tests/cuda" "$root/src/cuda/kernels.cu" -newer "$out/.made" 2>/dev/null || echo first)
 if [[ -n $newest ]]; then
   rm -f "$out/.made"
+  # Functions that nobody calls, but that the bindings name, end the program.
+  for library in libcuda libcublas libcublasLt libcurand libcudnn; do
+    file=$(ls "$CUDA_HOME"/lib*/$library.so* "$CUDA_HOME"/lib*/stubs/$library.so* 2>/dev/null | head -1 || true)
+    [[ -z $file ]] || nm -D --defined-only "$file" | awk '$2 ~ /[TW]/ {print $3}' | sed 's/@.*//'
+  done | grep -E '^cu[A-Za-z]' | cat - <(printf '%s\n' cuProfilerInitialize) | sort -u >"$out/names"
+  { echo '#include <stdio.h>'; echo '#include <stdlib.h>'
+    sed 's/.*/__attribute__((weak)) void &(void) { fprintf(stderr, "emulator: & is missing\\n"); abort(); }/' "$out/names"
+  } >"$out/stubs.c"
+  "${CC:-cc}" -O0 -w -fPIC -c -o "$out/stubs.o" "$out/stubs.c"
+  $cxx -o "$out/libcuda.so.1" -Wl,-soname,libcuda.so.1 "$root/tests/cuda/emulator.cpp" "$out/stubs.o" -ldl
+  # The kernels find their threads' numbers and barriers there.
+  cxx+=" -Wl,--no-as-needed $out/libcuda.so.1 -Wl,-rpath,$out"
   $cxx -o "$out/kernels_f32.so" -DREAL=float -DTYPE=f32 -include "$root/tests/cuda/device.h" -x c++ "$root/src/cuda/kernels.cu" &
   $cxx -o "$out/kernels_f64.so" -DREAL=double -DTYPE=f64 -include "$root/tests/cuda/device.h" -x c++ "$root/src/cuda/kernels.cu" &
   # candle's own kernels, of which half, bf16 and fp8 are left out.
@@ -24,16 +36,6 @@ if [[ -n $newest ]]; then
   done
   $cxx -o "$out/cast.so" -include "$root/tests/cuda/device.h" "$root/tests/cuda/cast.cpp" &
   for job in $(jobs -p); do wait "$job"; done
-  # Functions that nobody calls, but that the bindings name, end the program.
-  for library in libcuda libcublas libcublasLt libcurand libcudnn; do
-    file=$(ls "$CUDA_HOME"/lib*/$library.so* "$CUDA_HOME"/lib*/stubs/$library.so* 2>/dev/null | head -1 || true)
-    [[ -z $file ]] || nm -D --defined-only "$file" | awk '$2 ~ /[TW]/ {print $3}' | sed 's/@.*//'
-  done | grep -E '^cu[A-Za-z]' | cat - <(printf '%s\n' cuProfilerInitialize) | sort -u >"$out/names"
-  { echo '#include <stdio.h>'; echo '#include <stdlib.h>'
-    sed 's/.*/__attribute__((weak)) void &(void) { fprintf(stderr, "emulator: & is missing\\n"); abort(); }/' "$out/names"
-  } >"$out/stubs.c"
-  "${CC:-cc}" -O0 -w -fPIC -c -o "$out/stubs.o" "$out/stubs.c"
-  $cxx -o "$out/libcuda.so.1" -Wl,-soname,libcuda.so.1 "$root/tests/cuda/emulator.cpp" "$out/stubs.o" -ldl
   for name in libcublas.so.12 libcublas.so.13 libcublasLt.so.12 libcublasLt.so.13 libcurand.so.10 libcudnn.so.9; do
     ln -sf libcuda.so.1 "$out/$name"
   done
