@@ -3,7 +3,8 @@
 // a GPU: that kernels exist, get as many arguments as their PTX takes, of its sizes, and compute what they should.
 // It knows nothing of speed, nor of races between the threads of a block.
 //
-// Kernels are looked up in the shared libraries named in EMULATED_KERNELS, separated by colons.
+// Kernels are looked up in the shared libraries named in EMULATED_KERNELS, separated by colons. With EMULATED_NO_GPU set
+// there is a driver and no GPU.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -20,6 +21,16 @@ struct uint3 { unsigned x, y, z; };
 uint3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace {
+
+// Printed in the end where EMULATED_STATISTICS is set: what a step costs in calls, which the emulator does know.
+struct Statistics {
+  long launches = 0, products = 0, copies_there = 0, copies_back = 0;
+  ~Statistics() {
+    if (getenv("EMULATED_STATISTICS"))
+      fprintf(stderr, "emulator: %ld kernels, %ld products, %ld copies there, %ld copies back\n", launches, products,
+              copies_there, copies_back);
+  }
+} calls;
 
 std::recursive_mutex busy;  // The device does one thing at a time.
 
@@ -224,6 +235,7 @@ struct Array {
 // Column-major, as BLAS has it.
 void gemm(int ta, int tb, int m, int n, int k, double alpha, Array a, int lda, int64_t sa, Array b, int ldb, int64_t sb,
           double beta, Array c, int ldc, int64_t sc, int count) {
+  calls.products++;
   for (int64_t s = 0; s < count; s++)
     for (int j = 0; j < n; j++)
       for (int i = 0; i < m; i++) {
@@ -244,6 +256,7 @@ Type type_of(int cudnn) { return cudnn == 1 ? F64 : cudnn == 9 ? BF16 : F32; }
 
 // Calls f(place in x, place in w, place in y) for every product of a convolution.
 template <typename F> void products(const Tensor &x, const Tensor &w, const Convolution &c, const Tensor &y, F f) {
+  calls.products++;
   for (int n = 0; n < y.n; n++)
     for (int o = 0; o < y.c; o++)
       for (int oy = 0; oy < y.h; oy++)
@@ -280,7 +293,7 @@ uint64_t emulated_shuffle(uint64_t value, int mask) {
 
 // ---- driver
 
-R cuInit(unsigned) { return 0; }
+R cuInit(unsigned) { return getenv("EMULATED_NO_GPU") ? 100 : 0; }
 R cuGetExportTable(const void **, const void *) { return 500; }  // NVRTC asks, and does without.
 R cuDriverGetVersion(int *version) { return *version = 13000, 0; }
 R cuDeviceGetCount(int *count) { return *count = 1, 0; }
@@ -305,15 +318,19 @@ R cuEventDestroy_v2(void *) { return 0; }
 R cuEventRecord(void *, void *) { return 0; }
 R cuEventSynchronize(void *) { return 0; }
 R cuEventQuery(void *) { return 0; }
-R cuGetErrorName(R, const char **text) { return *text = "an error of the emulator", 0; }
-R cuGetErrorString(R, const char **text) { return *text = "an error of the emulator", 0; }
+R cuGetErrorName(R error, const char **text) {
+  return *text = error == 100 ? "CUDA_ERROR_NO_DEVICE" : "an error of the emulator", 0;
+}
+R cuGetErrorString(R error, const char **text) {
+  return *text = error == 100 ? "no CUDA-capable device is detected" : "an error of the emulator", 0;
+}
 // Fresh memory is filled with NaN: what a kernel forgot to write shows.
 R cuMemAllocAsync(P *pointer, size_t bytes, void *) { return *pointer = (P)memset(malloc(bytes + 1), 0xff, bytes), 0; }
 R cuMemAlloc_v2(P *pointer, size_t bytes) { return cuMemAllocAsync(pointer, bytes, nullptr); }
 R cuMemFreeAsync(P pointer, void *) { return free((void *)pointer), 0; }
 R cuMemFree_v2(P pointer) { return free((void *)pointer), 0; }
-R cuMemcpyHtoDAsync_v2(P to, const void *from, size_t bytes, void *) { LOCK; return memcpy((void *)to, from, bytes), 0; }
-R cuMemcpyDtoHAsync_v2(void *to, P from, size_t bytes, void *) { LOCK; return memcpy(to, (void *)from, bytes), 0; }
+R cuMemcpyHtoDAsync_v2(P to, const void *from, size_t bytes, void *) { LOCK; calls.copies_there++; return memcpy((void *)to, from, bytes), 0; }
+R cuMemcpyDtoHAsync_v2(void *to, P from, size_t bytes, void *) { LOCK; calls.copies_back++; return memcpy(to, (void *)from, bytes), 0; }
 R cuMemcpyDtoDAsync_v2(P to, P from, size_t bytes, void *) { LOCK; return memmove((void *)to, (void *)from, bytes), 0; }
 R cuMemsetD8Async(P to, unsigned char byte, size_t bytes, void *) { LOCK; return memset((void *)to, byte, bytes), 0; }
 R cuModuleLoadData(void **module, const void *image) { LOCK; return *module = parse((const char *)image), 0; }
@@ -327,6 +344,7 @@ R cuModuleGetFunction(void **function, void *module, const char *name) {
 R cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned, void *,
                  void **arguments, void **) {
   LOCK;
+  calls.launches++;
   if (bx * by * bz > 1024 || gx == 0) return 1;
   gridDim = {gx, gy, gz};
   blockDim = {bx, by, bz};
