@@ -181,6 +181,15 @@ pub fn time_by_batch(title: &str, times: &[BatchTime]) -> Plot {
         time.early_exit
     });
     let ticks = sizes.iter().map(f64::to_string).collect();
+    let each = times
+        .iter()
+        .flat_map(|t| [t.baseline, t.early_exit].map(|x| x / t.batch as f64 * 1e3));
+    let (least, most) = each.fold((f64::MAX, 0.0f64), |(a, b), x| (a.min(x), b.max(x)));
+    let steps: Vec<f64> = (-3..9)
+        .flat_map(|decade| [1.0, 2.0, 5.0].map(|step| step * 10f64.powi(decade)))
+        .filter(|tick| (least / 2.0..most * 2.0).contains(tick))
+        .collect();
+    let labels = steps.iter().map(f64::to_string).collect();
     plot.set_layout(
         layout(title)
             .x_axis(
@@ -189,7 +198,12 @@ pub fn time_by_batch(title: &str, times: &[BatchTime]) -> Plot {
                     .tick_values(sizes)
                     .tick_text(ticks),
             )
-            .y_axis(axis("µs an image (logarithmic)").type_(AxisType::Log))
+            .y_axis(
+                axis("µs an image (logarithmic)")
+                    .type_(AxisType::Log)
+                    .tick_values(steps)
+                    .tick_text(labels),
+            )
             .legend(legend()),
     );
     plot
