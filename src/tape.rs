@@ -26,7 +26,7 @@ pub struct Tape {
 
 impl Network {
     /// A training pass over images (batch, channels, height, width): the logits (batch, classes) of
-    /// every exit, and what it takes to go back. Dropout draws from `rng`. On the CPU.
+    /// every exit, and what it takes to go back. Dropout draws from `rng`.
     pub fn forward_with_tape(&self, images: &Tensor, rng: &mut Rng) -> Result<(Vec<Tensor>, Tape)> {
         let mut tape = Tape {
             segments: Vec::new(),
