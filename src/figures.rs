@@ -186,10 +186,13 @@ pub fn time_by_batch(title: &str, times: &[BatchTime]) -> Plot {
         .flat_map(|t| [t.baseline, t.early_exit].map(|x| x / t.batch as f64 * 1e3));
     let (least, most) = each.fold((f64::MAX, 0.0f64), |(a, b), x| (a.min(x), b.max(x)));
     let steps: Vec<f64> = (-3..9)
-        .flat_map(|decade| [1.0, 2.0, 5.0].map(|step| step * 10f64.powi(decade)))
+        .flat_map(|decade| [1.0, 2.0, 3.0, 5.0, 7.0].map(|step| step * 10f64.powi(decade)))
         .filter(|tick| (least / 2.0..most * 2.0).contains(tick))
         .collect();
-    let labels = steps.iter().map(f64::to_string).collect();
+    let labels = steps
+        .iter()
+        .map(|x| format!("{}", (x * 1e3).round() / 1e3))
+        .collect();
     plot.set_layout(
         layout(title)
             .x_axis(
