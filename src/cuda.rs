@@ -11,12 +11,13 @@ pub(crate) mod conv;
 use crate::precision::Precision;
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::cudarc::driver::{
-    DevicePtr, DevicePtrMut, LaunchConfig, PushKernelArg,
+    CudaFunction, CudaModule, DevicePtr, DevicePtrMut, LaunchConfig, PushKernelArg,
 };
 use candle_core::cuda_backend::cudarc::nvrtc::{CompileOptions, compile_ptx_with_opts};
-use candle_core::cuda_backend::{CudaStorageSlice, WrapErr};
+use candle_core::cuda_backend::{CudaStorageSlice, DeviceId, WrapErr};
 use candle_core::{CudaDevice, CudaStorage, DType, Layout, Result, Storage, bail};
-use std::sync::Mutex;
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 /// A tensor that a kernel reads; it must be contiguous.
 pub(crate) type Input<'a> = (&'a CudaStorage, &'a Layout);
@@ -48,7 +49,7 @@ const SLICES: usize = 32;
 
 /// One thread for each of `len` results of type `dtype`, which is also the kernel's own.
 pub(crate) fn map(
-    kernel: &str,
+    kernel: &'static str,
     dtype: DType,
     inputs: &[Input<'_>],
     len: usize,
@@ -64,7 +65,7 @@ pub(crate) fn map(
 
 /// [`map`] into `out` from element `start`.
 pub(crate) fn update(
-    kernel: &str,
+    kernel: &'static str,
     dtype: DType,
     inputs: &[Input<'_>],
     out: &mut CudaStorage,
@@ -86,7 +87,7 @@ pub(crate) fn update(
 /// Sums over the channels of images (batch, channels, area): two partial sums of each slice of each
 /// channel, for [`map`] or [`update`] to add up. `numbers` follow those three.
 pub(crate) fn channel_sums(
-    kernel: &str,
+    kernel: &'static str,
     dtype: DType,
     inputs: &[Input<'_>],
     (batch, channels, area): (usize, usize, usize),
@@ -109,7 +110,7 @@ pub(crate) fn channel_sums(
 
 /// Adds up what [`channel_sums`] left of each channel, to `len` results; `numbers` follow.
 pub(crate) fn add_slices(
-    kernel: &str,
+    kernel: &'static str,
     dtype: DType,
     partial: &CudaStorage,
     more: &[Input<'_>],
@@ -140,7 +141,7 @@ pub(crate) fn unset(device: &CudaDevice, dtype: DType, len: usize) -> Result<Cud
 
 /// Runs a kernel on (blocks, number of results).
 pub(crate) fn launch(
-    kernel: &str,
+    kernel: &'static str,
     dtype: DType,
     inputs: &[Input<'_>],
     out: &mut CudaStorage,
@@ -159,11 +160,7 @@ pub(crate) fn launch(
         bail!("{kernel}: a tensor of more than 2^31 elements; use smaller batches")
     }
     let device = out.device().clone();
-    let (name, function) = (
-        format!("branchynet_{kernel}_{}", suffix(dtype)?),
-        module(&device, dtype)?,
-    );
-    let function = device.get_or_load_custom_func(&name, suffix(dtype)?, &function)?;
+    let function = function(&device, kernel, dtype)?;
     let stream = device.cuda_stream();
     // The guards keep the tensors from being freed or overwritten before the kernel ran.
     let (mut pointers, mut guards) = (Vec::new(), Vec::new());
@@ -190,7 +187,7 @@ pub(crate) fn launch(
     pointers.push(pointer + offset);
     guards.push(guard);
     let numbers = [&[len.into()], numbers].concat();
-    let mut arguments = function.builder();
+    let mut arguments = stream.launch_builder(&function);
     for pointer in &pointers {
         arguments.arg(pointer);
     }
@@ -219,21 +216,37 @@ fn suffix(dtype: DType) -> Result<&'static str> {
     }
 }
 
-/// The kernels for numbers of this type, compiled for this device at their first use: half a second.
-fn module(device: &CudaDevice, dtype: DType) -> Result<std::sync::Arc<str>> {
-    type Compiled = Vec<((String, DType), std::sync::Arc<str>)>;
-    static COMPILED: Mutex<Compiled> = Mutex::new(Vec::new());
-    let (major, minor) = device.cuda_stream().context().compute_capability().w()?;
-    let key = (format!("compute_{major}{minor}"), dtype);
-    let mut compiled = COMPILED
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
-    if let Some((_, ptx)) = compiled.iter().find(|(of, _)| *of == key) {
-        return Ok(ptx.clone());
+/// A kernel for numbers of this type. All are compiled for the device at the first use of one: half a
+/// second.
+fn function(device: &CudaDevice, kernel: &'static str, dtype: DType) -> Result<CudaFunction> {
+    type Key = (DeviceId, DType);
+    #[derive(Default)]
+    struct Loaded {
+        modules: HashMap<Key, Arc<CudaModule>>,
+        functions: HashMap<(Key, &'static str), CudaFunction>,
     }
-    let ptx: std::sync::Arc<str> = compile(&key.0, dtype)?.into();
-    compiled.push((key, ptx.clone()));
-    Ok(ptx)
+    static LOADED: LazyLock<Mutex<Loaded>> = LazyLock::new(Mutex::default);
+    let key = (device.id(), dtype);
+    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(function) = loaded.functions.get(&(key, kernel)) {
+        return Ok(function.clone());
+    }
+    let module = match loaded.modules.get(&key) {
+        Some(module) => module.clone(),
+        None => {
+            let stream = device.cuda_stream();
+            let context = stream.context();
+            let (major, minor) = context.compute_capability().w()?;
+            let ptx = compile(&format!("compute_{major}{minor}"), dtype)?;
+            let module = context.load_module(ptx.into()).w()?;
+            loaded.modules.insert(key, module.clone());
+            module
+        }
+    };
+    let name = format!("branchynet_{kernel}_{}", suffix(dtype)?);
+    let function = module.load_function(&name).w()?;
+    loaded.functions.insert((key, kernel), function.clone());
+    Ok(function)
 }
 
 /// The kernels as PTX for an architecture such as `compute_90`. Needs no GPU.

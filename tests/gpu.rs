@@ -287,3 +287,26 @@ fn products_are_as_precise_as_was_asked() -> Result<()> {
     assert!(Precision::Tf32.check(&Device::Cpu).is_err());
     Ok(())
 }
+
+/// Needs the toolkit's run-time compiler and no GPU.
+#[cfg(feature = "cuda")]
+#[test]
+fn kernels_compile_for_gpus_from_turing_to_blackwell() -> Result<()> {
+    use branchynet::candle_core::DType;
+    for architecture in ["compute_75", "compute_80", "compute_90", "compute_100"] {
+        for dtype in [DType::F32, DType::F64] {
+            let started = std::time::Instant::now();
+            let ptx = branchynet::cuda::compile(architecture, dtype)?;
+            assert_eq!(
+                ptx.matches(".entry branchynet_").count(),
+                32,
+                "{architecture}"
+            );
+            println!(
+                "{architecture}, {dtype:?}: {:.2} s",
+                started.elapsed().as_secs_f64()
+            );
+        }
+    }
+    Ok(())
+}
