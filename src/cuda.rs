@@ -11,13 +11,45 @@ pub(crate) mod conv;
 use crate::precision::Precision;
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaFunction, CudaModule, DevicePtr, DevicePtrMut, LaunchConfig, PushKernelArg,
+    CudaContext, CudaFunction, CudaModule, DevicePtr, DevicePtrMut, LaunchConfig, PushKernelArg,
+    result, sys,
 };
 use candle_core::cuda_backend::cudarc::nvrtc::{CompileOptions, compile_ptx_with_opts};
 use candle_core::cuda_backend::{CudaStorageSlice, DeviceId, WrapErr};
-use candle_core::{CudaDevice, CudaStorage, DType, Layout, Result, Storage, bail};
+use candle_core::{CudaDevice, CudaStorage, DType, Device, Layout, Result, Storage, bail};
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+/// The first GPU, with one stream for all threads: candle's default is a stream for each, which do not
+/// wait for one another.
+pub(crate) fn device() -> Result<Device> {
+    // One device for the whole process: tensors of two do not mix, even if both are the same GPU.
+    static DEVICE: Mutex<Option<Device>> = Mutex::new(None);
+    let mut kept = DEVICE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(device) = &*kept {
+        return Ok(device.clone());
+    }
+    let device = Device::new_cuda_with_stream(0)?;
+    let stream = device.as_cuda_device()?.cuda_stream();
+    // Safety: events order several streams among each other, and there is one.
+    unsafe { stream.context().disable_event_tracking() };
+    keep_memory(stream.context());
+    *kept = Some(device.clone());
+    Ok(device)
+}
+
+/// Has the driver keep memory that was freed for what is allocated next. By default it hands all of it
+/// back to the system whenever something waits for the GPU, which is after every step.
+fn keep_memory(context: &CudaContext) {
+    let mut most = u64::MAX;
+    let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+    // Safety: the attribute is an unsigned number of 64 bits.
+    let _ = unsafe {
+        result::device::get_default_mem_pool(context.cu_device()).and_then(|pool| {
+            result::mem_pool::set_attribute(pool, attribute, (&raw mut most).cast())
+        })
+    };
+}
 
 /// A tensor that a kernel reads; it must be contiguous.
 pub(crate) type Input<'a> = (&'a CudaStorage, &'a Layout);

@@ -89,13 +89,15 @@ pub type Rng = rand::rngs::StdRng;
 pub fn device(name: &str) -> Result<candle_core::Device> {
     match name {
         "cpu" => Ok(candle_core::Device::Cpu),
-        "cuda" if !cfg!(feature = "cuda") => {
-            error::bail!(
-                "this was built for the CPU only; build with `--features cuda`, or use cpu"
-            )
-        }
-        "cuda" => cuda_device()
-            .map_err(|error| Error::new(format!("no CUDA device answers ({error}); use cpu"))),
+        #[cfg(not(feature = "cuda"))]
+        "cuda" => error::bail!(
+            "this was built for the CPU only; build with `--features cuda`, or use cpu"
+        ),
+        #[cfg(feature = "cuda")]
+        "cuda" => cuda::device().map_err(|error| {
+            let error = Error::from(error);
+            Error::new(format!("no CUDA device answers ({error}); use cpu"))
+        }),
         _ => error::bail!("there is no device {name:?}: use cpu or cuda"),
     }
 }
@@ -109,30 +111,6 @@ pub fn device_name(device: &candle_core::Device) -> String {
     }
     debug_assert!(device.is_cpu());
     "CPU".to_string()
-}
-
-#[cfg(not(feature = "cuda"))]
-fn cuda_device() -> Result<candle_core::Device> {
-    unreachable!("asked for only with the feature")
-}
-
-/// The first GPU, with one stream for all threads: candle's default is a stream for each, which do not
-/// wait for one another.
-#[cfg(feature = "cuda")]
-fn cuda_device() -> Result<candle_core::Device> {
-    // One device for the whole process: tensors of two do not mix, even if both are the same GPU.
-    static DEVICE: std::sync::Mutex<Option<candle_core::Device>> = std::sync::Mutex::new(None);
-    let mut kept = DEVICE
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
-    if let Some(device) = &*kept {
-        return Ok(device.clone());
-    }
-    let device = candle_core::Device::new_cuda_with_stream(0)?;
-    // Safety: events order several streams among each other, and there is one.
-    unsafe { device.as_cuda_device()?.disable_event_tracking() };
-    *kept = Some(device.clone());
-    Ok(device)
 }
 
 /// Settings of the process that training and evaluation profit from; called by both.

@@ -64,6 +64,9 @@ Options:
   -h, --help        Print this help
   -V, --version     Print the version
 
+Environment: BRANCHYNET_DIR names the folder that holds datasets/ and figures/, where it is not the
+repository that this was built in.
+
 Exit codes: 0 success, 1 failure, 2 a mistake on the command line.";
 
 /// A mistake on the command line, or a failure while working: they differ in the exit code.

@@ -334,6 +334,11 @@ R cuMemcpyDtoHAsync_v2(void *to, P from, size_t bytes, void *) { LOCK; calls.cop
 R cuMemcpyDtoDAsync_v2(P to, P from, size_t bytes, void *) { LOCK; return memmove((void *)to, (void *)from, bytes), 0; }
 R cuMemsetD8Async(P to, unsigned char byte, size_t bytes, void *) { LOCK; return memset((void *)to, byte, bytes), 0; }
 R cuModuleLoadData(void **module, const void *image) { LOCK; return *module = parse((const char *)image), 0; }
+R cuDeviceGetDefaultMemPool(void **pool, int) { return *pool = (void *)7, 0; }
+R cuMemPoolSetAttribute(void *, int attribute, void *value) {
+  // The release threshold; nothing else is set.
+  return attribute == 4 && *(uint64_t *)value > 0 ? 0 : 1;
+}
 R cuModuleUnload(void *) { return 0; }
 R cuModuleGetFunction(void **function, void *module, const char *name) {
   auto *functions = (std::map<std::string, Function *> *)module;
