@@ -4,7 +4,8 @@
 # absence of augmentation are those of the authors' scripts; the standard ResNet-110, which they did not train, has a cosine and
 # augmentation instead.
 #
-#   datasets/reference/gpu.sh build     on a machine with a CUDA toolkit: one program that can be carried, target/carried/branchynet
+#   datasets/reference/gpu.sh build     on a machine with a CUDA toolkit: programs that can be carried, 51 MB each (13 compressed),
+#                                       target/carried/branchynet and, for benches/gpu.py, speed
 #   datasets/reference/gpu.sh train     on the machine with the GPU, from the folder that holds the program and datasets/*.safetensors
 #   datasets/reference/gpu.sh evaluate  there too: writes the records to datasets/reference/
 #
@@ -35,8 +36,9 @@ build)
 train | evaluate)
   BRANCHYNET_DIR=$PWD && export BRANCHYNET_DIR
   for run in ${RUNS:-lenet lenet-1 lenet-2 alexnet alexnet-1 alexnet-2 resnet110 resnet110-standard}; do
-    # shellcheck disable=SC2046
-    set -- "$1" $(settings "$run") --seed "$(seed "$run")" --device "${DEVICE:-cuda}" --precision "${PRECISION:-f32}"
+    chosen=$(settings "$run")
+    # shellcheck disable=SC2086
+    set -- "$1" $chosen --seed "$(seed "$run")" --device "${DEVICE:-cuda}" --precision "${PRECISION:-f32}"
     verb=$1 && shift
     if [ "$verb" = evaluate ]; then
       ${PROGRAM:-./branchynet} evaluate "$@" --output "datasets/reference/$run.safetensors.gz"
@@ -47,7 +49,7 @@ train | evaluate)
   done
   ;;
 *)
-  sed -n '2,13s/^# \{0,1\}//p' "$0"
+  sed -n '2,14s/^# \{0,1\}//p' "$0"
   exit 2
   ;;
 esac
