@@ -162,10 +162,8 @@ pub fn accuracy_against_time(
 pub fn time_by_batch(title: &str, times: &[BatchTime]) -> Plot {
     let sizes: Vec<f64> = times.iter().map(|time| time.batch as f64).collect();
     let mut plot = Plot::new();
-    let mut add = |name: &str, colour: &'static str, symbol, part: fn(&BatchTime) -> f64| {
-        let each = times
-            .iter()
-            .map(|time| part(time) / time.batch as f64 * 1e3);
+    let mut add = |name: &str, colour: &'static str, symbol, which: usize| {
+        let each = times.iter().map(|time| time.per_image()[which]);
         plot.add_trace(
             Scatter::new(sizes.clone(), each.collect())
                 .name(name)
@@ -174,16 +172,10 @@ pub fn time_by_batch(title: &str, times: &[BatchTime]) -> Plot {
                 .line(Line::new().color(colour).width(2.0)),
         );
     };
-    add("baseline", "#000000", MarkerSymbol::Diamond, |time| {
-        time.baseline
-    });
-    add("early exit", COLOURS[0], MarkerSymbol::Circle, |time| {
-        time.early_exit
-    });
+    add("baseline", "#000000", MarkerSymbol::Diamond, 0);
+    add("early exit", COLOURS[0], MarkerSymbol::Circle, 1);
     let ticks = sizes.iter().map(f64::to_string).collect();
-    let each = times
-        .iter()
-        .flat_map(|t| [t.baseline, t.early_exit].map(|x| x / t.batch as f64 * 1e3));
+    let each = times.iter().flat_map(BatchTime::per_image);
     let (least, most) = each.fold((f64::MAX, 0.0f64), |(a, b), x| (a.min(x), b.max(x)));
     let steps: Vec<f64> = (-3..9)
         .flat_map(|decade| [1.0, 2.0, 3.0, 5.0, 7.0].map(|step| step * 10f64.powi(decade)))

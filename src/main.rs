@@ -462,12 +462,12 @@ fn time(arguments: &Arguments) -> std::result::Result<(), Failure> {
         "batch", "baseline, µs an image", "early exit, µs an image", "gain"
     );
     for time in times {
-        let each = |milliseconds: f64| milliseconds / time.batch as f64 * 1e3;
+        let [baseline, early_exit] = time.per_image();
         println!(
             "{:>8}{:>26.2}{:>28.2}{:>8.2}x",
             time.batch,
-            each(time.baseline),
-            each(time.early_exit),
+            baseline,
+            early_exit,
             time.gain()
         );
     }

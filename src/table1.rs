@@ -94,12 +94,12 @@ impl TableOne {
         outcome: &Outcome,
         time: &BatchTime,
     ) {
-        let per_image = |milliseconds: f64| milliseconds / time.batch as f64;
+        let [baseline, early_exit] = time.per_image().map(|microseconds| microseconds / 1e3);
         self.0.push(Row {
             source: "ours, GPU".to_string(),
             network: network.trim_start_matches("B-").to_string(),
             accuracy: baseline_accuracy * 100.0,
-            milliseconds: per_image(time.baseline),
+            milliseconds: baseline,
             ..Row::default()
         });
         self.0.push(Row {
@@ -109,7 +109,7 @@ impl TableOne {
             thresholds: outcome.thresholds.clone(),
             accuracy: outcome.accuracy() * 100.0,
             shares: outcome.shares().iter().map(|share| share * 100.0).collect(),
-            milliseconds: per_image(time.early_exit),
+            milliseconds: early_exit,
             gain: Some(time.gain()),
             gain_trunk_only: None,
         });

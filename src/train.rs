@@ -11,7 +11,7 @@ use crate::error::bail;
 use crate::precision::Precision;
 use crate::tape::Gradients;
 use crate::{Error, Network, Pass, Result, Rng, ops};
-use candle_core::{DType, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
@@ -418,11 +418,7 @@ fn go_on(
                 data.train.batch(batch, network.device())?
             };
             let (logits, tape) = network.forward_with_tape(&images, &mut rng)?;
-            let labels: Vec<u32> = batch
-                .iter()
-                .map(|&i| u32::from(data.train.labels()[i]))
-                .collect();
-            let labels = Tensor::new(labels, network.device())?;
+            let labels = labels_of(&data.train, batch, network.device())?;
             let losses = logits
                 .iter()
                 .zip(&weights)
@@ -556,6 +552,15 @@ impl Sums {
     }
 }
 
+/// The classes of these samples: u32 (samples).
+fn labels_of<R: Role>(split: &Split<R>, samples: &[usize], device: &Device) -> Result<Tensor> {
+    let labels: Vec<u32> = samples
+        .iter()
+        .map(|&i| u32::from(split.labels()[i]))
+        .collect();
+    Ok(Tensor::new(labels, device)?)
+}
+
 /// Images that one pass takes when nothing is trained.
 pub(crate) const EVALUATION_BATCH: usize = 250;
 
@@ -569,11 +574,7 @@ pub fn evaluate<R: Role>(network: &Network, split: &Split<R>) -> Result<Scores> 
     for batch in samples.chunks(EVALUATION_BATCH) {
         let logits =
             network.forward(&split.batch(batch, network.device())?, &mut Pass::Evaluate)?;
-        let labels: Vec<u32> = batch
-            .iter()
-            .map(|&i| u32::from(split.labels()[i]))
-            .collect();
-        let labels = Tensor::new(labels, network.device())?;
+        let labels = labels_of(split, batch, network.device())?;
         let losses = logits
             .iter()
             .map(|logits| ops::cross_entropy(logits, &labels, 1.0))

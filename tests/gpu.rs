@@ -4,7 +4,7 @@
 mod common;
 
 use branchynet::candle_core::{Device, Tensor};
-use branchynet::data::{Dataset, Preprocessing, Split, Test, Train, Validation};
+use branchynet::data::{Dataset, Preprocessing};
 use branchynet::network::{
     Layer, average_pool, batch_norm, branch, conv, dropout, linear, lrn, max_pool, relu, residual,
 };
@@ -13,7 +13,7 @@ use branchynet::precision::Precision;
 use branchynet::record::ExitRecord;
 use branchynet::train::{Config, evaluate, train_at};
 use branchynet::{Network, Pass, Result, Rng};
-use rand::{Rng as _, SeedableRng};
+use rand::SeedableRng;
 use std::sync::{Mutex, MutexGuard};
 
 /// The GPU, if there is one. The precision of products is the process's, so that tests take turns.
@@ -26,29 +26,8 @@ fn gpu() -> Option<(&'static Device, MutexGuard<'static, ()>)> {
     ))
 }
 
-/// Images of 3×8×8 whose class is the quadrant that is bright.
 fn quadrants() -> Dataset {
-    fn split<R: branchynet::data::Role>(count: usize, seed: u64) -> Split<R> {
-        let mut rng = Rng::seed_from_u64(seed);
-        let (mut images, mut labels) = (Vec::new(), Vec::new());
-        for _ in 0..count {
-            let class: u8 = rng.random_range(0..4);
-            labels.push(class);
-            for pixel in 0..3 * 64 {
-                let (y, x) = (pixel / 8 % 8, pixel % 8);
-                let bright = y / 4 * 2 + x / 4 == usize::from(class);
-                images.push(rng.random_range(0..120) + if bright { 100 } else { 0 });
-            }
-        }
-        Split::new(images, labels, [3, 8, 8]).expect("sizes fit")
-    }
-    Dataset {
-        name: "quadrants".to_string(),
-        train: split::<Train>(200, 1),
-        validation: split::<Validation>(60, 2),
-        test: split::<Test>(60, 3),
-        checksum: 11,
-    }
+    common::quadrants(3, 200, 60)
 }
 
 /// Every kind of layer. Dropout only where something is dropped: GPU and CPU draw other masks.

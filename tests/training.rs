@@ -1,40 +1,19 @@
 //! Training on a small made-up problem: learning, repeatability, interruption, and refusals.
 
-use branchynet::data::{Dataset, Split, Test, Train, Validation};
+mod common;
+
+use branchynet::data::Dataset;
 use branchynet::network::{
     self, Layer, batch_norm, branch, conv, dropout, linear, max_pool, relu, residual,
     without_branches,
 };
 use branchynet::train::{Config, evaluate, load_checkpoint, train_at};
-use branchynet::{Network, Result, Rng};
+use branchynet::{Network, Result};
 use candle_core::Device;
-use rand::{Rng as _, SeedableRng};
 use std::path::{Path, PathBuf};
 
-/// Images of 1×8×8 whose class is the quadrant that is bright.
 fn quadrants() -> Dataset {
-    fn split<R: branchynet::data::Role>(count: usize, seed: u64) -> Split<R> {
-        let mut rng = Rng::seed_from_u64(seed);
-        let (mut images, mut labels) = (Vec::new(), Vec::new());
-        for _ in 0..count {
-            let class: u8 = rng.random_range(0..4);
-            labels.push(class);
-            for y in 0..8 {
-                for x in 0..8 {
-                    let bright = y / 4 * 2 + x / 4 == usize::from(class);
-                    images.push(rng.random_range(0..120) + if bright { 100 } else { 0 });
-                }
-            }
-        }
-        Split::new(images, labels, [1, 8, 8]).expect("sizes fit")
-    }
-    Dataset {
-        name: "quadrants".to_string(),
-        train: split::<Train>(600, 1),
-        validation: split::<Validation>(200, 2),
-        test: split::<Test>(200, 3),
-        checksum: 7,
-    }
+    common::quadrants(1, 600, 200)
 }
 
 fn layers() -> Vec<Layer> {

@@ -85,6 +85,17 @@ enum Wanted {
     GradWeight,
 }
 
+impl Wanted {
+    /// Its elements.
+    fn len(self, g: &Geometry, batch: usize) -> usize {
+        match self {
+            Self::Out => batch * g.outputs * g.out_height * g.out_width,
+            Self::GradX => batch * g.inputs * g.height * g.width,
+            Self::GradWeight => g.outputs * g.taps(),
+        }
+    }
+}
+
 fn convolve<X, C>(
     g: &Geometry,
     batch: usize,
@@ -101,15 +112,10 @@ where
     let (slice_a, slice_b) = (a.0.as_cuda_slice::<X>()?, b.0.as_cuda_slice::<X>()?);
     let slice_a = &slice_a.slice(a.1.start_offset()..);
     let slice_b = &slice_b.slice(b.1.start_offset()..);
-    let len = match wanted {
-        Wanted::Out => batch * g.outputs * g.out_height * g.out_width,
-        Wanted::GradX => batch * g.inputs * g.height * g.width,
-        Wanted::GradWeight => g.outputs * g.taps(),
-    };
     let ends = (X::from_f64(1.0), X::from_f64(0.0));
     // Safety: cuDNN writes the whole output; the tensors have the sizes of the descriptors.
     unsafe {
-        let mut out = device.alloc::<X>(len)?;
+        let mut out = device.alloc::<X>(wanted.len(g, batch))?;
         let workspace =
             |bytes: usize| -> Result<CudaSlice<u8>> { device.alloc::<u8>(bytes.max(1)) };
         match wanted {
@@ -192,12 +198,7 @@ fn by_type(
             );
             let (a, b) = ((&round_a, &layout_a), (&round_b, &layout_b));
             let out = convolve::<bf16, f32>(g, batch, a, b, wanted)?;
-            let len = match wanted {
-                Wanted::Out => batch * g.outputs * g.out_height * g.out_width,
-                Wanted::GradX => batch * g.inputs * g.height * g.width,
-                Wanted::GradWeight => g.outputs * g.taps(),
-            };
-            out.to_dtype(&Layout::contiguous(len), DType::F32)
+            out.to_dtype(&Layout::contiguous(wanted.len(g, batch)), DType::F32)
         }
         (DType::F32, _) => convolve::<f32, f32>(g, batch, a, b, wanted),
         (dtype, _) => bail!("conv2d works on f32 and f64 only, got {dtype:?}"),

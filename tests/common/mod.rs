@@ -1,6 +1,12 @@
 //! Shared by the tests.
 
+// Each test program uses a part of this.
+#![allow(dead_code)]
+
+use branchynet::Rng;
 use branchynet::candle_core::Device;
+use branchynet::data::{Dataset, Role, Split, Test, Train, Validation};
+use rand::{Rng as _, SeedableRng};
 use std::io::Write;
 use std::sync::OnceLock;
 
@@ -18,4 +24,30 @@ pub fn devices() -> &'static [Device] {
         }
         devices
     })
+}
+
+/// Images of channels×8×8 whose class is the quadrant that is bright: so many to train on, and so many
+/// each to validate and to test on.
+pub fn quadrants(channels: usize, train: usize, held_out: usize) -> Dataset {
+    fn split<R: Role>(channels: usize, count: usize, seed: u64) -> Split<R> {
+        let mut rng = Rng::seed_from_u64(seed);
+        let (mut images, mut labels) = (Vec::new(), Vec::new());
+        for _ in 0..count {
+            let class: u8 = rng.random_range(0..4);
+            labels.push(class);
+            for pixel in 0..channels * 64 {
+                let (y, x) = (pixel / 8 % 8, pixel % 8);
+                let bright = y / 4 * 2 + x / 4 == usize::from(class);
+                images.push(rng.random_range(0..120) + if bright { 100 } else { 0 });
+            }
+        }
+        Split::new(images, labels, [channels, 8, 8]).expect("sizes fit")
+    }
+    Dataset {
+        name: "quadrants".to_string(),
+        train: split::<Train>(channels, train, 1),
+        validation: split::<Validation>(channels, held_out, 2),
+        test: split::<Test>(channels, held_out, 3),
+        checksum: 7,
+    }
 }
