@@ -8,15 +8,23 @@ folder by a lock that the system releases when the kernel ends, however it ends.
 With CUDA=1 (or CUDA=cudnn) in the environment the library is built for an NVIDIA GPU, in target/cuda (or
 target/cudnn) and its copies, and notebooks need not know.
 
+evcxr runs rust-analyzer to learn the types of variables, and rust-analyzer reads the sources of every package
+that `cargo metadata` lists, 90 MB on one thread at each start. Types come from a handful of them. So the kernel
+finds a cargo that leaves the others out of that list; it hands everything else on to the real one.
+
     kernel.py --control_file FILE   start a kernel, as Jupyter does
     kernel.py --copy-build          take over into target/cuda what target/kernel has compiled already
+    kernel.py --metadata CARGO ...  what that cargo prints: the metadata of the packages that types come from
 """
 
 import fcntl
+import json
 import os
 import pathlib
 import shutil
+import subprocess
 import sys
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -69,19 +77,83 @@ def copy_build(folder, source=FIRST):
 
 def switch_on(feature, folder):
     """Has evcxr add, before any cell, a crate that is there to ask for the library's feature: cargo then builds it
-    for the notebook's own `:dep branchynet` too. Returns the folder of evcxr's configuration."""
-    crate, configuration = folder / "feature", folder / "configuration"
+    for the notebook's own `:dep branchynet` too. Returns a line for evcxr's configuration."""
+    crate = folder / "feature"
     crate.mkdir(exist_ok=True)
-    configuration.mkdir(exist_ok=True)
     (crate / "lib.rs").touch()
     (crate / "Cargo.toml").write_text(
         '[package]\nname = "branchynet-feature"\nversion = "0.0.0"\nedition = "2024"\n[lib]\npath = "lib.rs"\n'
         f'[dependencies]\nbranchynet = {{ path = "{ROOT}", features = ["{feature}"] }}\n')
-    (configuration / "init.evcxr").write_text(f':dep branchynet-feature = {{ path = "{crate}" }}\n')
-    return configuration
+    return f':dep branchynet-feature = {{ path = "{crate}" }}\n'
+
+
+# Packages whose types occur in cells: the library's own, those it hands on, and those that they are built on.
+TYPED = ("candle-core", "candle-nn", "half", "num-traits", "plotly", "rand", "rand_chacha", "rand_core", "safetensors", "serde",
+         "serde_core", "serde_json")
+
+
+def metadata(command):
+    """Prints the metadata of a notebook's packages without those that types do not come from."""
+    result = subprocess.run(command, stdout=subprocess.PIPE)
+    try:
+        found = json.loads(result.stdout)
+        typed = {package["id"] for package in found["packages"]
+                 if package["source"] is None or package["name"] in TYPED or package["name"].startswith("polars")}
+        found["packages"] = [package for package in found["packages"] if package["id"] in typed]
+        nodes = [node for node in (found["resolve"] or {"nodes": []})["nodes"] if node["id"] in typed]
+        for node in nodes:
+            node["dependencies"] = [package for package in node["dependencies"] if package in typed]
+            node["deps"] = [dependency for dependency in node["deps"] if dependency["pkg"] in typed]
+        if found["resolve"]:
+            found["resolve"]["nodes"] = nodes
+        result.stdout = json.dumps(found).encode()
+    except (ValueError, KeyError, TypeError):
+        pass  # Another version of cargo: rust-analyzer gets the whole list, and takes longer.
+    sys.stdout.buffer.write(result.stdout)
+    sys.exit(result.returncode)
+
+
+def short_metadata(folder):
+    """Has rust-analyzer find a cargo that lists few packages: it looks in $CARGO_HOME/bin first. What evcxr itself
+    builds with keeps the real folder. Returns a line for evcxr's configuration."""
+    home = pathlib.Path(os.environ.get("CARGO_HOME") or pathlib.Path.home() / ".cargo")
+    cargo = shutil.which("cargo")
+    if cargo is None:
+        return ""
+    programs = folder / "cargo-home" / "bin"
+    programs.mkdir(parents=True, exist_ok=True)
+    program = programs / "cargo"
+    program.write_text(f'''#!/bin/sh
+export CARGO_HOME='{home}'
+case "$1 $*" in
+"metadata "*"{folder}/Cargo.toml"*) exec '{sys.executable}' '{__file__}' --metadata '{cargo}' "$@" ;;
+esac
+exec '{cargo}' "$@"
+''')
+    program.chmod(0o755)
+    os.environ["CARGO_HOME"] = str(programs.parent)
+    return f":build_env CARGO_HOME={home}\n"
+
+
+def keep_versions(folder):
+    """Has cells use the versions that the library was built with: a copy of the repository's Cargo.lock. evcxr's first
+    build is of an empty crate, for which cargo strikes all packages from that file; without it the first cell would
+    take the newest versions and compile them. So a process of its own puts the file back once."""
+    good, lock = (ROOT / "Cargo.lock").read_bytes(), folder / "Cargo.lock"
+    lock.write_bytes(good)
+    if os.fork() > 0:
+        return
+    for _ in range(600):
+        time.sleep(0.05)
+        if lock.read_bytes() != good:
+            lock.write_bytes(good)
+            break
+    os._exit(0)
 
 
 def main():
+    if sys.argv[1:2] == ["--metadata"]:
+        metadata(sys.argv[2:])
     if sys.argv[1:] == ["--copy-build"]:
         kernel = ROOT / "target" / "kernel"
         if FEATURE and (kernel / "target").is_dir() and not (FIRST / "target").exists():
@@ -90,11 +162,15 @@ def main():
     folder = take_folder()
     if folder != FIRST:
         copy_build(folder)
-    # The same versions as the library itself was built with; cargo adds the cells' own crate.
-    shutil.copyfile(ROOT / "Cargo.lock", folder / "Cargo.lock")
     os.environ["EVCXR_TMPDIR"] = str(folder)
+    lines = short_metadata(folder)
     if FEATURE:
-        os.environ["EVCXR_CONFIG_DIR"] = str(switch_on(FEATURE, folder))
+        lines += switch_on(FEATURE, folder)
+    configuration = folder / "configuration"
+    configuration.mkdir(exist_ok=True)
+    (configuration / "init.evcxr").write_text(lines)
+    os.environ["EVCXR_CONFIG_DIR"] = str(configuration)
+    keep_versions(folder)
     program = str(ROOT / "target" / "tools" / "bin" / "evcxr_jupyter")
     try:
         os.execv(program, [program, *sys.argv[1:]])
