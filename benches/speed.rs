@@ -4,13 +4,10 @@
 //! training there, and inference in batches of one to 4096: `benches/gpu.py` runs that beside PyTorch.
 
 use branchynet::data::Validation;
-use branchynet::experiment::Experiment;
-use branchynet::notebook::setting;
-use branchynet::plan::Plan;
-use branchynet::precision::Precision;
-use branchynet::record::ExitRecord;
-use branchynet::train::{Config, train_at};
-use branchynet::{Network, Result, Rng, latency};
+use branchynet::exits::{ExitRecord, Plan, Rule, Timer};
+use branchynet::experiments::Session;
+use branchynet::training::{Config, Keep, train_with};
+use branchynet::{Result, Rng};
 use rand::{Rng as _, SeedableRng};
 use std::time::Instant;
 
@@ -49,18 +46,24 @@ fn record_ms(exits: usize) -> Result<f64> {
 }
 
 /// What is timed on a GPU: training, and batches of which as many leave at each exit.
-fn on_device(baseline: &Network, network: &Network, images: &[Vec<f32>], speed: f64) -> Result<()> {
-    let exits = network.exits();
+fn on_device(device: &str, timer: &Timer, exits: usize, speed: f64) -> Result<()> {
     let shares = vec![1.0 / exits as f64; exits];
     let sizes = [1, 16, 256, 1024, 4096];
-    let times = latency::measure_batches(network, baseline, images, &shares, &sizes, 3)?;
+    let times = timer.batches(&shares, &sizes)?;
     let batches: Vec<String> = times
         .iter()
-        .map(|t| format!("[{}, {:.5}, {:.5}]", t.batch, t.baseline, t.early_exit))
+        .map(|t| {
+            let batch = t.batch as f64;
+            format!(
+                "[{}, {:.5}, {:.5}]",
+                t.batch,
+                t.baseline * batch,
+                t.early_exit * batch
+            )
+        })
         .collect();
     println!(
-        r#"{{"device": {:?}, "training_images_per_second": {speed:.1}, "batches_ms": [{}]}}"#,
-        branchynet::device_name(network.device()),
+        r#"{{"device": {device:?}, "training_images_per_second": {speed:.1}, "batches_ms": [{}]}}"#,
         batches.join(", ")
     );
     Ok(())
@@ -71,40 +74,40 @@ fn main() -> Result<()> {
         .nth(1)
         .filter(|name| !name.starts_with('-'));
     let name = name.unwrap_or("lenet".to_string());
-    let experiment = Experiment::named(&name)?;
-    // Training steps an epoch, images timed one by one, rounds over them.
+    let session = Session::from_environment(&name)?;
+    let (experiment, device) = (&session.experiment, &session.device);
+    // Training steps per epoch, images timed one by one, rounds over them.
     let (steps, count, rounds) = match name.as_str() {
         "lenet" => (100, 2000, 3),
         "alexnet" => (20, 200, 3),
         _ => (3, 30, 2),
     };
-    let device = branchynet::device(&setting("DEVICE", "cpu".to_string())?)?;
-    let batch_size = setting("BATCH_SIZE", 128)?;
+    let batch_size = match std::env::var_os("BATCH_SIZE") {
+        Some(_) => experiment.config.batch_size,
+        None => 128,
+    };
     // A GPU takes some seconds for all images.
     let images = if device.is_cuda() {
         usize::MAX
     } else {
         batch_size * steps
     };
-    let images = setting("IMAGES", images)?;
     let mut data = experiment.load()?;
-    data.train = data.train.take(images);
+    data.train = data.train.take(experiment.train_images.unwrap_or(images));
     data.validation = data.validation.take(100);
-    let (baseline, network) = experiment.networks(&device)?;
+    let (baseline, network) = session.networks()?;
     let folder = std::env::temp_dir().join(format!("branchynet-speed-{}", std::process::id()));
     let config = Config {
         epochs: 4,
         batch_size,
-        precision: setting("PRECISION", Precision::F32)?,
+        precision: experiment.config.precision,
         ..Config::default()
     };
-    let run = train_at(
-        &network,
-        &data,
-        &config,
-        &folder.join("run.safetensors"),
-        |_| (),
-    )?;
+    let keep = Keep {
+        checkpoint: Some(folder.join("run.safetensors")),
+        anew: false,
+    };
+    let run = train_with(&network, &data, &config, &keep, &mut |_| ())?;
     let _ = std::fs::remove_dir_all(&folder);
     // The first epoch warms up.
     let mut speeds: Vec<f64> = run.history[1..]
@@ -113,18 +116,21 @@ fn main() -> Result<()> {
         .collect();
     speeds.sort_by(f64::total_cmp);
     let speed = speeds[speeds.len() / 2];
-    let (images, _) = latency::images(&experiment, count)?;
+    let (images, _) = experiment.images(count)?;
     if !device.is_cpu() {
-        return on_device(&baseline, &network, &images, speed);
+        let timer = Timer::new(&network, &baseline, images, 3)?;
+        let device = branchynet::device_name(device);
+        return on_device(&device, &timer, network.exits(), speed);
     }
-    let timing = latency::measure(&network, &baseline, &images, rounds)?;
+    let timer = Timer::new(&network, &baseline, images.clone(), rounds)?;
+    let timing = timer.exits()?;
     // The baseline alone, as the peers are timed: a little faster than in turn with the others, which
     // take its weights out of the cache.
-    let mut plan = Plan::new(&baseline)?;
+    let (mut plan, all) = (Plan::new(&baseline)?, Rule::entropy([]));
     let mut alone = Vec::new();
     for i in 0..images.len() * (rounds + 1) {
         let start = Instant::now();
-        plan.classify(&images[i % images.len()], &[])?;
+        plan.classify(&images[i % images.len()], &all)?;
         if i >= images.len() {
             alone.push(start.elapsed().as_secs_f64() * 1e3);
         }

@@ -2,7 +2,7 @@
 
 A Rust cell that panics, or whose `?` fails, still reports success to Jupyter, and what it printed to standard
 error may arrive late or never. So each cell is made to print a mark at its very end, and has failed when the
-mark does not arrive, when it ended in an error, or when it calls figures::show and showed no figure. The run
+mark does not arrive, when it ended in an error, or when it calls report.show and showed no figure. The run
 then stops, names the cell and its error, and exits with 1. Executed copies go to figures/, sources stay clean.
 
     run.py NOTEBOOK...   run these notebooks
@@ -113,8 +113,8 @@ def run(path):
                     continue
                 error = client.run_cell(cell, index)
                 shown = sum(PLOTLY in output.get("data", {}) for output in cell.outputs)
-                if not error and shown < cell.source.count("figures::show("):
-                    error = "the cell calls figures::show, but no figure was shown"
+                if not error and shown < cell.source.count("report.show("):
+                    error = "the cell calls report.show, but no figure was shown"
                 if error:
                     raise Failure(f"{path.name}, cell {index + 1} failed:\n\n{indented(cell.source)}\n\n{indented(error)}\n")
                 figures += shown

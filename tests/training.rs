@@ -3,13 +3,14 @@
 mod common;
 
 use branchynet::data::Dataset;
-use branchynet::network::{
+use branchynet::networks::{
     self, Layer, batch_norm, branch, conv, dropout, linear, max_pool, relu, residual,
     without_branches,
 };
-use branchynet::train::{Config, evaluate, load_checkpoint, train_at};
+use branchynet::training::{Config, evaluate, load_checkpoint};
 use branchynet::{Network, Result};
 use candle_core::Device;
+use common::train_at;
 use std::path::{Path, PathBuf};
 
 fn quadrants() -> Dataset {
@@ -262,7 +263,7 @@ fn bad_settings_and_files_are_refused_in_one_line() -> Result<()> {
     // A checkpoint of something else, and one cut short.
     train_at(&network, &data, &config(1), &scratch.file(), |_| ())?;
     let before = bits(&network)?;
-    let other = build(vec![network::linear(64, 4)], 0);
+    let other = build(vec![networks::linear(64, 4)], 0);
     let error = load_checkpoint(&other, &scratch.file())
         .expect_err("other parameters")
         .to_string();
@@ -275,11 +276,19 @@ fn bad_settings_and_files_are_refused_in_one_line() -> Result<()> {
         .to_string();
     assert!(error.contains("holds another run"), "{error}");
     let bytes = std::fs::read(scratch.file())?;
-    std::fs::write(scratch.file(), &bytes[..bytes.len() / 2])?;
-    let error = load_checkpoint(&network, &scratch.file())
-        .expect_err("half a file")
-        .to_string();
-    assert!(error.contains("is not a whole checkpoint"), "{error}");
+    let mut damaged = vec![bytes[..bytes.len() / 2].to_vec()];
+    for i in 0..100 {
+        let mut altered = bytes.clone();
+        altered[i * bytes.len() / 100] ^= 1 << (i % 8);
+        damaged.push(altered);
+    }
+    for damaged in damaged {
+        std::fs::write(scratch.file(), damaged)?;
+        let error = load_checkpoint(&network, &scratch.file())
+            .expect_err("a damaged file")
+            .to_string();
+        assert!(error.contains("is not a whole checkpoint"), "{error}");
+    }
     assert_eq!(bits(&network)?, before);
     Ok(())
 }

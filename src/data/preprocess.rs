@@ -1,8 +1,9 @@
 //! From bytes to what a network sees.
 
-use super::{Split, Train, project_dir, write_atomically};
+use super::{Split, Train};
 use crate::error::bail;
-use crate::{Error, Result};
+use crate::files::{project_dir, write_atomically};
+use crate::{Error, Result, settle};
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -10,10 +11,11 @@ use std::fmt;
 use std::path::Path;
 
 /// How pixels are prepared. What has to be fitted is fitted on Train alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Preprocessing {
     /// Divided by 255, so that they lie in [0, 1].
+    #[default]
     Unit,
     /// Each channel with mean 0 and deviation 1: the usual way for photographs.
     Channels,
@@ -39,7 +41,10 @@ impl std::str::FromStr for Preprocessing {
             "unit" => Ok(Self::Unit),
             "channels" => Ok(Self::Channels),
             "zca" => Ok(Self::Zca),
-            _ => bail!("there is no preprocessing {name:?}: use unit, channels or zca"),
+            _ => bail!(
+                Setting,
+                "there is no preprocessing {name:?}: use unit, channels or zca"
+            ),
         }
     }
 }
@@ -163,7 +168,7 @@ fn channels(train: &Split<Train>) -> Vec<[f32; 256]> {
 
 /// Mean image (1, pixels) and the whitening matrix C^(-1/2) (pixels, pixels) of the covariance C.
 fn whitening(train: &Split<Train>) -> Result<(Tensor, Tensor)> {
-    crate::settle();
+    settle();
     let pixels = train.image_len();
     let shape = (train.len(), pixels);
     let bytes = Tensor::from_slice(&train.images, shape, &Device::Cpu)?;
@@ -202,6 +207,7 @@ fn inverse_square_root(c: &Tensor) -> Result<Tensor> {
         }
     }
     bail!(
+        Setting,
         "the covariance of the images has no inverse: some pixels are constant or copies of others"
     )
 }

@@ -1,10 +1,9 @@
 //! A split on a GPU: its bytes are sent there once, and batches are put together, shifted, flipped and
-//! preprocessed there. All that a batch costs to send is two numbers a sample.
+//! preprocessed there. Two numbers per sample are all that has to be sent for a batch.
 
-use super::Pixels;
-use super::preprocess::table;
-use crate::precision::Precision;
-use crate::{Result, cuda};
+use super::preprocess::{Pixels, table};
+use crate::Result;
+use crate::kernels::{Precision, cuda};
 use candle_core::{CpuStorage, CudaStorage, CustomOp3, DType, Device, Layout, Shape, Tensor, bail};
 
 /// A split's images and what turns them into what the network sees.
@@ -46,8 +45,8 @@ impl Resident {
         self.device.same_device(device)
     }
 
-    /// The images of `samples`: f32 (samples, channels, height, width). Two numbers a sample: which it
-    /// is, and [`super::Alteration::code`].
+    /// The images of `samples`: f32 (samples, channels, height, width). Two numbers per sample: which it
+    /// is, and [`super::split::Alteration::code`].
     pub(super) fn batch(&self, samples: Vec<u32>) -> Result<Tensor> {
         let samples = Tensor::from_vec(samples, ((), 2), &self.device)?;
         let op = Images { image: self.image };
@@ -57,11 +56,12 @@ impl Resident {
         };
         // The matrix stretches what varies little by far: it is applied to whole f32, whatever the
         // network's products are computed in.
-        let precision = Precision::current();
-        Precision::F32.apply();
-        let white = images.flatten_from(1)?.broadcast_sub(mean)?.matmul(matrix);
-        precision.apply();
-        let white = white?;
+        let precision = Precision::F32.scope();
+        let white = images
+            .flatten_from(1)?
+            .broadcast_sub(mean)?
+            .matmul(matrix)?;
+        drop(precision);
         let (min, max) = (white.min_keepdim(1)?, white.max_keepdim(1)?);
         let range = (max - &min)?.maximum(f64::from(f32::MIN_POSITIVE))?;
         let scaled = white.broadcast_sub(&min)?.broadcast_div(&range)?;

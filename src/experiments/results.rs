@@ -1,0 +1,312 @@
+//! What an experiment gave, in one compressed file: the logits of every exit for every validation
+//! and test image, the settings and histories of the training, and the commit. Every figure but the
+//! timings follows from it, without data and without the network.
+
+use super::experiment::{Experiment, Trained};
+use super::settings::Settings;
+use crate::data::{Dataset, Role, Test, Validation};
+use crate::error::{bail, error};
+use crate::exits::{Criterion, ExitRecord};
+use crate::files::{commit, project_dir, shown};
+use crate::kernels::Precision;
+use crate::sealed::{self, Part, bytes_of, values_of};
+use crate::training::{Epoch, plain};
+use crate::{Result, files};
+use candle_core::Device;
+use flate2::{Compression, bufread::GzDecoder, write::GzEncoder};
+use safetensors::{Dtype, SafeTensors};
+use serde::{Deserialize, Serialize};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What an experiment gave.
+#[derive(Debug, Clone)]
+pub struct Results {
+    /// How it was made.
+    pub settings: Settings,
+    /// The data set's name: `CIFAR-10`.
+    pub data: String,
+    /// The commit that evaluated it.
+    pub commit: String,
+    /// When, in seconds since 1970.
+    pub made: u64,
+    /// Where this came from, in a line: a record and its file, or a run and its checkpoint.
+    pub origin: String,
+    /// The baseline's epochs.
+    pub baseline_history: Vec<Epoch>,
+    /// The joint training's epochs.
+    pub history: Vec<Epoch>,
+    /// What every exit says about the validation images.
+    pub validation: ExitRecord<Validation>,
+    /// What every exit says about the test images.
+    pub test: ExitRecord<Test>,
+    /// What the baseline says about the test images; `None` where none was trained.
+    pub baseline: Option<ExitRecord<Test>>,
+}
+
+/// The part of a file that is not logits.
+#[derive(Serialize, Deserialize)]
+struct About {
+    settings: Settings,
+    data: String,
+    commit: String,
+    made: u64,
+    baseline_history: Vec<Epoch>,
+    history: Vec<Epoch>,
+}
+
+const KIND: &str = "exit record";
+const EXTENSION: &str = "safetensors.gz";
+
+/// Seconds since 1970.
+pub(super) fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+impl Results {
+    /// Runs the trained networks once over the validation and test images of `data`.
+    pub fn collect(experiment: &Experiment, trained: &Trained, data: &Dataset) -> Result<Self> {
+        let baseline = trained.baseline.as_ref();
+        let collect = |network| ExitRecord::collect(network, &data.test);
+        Ok(Self {
+            settings: experiment.settings(),
+            data: data.name.clone(),
+            commit: commit(),
+            made: seconds(SystemTime::now()),
+            origin: format!("run {}", shown(&trained.run.checkpoint)),
+            baseline_history: baseline.map_or_else(Vec::new, |(_, run)| run.history.clone()),
+            history: trained.run.history.clone(),
+            validation: ExitRecord::collect(&trained.network, &data.validation)?,
+            test: collect(&trained.network)?,
+            baseline: baseline.map(|(network, _)| collect(network)).transpose()?,
+        })
+    }
+
+    /// The same results, read by another criterion.
+    pub fn by(mut self, criterion: &Criterion) -> Self {
+        if self.test.criterion() != criterion {
+            self.validation = self.validation.by(criterion.clone());
+            self.test = self.test.by(criterion.clone());
+            self.baseline = self.baseline.map(|record| record.by(criterion.clone()));
+        }
+        self
+    }
+
+    /// Where [`Self::write`] puts a record of these settings by default.
+    pub fn default_path(settings: &Settings) -> Result<PathBuf> {
+        let identity = sealed::identity(settings, &Settings::default())?;
+        let name = settings.network.to_lowercase();
+        Ok(project_dir().join(format!(
+            "datasets/records/{name}-{:08x}.{EXTENSION}",
+            crc32fast::hash(identity.as_bytes())
+        )))
+    }
+
+    /// Writes everything to one file: safetensors, compressed by gzip.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let about = About {
+            settings: self.settings.clone(),
+            data: self.data.clone(),
+            commit: self.commit.clone(),
+            made: self.made,
+            baseline_history: self.baseline_history.clone(),
+            history: self.history.clone(),
+        };
+        let mut parts = Vec::new();
+        parts.extend(parts_of("validation", &self.validation));
+        parts.extend(parts_of("test", &self.test));
+        if let Some(baseline) = &self.baseline {
+            parts.extend(parts_of("baseline", baseline));
+        }
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
+        gzip.write_all(&sealed::seal(KIND, &about, parts)?)?;
+        files::write_atomically(path, &gzip.finish()?)
+    }
+
+    /// Reads a file that [`Self::write`] wrote. Fails, naming it, where it is missing or damaged.
+    pub fn read(path: &Path) -> Result<Self> {
+        let broken = |what: String| {
+            error!(
+                File,
+                "{} is not a whole exit record ({what}); remove it, or make it anew with `branchynet evaluate`",
+                path.display()
+            )
+        };
+        let packed = files::read(path)?;
+        let (mut bytes, mut rest) = (Vec::new(), &packed[..]);
+        GzDecoder::new(&mut rest)
+            .read_to_end(&mut bytes)
+            .map_err(|cause| broken(cause.to_string()))?;
+        if !rest.is_empty() {
+            return Err(broken(format!("{} bytes too many", rest.len())));
+        }
+        let (about, file) = sealed::open::<About>(KIND, &bytes).map_err(broken)?;
+        let baseline = match file.tensor("baseline.logits") {
+            Ok(_) => Some(record(&file, "baseline").map_err(broken)?),
+            Err(_) => None,
+        };
+        Ok(Self {
+            origin: format!("record {}", shown(path)),
+            settings: about.settings,
+            data: about.data,
+            commit: about.commit,
+            made: about.made,
+            baseline_history: about.baseline_history,
+            history: about.history,
+            validation: record(&file, "validation").map_err(broken)?,
+            test: record(&file, "test").map_err(broken)?,
+            baseline,
+        })
+    }
+
+    /// All records in a folder, in the order of their names; none where it is not there.
+    pub fn all_in(folder: &Path) -> Result<Vec<Self>> {
+        let Ok(entries) = std::fs::read_dir(folder) else {
+            return Ok(Vec::new());
+        };
+        let mut paths: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
+        paths.retain(|path| path.to_string_lossy().ends_with(EXTENSION));
+        paths.sort();
+        paths.iter().map(|path| Self::read(path)).collect()
+    }
+
+    /// Accuracy of the baseline on the test images (0..=1), where one was trained.
+    pub fn baseline_accuracy(&self) -> Option<f64> {
+        Some(self.baseline.as_ref()?.exit_accuracy()[0])
+    }
+
+    /// How this was made, for the subtitle of a figure: `CIFAR-10, 20 + 40 epochs, seed 0; record …`.
+    pub fn caption(&self) -> String {
+        let (s, c) = (&self.settings, &self.settings.config);
+        let mut on: Vec<&str> = self.history.iter().map(|e| e.device.as_str()).collect();
+        on.dedup();
+        on.retain(|device| !matches!(*device, "" | "CPU"));
+        let precision = match c.precision {
+            Precision::F32 => String::new(),
+            precision => format!(" in {precision}"),
+        };
+        let trained = if on.is_empty() {
+            String::new()
+        } else {
+            format!(", trained on {}{precision}", on.join(" and "))
+        };
+        format!(
+            "{}, {} + {} epochs, {}augmented, seed {}{trained}; {}",
+            self.data,
+            s.baseline_epochs,
+            c.epochs,
+            if c.augment { "" } else { "not " },
+            c.seed,
+            self.origin
+        )
+    }
+}
+
+/// Whether to train.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Training {
+    /// Where no run or record of these settings is there.
+    #[default]
+    Needed,
+    /// Although one is there.
+    Anew,
+    /// Never.
+    Never,
+}
+
+impl Experiment {
+    /// What these settings gave, from the newest of a finished run in `datasets/runs/`, an exit record
+    /// in `datasets/records/` and one in `datasets/reference/` that were made with exactly these
+    /// settings; `None` where there is none. [`Results::origin`] says which it was.
+    pub fn recorded(&self, device: &Device) -> Result<Option<Results>> {
+        let settings = self.settings();
+        let mut newest: Option<Results> = None;
+        for folder in ["datasets/reference", "datasets/records"] {
+            for results in Results::all_in(&project_dir().join(folder))? {
+                let newer = |best: &Results| results.made > best.made;
+                if results.settings == settings && newest.as_ref().is_none_or(newer) {
+                    newest = Some(results);
+                }
+            }
+        }
+        // Without the data set a run cannot be evaluated.
+        if let Ok(data) = self.load()
+            && let Some((trained, finished)) = self.find(&data, device)?
+        {
+            let newer = |record: &Results| record.made < seconds(finished);
+            if newest.as_ref().is_none_or(newer) {
+                newest = Some(Results::collect(self, &trained, &data)?);
+            }
+        }
+        Ok(newest.map(|results| results.by(&self.criterion)))
+    }
+
+    /// What these settings give: [`Self::recorded`], or, where nothing is, by training now, as far as
+    /// `training` allows. Fails where it cannot do either.
+    pub fn results(&self, device: &Device, training: Training) -> Result<Results> {
+        if training != Training::Anew
+            && let Some(results) = self.recorded(device)?
+        {
+            return Ok(results);
+        }
+        if training == Training::Never {
+            bail!(
+                Missing,
+                "there is no run or record of {} with these settings, and TRAIN=0 forbids to train; use the default settings, or leave out TRAIN=0",
+                self.name
+            )
+        }
+        let data = self.load().map_err(|cause| {
+            error!(
+                Missing,
+                "there is no record of {} with these settings, and no data to train on ({cause}); the default settings have a record in datasets/reference/",
+                self.name
+            )
+            .because(cause)
+        })?;
+        println!(
+            "{}: training now",
+            match training {
+                Training::Anew => "training anew is asked for",
+                _ => "nothing recorded for these settings",
+            }
+        );
+        let anew = training == Training::Anew;
+        let trained = self.train(&data, device, anew, &mut plain())?;
+        Ok(Results::collect(self, &trained, &data)?.by(&self.criterion))
+    }
+}
+
+/// A record as tensors: logits (exits, samples, classes) and labels (samples).
+fn parts_of<R: Role>(split: &str, record: &ExitRecord<R>) -> [Part; 2] {
+    let logits = (0..record.exits()).flat_map(|exit| record.logits(exit));
+    let shape = vec![record.exits(), record.len(), record.classes()];
+    let (samples, labels) = (vec![record.len()], record.labels().to_vec());
+    [
+        (
+            format!("{split}.logits"),
+            Dtype::F32,
+            shape,
+            bytes_of(logits.copied()),
+        ),
+        (format!("{split}.labels"), Dtype::U8, samples, labels),
+    ]
+}
+
+/// The inverse of [`parts_of`].
+fn record<R: Role>(
+    file: &SafeTensors<'_>,
+    split: &str,
+) -> std::result::Result<ExitRecord<R>, String> {
+    let get = |name: &str, dtype| match file.tensor(&format!("{split}.{name}")) {
+        Ok(tensor) if tensor.dtype() == dtype => Ok(tensor),
+        _ => Err(format!("{split}.{name} is missing")),
+    };
+    let (logits, labels) = (get("logits", Dtype::F32)?, get("labels", Dtype::U8)?);
+    let values = values_of(logits.data());
+    let exits = logits.shape().first().copied().unwrap_or(0).max(1);
+    let rows = values.chunks((values.len() / exits).max(1));
+    ExitRecord::from_logits(rows.map(<[f32]>::to_vec).collect(), labels.data().to_vec())
+        .map_err(|error| error.to_string())
+}

@@ -1,0 +1,175 @@
+//! How an experiment is run: settings from the command line or the environment, and where to work.
+
+use super::experiment::{Experiment, NAMES};
+use super::results::{Results, Training};
+use crate::data::Dataset;
+use crate::error::error;
+use crate::exits::Timer;
+use crate::networks::Network;
+use crate::training::{self, Config, Keep, Run};
+use crate::{Error, Result};
+use candle_core::Device;
+use clap::builder::{BoolishValueParser, FalseyValueParser, PossibleValuesParser, Resettable};
+use clap::{ArgMatches, Args, Command, FromArgMatches};
+
+/// What does not decide the result.
+#[derive(Debug, Args)]
+struct Options {
+    /// Network: one of lenet, alexnet, resnet110, resnet110-standard
+    #[arg(value_parser = PossibleValuesParser::new(NAMES), hide_possible_values = true)]
+    network: String,
+    /// Device: cpu, or cuda in a build for NVIDIA GPUs
+    #[arg(long, env, value_name = "D", default_value = "cpu")]
+    device: String,
+    /// A run of a minute on a part of the data, for trying things
+    #[arg(long, env, value_parser = FalseyValueParser::new())]
+    quick: bool,
+    /// Train anew although the same run is there
+    #[arg(long, env, value_parser = FalseyValueParser::new())]
+    retrain: bool,
+    /// Whether to train where no run or record of these settings is there
+    #[arg(long, env, value_name = "yes|no", default_value = "yes", value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
+    train: bool,
+    /// Write to figures/FOLDER/ instead of figures/
+    #[arg(long, env, value_name = "FOLDER")]
+    figures: Option<String>,
+}
+
+/// An experiment with where and how to work on it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Session {
+    /// The network, its data and settings.
+    pub experiment: Experiment,
+    /// Where networks are trained and evaluated.
+    pub device: Device,
+    /// Whether this is a run of a minute for trying things.
+    pub quick: bool,
+    /// Whether to train.
+    pub training: Training,
+    /// Output goes to `figures/<folder>/…`.
+    pub figures: Option<String>,
+}
+
+impl Session {
+    /// Adds the argument NETWORK and all settings to a command.
+    pub fn arguments(command: Command) -> Command {
+        let command = Options::augment_args(Experiment::augment_args_for_update(command));
+        // An environment variable that is set to nothing is not set.
+        command.mut_args(|arg| {
+            let empty = arg
+                .get_env()
+                .is_some_and(|name| std::env::var_os(name).is_some_and(|value| value.is_empty()));
+            if empty {
+                arg.env(Resettable::Reset)
+            } else {
+                arg
+            }
+        })
+    }
+
+    /// The session that parsed arguments ask for.
+    pub fn from_matches(matches: &ArgMatches) -> Result<Self> {
+        let options = Options::from_arg_matches(matches).map_err(setting)?;
+        let mut experiment = Experiment::named(&options.network)?;
+        if options.quick {
+            experiment = experiment.quick()?;
+        }
+        experiment
+            .update_from_arg_matches(matches)
+            .map_err(setting)?;
+        Ok(Self {
+            experiment,
+            device: crate::device(&options.device)?,
+            quick: options.quick,
+            training: match (options.retrain, options.train) {
+                (true, _) => Training::Anew,
+                (false, true) => Training::Needed,
+                (false, false) => Training::Never,
+            },
+            figures: options.figures,
+        })
+    }
+
+    /// The experiment called `name`, one of [`NAMES`], with the settings that the environment gives
+    /// (`EPOCHS=100`; `branchynet settings` lists them). Fails on values that make no sense.
+    pub fn from_environment(name: &str) -> Result<Self> {
+        let command = Self::arguments(Command::new("branchynet").no_binary_name(true));
+        let matches = command.try_get_matches_from([name]).map_err(setting)?;
+        Self::from_matches(&matches)
+    }
+
+    /// Every setting with its flag, environment variable, value in this session, and help text: the
+    /// rows of a table.
+    pub fn settings() -> Vec<[String; 3]> {
+        let command = Self::arguments(Command::new("branchynet"));
+        let row = |arg: &clap::Arg| {
+            let names = arg
+                .get_value_names()
+                .filter(|_| arg.get_action().takes_values());
+            let value = names.map_or("", |names| names[0].as_str());
+            Some([
+                arg.get_env()?.to_string_lossy().into_owned(),
+                format!("--{} {value}", arg.get_long()?).trim().to_string(),
+                arg.get_help()?.to_string().replace('\n', " "),
+            ])
+        };
+        command.get_arguments().filter_map(row).collect()
+    }
+
+    /// [`Experiment::networks`] on this session's device: baseline, and network with branches.
+    pub fn networks(&self) -> Result<(Network, Network)> {
+        self.experiment.networks(&self.device)
+    }
+
+    /// [`Experiment::results`] as this session may train.
+    pub fn results(&self) -> Result<Results> {
+        self.experiment.results(&self.device, self.training)
+    }
+
+    /// Trains one network (see [`training::train`]), anew if this session says so.
+    pub fn train(&self, network: &Network, data: &Dataset, config: &Config) -> Result<Run> {
+        let keep = Keep {
+            anew: self.training == Training::Anew,
+            ..Keep::default()
+        };
+        training::train_with(network, data, config, &keep, &mut training::plain())
+    }
+
+    /// A timer over test images of this experiment, and what they are. It takes some seconds on a CPU
+    /// (one round over fewer images where the session is quick).
+    pub fn timer(&self) -> Result<(Timer, String)> {
+        let (baseline, network) = self.networks()?;
+        let macs = baseline.costs().last().map_or(1, |cost| cost.macs.max(1));
+        let (count, rounds) = match self.quick {
+            true => (60, 1),
+            false => ((10_000_000_000 / macs).clamp(60, 2000), 5),
+        };
+        let (images, what) = self.experiment.images(count)?;
+        let timer = Timer::new(&network, &baseline, images, rounds)?;
+        Ok((timer.by(self.experiment.criterion.clone()), what))
+    }
+
+    /// Sizes of batches to time: up to 64 on the CPU, to 4096 on a GPU.
+    pub fn batch_sizes(&self) -> Vec<usize> {
+        let most = if self.device.is_cuda() { 4096 } else { 64 };
+        let sizes = std::iter::successors(Some(1), |size| Some(size * 4));
+        sizes.take_while(|&size| size <= most).collect()
+    }
+}
+
+fn setting(error: clap::Error) -> Error {
+    error!(
+        Setting,
+        "{} (a flag, or the environment variable of that name); `branchynet settings` lists what there is",
+        one_line(&error)
+    )
+}
+
+/// clap's message without its hints, in one line.
+pub fn one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let message = text.split("\n\n").next().unwrap_or_default();
+    let message = message.strip_prefix("error: ").unwrap_or(message);
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,59 @@
+//! All that decides what an experiment gives.
+
+use crate::Result;
+use crate::data::Preprocessing;
+use crate::files::commit;
+use crate::networks::Layer;
+use crate::training::Config;
+use polars::prelude::{DataFrame, df};
+use serde::{Deserialize, Serialize};
+
+/// All that decides what an experiment gives.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Settings {
+    /// `B-AlexNet`.
+    pub network: String,
+    /// The list of layers.
+    pub layers: Vec<Layer>,
+    /// The data set's name: `cifar10`.
+    pub data: String,
+    /// How images are prepared.
+    pub preprocessing: Preprocessing,
+    /// Images trained on, where not all.
+    pub train_images: Option<usize>,
+    /// Images validated and tested on, where not all.
+    pub test_images: Option<usize>,
+    /// Epochs of the baseline.
+    pub baseline_epochs: usize,
+    /// The joint training; exit weights are left out where they are 1 each.
+    pub config: Config,
+}
+
+impl Settings {
+    /// A table of all settings but the layers, with the data set's full name, what was timed, and the
+    /// commit of now.
+    pub fn frame(&self, data: &str, timed: &str) -> Result<DataFrame> {
+        let mut rows = vec![("data set".to_string(), data.to_string())];
+        let serde_json::Value::Object(mut fields) = serde_json::to_value(self)? else {
+            unreachable!("settings are a struct")
+        };
+        fields.remove("layers");
+        if let Some(serde_json::Value::Object(config)) = fields.remove("config") {
+            fields.extend(config);
+        }
+        for (name, value) in fields {
+            let text = match value {
+                serde_json::Value::Null => "all".to_string(),
+                serde_json::Value::String(text) => text,
+                serde_json::Value::Array(values) if values.is_empty() => "1 each".to_string(),
+                value => value.to_string(),
+            };
+            rows.push((name.replace('_', " "), text));
+        }
+        rows.push(("timed on".to_string(), timed.to_string()));
+        rows.push(("commit of the timing".to_string(), commit()));
+        let (names, values): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+        Ok(df!("setting" => names, "value" => values)?)
+    }
+}

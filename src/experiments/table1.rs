@@ -1,0 +1,146 @@
+//! Table I of the paper: its own rows, and ours beside them. Accuracies and shares are in 0..=1, times in
+//! milliseconds.
+
+use super::choices::Choice;
+use super::paper::paper;
+use super::results::Results;
+use crate::Result;
+use crate::exits::{BatchTime, Mix, Timer};
+use polars::prelude::{Column, DataFrame, df};
+
+/// One row; what does not apply is `None` or empty.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Row {
+    source: String,
+    network: String,
+    choice: String,
+    thresholds: Vec<f64>,
+    accuracy: Option<f64>,
+    shares: Vec<f64>,
+    milliseconds: f64,
+    gain: Option<f64>,
+    gain_trunk_only: Option<f64>,
+}
+
+/// Rows for one network, with and without branches.
+#[derive(Debug, Clone, Default)]
+pub struct TableOne(Vec<Row>);
+
+impl TableOne {
+    /// The paper's rows for the network of `results`, if it is the paper's, and ours: the baseline and
+    /// each choice of thresholds, at whose shares of exits `timer` measures now.
+    pub fn measure(results: &Results, choices: &[Choice], timer: &Timer) -> Result<Self> {
+        let mut table = Self::of_the_paper(&results.settings.network);
+        for (i, choice) in choices.iter().enumerate() {
+            let mix = timer.mix(&choice.test.shares())?;
+            if i == 0 {
+                table.baseline(results, "ours, CPU", mix.baseline.mean);
+            }
+            table.early_exit(results, "ours, CPU", choice, &mix);
+        }
+        Ok(table)
+    }
+
+    /// The paper's rows. Its gain is that of its timer, which covered the trunk alone.
+    fn of_the_paper(network: &str) -> Self {
+        let mut table = Self::default();
+        let Ok(paper) = paper(network) else {
+            return table;
+        };
+        for (source, times) in [("paper, CPU", paper.cpu), ("paper, GPU", paper.gpu)] {
+            table.0.push(Row {
+                source: source.to_string(),
+                network: paper.network.trim_start_matches("B-").to_string(),
+                accuracy: Some(paper.baseline_accuracy),
+                milliseconds: times.baseline,
+                ..Row::default()
+            });
+            table.0.push(Row {
+                source: source.to_string(),
+                network: paper.network.to_string(),
+                choice: "screened on test".to_string(),
+                thresholds: paper.thresholds.to_vec(),
+                accuracy: Some(paper.accuracy),
+                shares: paper.shares.to_vec(),
+                milliseconds: times.branchy,
+                gain: None,
+                gain_trunk_only: Some(times.gain),
+            });
+        }
+        table
+    }
+
+    fn baseline(&mut self, results: &Results, source: &str, milliseconds: f64) {
+        let network = &results.settings.network;
+        self.0.push(Row {
+            source: source.to_string(),
+            network: network.strip_prefix("B-").unwrap_or(network).to_string(),
+            accuracy: results.baseline_accuracy(),
+            milliseconds,
+            ..Row::default()
+        });
+    }
+
+    fn early_exit(&mut self, results: &Results, source: &str, choice: &Choice, mix: &Mix) {
+        self.0.push(Row {
+            source: source.to_string(),
+            network: results.settings.network.clone(),
+            choice: choice.label(),
+            thresholds: choice.test.thresholds.clone(),
+            accuracy: Some(choice.test.accuracy()),
+            shares: choice.test.shares(),
+            milliseconds: mix.mix.mean,
+            gain: Some(mix.gain()),
+            gain_trunk_only: Some(mix.gain_trunk_only()),
+        });
+    }
+
+    /// Adds baseline and early exits on a GPU, in batches of one, at whose shares of exits, those of
+    /// `choice`, `time` was measured.
+    pub fn on_gpu(&mut self, results: &Results, choice: &Choice, time: &BatchTime) {
+        let source = "ours, GPU";
+        self.baseline(results, source, time.baseline);
+        self.0.push(Row {
+            source: source.to_string(),
+            network: results.settings.network.clone(),
+            choice: choice.label(),
+            thresholds: choice.test.thresholds.clone(),
+            accuracy: Some(choice.test.accuracy()),
+            shares: choice.test.shares(),
+            milliseconds: time.early_exit,
+            gain: Some(time.gain()),
+            gain_trunk_only: None,
+        });
+    }
+
+    /// The table as a data frame of numbers. Times are means over the mix of exits, batch 1.
+    pub fn frame(&self) -> Result<DataFrame> {
+        let rows = &self.0;
+        let text = |of: fn(&Row) -> &String| rows.iter().map(move |row| of(row).clone());
+        let mut frame = df!(
+            "source" => text(|row| &row.source).collect::<Vec<_>>(),
+            "network" => text(|row| &row.network).collect::<Vec<_>>(),
+            "threshold" => text(|row| &row.choice).collect::<Vec<_>>(),
+        )?;
+        let mut add = |name: String, of: &dyn Fn(&Row) -> Option<f64>| -> Result<()> {
+            let values: Vec<Option<f64>> = rows.iter().map(of).collect();
+            frame.with_column(Column::new(name.into(), values))?;
+            Ok(())
+        };
+        let exits = rows.iter().map(|row| row.shares.len()).max().unwrap_or(0);
+        for exit in 1..exits {
+            add(format!("T{exit}"), &|row| {
+                row.thresholds.get(exit - 1).copied()
+            })?;
+        }
+        add("accuracy".to_string(), &|row| row.accuracy)?;
+        for exit in 1..=exits {
+            let name = format!("leave at exit {exit}");
+            add(name, &|row| row.shares.get(exit - 1).copied())?;
+        }
+        add("ms/sample".to_string(), &|row| Some(row.milliseconds))?;
+        add("gain, end to end".to_string(), &|row| row.gain)?;
+        add("gain, trunk only".to_string(), &|row| row.gain_trunk_only)?;
+        Ok(frame)
+    }
+}

@@ -1,0 +1,92 @@
+//! Figures and tables: functions from results to plots, and where they go.
+//!
+//! A figure is a function that returns a plotly [`Plot`]; [`Report`] gives it title and subtitle, writes it
+//! below `figures/` and shows it in a notebook. This folder uses everything but the program. Begin with
+//! `training.rs`, the simplest; `style.rs` is how all of them look.
+
+mod accuracy;
+mod costs;
+mod notebook;
+mod samples;
+mod style;
+mod tables;
+mod training;
+
+pub use accuracy::{accuracy_against_time, certainty, exit_shares};
+pub use costs::{costs, time_by_batch};
+pub use samples::{confusion, gallery};
+pub use tables::{percent, table, table_of_everything};
+pub use training::training_curves;
+
+use crate::Result;
+use crate::experiments::Session;
+use crate::files::{project_dir, write_atomically};
+use plotly::Plot;
+use plotly::common::{Font, Title};
+use polars::prelude::DataFrame;
+
+/// Where the figures and tables of one notebook go, and what stands above them.
+#[derive(Debug, Clone)]
+pub struct Report {
+    folder: String,
+    network: String,
+    source: String,
+}
+
+impl Report {
+    /// A report in `figures/<name>/`, or in `figures/<folder>/<name>/` where the session was given a
+    /// folder (FIGURES=folder). `source` says where the numbers come from: it becomes the subtitle.
+    pub fn new(session: &Session, name: &str, source: &str) -> Self {
+        Self {
+            folder: match &session.figures {
+                Some(folder) => format!("{folder}/{name}"),
+                None => name.to_string(),
+            },
+            network: session.experiment.name.clone(),
+            source: source.to_string(),
+        }
+    }
+
+    /// The same place with another subtitle.
+    pub fn from(&self, source: &str) -> Self {
+        Self {
+            source: source.to_string(),
+            ..self.clone()
+        }
+    }
+
+    /// Shows a plot in the notebook under the title `<network>: <what>`, and writes it to
+    /// `figures/<folder>/<file>.json` (plotly) and `.html` (opens without a network). `make figures`
+    /// makes a PNG beside them where a Chromium is installed.
+    pub fn show(&self, file: &str, what: &str, plot: Plot) -> Result<()> {
+        let title = format!("{}: {what}<br><sub>{}</sub>", self.network, self.source);
+        let title = Title::with_text(title).font(Font::new().size(16));
+        let mut plot = plot;
+        let layout = plot.layout().clone().title(title);
+        plot.set_layout(layout);
+        let (json, name) = (plot.to_json(), format!("{}/{file}", self.folder));
+        let path = |extension: &str| {
+            let figures = project_dir().join("figures");
+            figures.join(format!("{name}.{extension}"))
+        };
+        write_atomically(&path("json"), json.as_bytes())?;
+        let up = "../".repeat(name.matches('/').count());
+        // "</" would end the script element; in JSON "<\/" is the same string.
+        let safe = json.replace("</", "<\\/");
+        let html = format!(
+            "<!doctype html>\n<meta charset=\"utf-8\">\n<title>{name}</title>\n<script src=\"{up}plotly.min.js\"></script>\n<div id=\"plot\"></div>\n<script>const plot = {safe};\nPlotly.newPlot(\"plot\", plot.data, plot.layout, {{responsive: true}});</script>\n"
+        );
+        write_atomically(&path("html"), html.as_bytes())?;
+        notebook::content(&[
+            ("application/vnd.plotly.v1+json", &json),
+            ("text/plain", &format!("figures/{name}.html")),
+        ]);
+        Ok(())
+    }
+
+    /// Shows a table in the notebook, and writes it to `figures/<folder>/<file>.csv` and `.md`.
+    pub fn save(&self, file: &str, frame: &DataFrame) -> Result<()> {
+        tables::write(frame, &format!("{}/{file}", self.folder))?;
+        table(frame)
+    }
+}

@@ -1,0 +1,103 @@
+//! Where files lie, and how they are written: whole or not at all.
+
+use crate::Result;
+use crate::error::error;
+use std::path::{Path, PathBuf};
+
+/// The folder that holds `datasets/` and `figures/`: the repository this was built in, or the one that
+/// BRANCHYNET_DIR in the environment names, for a program that was carried to another machine.
+pub fn project_dir() -> PathBuf {
+    match std::env::var_os("BRANCHYNET_DIR") {
+        Some(folder) if !folder.is_empty() => PathBuf::from(folder),
+        _ => PathBuf::from(env!("CARGO_MANIFEST_DIR")),
+    }
+}
+
+/// A path for people: relative to [`project_dir`] where it lies below it.
+pub fn shown(path: &Path) -> String {
+    let path = path.strip_prefix(project_dir()).unwrap_or(path);
+    path.display().to_string()
+}
+
+/// Reads a whole file. The error names it.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path)
+        .map_err(|cause| error!(File, "cannot read {}: {cause}", path.display()).because(cause))
+}
+
+/// Writes a file so that it is either there whole or not at all: a program that is killed leaves
+/// the earlier file, and a `.part` beside it, which the next to write there removes.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    let named = |cause: std::io::Error| {
+        error!(File, "cannot write {}: {cause}", path.display()).because(cause)
+    };
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir).map_err(named)?;
+        remove_leftovers(dir);
+    }
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(format!(".{}.part", std::process::id()));
+    let unfinished = PathBuf::from(unfinished);
+    let write = || {
+        let mut file = std::fs::File::create(&unfinished)?;
+        std::io::Write::write_all(&mut file, bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&unfinished, path)
+    };
+    write().map_err(|error| {
+        let _ = std::fs::remove_file(&unfinished);
+        named(error)
+    })
+}
+
+/// Removes what killed processes left unfinished in `dir`: `NAME.PID.part` where no process PID runs.
+fn remove_leftovers(dir: &Path) {
+    // Without /proc nobody can be known to be dead.
+    if !Path::new("/proc/self").exists() {
+        return;
+    }
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name
+            .to_str()
+            .and_then(|name| name.strip_suffix(".part")?.rsplit_once('.'))
+            .and_then(|(_, pid)| pid.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// The commit that the working tree is at, for results; `unknown` outside a git checkout.
+pub fn commit() -> String {
+    let output = std::process::Command::new("git")
+        .args(["describe", "--always", "--dirty"])
+        .current_dir(project_dir())
+        .output();
+    match output {
+        Ok(output) if output.status.success() => {
+            String::from_utf8_lossy(&output.stdout).trim().to_string()
+        }
+        _ => "unknown".to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_dead_processes_left_unfinished_is_removed() -> Result<()> {
+        let dir = std::env::temp_dir().join(format!("branchynet-part-{}", std::process::id()));
+        std::fs::create_dir_all(&dir)?;
+        // No process has the largest number; process 1 always runs.
+        let (dead, alive) = (dir.join("run.4294967295.part"), dir.join("run.1.part"));
+        std::fs::write(&dead, "half")?;
+        std::fs::write(&alive, "half")?;
+        write_atomically(&dir.join("run"), b"whole")?;
+        assert!(!dead.exists() && alive.exists());
+        assert_eq!(read(&dir.join("run"))?, b"whole");
+        std::fs::remove_dir_all(&dir)?;
+        Ok(())
+    }
+}

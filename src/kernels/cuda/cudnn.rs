@@ -1,0 +1,231 @@
+//! Convolution by cuDNN, forward and both gradients; candle has the first only. The algorithms of the
+//! gradients are ones that add in a fixed order, so that a run can be repeated.
+
+use super::Input;
+use crate::ConvGeometry as Geometry;
+use crate::precision::Precision;
+use candle_core::backend::BackendStorage;
+use candle_core::cuda_backend::cudarc::cudnn::sys::{
+    cudnnConvolutionBwdDataAlgo_t, cudnnConvolutionBwdFilterAlgo_t, cudnnConvolutionMode_t,
+    cudnnMathType_t, cudnnTensorFormat_t,
+};
+use candle_core::cuda_backend::cudarc::cudnn::{
+    ConvBackwardData, ConvBackwardFilter, ConvDescriptor, ConvForward, Cudnn, CudnnDataType,
+    FilterDescriptor, TensorDescriptor,
+};
+use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DeviceRepr};
+use candle_core::cuda_backend::{CudaDType, DeviceId};
+use candle_core::{CudaDevice, CudaStorage, DType, Error, Layout, Result, WithDType, bail};
+use half::bf16;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+thread_local! {
+    // A handle must not be used by two threads at a time.
+    static HANDLES: RefCell<HashMap<DeviceId, Arc<Cudnn>>> = RefCell::new(HashMap::new());
+}
+
+fn handle(device: &CudaDevice) -> Result<Arc<Cudnn>> {
+    HANDLES.with_borrow_mut(|handles| {
+        if let Some(handle) = handles.get(&device.id()) {
+            return Ok(handle.clone());
+        }
+        let handle = Cudnn::new(device.cuda_stream()).map_err(Error::wrap)?;
+        handles.insert(device.id(), handle.clone());
+        Ok(handle)
+    })
+}
+
+/// What cuDNN wants to know of tensors of type `X` in a convolution that adds up in `C`.
+struct Descriptors<X: CudnnDataType, C: CudnnDataType> {
+    conv: ConvDescriptor<C>,
+    x: TensorDescriptor<X>,
+    weight: FilterDescriptor<X>,
+    out: TensorDescriptor<X>,
+}
+
+impl<X: CudnnDataType, C: CudnnDataType> Descriptors<X, C> {
+    fn new(g: &Geometry, batch: usize, device: &CudaDevice) -> Result<Self> {
+        let int = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
+        let (handle, format) = (handle(device)?, cudnnTensorFormat_t::CUDNN_TENSOR_NCHW);
+        let mode = cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION;
+        let (padding, stride) = ([int(g.padding); 2], [int(g.stride); 2]);
+        let conv = handle.create_conv2d::<C>(padding, stride, [1, 1], mode);
+        let mut conv = conv.map_err(Error::wrap)?;
+        // cuDNN's default rounds f32 to TF32 without being asked.
+        let math = match Precision::current() {
+            Precision::F32 => cudnnMathType_t::CUDNN_FMA_MATH,
+            Precision::Tf32 | Precision::Bf16 => cudnnMathType_t::CUDNN_TENSOR_OP_MATH,
+        };
+        conv.set_math_type(math).map_err(Error::wrap)?;
+        let x = [batch, g.inputs, g.height, g.width].map(int);
+        let weight = [g.outputs, g.inputs, g.kernel, g.kernel].map(int);
+        let out = [batch, g.outputs, g.out_height, g.out_width].map(int);
+        Ok(Self {
+            conv,
+            x: handle
+                .create_4d_tensor::<X>(format, x)
+                .map_err(Error::wrap)?,
+            weight: handle
+                .create_4d_filter::<X>(format, weight)
+                .map_err(Error::wrap)?,
+            out: handle
+                .create_4d_tensor::<X>(format, out)
+                .map_err(Error::wrap)?,
+        })
+    }
+}
+
+/// Which of the three tensors is computed from the other two.
+#[derive(Clone, Copy)]
+enum Wanted {
+    Out,
+    GradX,
+    GradWeight,
+}
+
+impl Wanted {
+    /// Its elements.
+    fn len(self, g: &Geometry, batch: usize) -> usize {
+        match self {
+            Self::Out => batch * g.outputs * g.out_height * g.out_width,
+            Self::GradX => batch * g.inputs * g.height * g.width,
+            Self::GradWeight => g.outputs * g.taps(),
+        }
+    }
+}
+
+fn convolve<X, C>(
+    g: &Geometry,
+    batch: usize,
+    a: Input<'_>,
+    b: Input<'_>,
+    wanted: Wanted,
+) -> Result<CudaStorage>
+where
+    X: CudnnDataType + CudaDType + DeviceRepr + WithDType,
+    C: CudnnDataType,
+{
+    let device = a.0.device();
+    let d = Descriptors::<X, C>::new(g, batch, device)?;
+    let (slice_a, slice_b) = (a.0.as_cuda_slice::<X>()?, b.0.as_cuda_slice::<X>()?);
+    let slice_a = &slice_a.slice(a.1.start_offset()..);
+    let slice_b = &slice_b.slice(b.1.start_offset()..);
+    let ends = (X::from_f64(1.0), X::from_f64(0.0));
+    // Safety: cuDNN writes the whole output; the tensors have the sizes of the descriptors.
+    unsafe {
+        let mut out = device.alloc::<X>(wanted.len(g, batch))?;
+        let workspace =
+            |bytes: usize| -> Result<CudaSlice<u8>> { device.alloc::<u8>(bytes.max(1)) };
+        match wanted {
+            Wanted::Out => {
+                let op = ConvForward {
+                    conv: &d.conv,
+                    x: &d.x,
+                    w: &d.weight,
+                    y: &d.out,
+                };
+                let algorithm = op.pick_algorithm().map_err(Error::wrap)?;
+                let mut space = workspace(op.get_workspace_size(algorithm).map_err(Error::wrap)?)?;
+                op.launch(
+                    algorithm,
+                    Some(&mut space),
+                    ends,
+                    slice_a,
+                    slice_b,
+                    &mut out,
+                )
+            }
+            Wanted::GradX => {
+                let op = ConvBackwardData {
+                    conv: &d.conv,
+                    dx: &d.x,
+                    w: &d.weight,
+                    dy: &d.out,
+                };
+                let algorithm = cudnnConvolutionBwdDataAlgo_t::CUDNN_CONVOLUTION_BWD_DATA_ALGO_1;
+                let mut space = workspace(op.get_workspace_size(algorithm).map_err(Error::wrap)?)?;
+                op.launch(
+                    algorithm,
+                    Some(&mut space),
+                    ends,
+                    &mut out,
+                    slice_b,
+                    slice_a,
+                )
+            }
+            Wanted::GradWeight => {
+                let op = ConvBackwardFilter {
+                    conv: &d.conv,
+                    x: &d.x,
+                    dw: &d.weight,
+                    dy: &d.out,
+                };
+                let algorithm =
+                    cudnnConvolutionBwdFilterAlgo_t::CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1;
+                let mut space = workspace(op.get_workspace_size(algorithm).map_err(Error::wrap)?)?;
+                op.launch(
+                    algorithm,
+                    Some(&mut space),
+                    ends,
+                    slice_a,
+                    &mut out,
+                    slice_b,
+                )
+            }
+        }
+        .map_err(Error::wrap)?;
+        Ok(CudaStorage::wrap_cuda_slice(out, device.clone()))
+    }
+}
+
+fn by_type(
+    g: &Geometry,
+    batch: usize,
+    a: Input<'_>,
+    b: Input<'_>,
+    wanted: Wanted,
+) -> Result<CudaStorage> {
+    match (a.0.dtype(), Precision::current()) {
+        (DType::F64, _) => convolve::<f64, f64>(g, batch, a, b, wanted),
+        (DType::F32, Precision::Bf16) => {
+            let round = |(storage, layout): Input<'_>| storage.to_dtype(layout, DType::BF16);
+            let (round_a, round_b) = (round(a)?, round(b)?);
+            let (layout_a, layout_b) = (
+                Layout::contiguous(a.1.shape()),
+                Layout::contiguous(b.1.shape()),
+            );
+            let (a, b) = ((&round_a, &layout_a), (&round_b, &layout_b));
+            let out = convolve::<bf16, f32>(g, batch, a, b, wanted)?;
+            out.to_dtype(&Layout::contiguous(wanted.len(g, batch)), DType::F32)
+        }
+        (DType::F32, _) => convolve::<f32, f32>(g, batch, a, b, wanted),
+        (dtype, _) => bail!("conv2d works on f32 and f64 only, got {dtype:?}"),
+    }
+}
+
+/// (batch, out, out_height, out_width) without bias.
+pub fn forward(g: &Geometry, batch: usize, x: Input<'_>, weight: Input<'_>) -> Result<CudaStorage> {
+    by_type(g, batch, x, weight, Wanted::Out)
+}
+
+/// The gradient of x: (batch, in, height, width).
+pub fn grad_input(
+    g: &Geometry,
+    batch: usize,
+    grad: Input<'_>,
+    weight: Input<'_>,
+) -> Result<CudaStorage> {
+    by_type(g, batch, grad, weight, Wanted::GradX)
+}
+
+/// The gradient of the kernel: (out, in, kernel, kernel).
+pub fn grad_weight(
+    g: &Geometry,
+    batch: usize,
+    x: Input<'_>,
+    grad: Input<'_>,
+) -> Result<CudaStorage> {
+    by_type(g, batch, x, grad, Wanted::GradWeight)
+}

@@ -1,0 +1,388 @@
+// What the operations of src/ops compute on an NVIDIA GPU. Compiled at run time (src/cuda.rs), once with
+// REAL = float and once with REAL = double. Each result is written by one thread and sums have a fixed order, so
+// that the same input gives the same bits again: there are no atomic additions. Images lie as
+// (batch, channels, height, width).
+
+#define JOIN_(name, type) branchynet_##name##_##type
+#define JOIN(name, type) JOIN_(name, type)
+#define KERNEL(name) extern "C" __global__ void JOIN(name, TYPE)
+// One thread for each of `len` results.
+#define FOR_EACH(i, len)                           \
+  const int i = blockIdx.x * blockDim.x + threadIdx.x; \
+  if (i >= len) return
+
+typedef REAL T;
+typedef unsigned int u32;
+typedef unsigned char u8;
+
+KERNEL(relu)(const T *x, T *out, int len) {
+  FOR_EACH(i, len);
+  out[i] = x[i] < T(0) ? T(0) : x[i];
+}
+
+KERNEL(relu_grad)(const T *out, const T *grad, T *masked, int len) {
+  FOR_EACH(i, len);
+  masked[i] = out[i] > T(0) ? grad[i] : T(0);
+}
+
+KERNEL(add)(const T *a, const T *b, T *out, int len) {
+  FOR_EACH(i, len);
+  out[i] = a[i] + b[i];
+}
+
+KERNEL(add_bias)(const T *x, const T *bias, T *out, int len, int channels, int area) {
+  FOR_EACH(i, len);
+  out[i] = x[i] + bias[i / area % channels];
+}
+
+// (rows, len) to (len).
+KERNEL(sum_rows)(const T *x, T *out, int len, int rows) {
+  FOR_EACH(i, len);
+  T sum = 0;
+  for (int row = 0; row < rows; row++) sum += x[(size_t)row * len + i];
+  out[i] = sum;
+}
+
+// ---- convolution: columns (batch, taps, pixels) of images
+
+KERNEL(im2col)(const T *x, T *columns, int len, int inputs, int height, int width, int kernel, int padding,
+               int stride, int out_height, int out_width) {
+  FOR_EACH(i, len);
+  const int pixels = out_height * out_width, taps = inputs * kernel * kernel;
+  const int pixel = i % pixels, tap = i / pixels % taps, sample = i / pixels / taps;
+  const int channel = tap / (kernel * kernel);
+  const int y = pixel / out_width * stride + tap / kernel % kernel - padding;
+  const int column = pixel % out_width * stride + tap % kernel - padding;
+  const bool inside = y >= 0 && y < height && column >= 0 && column < width;
+  columns[i] = inside ? x[((sample * inputs + channel) * height + y) * width + column] : T(0);
+}
+
+// The sum of all columns that show a pixel.
+KERNEL(col2im)(const T *columns, T *x, int len, int inputs, int height, int width, int kernel, int padding,
+               int stride, int out_height, int out_width) {
+  FOR_EACH(i, len);
+  const int column = i % width, y = i / width % height, channel = i / (width * height) % inputs;
+  const int sample = i / (width * height * inputs);
+  T sum = 0;
+  for (int ky = 0; ky < kernel; ky++) {
+    const int top = y + padding - ky;
+    if (top < 0 || top % stride != 0 || top / stride >= out_height) continue;
+    for (int kx = 0; kx < kernel; kx++) {
+      const int left = column + padding - kx;
+      if (left < 0 || left % stride != 0 || left / stride >= out_width) continue;
+      const int tap = (channel * kernel + ky) * kernel + kx;
+      const int plane = sample * inputs * kernel * kernel + tap;
+      sum += columns[(plane * out_height + top / stride) * out_width + left / stride];
+    }
+  }
+  x[i] = sum;
+}
+
+// ---- pooling
+
+// The place of the first largest element of a window, inside its plane.
+__device__ int largest(const T *plane, int top, int left, int height, int width, int kernel) {
+  int best = top * width + left;
+  for (int y = top; y < top + kernel && y < height; y++)
+    for (int x = left; x < left + kernel && x < width; x++)
+      if (plane[y * width + x] > plane[best]) best = y * width + x;
+  return best;
+}
+
+KERNEL(max_pool2d)(const T *x, T *out, int len, int height, int width, int kernel, int stride, int out_height,
+                   int out_width) {
+  FOR_EACH(i, len);
+  const T *plane = x + (size_t)(i / (out_height * out_width)) * height * width;
+  const int top = i / out_width % out_height * stride, left = i % out_width * stride;
+  out[i] = plane[largest(plane, top, left, height, width, kernel)];
+}
+
+// The first window, along one axis, that reaches `at`.
+__device__ int first_window(int at, int kernel, int stride) {
+  return at < kernel ? 0 : (at - kernel) / stride + 1;
+}
+
+KERNEL(max_pool2d_grad)(const T *x, const T *grad, T *out, int len, int height, int width, int kernel, int stride,
+                        int out_height, int out_width) {
+  FOR_EACH(i, len);
+  const int area = height * width, pixel = i % area;
+  const T *plane = x + (size_t)(i - pixel);
+  const T *of_plane = grad + (size_t)(i / area) * out_height * out_width;
+  const int y = pixel / width, column = pixel % width;
+  T sum = 0;
+  for (int oy = first_window(y, kernel, stride); oy < out_height && oy * stride <= y; oy++)
+    for (int ox = first_window(column, kernel, stride); ox < out_width && ox * stride <= column; ox++)
+      if (largest(plane, oy * stride, ox * stride, height, width, kernel) == pixel) sum += of_plane[oy * out_width + ox];
+  out[i] = sum;
+}
+
+KERNEL(avg_pool2d)(const T *x, T *out, int len, int height, int width, int kernel, int stride, int out_height,
+                   int out_width) {
+  FOR_EACH(i, len);
+  const T *plane = x + (size_t)(i / (out_height * out_width)) * height * width;
+  const int top = i / out_width % out_height * stride, left = i % out_width * stride;
+  T sum = 0;
+  for (int y = top; y < top + kernel; y++)
+    for (int column = left; column < left + kernel; column++) sum += plane[y * width + column];
+  out[i] = sum / T(kernel * kernel);
+}
+
+KERNEL(avg_pool2d_grad)(const T *grad, T *out, int len, int height, int width, int kernel, int stride, int out_height,
+                        int out_width) {
+  FOR_EACH(i, len);
+  const int area = height * width, y = i % area / width, column = i % width;
+  const T *of_plane = grad + (size_t)(i / area) * out_height * out_width;
+  T sum = 0;
+  for (int oy = first_window(y, kernel, stride); oy < out_height && oy * stride <= y; oy++)
+    for (int ox = first_window(column, kernel, stride); ox < out_width && ox * stride <= column; ox++)
+      sum += of_plane[oy * out_width + ox];
+  out[i] = sum / T(kernel * kernel);
+}
+
+// ---- local response normalisation
+
+// k + alpha * (sum of squares over the n channels around one) at a pixel of one image.
+__device__ T lrn_scale(const T *image, int pixel, int channel, int channels, int area, int n, T k, T alpha) {
+  T sum = 0;
+  for (int near = max(0, channel - n / 2); near <= min(channels - 1, channel + n / 2); near++) {
+    const T value = image[near * area + pixel];
+    sum += value * value;
+  }
+  return k + alpha * sum;
+}
+
+KERNEL(lrn)(const T *x, T *out, int len, int channels, int area, int n, double k, double alpha, double beta) {
+  FOR_EACH(i, len);
+  const int pixel = i % area, channel = i / area % channels;
+  const T *image = x + (size_t)(i / area / channels) * channels * area;
+  out[i] = x[i] * pow(lrn_scale(image, pixel, channel, channels, area, n, T(k), T(alpha)), T(-beta));
+}
+
+KERNEL(lrn_grad)(const T *x, const T *grad, T *out, int len, int channels, int area, int n, double k, double alpha,
+                 double beta) {
+  FOR_EACH(i, len);
+  const int pixel = i % area, channel = i / area % channels;
+  const size_t start = (size_t)(i / area / channels) * channels * area;
+  const T *image = x + start, *of_image = grad + start;
+  T own = 0, inner = 0;
+  for (int near = max(0, channel - n / 2); near <= min(channels - 1, channel + n / 2); near++) {
+    const T scale = lrn_scale(image, pixel, near, channels, area, n, T(k), T(alpha));
+    const T power = pow(scale, T(-beta)), g = of_image[near * area + pixel];
+    if (near == channel) own = g * power;
+    inner += g * image[near * area + pixel] * power / scale;
+  }
+  out[i] = own - T(2 * alpha * beta) * x[i] * inner;
+}
+
+// ---- the shortcut of a residual block: every stride-th pixel, zero channels in front
+
+KERNEL(shortcut)(const T *body, const T *x, T *out, int len, int from_channels, int from_height, int from_width,
+                 int to_channels, int to_height, int to_width, int stride) {
+  FOR_EACH(i, len);
+  const int column = i % to_width, y = i / to_width % to_height, channel = i / (to_width * to_height) % to_channels;
+  const int sample = i / (to_width * to_height * to_channels), from = channel - (to_channels - from_channels);
+  T sum = body[i];
+  if (from >= 0) sum += x[((sample * from_channels + from) * from_height + y * stride) * from_width + column * stride];
+  out[i] = sum < T(0) ? T(0) : sum;
+}
+
+KERNEL(shortcut_grad)(const T *grad, T *out, int len, int from_channels, int from_height, int from_width,
+                      int to_channels, int to_height, int to_width, int stride) {
+  FOR_EACH(i, len);
+  const int column = i % from_width, y = i / from_width % from_height;
+  const int channel = i / (from_width * from_height) % from_channels + to_channels - from_channels;
+  const int sample = i / (from_width * from_height * from_channels);
+  const bool taken = y % stride == 0 && column % stride == 0;
+  out[i] = taken ? grad[((sample * to_channels + channel) * to_height + y / stride) * to_width + column / stride] : T(0);
+}
+
+// ---- sums over channels: blocks of 256 threads, SLICES of them a channel, each writes two partial sums
+
+#define SLICES 32
+
+// Writes the sums of a and b over the threads of a block to out[0] and out[1].
+__device__ void block_sums(double a, double b, double *out) {
+  __shared__ double sums[2][256];
+  sums[0][threadIdx.x] = a;
+  sums[1][threadIdx.x] = b;
+  for (int half = 128; half > 0; half /= 2) {
+    __syncthreads();
+    if (threadIdx.x < half) {
+      sums[0][threadIdx.x] += sums[0][threadIdx.x + half];
+      sums[1][threadIdx.x] += sums[1][threadIdx.x + half];
+    }
+  }
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    out[0] = sums[0][0];
+    out[1] = sums[1][0];
+  }
+}
+
+// All elements of this block's channel that are this thread's, `at` their places.
+#define FOR_CHANNEL(at, count, channels, area)                                                             \
+  const int channel = blockIdx.x / SLICES;                                                                 \
+  for (int e = blockIdx.x % SLICES * 256 + threadIdx.x, at; e < count && (at = (e / area * channels + channel) * area + e % area, true); \
+       e += SLICES * 256)
+
+KERNEL(channel_sums)(const T *grad, double *partial, int count, int channels, int area) {
+  T sum = 0;
+  FOR_CHANNEL(at, count, channels, area) sum += grad[at];
+  block_sums(sum, 0, partial + 2 * blockIdx.x);
+}
+
+// Of the distances from the channel's first value: their squares stay near the variance.
+KERNEL(moments)(const T *x, double *partial, int count, int channels, int area) {
+  const T origin = x[blockIdx.x / SLICES * area];
+  T sum = 0, square = 0;
+  FOR_CHANNEL(at, count, channels, area) {
+    sum += x[at] - origin;
+    square += (x[at] - origin) * (x[at] - origin);
+  }
+  block_sums(sum, square, partial + 2 * blockIdx.x);
+}
+
+// Sum of g, and of g times the normalised x.
+KERNEL(normalise_sums)(const T *x, const T *grad, const T *means, const T *variances, double *partial, int count,
+                       int channels, int area, double epsilon) {
+  const T mean = means[blockIdx.x / SLICES];
+  T sum = 0, product = 0;
+  FOR_CHANNEL(at, count, channels, area) {
+    sum += grad[at];
+    product += grad[at] * (x[at] - mean);
+  }
+  block_sums(sum, product / sqrt(variances[blockIdx.x / SLICES] + epsilon), partial + 2 * blockIdx.x);
+}
+
+// Adds up the slices: (channels, SLICES, 2) to (2, channels), or the first sums alone.
+__device__ double slices(const double *partial, int channel, int which) {
+  double sum = 0;
+  for (int slice = 0; slice < SLICES; slice++) sum += partial[2 * (channel * SLICES + slice) + which];
+  return sum;
+}
+
+KERNEL(first_sums)(const double *partial, T *out, int len) {
+  FOR_EACH(channel, len);
+  out[channel] = slices(partial, channel, 0);
+}
+
+KERNEL(both_sums)(const double *partial, T *out, int len) {
+  FOR_EACH(i, len);
+  out[i] = slices(partial, i % (len / 2), i / (len / 2));
+}
+
+// Mean and variance from the sums of `moments`.
+KERNEL(mean_and_variance)(const double *partial, const T *x, T *out, int len, int count, int area) {
+  FOR_EACH(i, len);
+  const int channel = i % (len / 2);
+  const double distance = slices(partial, channel, 0) / count;
+  const double variance = slices(partial, channel, 1) / count - distance * distance;
+  out[i] = i == channel ? T(x[channel * area] + distance) : T(max(0.0, variance));
+}
+
+// ---- batch normalisation by means and variances (channels)
+
+KERNEL(normalise)(const T *x, const T *weight, const T *bias, const T *means, const T *variances, T *out, int len,
+                  int channels, int area, double epsilon) {
+  FOR_EACH(i, len);
+  const int channel = i / area % channels;
+  const T slope = weight[channel] / sqrt(variances[channel] + T(epsilon));
+  out[i] = (x[i] - means[channel]) * slope + bias[channel];
+}
+
+KERNEL(normalise_grad)(const T *x, const T *grad, const T *weight, const T *means, const T *variances, const T *sums,
+                       T *out, int len, int channels, int area, int of_batch, double epsilon) {
+  FOR_EACH(i, len);
+  const int channel = i / area % channels;
+  const T scale = T(1) / sqrt(variances[channel] + T(epsilon));
+  T g = grad[i];
+  if (of_batch) {
+    const T count = len / channels, normalised = (x[i] - means[channel]) * scale;
+    g -= (sums[channel] + normalised * sums[channels + channel]) / count;
+  }
+  out[i] = scale * weight[channel] * g;
+}
+
+// Moves running statistics towards a batch's.
+KERNEL(update_running)(const T *moments, T *running, int len, double decay, double factor) {
+  FOR_EACH(i, len);
+  running[i] = running[i] * T(decay) + T(moments[i] * factor) * T(1 - decay);
+}
+
+// ---- dropout: a mask of 0 and keep from a counter (Steele, Lea and Flood 2014, SplitMix64)
+
+KERNEL(dropout_mask)(T *out, int len, int low, int high, double p, double keep) {
+  FOR_EACH(i, len);
+  unsigned long long z = ((unsigned long long)(u32)high << 32 | (u32)low) + (i + 1ull) * 0x9e3779b97f4a7c15ull;
+  z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+  z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+  z ^= z >> 31;
+  out[i] = (z >> 11) * 0x1p-53 < p ? T(0) : T(keep);
+}
+
+// ---- training
+
+// Gradients times scale (len, classes), then losses, then whether the answer is right.
+KERNEL(cross_entropy)(const T *logits, const u32 *labels, T *out, int len, int classes, double scale) {
+  FOR_EACH(sample, len);
+  const T *z = logits + sample * classes;
+  const u32 label = labels[sample];
+  int best = 0;
+  for (int c = 1; c < classes; c++)
+    if (z[c] > z[best]) best = c;
+  T sum = 0;
+  for (int c = 0; c < classes; c++) sum += exp(z[c] - z[best]);
+  for (int c = 0; c < classes; c++) out[sample * classes + c] = (exp(z[c] - z[best]) / sum - T(c == label)) * T(scale);
+  out[len * classes + sample] = log(sum) - (z[label] - z[best]);
+  out[len * (classes + 1) + sample] = best == label;
+}
+
+// moments (2, len): running means of gradient and squared gradient.
+KERNEL(adam_moments)(const T *grad, T *moments, int len, double beta1, double beta2) {
+  FOR_EACH(i, len);
+  moments[i] = moments[i] * T(beta1) + grad[i] * T(1 - beta1);
+  moments[len + i] = moments[len + i] * T(beta2) + grad[i] * grad[i] * T(1 - beta2);
+}
+
+KERNEL(adam_step)(const T *moments, T *weight, int len, double rate, double epsilon) {
+  FOR_EACH(i, len);
+  weight[i] -= moments[i] / (sqrt(moments[len + i]) + T(epsilon)) * T(rate);
+}
+
+// Bytes to what the network sees. samples (len / image, 2): number of the image, and shift and flip; table
+// (channels, 256): the value of every byte.
+KERNEL(images)(const u8 *bytes, const T *table, const u32 *samples, T *out, int len, int channels, int height,
+               int width, int shift) {
+  FOR_EACH(i, len);
+  const int column = i % width, y = i / width % height, channel = i / (width * height) % channels;
+  const u32 *sample = samples + 2 * (i / (width * height * channels));
+  const int down = sample[1] & 255, right = sample[1] >> 8 & 255, flip = sample[1] >> 16;
+  const int from_y = y + down - shift, from_x = (flip ? width - 1 - column : column) + right - shift;
+  const bool inside = from_y >= 0 && from_y < height && from_x >= 0 && from_x < width;
+  const size_t image = (size_t)sample[0] * channels * height * width;
+  const u8 byte = inside ? bytes[image + (channel * height + from_y) * width + from_x] : 0;
+  out[i] = table[channel * 256 + byte];
+}
+
+// ---- early exit. A row for each sample: label, and how unsure the exit is (0 entropy in nats, 1 and 2 one less the
+// largest probability and the distance between the two largest).
+
+KERNEL(read_exit)(const T *logits, double *readings, int len, int classes, int measure) {
+  FOR_EACH(sample, len);
+  const T *z = logits + sample * classes;
+  int label = 0;
+  for (int c = 1; c < classes; c++)
+    if (z[c] > z[label]) label = c;
+  // What is not finite is not sure of anything.
+  const double largest = isfinite(z[label]) ? double(z[label]) : nan("");
+  double sum = 0, rest = 0, weighted = 0, second = 0;
+  for (int c = 0; c < classes; c++) {
+    const double d = double(z[c]) - largest, e = exp(d);
+    sum += e;
+    weighted += d * e;
+    if (c != label) rest += e, second = fmax(second, e);
+  }
+  readings[2 * sample] = label;
+  const double unsure[] = {log(sum) - weighted / sum, rest / (1 + rest), (rest + second) / (1 + rest)};
+  readings[2 * sample + 1] = unsure[measure];
+}

@@ -1,0 +1,87 @@
+//! Early exit inside a batch: what an exit says of each sample, and those that stay moved together.
+
+use crate::contiguous;
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDType, bail};
+#[cfg(feature = "cuda")]
+use candle_core::{CudaStorage, DType, backend::BackendStorage};
+use rayon::prelude::*;
+
+/// These samples of `x` (batch, …; f32), in this order, moved together where `x` lies.
+pub fn gather(x: &Tensor, samples: &[u32]) -> Result<Tensor> {
+    let x = x.contiguous()?;
+    if x.device().is_cpu() {
+        return x.apply_op1_no_bwd(&Gather { samples });
+    }
+    x.index_select(&Tensor::new(samples, x.device())?, 0)
+}
+
+/// candle's `index_select` copies on one thread.
+struct Gather<'a> {
+    samples: &'a [u32],
+}
+
+impl CustomOp1 for Gather<'_> {
+    fn name(&self) -> &'static str {
+        "gather"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = contiguous::<f32>(x, layout)?;
+        let mut dims = layout.dims().to_vec();
+        let row = x.len() / dims[0];
+        if let Some(outside) = self.samples.iter().find(|&&i| i as usize >= dims[0]) {
+            bail!(
+                "gather: there is no sample {outside} in a batch of {}",
+                dims[0]
+            )
+        }
+        dims[0] = self.samples.len();
+        let mut out = crate::unset(dims[0] * row);
+        out.par_chunks_mut(row)
+            .zip(self.samples)
+            .for_each(|(out, &from)| out.copy_from_slice(&x[from as usize * row..][..row]));
+        Ok((f32::to_cpu_storage_owned(out), Shape::from(dims)))
+    }
+}
+
+/// How unsure an exit is of a sample, as the GPU's kernel `read_exit` computes it.
+#[cfg(feature = "cuda")]
+#[derive(Debug, Clone, Copy)]
+pub enum Measure {
+    /// The entropy of the softmax, in nats.
+    Entropy = 0,
+    /// 1 less the largest probability.
+    Probability = 1,
+    /// 1 less the distance between the two largest probabilities.
+    Margin = 2,
+}
+
+/// For logits (batch, classes; f32) on a GPU a row for each sample, f64: its most probable class and
+/// how unsure the exit is of it.
+#[cfg(feature = "cuda")]
+pub fn read_exit(logits: &Tensor, measure: Measure) -> Result<Tensor> {
+    logits.contiguous()?.apply_op1_no_bwd(&ReadExit(measure))
+}
+
+#[cfg(feature = "cuda")]
+struct ReadExit(Measure);
+
+#[cfg(feature = "cuda")]
+impl CustomOp1 for ReadExit {
+    fn name(&self) -> &'static str {
+        "read_exit"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        crate::cuda_only(self.name())
+    }
+
+    fn cuda_fwd(&self, logits: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let (batch, classes) = layout.shape().dims2()?;
+        let mut out = crate::cuda::unset(logits.device(), DType::F64, 2 * batch)?;
+        let (dtype, inputs) = (logits.dtype(), [(logits, layout)]);
+        let numbers = [classes, self.0 as usize].map(crate::cuda::Number::from);
+        crate::cuda::update(self.name(), dtype, &inputs, &mut out, 0, batch, &numbers)?;
+        Ok((out, Shape::from((batch, 2))))
+    }
+}

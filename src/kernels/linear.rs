@@ -1,0 +1,190 @@
+//! A fully connected layer whose result for a sample does not depend on its batch.
+//!
+//! candle's matrix product picks another kernel, and so another order of summation, for a single
+//! row than for many. Early exit shrinks batches on the way: with a product of our own a sample
+//! gets bit for bit the same logits alone, in a batch, and in a batch that others have left. On a
+//! GPU the product is cuBLAS's, which makes no such promise.
+
+use super::{contiguous, dispatch, unset};
+#[cfg(feature = "cuda")]
+use crate::cuda;
+use crate::precision::Precision;
+use crate::simd::{Real, ShiftedDots, shifted_dots};
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp3, DType, Layout, Result, Shape, Tensor, WithDType, bail,
+};
+#[cfg(feature = "cuda")]
+use candle_core::{CudaStorage, backend::BackendStorage};
+use rayon::prelude::*;
+
+/// Samples that one task multiplies.
+const SAMPLES_PER_TASK: usize = 32;
+
+/// `x · weightᵀ + bias`: (batch, in), (out, in) and (out) give (batch, out). Differentiable in all
+/// three arguments. Fails when the sizes do not fit.
+pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    let (outputs, inputs) = weight.dims2()?;
+    if x.rank() != 2 || x.dims()[1] != inputs || bias.dims() != [outputs] {
+        bail!(
+            "linear: a weight of shape {:?} needs an input (batch, {inputs}) and a bias ({outputs}), got {:?} and {:?}",
+            weight.shape(),
+            x.shape(),
+            bias.shape()
+        )
+    }
+    x.contiguous()?
+        .apply_op3(&weight.contiguous()?, &bias.contiguous()?, Linear)
+}
+
+struct Linear;
+
+/// `out[s][o] = bias[o] + weight[o] · x[s]` for the samples in `x`; `products` is scratch of the
+/// size of `out`.
+pub fn samples<T: Real>(x: &[T], weight: &[T], bias: &[T], products: &mut [T], out: &mut [T]) {
+    let outputs = bias.len();
+    let inputs = weight.len() / outputs;
+    let count = x.len() / inputs;
+    // The products come out (output, sample): the rows of the weight are the long dimension.
+    products.fill(T::zero());
+    let mut offsets = [0; SAMPLES_PER_TASK];
+    (0..count).for_each(|sample| offsets[sample] = sample * inputs);
+    let dots = ShiftedDots {
+        a: weight,
+        a_stride: inputs,
+        a_step: 0,
+        b: x,
+        b_step: 0,
+        offsets: &offsets[..count],
+        rows: outputs,
+        columns: inputs,
+        samples: 1,
+    };
+    shifted_dots(&dots, products);
+    for (sample, out) in out.chunks_mut(outputs).enumerate() {
+        for (o, out) in out.iter_mut().enumerate() {
+            *out = bias[o] + products[o * count + sample];
+        }
+    }
+}
+
+impl CustomOp3 for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        fn forward<T: Real>(x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
+            let outputs = bias.len();
+            let inputs = weight.len() / outputs;
+            let mut out = unset(x.len() / inputs * outputs);
+            out.par_chunks_mut(SAMPLES_PER_TASK * outputs)
+                .zip(x.par_chunks(SAMPLES_PER_TASK * inputs))
+                .for_each(|(out, x)| {
+                    let mut products = vec![T::zero(); out.len()];
+                    samples(x, weight, bias, &mut products, out);
+                });
+            out
+        }
+        let shape = Shape::from((x_layout.dims()[0], bias_layout.dims()[0]));
+        let out = dispatch!(self, x, T => T::to_cpu_storage_owned(forward::<T>(
+            contiguous(x, x_layout)?,
+            contiguous(weight, weight_layout)?,
+            contiguous(bias, bias_layout)?,
+        )));
+        Ok((out, shape))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        weight: &CudaStorage,
+        weight_layout: &Layout,
+        bias: &CudaStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let (batch, inputs) = x_layout.shape().dims2()?;
+        let outputs = bias_layout.shape().dims1()?;
+        let transposed = weight_layout.transpose(0, 1)?;
+        let sizes = (1, batch, outputs, inputs);
+        let products = cuda::product((x, x_layout), (weight, &transposed), sizes)?;
+        let shape = Shape::from((batch, outputs));
+        let layout = Layout::contiguous(&shape);
+        let terms = [(&products, &layout), (bias, bias_layout)];
+        let numbers = [outputs.into(), 1.into()];
+        let out = cuda::map("add_bias", x.dtype(), &terms, batch * outputs, &numbers)?;
+        Ok((out, shape))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        _bias: &Tensor,
+        _out: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let grads = backward(x, weight, grad)?;
+        Ok((Some(grads.0), Some(grads.1), Some(grads.2)))
+    }
+}
+
+/// The gradients of input, weight and bias, given the output's.
+pub fn backward(x: &Tensor, weight: &Tensor, grad: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
+    let bias = grad.contiguous()?.apply_op1_no_bwd(&SumRows)?;
+    Ok((product(grad, weight)?, product(&grad.t()?, x)?, bias))
+}
+
+/// The product of matrices, on a GPU at the current [`Precision`].
+fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let bf16 = Precision::current() == Precision::Bf16;
+    if !(bf16 && a.device().is_cuda() && a.dtype() == DType::F32) {
+        return a.matmul(b);
+    }
+    let product = a.to_dtype(DType::BF16)?.matmul(&b.to_dtype(DType::BF16)?)?;
+    product.to_dtype(DType::F32)
+}
+
+/// The sum of all rows: (rows, columns) to (columns).
+struct SumRows;
+
+impl CustomOp1 for SumRows {
+    fn name(&self) -> &'static str {
+        "sum-rows"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        fn sums<T: Real>(x: &[T], columns: usize) -> Vec<T> {
+            let mut sums = vec![T::zero(); columns];
+            for row in x.chunks(columns) {
+                sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += x);
+            }
+            sums
+        }
+        let (_, columns) = layout.shape().dims2()?;
+        let out = dispatch!(self, x, T => T::to_cpu_storage_owned(sums::<T>(contiguous(x, layout)?, columns)));
+        Ok((out, Shape::from(columns)))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let (rows, columns) = layout.shape().dims2()?;
+        let out = cuda::map(
+            "sum_rows",
+            x.dtype(),
+            &[(x, layout)],
+            columns,
+            &[rows.into()],
+        )?;
+        Ok((out, Shape::from(columns)))
+    }
+}

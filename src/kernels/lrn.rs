@@ -1,0 +1,259 @@
+//! Local response normalisation across channels (Krizhevsky et al. 2012, section 3.3), as Chainer
+//! computes it: `y = x / (k + alpha * sum x²)^beta`, the sum over `n` neighbouring channels and
+//! alpha not divided by `n`.
+
+use super::{contiguous, dispatch, unset};
+#[cfg(feature = "cuda")]
+use crate::cuda;
+use crate::simd::Real;
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail,
+};
+#[cfg(feature = "cuda")]
+use candle_core::{CudaStorage, backend::BackendStorage};
+use pulp::Arch;
+use rayon::prelude::*;
+
+/// The constants of a local response normalisation.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Lrn {
+    /// Channels in the sum, an odd number; the sum is centred and stops at the first and last
+    /// channel.
+    pub n: usize,
+    /// Added to the sum, above 0.
+    pub k: f64,
+    /// Factor of the sum of squares.
+    pub alpha: f64,
+    /// Exponent.
+    pub beta: f64,
+}
+
+impl Default for Lrn {
+    /// The values in the authors' AlexNet: n = 3, alpha = 5e-5, beta = 0.75, and Chainer's k = 2.
+    fn default() -> Self {
+        Self {
+            n: 3,
+            k: 2.0,
+            alpha: 5e-5,
+            beta: 0.75,
+        }
+    }
+}
+
+/// Normalises `x` (batch, channels, height, width) across channels; the shape stays. f32 and
+/// f64. Fails when `n` is even or `k` is not above 0.
+pub fn lrn(x: &Tensor, constants: Lrn) -> Result<Tensor> {
+    x.dims4()?;
+    if constants.n.is_multiple_of(2) || constants.k <= 0.0 {
+        bail!(
+            "lrn: n must be odd and k above 0, got n = {} and k = {}",
+            constants.n,
+            constants.k
+        )
+    }
+    x.contiguous()?.apply_op1(constants)
+}
+
+impl Lrn {
+    /// The gradient of `x`, given the output's.
+    pub fn backward(&self, x: &Tensor, grad: &Tensor) -> Result<Tensor> {
+        x.apply_op2_no_bwd(&grad.contiguous()?, &LrnGrad(*self))
+    }
+
+    /// As the kernels take them, for images of this layout.
+    #[cfg(feature = "cuda")]
+    fn numbers(&self, layout: &Layout) -> Result<[cuda::Number; 6]> {
+        let (_, channels, height, width) = layout.shape().dims4()?;
+        Ok([
+            channels.into(),
+            (height * width).into(),
+            self.n.into(),
+            self.k.into(),
+            self.alpha.into(),
+            self.beta.into(),
+        ])
+    }
+
+    /// `k + alpha · Σ x²` for every element of one image of `planes` of `area` pixels.
+    #[inline(always)]
+    fn scales<T: Real>(&self, image: &[T], area: usize, scales: &mut [T]) {
+        let (channels, half) = (image.len() / area, self.n / 2);
+        let (k, alpha) = (T::from_f64(self.k), T::from_f64(self.alpha));
+        for (channel, scales) in scales.chunks_mut(area).enumerate() {
+            scales.fill(T::zero());
+            for near in channel.saturating_sub(half)..(channel + half + 1).min(channels) {
+                for (scale, &x) in scales.iter_mut().zip(&image[near * area..]) {
+                    *scale += x * x;
+                }
+            }
+            scales
+                .iter_mut()
+                .for_each(|scale| *scale = k + alpha * *scale);
+        }
+    }
+
+    /// Replaces every scale by `scale^-beta`. For the usual beta of 3/4 two square roots do, many times
+    /// faster than a power.
+    #[inline(always)]
+    fn powers<T: Real>(&self, scales: &mut [T]) {
+        if self.beta == 0.75 {
+            let one = T::from_f64(1.0);
+            for scale in scales {
+                let root = scale.root();
+                *scale = one / (root * root.root());
+            }
+        } else {
+            for scale in scales {
+                *scale = T::from_f64(scale.to_f64().powf(-self.beta));
+            }
+        }
+    }
+
+    /// Normalises one image into `out`. `scales` is scratch of the image's size.
+    pub fn image<T: Real>(&self, image: &[T], area: usize, scales: &mut [T], out: &mut [T]) {
+        Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                self.scales(image, area, scales);
+                self.powers(scales);
+                for ((out, &x), &power) in out.iter_mut().zip(image).zip(scales.iter()) {
+                    *out = x * power;
+                }
+            },
+        );
+    }
+
+    /// The gradient of one image. `scales`, `powers` and `inner` are scratch of the image's size.
+    #[inline(always)]
+    fn image_grad<T: Real>(
+        &self,
+        (image, grad): (&[T], &[T]),
+        area: usize,
+        [scales, powers, inner]: [&mut [T]; 3],
+        out: &mut [T],
+    ) {
+        let factor = T::from_f64(-2.0 * self.alpha * self.beta);
+        let (channels, half) = (image.len() / area, self.n / 2);
+        self.scales(image, area, scales);
+        powers.copy_from_slice(scales);
+        self.powers(powers);
+        for (((inner, &g), (&x, &scale)), (out, &power)) in inner
+            .iter_mut()
+            .zip(grad)
+            .zip(image.iter().zip(scales.iter()))
+            .zip(out.iter_mut().zip(powers.iter()))
+        {
+            *out = g * power;
+            *inner = g * x * power / scale;
+        }
+        for (channel, out) in out.chunks_mut(area).enumerate() {
+            let image = &image[channel * area..][..area];
+            for near in channel.saturating_sub(half)..(channel + half + 1).min(channels) {
+                let inner = &inner[near * area..][..area];
+                for ((out, &x), &inner) in out.iter_mut().zip(image).zip(inner) {
+                    *out += factor * x * inner;
+                }
+            }
+        }
+    }
+}
+
+impl CustomOp1 for Lrn {
+    fn name(&self) -> &'static str {
+        "lrn"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        fn forward<T: Real>(lrn: &Lrn, x: &[T], size: usize, area: usize) -> Vec<T> {
+            let mut out = unset(x.len());
+            out.par_chunks_mut(size)
+                .zip(x.par_chunks(size))
+                .for_each_init(
+                    || vec![T::zero(); size],
+                    |scales, (out, image)| lrn.image(image, area, scales, out),
+                );
+            out
+        }
+        let (_, channels, height, width) = layout.shape().dims4()?;
+        let (area, size) = (height * width, channels * height * width);
+        let out = dispatch!(self, x, T => T::to_cpu_storage_owned(forward::<T>(self, contiguous(x, layout)?, size, area)));
+        Ok((out, layout.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let (shape, numbers) = (layout.shape().clone(), self.numbers(layout)?);
+        let out = cuda::map(
+            "lrn",
+            x.dtype(),
+            &[(x, layout)],
+            shape.elem_count(),
+            &numbers,
+        )?;
+        Ok((out, shape))
+    }
+
+    fn bwd(&self, x: &Tensor, _out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some(self.backward(x, grad)?))
+    }
+}
+
+/// `dx_i = g_i s_i^-beta − 2 alpha beta x_i Σ_j g_j x_j s_j^(-beta-1)`, j over the channels whose
+/// sum holds x_i.
+struct LrnGrad(Lrn);
+
+impl CustomOp2 for LrnGrad {
+    fn name(&self) -> &'static str {
+        "lrn-grad"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        grad: &CpuStorage,
+        grad_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        fn backward<T: Real>(lrn: &Lrn, x: &[T], grad: &[T], size: usize, area: usize) -> Vec<T> {
+            let mut out = unset(x.len());
+            let zeros = || vec![T::zero(); size];
+            out.par_chunks_mut(size)
+                .zip(x.par_chunks(size))
+                .zip(grad.par_chunks(size))
+                .for_each_init(
+                    || (zeros(), zeros(), zeros()),
+                    |(a, b, c), ((out, image), grad)| {
+                        Arch::new().dispatch(
+                            #[inline(always)]
+                            || lrn.image_grad((image, grad), area, [a, b, c], out),
+                        );
+                    },
+                );
+            out
+        }
+        let (_, channels, height, width) = x_layout.shape().dims4()?;
+        let (area, size) = (height * width, channels * height * width);
+        let out = dispatch!(self, x, T => T::to_cpu_storage_owned(backward::<T>(
+            &self.0,
+            contiguous(x, x_layout)?,
+            contiguous(grad, grad_layout)?,
+            size,
+            area,
+        )));
+        Ok((out, x_layout.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        grad: &CudaStorage,
+        grad_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let (shape, numbers) = (x_layout.shape().clone(), self.0.numbers(x_layout)?);
+        let inputs = [(x, x_layout), (grad, grad_layout)];
+        let out = cuda::map("lrn_grad", x.dtype(), &inputs, shape.elem_count(), &numbers)?;
+        Ok((out, shape))
+    }
+}

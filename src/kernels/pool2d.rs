@@ -1,0 +1,358 @@
+//! Pooling over windows that may overlap: the largest value, or the mean.
+//!
+//! candle's `max_pool2d` has no ceiling mode, scales its gradient wrongly, and refuses the
+//! gradient where kernel and stride differ, as its `avg_pool2d` does. Chainer, which the paper used,
+//! pools the largest values in ceiling mode (`cover_all=True`), so that windows hang over the lower and
+//! right edge, and AlexNet's windows overlap (3 wide, 2 apart).
+
+use super::{contiguous, dispatch, unset};
+#[cfg(feature = "cuda")]
+use crate::cuda;
+use crate::simd::Real;
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail,
+};
+#[cfg(feature = "cuda")]
+use candle_core::{CudaStorage, backend::BackendStorage};
+use pulp::Arch;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+/// What a window gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pooling {
+    /// Its largest value. Windows may hang over the edge and see only what is inside:
+    /// ⌈(size − kernel) / stride⌉ + 1 of them. The gradient goes to the first largest element, in
+    /// reading order, as in PyTorch.
+    Max,
+    /// Its mean. Windows stay inside the image: ⌊(size − kernel) / stride⌋ + 1 of them.
+    Average,
+}
+
+/// Pools each `kernel` × `kernel` window, windows `stride` apart: (batch, channels, height, width) to
+/// (batch, channels, windows, windows), f32 and f64. Fails when the window is larger than the image.
+pub fn pool2d(x: &Tensor, kind: Pooling, kernel: usize, stride: usize) -> Result<Tensor> {
+    let (_, _, height, width) = x.dims4()?;
+    let pool = Pool::new(kind, height, width, kernel, stride)?;
+    x.contiguous()?.apply_op1(pool)
+}
+
+/// The windows of one pooling over planes of one size.
+#[derive(Debug, Clone, Copy)]
+pub struct Pool {
+    kind: Pooling,
+    height: usize,
+    width: usize,
+    kernel: usize,
+    stride: usize,
+    pub out_height: usize,
+    pub out_width: usize,
+}
+
+impl Pool {
+    pub fn new(
+        kind: Pooling,
+        height: usize,
+        width: usize,
+        kernel: usize,
+        stride: usize,
+    ) -> Result<Self> {
+        if kernel == 0 || stride == 0 || kernel > height || kernel > width {
+            bail!(
+                "pooling: a window of {kernel} with stride {stride} does not fit an image of {height}x{width}"
+            )
+        }
+        let windows = |size: usize| match kind {
+            // A window must begin inside the image, or it would see nothing at all.
+            Pooling::Max => ((size - kernel).div_ceil(stride) + 1).min((size - 1) / stride + 1),
+            Pooling::Average => (size - kernel) / stride + 1,
+        };
+        let (out_height, out_width) = (windows(height), windows(width));
+        Ok(Self {
+            kind,
+            height,
+            width,
+            kernel,
+            stride,
+            out_height,
+            out_width,
+        })
+    }
+
+    /// The names of the kernels, forward and backward.
+    fn names(&self) -> [&'static str; 2] {
+        match self.kind {
+            Pooling::Max => ["max_pool2d", "max_pool2d_grad"],
+            Pooling::Average => ["avg_pool2d", "avg_pool2d_grad"],
+        }
+    }
+
+    /// As the kernels take them.
+    #[cfg(feature = "cuda")]
+    fn sizes(&self) -> [cuda::Number; 6] {
+        [
+            self.height,
+            self.width,
+            self.kernel,
+            self.stride,
+            self.out_height,
+            self.out_width,
+        ]
+        .map(cuda::Number::from)
+    }
+
+    /// The gradient of `x`, given the output's.
+    pub fn backward(&self, x: &Tensor, grad: &Tensor) -> Result<Tensor> {
+        x.apply_op2_no_bwd(&grad.contiguous()?, &PoolGrad(*self))
+    }
+
+    /// Calls `pixel(window, pixel)` for all pixels of all windows of a plane whose rows lie `row`
+    /// apart, for windows that stay inside.
+    #[inline(always)]
+    fn each(&self, row: usize, mut pixel: impl FnMut(usize, usize)) {
+        for window in 0..self.out_height * self.out_width {
+            let (top, left) = (
+                window / self.out_width * self.stride,
+                window % self.out_width * self.stride,
+            );
+            for y in top..top + self.kernel {
+                for x in left..left + self.kernel {
+                    pixel(window, y * row + x);
+                }
+            }
+        }
+    }
+
+    /// The weight of a pixel in a window's mean.
+    fn share<T: Real>(&self) -> T {
+        T::from_f64(1.0 / (self.kernel * self.kernel) as f64)
+    }
+
+    /// Pools one plane whose rows lie `row` elements apart; calls `put(y, x, value)`. `scratch` has
+    /// [`Self::scratch`] elements.
+    #[inline(always)]
+    pub fn plane<T: Real>(
+        &self,
+        plane: &[T],
+        row: usize,
+        scratch: &mut [T],
+        mut put: impl FnMut(usize, usize, T),
+    ) {
+        match self.kind {
+            Pooling::Max => self.largest(plane, row, scratch, put),
+            Pooling::Average => {
+                let sums = &mut scratch[..self.out_height * self.out_width];
+                sums.fill(T::zero());
+                self.each(row, |window, pixel| sums[window] += plane[pixel]);
+                for (window, &sum) in sums.iter().enumerate() {
+                    let (y, x) = (window / self.out_width, window % self.out_width);
+                    put(y, x, sum * self.share());
+                }
+            }
+        }
+    }
+
+    /// Elements of scratch that [`Self::plane`] needs.
+    pub fn scratch(&self) -> usize {
+        self.width.max(self.out_height * self.out_width)
+    }
+
+    #[inline(always)]
+    fn largest<T: Real>(
+        &self,
+        plane: &[T],
+        row: usize,
+        column_max: &mut [T],
+        mut put: impl FnMut(usize, usize, T),
+    ) {
+        let larger = |a: T, b: T| if b > a { b } else { a };
+        for y in 0..self.out_height {
+            let top = y * self.stride;
+            let column_max = &mut column_max[..self.width];
+            column_max.copy_from_slice(&plane[top * row..][..self.width]);
+            for below in top + 1..(top + self.kernel).min(self.height) {
+                for (max, &value) in column_max.iter_mut().zip(&plane[below * row..]) {
+                    *max = larger(*max, value);
+                }
+            }
+            // Whole windows first: their length is known, so that no edge is tested in the loop.
+            let whole = ((self.width - self.kernel) / self.stride + 1).min(self.out_width);
+            for x in 0..whole {
+                let window = &column_max[x * self.stride..x * self.stride + self.kernel];
+                put(
+                    y,
+                    x,
+                    window[1..]
+                        .iter()
+                        .fold(window[0], |max, &value| larger(max, value)),
+                );
+            }
+            for x in whole..self.out_width {
+                let window = &column_max[x * self.stride..];
+                put(
+                    y,
+                    x,
+                    window[1..]
+                        .iter()
+                        .fold(window[0], |max, &value| larger(max, value)),
+                );
+            }
+        }
+    }
+
+    /// Adds each window's gradient to the place of its first largest element. `K` is the window's
+    /// size where the compiler is to unroll its loops, or 0.
+    fn scatter<T: Real, const K: usize>(&self, plane: &[T], grad: &[T], out: &mut [T]) {
+        let kernel = if K == 0 { self.kernel } else { K };
+        for (y, grad) in grad.chunks(self.out_width).enumerate() {
+            let top = y * self.stride;
+            let bottom = (top + kernel).min(self.height);
+            let whole = if top + kernel > self.height {
+                0
+            } else {
+                (self.width - kernel) / self.stride + 1
+            };
+            for (x, &grad) in grad.iter().enumerate() {
+                let first = top * self.width + x * self.stride;
+                let (mut best, mut max) = (first, plane[first]);
+                // Selects rather than branches: which element wins is not predictable.
+                let mut look = |at: usize| {
+                    let larger = plane[at] > max;
+                    best = if larger { at } else { best };
+                    max = if larger { plane[at] } else { max };
+                };
+                if x < whole {
+                    for row in 0..kernel {
+                        (0..kernel).for_each(|column| look(first + row * self.width + column));
+                    }
+                } else {
+                    let columns = kernel.min(self.width - x * self.stride);
+                    for row in 0..bottom - top {
+                        (0..columns).for_each(|column| look(first + row * self.width + column));
+                    }
+                }
+                out[best] += grad;
+            }
+        }
+    }
+
+    /// The gradient of a plane, `out` at first zero.
+    fn plane_backward<T: Real>(&self, plane: &[T], grad: &[T], out: &mut [T]) {
+        match (self.kind, self.kernel) {
+            (Pooling::Max, 2) => self.scatter::<T, 2>(plane, grad, out),
+            (Pooling::Max, 3) => self.scatter::<T, 3>(plane, grad, out),
+            (Pooling::Max, _) => self.scatter::<T, 0>(plane, grad, out),
+            (Pooling::Average, _) => {
+                let share = self.share::<T>();
+                self.each(self.width, |window, pixel| {
+                    out[pixel] += grad[window] * share
+                });
+            }
+        }
+    }
+}
+
+impl CustomOp1 for Pool {
+    fn name(&self) -> &'static str {
+        self.names()[0]
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        fn forward<T: Real>(p: &Pool, x: &[T]) -> Vec<T> {
+            let planes = x.len() / (p.height * p.width);
+            let mut out = unset(planes * p.out_height * p.out_width);
+            out.par_chunks_mut(p.out_height * p.out_width)
+                .zip(x.par_chunks(p.height * p.width))
+                .with_min_len(PLANES_PER_TASK)
+                .for_each_init(
+                    || vec![T::zero(); p.scratch()],
+                    |scratch, (out, plane)| {
+                        Arch::new().dispatch(
+                            #[inline(always)]
+                            || {
+                                p.plane(plane, p.width, scratch, |y, x, value| {
+                                    out[y * p.out_width + x] = value;
+                                })
+                            },
+                        )
+                    },
+                );
+            out
+        }
+        let (batch, channels, ..) = layout.shape().dims4()?;
+        let out = dispatch!(self, x, T => T::to_cpu_storage_owned(forward::<T>(self, contiguous(x, layout)?)));
+        Ok((
+            out,
+            Shape::from((batch, channels, self.out_height, self.out_width)),
+        ))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let (batch, channels, ..) = layout.shape().dims4()?;
+        let shape = Shape::from((batch, channels, self.out_height, self.out_width));
+        let (dtype, len) = (x.dtype(), shape.elem_count());
+        let out = cuda::map(self.name(), dtype, &[(x, layout)], len, &self.sizes())?;
+        Ok((out, shape))
+    }
+
+    fn bwd(&self, x: &Tensor, _out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some(self.backward(x, grad)?))
+    }
+}
+
+/// Planes are small: a task takes several, so that starting it does not cost more than it does.
+const PLANES_PER_TASK: usize = 16;
+
+struct PoolGrad(Pool);
+
+impl CustomOp2 for PoolGrad {
+    fn name(&self) -> &'static str {
+        self.0.names()[1]
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        grad: &CpuStorage,
+        grad_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        fn backward<T: Real>(p: &Pool, x: &[T], grad: &[T]) -> Vec<T> {
+            let mut out = vec![T::zero(); x.len()];
+            out.par_chunks_mut(p.height * p.width)
+                .zip(x.par_chunks(p.height * p.width))
+                .zip(grad.par_chunks(p.out_height * p.out_width))
+                .with_min_len(PLANES_PER_TASK)
+                .for_each(|((out, plane), grad)| p.plane_backward(plane, grad, out));
+            out
+        }
+        let out = dispatch!(self, x, T => T::to_cpu_storage_owned(backward::<T>(
+            &self.0,
+            contiguous(x, x_layout)?,
+            contiguous(grad, grad_layout)?,
+        )));
+        Ok((out, x_layout.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        grad: &CudaStorage,
+        grad_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let shape = x_layout.shape().clone();
+        // A mean's gradient does not depend on what was averaged.
+        let inputs = [(x, x_layout), (grad, grad_layout)];
+        let inputs = match self.0.kind {
+            Pooling::Max => &inputs[..],
+            Pooling::Average => &inputs[1..],
+        };
+        let (dtype, len) = (x.dtype(), shape.elem_count());
+        let out = cuda::map(self.name(), dtype, inputs, len, &self.0.sizes())?;
+        Ok((out, shape))
+    }
+}

@@ -1,0 +1,225 @@
+//! The end of a residual block (He et al. 2016, <https://arxiv.org/abs/1512.03385>, option A): the
+//! block's input comes in again, without parameters.
+
+use super::{contiguous, dispatch, unset};
+#[cfg(feature = "cuda")]
+use crate::cuda;
+use crate::simd::Real;
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail,
+};
+#[cfg(feature = "cuda")]
+use candle_core::{CudaStorage, backend::BackendStorage};
+use rayon::prelude::*;
+
+/// `max(body + shortcut(x), 0)`: the shortcut takes every `s`-th pixel of `x` (batch, in, height,
+/// width) and puts zero channels *in front* until it has the shape of `body` (batch, out, ⌈height /
+/// s⌉, ⌈width / s⌉), as the authors' code does. Differentiable in both; f32 and f64. Fails
+/// when `x` has more channels than `body`, or another batch, or no `s` fits.
+pub fn add_shortcut(body: &Tensor, x: &Tensor) -> Result<Tensor> {
+    let (batch, ..) = body.dims4()?;
+    let (x_batch, ..) = x.dims4()?;
+    let shortcut = Shortcut::between(x, body)?;
+    if batch != x_batch {
+        bail!("add_shortcut: the body has {batch} samples and its input {x_batch}")
+    }
+    body.contiguous()?.apply_op2(&x.contiguous()?, shortcut)
+}
+
+/// Where the pixels of a block's input end up in its output.
+#[derive(Debug, Clone, Copy)]
+pub struct Shortcut {
+    from: [usize; 3],
+    to: [usize; 3],
+    stride: usize,
+}
+
+impl Shortcut {
+    pub fn new(from: [usize; 3], to: [usize; 3]) -> Result<Self> {
+        let fits = |s: &usize| from[1].div_ceil(*s) == to[1] && from[2].div_ceil(*s) == to[2];
+        match (1..=4).find(fits) {
+            Some(stride) if from[0] <= to[0] => Ok(Self { from, to, stride }),
+            _ => bail!(
+                "a residual block cannot add its input of {}x{}x{} to {}x{}x{}",
+                from[0],
+                from[1],
+                from[2],
+                to[0],
+                to[1],
+                to[2]
+            ),
+        }
+    }
+
+    /// The gradients of body and input, given the output and its gradient.
+    pub fn backward(&self, out: &Tensor, grad: &Tensor) -> Result<(Tensor, Tensor)> {
+        let masked = super::relu_backward(out, grad)?;
+        let grad_x = if self.is_identity() {
+            masked.clone()
+        } else {
+            masked.apply_op1_no_bwd(&ShortcutGrad(*self))?
+        };
+        Ok((masked, grad_x))
+    }
+
+    /// That from `x` to `body`, batches of images.
+    pub fn between(x: &Tensor, body: &Tensor) -> Result<Self> {
+        let image = |t: &Tensor| -> Result<[usize; 3]> {
+            let (_, channels, height, width) = t.dims4()?;
+            Ok([channels, height, width])
+        };
+        Self::new(image(x)?, image(body)?)
+    }
+
+    /// Whether the input comes in as it is.
+    pub fn is_identity(&self) -> bool {
+        self.from == self.to
+    }
+
+    /// As the kernels take them.
+    #[cfg(feature = "cuda")]
+    fn sizes(&self) -> [cuda::Number; 7] {
+        let ([c, h, w], [to_c, to_h, to_w]) = (self.from, self.to);
+        [c, h, w, to_c, to_h, to_w, self.stride].map(cuda::Number::from)
+    }
+
+    fn input_len(&self) -> usize {
+        self.from.iter().product()
+    }
+
+    fn output_len(&self) -> usize {
+        self.to.iter().product()
+    }
+
+    /// Calls `row(from, to)` with the starts of matching rows; pixel `x` of the output is pixel
+    /// `x · stride` of the input.
+    #[inline(always)]
+    fn rows(&self, mut row: impl FnMut(usize, usize)) {
+        let zeros = self.to[0] - self.from[0];
+        for channel in 0..self.from[0] {
+            for y in 0..self.to[1] {
+                row(
+                    (channel * self.from[1] + y * self.stride) * self.from[2],
+                    ((channel + zeros) * self.to[1] + y) * self.to[2],
+                );
+            }
+        }
+    }
+
+    /// `out = max(body + shortcut(x), 0)` for one sample without gaps.
+    #[inline(always)]
+    pub fn image<T: Real>(&self, body: &[T], x: &[T], out: &mut [T]) {
+        let rectified = |x: T| if x < T::zero() { T::zero() } else { x };
+        if self.is_identity() {
+            for ((out, &body), &x) in out.iter_mut().zip(body).zip(x) {
+                *out = rectified(body + x);
+            }
+            return;
+        }
+        for (out, &body) in out.iter_mut().zip(body) {
+            *out = rectified(body);
+        }
+        self.rows(|from, to| {
+            for i in 0..self.to[2] {
+                out[to + i] = rectified(body[to + i] + x[from + i * self.stride]);
+            }
+        });
+    }
+}
+
+impl CustomOp2 for Shortcut {
+    fn name(&self) -> &'static str {
+        "add_shortcut"
+    }
+
+    fn cpu_fwd(
+        &self,
+        body: &CpuStorage,
+        body_layout: &Layout,
+        x: &CpuStorage,
+        x_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        fn forward<T: Real>(s: &Shortcut, body: &[T], x: &[T]) -> Vec<T> {
+            let mut out = unset(body.len());
+            out.par_chunks_mut(s.output_len())
+                .zip(body.par_chunks(s.output_len()))
+                .zip(x.par_chunks(s.input_len()))
+                .for_each(|((out, body), x)| {
+                    pulp::Arch::new().dispatch(
+                        #[inline(always)]
+                        || s.image(body, x, out),
+                    );
+                });
+            out
+        }
+        let out = dispatch!(self, body, T => T::to_cpu_storage_owned(forward::<T>(
+            self,
+            contiguous(body, body_layout)?,
+            contiguous(x, x_layout)?,
+        )));
+        Ok((out, body_layout.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        body: &CudaStorage,
+        body_layout: &Layout,
+        x: &CudaStorage,
+        x_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let shape = body_layout.shape().clone();
+        let inputs = [(body, body_layout), (x, x_layout)];
+        let (dtype, len) = (body.dtype(), shape.elem_count());
+        let out = cuda::map("shortcut", dtype, &inputs, len, &self.sizes())?;
+        Ok((out, shape))
+    }
+
+    fn bwd(
+        &self,
+        _body: &Tensor,
+        _x: &Tensor,
+        out: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let (body, x) = self.backward(out, grad)?;
+        Ok((Some(body), Some(x)))
+    }
+}
+
+struct ShortcutGrad(Shortcut);
+
+impl CustomOp1 for ShortcutGrad {
+    fn name(&self) -> &'static str {
+        "add_shortcut-grad"
+    }
+
+    fn cpu_fwd(&self, grad: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        fn backward<T: Real>(s: &Shortcut, grad: &[T]) -> Vec<T> {
+            let mut out = vec![T::zero(); grad.len() / s.output_len() * s.input_len()];
+            out.par_chunks_mut(s.input_len())
+                .zip(grad.par_chunks(s.output_len()))
+                .for_each(|(out, grad)| {
+                    s.rows(|from, to| {
+                        for i in 0..s.to[2] {
+                            out[from + i * s.stride] = grad[to + i];
+                        }
+                    });
+                });
+            out
+        }
+        let [channels, height, width] = self.0.from;
+        let batch = layout.dims()[0];
+        let out = dispatch!(self, grad, T => T::to_cpu_storage_owned(backward::<T>(&self.0, contiguous(grad, layout)?)));
+        Ok((out, Shape::from((batch, channels, height, width))))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, grad: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let [channels, height, width] = self.0.from;
+        let shape = Shape::from((layout.dims()[0], channels, height, width));
+        let (dtype, len, sizes) = (grad.dtype(), shape.elem_count(), self.0.sizes());
+        let out = cuda::map("shortcut_grad", dtype, &[(grad, layout)], len, &sizes)?;
+        Ok((out, shape))
+    }
+}

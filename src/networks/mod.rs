@@ -1,0 +1,27 @@
+//! Networks with early exits, each a flat list of layers with a [`branch`] where it forks.
+//!
+//! The list is the trunk, from the input to the last exit. A branch leaves the trunk where it stands in
+//! the list and ends in a classifier of its own. From the list follow the trunk's segments, the exits,
+//! the names of the parameters (which are the keys of a checkpoint), and what each exit costs. This
+//! folder uses the kernels and nothing else; begin with `lenet.rs`, a network on one screen, then
+//! `layer.rs`.
+
+mod alexnet;
+mod build;
+mod layer;
+mod lenet;
+mod network;
+mod node;
+mod resnet;
+mod summary;
+
+pub use alexnet::b_alexnet;
+pub use layer::{
+    Layer, average_pool, batch_norm, branch, conv, dropout, linear, lrn, max_pool, relu, residual,
+    without_branches,
+};
+pub use lenet::b_lenet;
+pub use network::{ExitCost, Network, Pass};
+pub(crate) use node::Node;
+pub use node::Shape;
+pub use resnet::{b_resnet110, b_resnet110_standard};

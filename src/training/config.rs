@@ -1,0 +1,130 @@
+//! The settings of a training run, each declared once: the field is the setting, its comment the help
+//! text, and flag and environment variable follow from it.
+
+use crate::Result;
+use crate::error::bail;
+use crate::kernels::Precision;
+use clap::builder::BoolishValueParser;
+use serde::{Deserialize, Serialize};
+
+/// How a network is trained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
+#[serde(default)]
+pub struct Config {
+    /// Epochs of the joint training: passes over the training split
+    #[arg(long, env, value_name = "N")]
+    pub epochs: usize,
+    /// Images per step; the last step of an epoch takes what is left
+    #[arg(long, env, value_name = "N")]
+    pub batch_size: usize,
+    /// Adam's step size in the first epoch
+    #[arg(long, env, value_name = "X")]
+    pub learning_rate: f64,
+    /// The step size falls along half a cosine to this share of the first; 1 keeps it constant, as in
+    /// the paper
+    #[arg(long = "final-rate", env = "FINAL_RATE", value_name = "X")]
+    pub final_learning_rate: f64,
+    /// Adam's decay of the gradient's mean; the paper says 0.99, its code uses 0.9
+    #[arg(long, env, value_name = "X")]
+    pub beta1: f64,
+    /// Adam's decay of the squared gradient's mean
+    #[arg(long, env, value_name = "X")]
+    pub beta2: f64,
+    /// The weight of each exit's loss, as in 1,0.3,1; 1 each where none are given
+    #[arg(
+        long = "weights",
+        env = "WEIGHTS",
+        value_name = "W,W,...",
+        value_delimiter = ','
+    )]
+    pub exit_weights: Vec<f64>,
+    /// Shift and flip training images at random; the paper does not
+    #[arg(long, env, value_name = "yes|no", value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
+    pub augment: bool,
+    /// What products are computed in on a GPU: f32, tf32 or bf16
+    #[arg(long, env, value_name = "P")]
+    pub precision: Precision,
+    /// Seed of initial weights, shuffling, augmentation and dropout
+    #[arg(long, env, value_name = "N")]
+    pub seed: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            epochs: 10,
+            batch_size: 128,
+            learning_rate: 1e-3,
+            final_learning_rate: 1.0,
+            beta1: 0.9,
+            beta2: 0.999,
+            exit_weights: Vec::new(),
+            augment: false,
+            precision: Precision::F32,
+            seed: 0,
+        }
+    }
+}
+
+impl Config {
+    /// The exits' weights. Fails on settings that make no sense, naming them.
+    pub fn check(&self, exits: usize) -> Result<Vec<f64>> {
+        if self.epochs == 0 || self.batch_size == 0 {
+            bail!(
+                Setting,
+                "epochs and batch_size must be at least 1, got {} and {}",
+                self.epochs,
+                self.batch_size
+            )
+        }
+        let positive = |x: f64| x.is_finite() && x > 0.0;
+        if !positive(self.learning_rate) || !(0.0..=1.0).contains(&self.final_learning_rate) {
+            bail!(
+                Setting,
+                "learning_rate must be above 0 and final_learning_rate in 0..=1, got {} and {}",
+                self.learning_rate,
+                self.final_learning_rate
+            )
+        }
+        if ![self.beta1, self.beta2]
+            .iter()
+            .all(|beta| (0.0..1.0).contains(beta))
+        {
+            bail!(
+                Setting,
+                "beta1 and beta2 must be in 0..1, got {} and {}",
+                self.beta1,
+                self.beta2
+            )
+        }
+        if self.exit_weights.is_empty() {
+            return Ok(vec![1.0; exits]);
+        }
+        if self.exit_weights.len() != exits
+            || self.exit_weights.iter().any(|w| !w.is_finite() || *w < 0.0)
+        {
+            bail!(
+                Setting,
+                "exit_weights must be {exits} numbers of at least 0, one for each exit (or empty for 1 each), got {:?}",
+                self.exit_weights
+            )
+        }
+        Ok(self.exit_weights.clone())
+    }
+
+    /// The same settings with exit weights of 1 left out, which is what they are by default.
+    pub fn normalised(&self) -> Self {
+        let mut config = self.clone();
+        if config.exit_weights.iter().all(|&weight| weight == 1.0) {
+            config.exit_weights.clear();
+        }
+        config
+    }
+
+    /// The step size of an epoch, from 1.
+    pub(super) fn rate(&self, epoch: usize) -> f64 {
+        let progress = (epoch - 1) as f64 / self.epochs.max(2) as f64;
+        let cosine = 0.5 * (1.0 + (std::f64::consts::PI * progress).cos());
+        self.learning_rate * (self.final_learning_rate + (1.0 - self.final_learning_rate) * cosine)
+    }
+}

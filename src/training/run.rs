@@ -1,0 +1,306 @@
+//! The training loop.
+
+use super::adam::Adam;
+use super::checkpoint::{self, About, identity};
+use super::config::Config;
+use super::progress::{Progress, line, plain};
+use super::scores::{Scores, Sums, evaluate};
+use crate::data::Dataset;
+use crate::error::bail;
+use crate::files::{project_dir, shown};
+use crate::networks::Network;
+use crate::{Result, Rng, files, kernels, settle};
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// What one epoch gave.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Epoch {
+    /// Counted from 1.
+    pub epoch: usize,
+    /// Means over the epoch's steps, while the weights moved.
+    pub train: Scores,
+    /// On the validation split, after the epoch.
+    pub validation: Scores,
+    /// What trained it: `CPU`, or the GPU's name. Empty where an earlier version did not say.
+    #[serde(default)]
+    pub device: String,
+    /// Training images per second, validation not counted.
+    pub images_per_second: f64,
+    /// Seconds the epoch took, validation and checkpoint included.
+    pub seconds: f64,
+}
+
+/// A finished training run.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Run {
+    /// All epochs, also those of earlier starts of the same run.
+    pub history: Vec<Epoch>,
+    /// The checkpoint that holds the weights.
+    pub checkpoint: PathBuf,
+    /// Epochs found in that checkpoint at the start: 0 for a new run, all for one that was
+    /// finished before.
+    pub found: usize,
+}
+
+/// Where a run is kept, and whether an earlier start of it counts.
+#[derive(Debug, Clone, Default)]
+pub struct Keep {
+    /// The checkpoint; `None` for one in `datasets/runs/`, named after the network and a checksum of
+    /// everything that decides the result.
+    pub checkpoint: Option<PathBuf>,
+    /// Train anew although the same run is there.
+    pub anew: bool,
+}
+
+/// Where the run of these settings is kept by default.
+fn run_path(network: &Network, identity: &str) -> PathBuf {
+    let slug = network
+        .name()
+        .to_lowercase()
+        .replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+    project_dir()
+        .join("datasets/runs")
+        .join(format!("{slug}-{identity}.safetensors"))
+}
+
+/// Trains `network` on `data.train` from the weights it has, and reports on `data.validation` after
+/// every epoch, one line each.
+///
+/// The run is kept in `datasets/runs/`. If the same run is there already, it is continued, or taken
+/// as it is when it was finished. Same weights, same seed, same data: same result, bit for bit, on the
+/// same device. Where it was trained is no part of what a run is: one begun on a GPU may be continued on
+/// a CPU.
+///
+/// ```no_run
+/// use branchynet::prelude::*;
+///
+/// let data = Source::from("mnist").load()?;
+/// let network = Network::new("B-LeNet", [1, 28, 28], b_lenet(), 0, &Device::Cpu)?;
+/// let config = Config { epochs: 3, exit_weights: vec![1.0, 0.3], ..Config::default() };
+/// let run = train(&network, &data, &config)?;
+/// println!("{:?}", run.history[2].validation.accuracy);
+/// # Ok::<(), branchynet::Error>(())
+/// ```
+///
+/// Fails on settings that make no sense, and when a loss is no longer finite: the message names
+/// epoch, step and exit, and the last good checkpoint stays.
+pub fn train(network: &Network, data: &Dataset, config: &Config) -> Result<Run> {
+    train_with(network, data, config, &Keep::default(), &mut plain())
+}
+
+/// The finished run of these settings in `datasets/runs/`, its weights loaded into `network`; `None`,
+/// and the network as it was, where there is none or it is not finished.
+pub fn find(network: &Network, data: &Dataset, config: &Config) -> Result<Option<Run>> {
+    let path = run_path(network, &identity(network, data, config)?);
+    if !path.exists() || checkpoint::history(&path)?.len() < config.epochs {
+        return Ok(None);
+    }
+    let history = checkpoint::load_checkpoint(network, &path)?;
+    Ok(Some(Run {
+        found: history.len(),
+        history,
+        checkpoint: path,
+    }))
+}
+
+/// [`train`], the run kept where `keep` says, with progress given to `say`.
+///
+/// ```
+/// use branchynet::prelude::*;
+/// use branchynet::training::{Keep, train_with};
+///
+/// // Images that are dark or bright, in two classes.
+/// let part = |n: usize| {
+///     let labels: Vec<u8> = (0..n).map(|i| (i % 2) as u8).collect();
+///     (labels.iter().flat_map(|&label| [label * 200; 16]).collect(), labels)
+/// };
+/// let raw = Raw { image: [1, 4, 4], train: part(100), test: part(20) };
+/// let data = Dataset::from_arrays("brightness", raw, 10, &["dark", "bright"])?;
+/// let layers = [branch([linear(16, 2)]), linear(16, 8), relu(), linear(8, 2)];
+/// let network = Network::new("small", [1, 4, 4], layers, 0, &Device::Cpu)?;
+/// let keep = Keep {
+///     checkpoint: Some(std::env::temp_dir().join(format!("doc-{}.safetensors", std::process::id()))),
+///     anew: true,
+/// };
+/// let config = Config { epochs: 2, batch_size: 10, ..Config::default() };
+/// let run = train_with(&network, &data, &config, &keep, &mut |_| ())?;
+/// assert_eq!(evaluate(&network, &data.test)?.accuracy.len(), 2);
+/// // The checkpoint restores the weights.
+/// assert_eq!(load_checkpoint(&network, &run.checkpoint)?.len(), 2);
+/// # std::fs::remove_file(&run.checkpoint)?;
+/// # Ok::<(), branchynet::Error>(())
+/// ```
+pub fn train_with(
+    network: &Network,
+    data: &Dataset,
+    config: &Config,
+    keep: &Keep,
+    say: &mut dyn FnMut(Progress<'_>),
+) -> Result<Run> {
+    let weights = config.check(network.exits())?;
+    let network = &network.with_precision(config.precision)?;
+    settle();
+    if data.train.is_empty() {
+        bail!(Setting, "the training split is empty")
+    }
+    let identity = identity(network, data, config)?;
+    let path = keep
+        .checkpoint
+        .clone()
+        .unwrap_or_else(|| run_path(network, &identity));
+    let mut about = About {
+        network: network.name().to_string(),
+        layers: network.layers().to_vec(),
+        dataset: data.name.clone(),
+        config: config.clone(),
+        identity,
+        commit: files::commit(),
+        steps: 0,
+        history: Vec::new(),
+    };
+    let mut adam = Adam::new(network.parameters())?;
+    if !keep.anew && path.exists() {
+        let there = checkpoint::read(&path, network, Some(&mut adam))?;
+        if there.identity != about.identity {
+            bail!(
+                Setting,
+                "{} holds another run ({} with {:?}); remove it or train to another path",
+                path.display(),
+                there.network,
+                there.config
+            )
+        }
+        about.history = there.history;
+        say(Progress::Line(&format!(
+            "{}: found {} of {} epochs in {}",
+            network.name(),
+            about.history.len(),
+            config.epochs,
+            shown(&path)
+        )));
+    }
+    let found = about.history.len();
+    let started = Instant::now();
+    for epoch in found + 1..=config.epochs {
+        let trainer = Trainer {
+            network,
+            data,
+            config,
+            weights: &weights,
+            epoch,
+        };
+        about.history.push(trainer.epoch(&mut adam, say, &path)?);
+        about.steps = adam.steps;
+        checkpoint::write(&path, network, &about, &adam)?;
+        let per_epoch = started.elapsed().as_secs_f64() / (epoch - found) as f64;
+        let done = &about.history[epoch - 1];
+        let line = line(network.name(), done, config.epochs, per_epoch);
+        say(Progress::Line(&line));
+    }
+    Ok(Run {
+        history: about.history,
+        checkpoint: path,
+        found,
+    })
+}
+
+/// One epoch of a run.
+struct Trainer<'a> {
+    network: &'a Network,
+    data: &'a Dataset,
+    config: &'a Config,
+    weights: &'a [f64],
+    epoch: usize,
+}
+
+impl Trainer<'_> {
+    fn epoch(
+        &self,
+        adam: &mut Adam,
+        say: &mut dyn FnMut(Progress<'_>),
+        path: &std::path::Path,
+    ) -> Result<Epoch> {
+        let started = Instant::now();
+        let (network, config, epoch) = (self.network, self.config, self.epoch);
+        // A golden-ratio stride keeps the streams of neighbouring seeds and epochs apart.
+        let stream = (epoch as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut rng = Rng::seed_from_u64(config.seed ^ stream);
+        let samples = self.data.train.len();
+        let mut order: Vec<usize> = (0..samples).collect();
+        order.shuffle(&mut rng);
+        let mut sums = Sums::new(network.exits());
+        for (step, batch) in order.chunks(config.batch_size).enumerate() {
+            let losses = self.step(adam, batch, &mut rng)?;
+            // Read last: a GPU has all of the step's work by then.
+            let means = sums.add(&losses, batch.len())?;
+            if let Some(exit) = means.iter().position(|loss| !loss.is_finite()) {
+                let kept = match epoch {
+                    1 => "no checkpoint was written yet".to_string(),
+                    _ => format!(
+                        "the checkpoint of epoch {} is kept in {}",
+                        epoch - 1,
+                        path.display()
+                    ),
+                };
+                bail!(
+                    Diverged,
+                    "epoch {epoch}, step {}: the loss of exit {} is {}; {kept}. Try a smaller learning rate than {}",
+                    step + 1,
+                    exit + 1,
+                    means[exit],
+                    config.learning_rate
+                )
+            }
+            say(Progress::Step {
+                epoch,
+                epochs: config.epochs,
+                images: (sums.samples, samples),
+                loss: sums.means().loss[network.exits() - 1],
+                images_per_second: sums.samples as f64 / started.elapsed().as_secs_f64(),
+            });
+        }
+        let train_seconds = started.elapsed().as_secs_f64();
+        Ok(Epoch {
+            epoch,
+            train: sums.means(),
+            validation: evaluate(network, &self.data.validation)?,
+            device: crate::device_name(network.device()),
+            images_per_second: samples as f64 / train_seconds,
+            seconds: started.elapsed().as_secs_f64(),
+        })
+    }
+
+    /// One step on the joint loss of all exits (paper, equation 1): what each exit lost.
+    fn step(
+        &self,
+        adam: &mut Adam,
+        batch: &[usize],
+        rng: &mut Rng,
+    ) -> Result<Vec<kernels::Losses>> {
+        let (network, train) = (self.network, &self.data.train);
+        let images = if self.config.augment {
+            train.augmented_batch(batch, rng, network.device())?
+        } else {
+            train.batch(batch, network.device())?
+        };
+        let (logits, tape) = network.forward_with_tape(&images, rng)?;
+        let labels = train.batch_labels(batch, network.device())?;
+        let losses = logits
+            .iter()
+            .zip(self.weights)
+            .map(|(z, weight)| kernels::cross_entropy(z, &labels, weight / batch.len() as f64))
+            .collect::<candle_core::Result<Vec<_>>>()?;
+        let of_logits = losses.iter().map(|loss| loss.gradient.clone()).collect();
+        adam.step(
+            &tape.backward(of_logits)?,
+            self.config,
+            self.config.rate(self.epoch),
+        )?;
+        Ok(losses)
+    }
+}

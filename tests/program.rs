@@ -1,0 +1,130 @@
+//! The program: settings, messages, exit codes.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Exit code, standard output and standard error.
+fn run(arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String, String) {
+    let output = Command::new(Path::new(env!("CARGO_BIN_EXE_branchynet")))
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .output()
+        .expect("the program starts");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (
+        output.status.code(),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
+}
+
+#[test]
+fn the_program_explains_itself_and_its_exit_codes_tell_failures_apart() {
+    let (code, help, _) = run(&["--help"], &[]);
+    assert!(code == Some(0) && help.contains("Usage:") && help.contains("train"));
+    let (code, help, _) = run(&["train", "--help"], &[]);
+    assert!(code == Some(0) && help.contains("--learning-rate") && help.contains("LEARNING_RATE"));
+    let (code, settings, _) = run(&["settings"], &[]);
+    assert!(code == Some(0) && settings.contains("FINAL_RATE"));
+    for wrong in [
+        &[][..],
+        &["frobnicate"],
+        &["--frobnicate"],
+        &["datasets", "--from"],
+        &["train"],
+        &["train", "vgg"],
+        &["train", "alexnet", "--epochs", "ten"],
+        &["train", "alexnet", "--weights", "1,2"],
+        &["train", "alexnet", "--augment", "maybe"],
+        &["train", "alexnet", "--preprocessing", "none"],
+        &["train", "alexnet", "--output", "x"],
+        &["sweep", "alexnet", "b"],
+        &["sweep", "alexnet", "--criterion", "mood"],
+    ] {
+        let (code, _, error) = run(wrong, &[]);
+        assert_eq!(code, Some(2), "{wrong:?}: {error}");
+        assert!(
+            error.starts_with("branchynet: ") && error.trim_end().lines().count() == 1,
+            "{error}"
+        );
+    }
+    for failing in [
+        &["train", "alexnet", "--device", "cuda:9"][..],
+        &["evaluate", "alexnet", "--seed", "123456789"],
+        &["sweep", "alexnet", "--record", "there/is/no/such.file"],
+        &["datasets", "imagenet"],
+        &["summary", "lenet", "--data", "nowhere"],
+    ] {
+        let (code, _, error) = run(failing, &[]);
+        assert_eq!(code, Some(1), "{failing:?}: {error}");
+        assert!(
+            error.starts_with("branchynet: ") && error.trim_end().lines().count() == 1,
+            "{error}"
+        );
+    }
+    let (code, summary, _) = run(&["summary", "resnet110"], &[]);
+    assert!(
+        code == Some(0) && summary.contains("residual block ×18"),
+        "{summary}"
+    );
+}
+
+/// A value for every setting that is not AlexNet's default.
+fn other_value(variable: &str) -> &'static str {
+    match variable {
+        "EPOCHS" | "BASELINE_EPOCHS" | "BATCH_SIZE" | "SEED" | "IMAGES" | "TEST_IMAGES" => "77",
+        "LEARNING_RATE" | "FINAL_RATE" | "BETA1" | "BETA2" => "0.25",
+        "WEIGHTS" => "1,0.3,0.5",
+        "AUGMENT" | "TRAIN" => "no",
+        "PRECISION" => "tf32",
+        "PREPROCESSING" => "zca",
+        "DATA" => "mnist",
+        "CRITERION" => "margin",
+        "DEVICE" => "nowhere",
+        "QUICK" | "RETRAIN" => "1",
+        "FIGURES" => "mine",
+        other => panic!("a value for the setting {other} is missing here"),
+    }
+}
+
+#[test]
+fn a_setting_means_the_same_as_a_flag_and_in_the_environment() {
+    let (_, list, _) = run(&["settings"], &[]);
+    let default = run(&["summary", "alexnet"], &[]);
+    let mut seen = 0;
+    for line in list.lines() {
+        let mut words = line.split_whitespace();
+        let (variable, flag) = (words.next().expect("a name"), words.next().expect("a flag"));
+        let (value, switch) = (
+            other_value(variable),
+            matches!(variable, "QUICK" | "RETRAIN"),
+        );
+        let mut arguments = vec!["summary", "alexnet", flag];
+        if !switch {
+            arguments.push(value);
+        }
+        let by_flag = run(&arguments, &[]);
+        let by_variable = run(&["summary", "alexnet"], &[(variable, value)]);
+        assert_eq!(by_flag, by_variable, "{variable}");
+        assert_ne!(by_flag, default, "{variable} changes nothing");
+        // Set to nothing is not set.
+        assert_eq!(run(&["summary", "alexnet"], &[(variable, "")]), default);
+        seen += 1;
+    }
+    assert!(seen >= 18, "only {seen} settings are listed");
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let mut child = Command::new(Path::new(env!("CARGO_BIN_EXE_branchynet")))
+        .args(["summary", "resnet110"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    // Nobody reads.
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+}
