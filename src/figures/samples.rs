@@ -99,7 +99,7 @@ pub fn confusion<R: Role>(
     }
     let rows = exits.div_ceil(COLUMNS);
     let mut layout = layout()
-        .width(WIDTH + 200)
+        .width(WIDTH + 100)
         .height(HEIGHT + 300 * (rows - 1))
         .margin(Margin::new().left(100).right(20).top(110).bottom(110))
         .grid(
