@@ -373,8 +373,8 @@ KERNEL(read_exit)(const T *logits, double *readings, int len, int classes, int m
   int label = 0;
   for (int c = 1; c < classes; c++)
     if (z[c] > z[label]) label = c;
-  // What is not finite is not sure of anything.
-  const double largest = isfinite(z[label]) ? double(z[label]) : nan("");
+  // What is not finite is not sure of anything: infinity less infinity is not a number.
+  const double top = double(z[label]), largest = top - (top - top);
   double sum = 0, rest = 0, weighted = 0, second = 0;
   for (int c = 0; c < classes; c++) {
     const double d = double(z[c]) - largest, e = exp(d);
