@@ -25,9 +25,7 @@ fn record_ms(exits: usize) -> Result<f64> {
                 } else {
                     (label + 1) % 10
                 };
-                (0..10)
-                    .map(move |class| if class == answer { sure } else { 0.0 })
-                    .collect::<Vec<f32>>()
+                (0..10).map(move |class| if class == answer { sure } else { 0.0 }).collect::<Vec<f32>>()
             };
             labels.iter().flat_map(|&label| row(label)).collect()
         })
@@ -54,12 +52,7 @@ fn on_device(device: &str, timer: &Timer, exits: usize, speed: f64) -> Result<()
         .iter()
         .map(|t| {
             let batch = t.batch as f64;
-            format!(
-                "[{}, {:.5}, {:.5}]",
-                t.batch,
-                t.baseline * batch,
-                t.early_exit * batch
-            )
+            format!("[{}, {:.5}, {:.5}]", t.batch, t.baseline * batch, t.early_exit * batch)
         })
         .collect();
     println!(
@@ -70,9 +63,7 @@ fn on_device(device: &str, timer: &Timer, exits: usize, speed: f64) -> Result<()
 }
 
 fn main() -> Result<()> {
-    let name = std::env::args()
-        .nth(1)
-        .filter(|name| !name.starts_with('-'));
+    let name = std::env::args().nth(1).filter(|name| !name.starts_with('-'));
     let name = name.unwrap_or("lenet".to_string());
     let session = Session::from_environment(&name)?;
     let (experiment, device) = (&session.experiment, &session.device);
@@ -87,33 +78,19 @@ fn main() -> Result<()> {
         None => 128,
     };
     // A GPU takes some seconds for all images.
-    let images = if device.is_cuda() {
-        usize::MAX
-    } else {
-        batch_size * steps
-    };
+    let images = if device.is_cuda() { usize::MAX } else { batch_size * steps };
     let mut data = experiment.load()?;
     data.train = data.train.take(experiment.train_images.unwrap_or(images));
     data.validation = data.validation.take(100);
     let (baseline, network) = session.networks()?;
     let folder = std::env::temp_dir().join(format!("branchynet-speed-{}", std::process::id()));
-    let config = Config {
-        epochs: 4,
-        batch_size,
-        precision: experiment.config.precision,
-        ..Config::default()
-    };
-    let keep = Keep {
-        checkpoint: Some(folder.join("run.safetensors")),
-        anew: false,
-    };
+    let config =
+        Config { epochs: 4, batch_size, precision: experiment.config.precision, ..Config::default() };
+    let keep = Keep { checkpoint: Some(folder.join("run.safetensors")), anew: false };
     let run = train_with(&network, &data, &config, &keep, &mut |_| ())?;
     let _ = std::fs::remove_dir_all(&folder);
     // The first epoch warms up.
-    let mut speeds: Vec<f64> = run.history[1..]
-        .iter()
-        .map(|epoch| epoch.images_per_second)
-        .collect();
+    let mut speeds: Vec<f64> = run.history[1..].iter().map(|epoch| epoch.images_per_second).collect();
     speeds.sort_by(f64::total_cmp);
     let speed = speeds[speeds.len() / 2];
     let (images, _) = experiment.images(count)?;

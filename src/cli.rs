@@ -91,9 +91,7 @@ fn command() -> Command {
         .subcommand(Evaluate::augment_args(network("evaluate")))
         .subcommand(Sweep::augment_args(network("sweep")))
         .subcommand(Time::augment_args(network("time")))
-        .subcommand(
-            network("summary").about("Print layers, shapes, parameters and multiply-accumulates"),
-        )
+        .subcommand(network("summary").about("Print layers, shapes, parameters and multiply-accumulates"))
         .subcommand(Command::new("settings").about("List every setting: environment variable, flag, meaning"))
         .subcommand(Tables::augment_args(Command::new("tables")))
         .subcommand(Datasets::augment_args(Command::new("datasets")))
@@ -170,9 +168,8 @@ fn settings() -> String {
     let rows = Session::settings();
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
     let (first, second) = (width(0), width(1));
-    let line = |[variable, flag, help]: &[String; 3]| {
-        format!("{variable:<first$}  {flag:<second$}  {help}\n")
-    };
+    let line =
+        |[variable, flag, help]: &[String; 3]| format!("{variable:<first$}  {flag:<second$}  {help}\n");
     rows.iter().map(line).collect()
 }
 
@@ -187,18 +184,14 @@ fn progress() -> Box<dyn FnMut(Progress<'_>)> {
         // A bar that cannot be drawn is no reason to stop training.
         let _ = match progress {
             Progress::Line(line) => writeln!(terminal, "\r\x1b[K{line}"),
-            Progress::Step {
-                images: (done, all),
-                ..
-            } => {
+            Progress::Step { images: (done, all), .. } => {
                 if last.is_some_and(|last| last.elapsed() < Duration::from_millis(200)) {
                     return;
                 }
                 last = Some(Instant::now());
                 let filled = 24 * done / all;
                 let bar = format!("{}{}", "█".repeat(filled), "·".repeat(24 - filled));
-                write!(terminal, "\r\x1b[K{bar} {}", progress.text())
-                    .and_then(|()| terminal.flush())
+                write!(terminal, "\r\x1b[K{bar} {}", progress.text()).and_then(|()| terminal.flush())
             }
         };
     })
@@ -233,10 +226,7 @@ fn evaluate(session: &Session, arguments: &Evaluate) -> Result<String> {
     results.write(&path)?;
     let mut out = String::new();
     if let Some(accuracy) = results.baseline_accuracy() {
-        out += &format!(
-            "baseline: {} of the test images right\n",
-            percent(&[accuracy])
-        );
+        out += &format!("baseline: {} of the test images right\n", percent(&[accuracy]));
     }
     let exits = percent(&results.test.exit_accuracy());
     Ok(out + &format!("exits: {exits}\n{}\n", path.display()))
@@ -267,10 +257,7 @@ fn sweep(session: &Session, arguments: &Sweep) -> Result<String> {
     };
     let mut out = format!("{}\n\n", results.caption());
     if let Some(accuracy) = results.baseline_accuracy() {
-        out += &format!(
-            "baseline: {} of the test images right\n",
-            percent(&[accuracy])
-        );
+        out += &format!("baseline: {} of the test images right\n", percent(&[accuracy]));
     }
     if !results.test.front_is_exact() && arguments.grid.is_empty() {
         out += "the front is approximate\n";
@@ -343,11 +330,7 @@ fn time(session: &Session, arguments: &Time) -> Result<String> {
 }
 
 fn macs(network: &Network) -> Vec<f64> {
-    network
-        .costs()
-        .iter()
-        .map(|cost| cost.macs as f64)
-        .collect()
+    network.costs().iter().map(|cost| cost.macs as f64).collect()
 }
 
 /// At most `rows` of the outcomes, evenly spread, first and last among them.
@@ -356,9 +339,7 @@ fn spread(outcomes: Vec<Outcome>, rows: usize) -> Vec<Outcome> {
     if outcomes.len() <= rows {
         return outcomes;
     }
-    (0..rows)
-        .map(|i| outcomes[i * last / (rows - 1)].clone())
-        .collect()
+    (0..rows).map(|i| outcomes[i * last / (rows - 1)].clone()).collect()
 }
 
 fn row(chosen: &Outcome, test: &Outcome) -> String {

@@ -37,18 +37,11 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// An error of this kind with this message.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            message: message.into(),
-            source: None,
-        }
+        Self { kind, message: message.into(), source: None }
     }
 
     /// The same with the error that caused it, which the message should not repeat in full.
-    pub(crate) fn because(
-        mut self,
-        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> Self {
+    pub(crate) fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
     }
@@ -104,12 +97,7 @@ macro_rules! from {
         }
     )*};
 }
-from!(
-    std::io::Error,
-    serde_json::Error,
-    safetensors::SafeTensorError,
-    polars::error::PolarsError
-);
+from!(std::io::Error, serde_json::Error, safetensors::SafeTensorError, polars::error::PolarsError);
 
 /// Returns an [`enum@Error`] of a kind with a formatted message.
 macro_rules! bail {

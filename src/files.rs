@@ -28,9 +28,8 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
 /// Writes a file so that it is either there whole or not at all: a program that is killed leaves
 /// the earlier file, and a `.part` beside it, which the next to write there removes.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let named = |cause: std::io::Error| {
-        error!(File, "cannot write {}: {cause}", path.display()).because(cause)
-    };
+    let named =
+        |cause: std::io::Error| error!(File, "cannot write {}: {cause}", path.display()).because(cause);
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir).map_err(named)?;
         remove_leftovers(dir);
@@ -75,9 +74,7 @@ pub fn commit() -> String {
         .current_dir(project_dir())
         .output();
     match output {
-        Ok(output) if output.status.success() => {
-            String::from_utf8_lossy(&output.stdout).trim().to_string()
-        }
+        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).trim().to_string(),
         _ => "unknown".to_string(),
     }
 }

@@ -9,10 +9,7 @@ pub fn device(name: &str) -> Result<candle_core::Device> {
     match name {
         "cpu" => Ok(candle_core::Device::Cpu),
         #[cfg(not(feature = "cuda"))]
-        "cuda" => bail!(
-            Device,
-            "this was built for the CPU only; build with `--features cuda`, or use cpu"
-        ),
+        "cuda" => bail!(Device, "this was built for the CPU only; build with `--features cuda`, or use cpu"),
         #[cfg(feature = "cuda")]
         "cuda" => crate::kernels::cuda::device().map_err(|error| {
             let cause = crate::Error::from(error);
@@ -37,16 +34,11 @@ pub fn device_name(device: &candle_core::Device) -> String {
 pub(crate) fn settle() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
-        let threads = std::thread::available_parallelism()
-            .map_or(1, usize::from)
-            .to_string();
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).to_string();
         // candle reads the number of processors from the system anew for every matrix product,
         // unless told, and keeps a pool of its own whose threads spin for work and so take
         // the cores from rayon's.
-        for (name, value) in [
-            ("RAYON_NUM_THREADS", threads.as_str()),
-            ("CANDLE_NUM_THREADS", "1"),
-        ] {
+        for (name, value) in [("RAYON_NUM_THREADS", threads.as_str()), ("CANDLE_NUM_THREADS", "1")] {
             if std::env::var_os(name).is_none() {
                 // Safety: nothing here reads the environment from another thread without std's
                 // lock.

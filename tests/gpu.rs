@@ -21,10 +21,7 @@ use std::sync::{Mutex, MutexGuard};
 fn gpu() -> Option<(&'static Device, MutexGuard<'static, ()>)> {
     static TURN: Mutex<()> = Mutex::new(());
     let device = common::devices().get(1)?;
-    Some((
-        device,
-        TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner()),
-    ))
+    Some((device, TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner())))
 }
 
 fn quadrants() -> Dataset {
@@ -57,20 +54,11 @@ fn build(dropped: f32, device: &Device) -> Result<Network> {
 }
 
 fn config(epochs: usize) -> Config {
-    Config {
-        epochs,
-        batch_size: 40,
-        learning_rate: 3e-3,
-        augment: true,
-        ..Config::default()
-    }
+    Config { epochs, batch_size: 40, learning_rate: 3e-3, augment: true, ..Config::default() }
 }
 
 fn scratch(name: &str) -> std::path::PathBuf {
-    std::env::temp_dir().join(format!(
-        "branchynet-gpu-{}-{name}.safetensors",
-        std::process::id()
-    ))
+    std::env::temp_dir().join(format!("branchynet-gpu-{}-{name}.safetensors", std::process::id()))
 }
 
 /// All weights and running statistics, one after another.
@@ -84,10 +72,7 @@ fn weights(network: &Network) -> Result<Vec<f32>> {
 
 fn furthest(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
-    a.iter()
-        .zip(b)
-        .map(|(a, b)| (a - b).abs())
-        .fold(0.0, f32::max)
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
 #[test]
@@ -99,8 +84,7 @@ fn batches_are_those_of_the_cpu() -> Result<()> {
     for preprocessing in [Preprocessing::Unit, Preprocessing::Channels] {
         let data = quadrants().preprocessed(preprocessing)?;
         let pixels = |t: Tensor| t.flatten_all()?.to_vec1::<f32>();
-        let batch =
-            |device: &Device| -> Result<_> { Ok(pixels(data.train.batch(&samples, device)?)?) };
+        let batch = |device: &Device| -> Result<_> { Ok(pixels(data.train.batch(&samples, device)?)?) };
         assert_eq!(batch(device)?, batch(&Device::Cpu)?);
         // Shifted and flipped alike: the same draws of the same generator.
         let augmented = |device: &Device| -> Result<_> {
@@ -126,20 +110,13 @@ fn samples_leave_as_on_the_cpu_and_as_in_a_replay() -> Result<()> {
         let record = collected.clone().by(criterion);
         // Thresholds in the middle of a gap, so that rounding decides nothing.
         let middle = |exit: usize, rank: usize| {
-            let mut all: Vec<f64> = record
-                .readings(exit)
-                .iter()
-                .map(|r| r.uncertainty)
-                .collect();
+            let mut all: Vec<f64> = record.readings(exit).iter().map(|r| r.uncertainty).collect();
             all.sort_by(f64::total_cmp);
             (all[rank] + all[rank + 1]) / 2.0
         };
-        for thresholds in [
-            [middle(0, 20), middle(1, 40)],
-            [0.0, middle(1, 10)],
-            [f64::INFINITY, 0.0],
-            [0.0, 0.0],
-        ] {
+        for thresholds in
+            [[middle(0, 20), middle(1, 40)], [0.0, middle(1, 10)], [f64::INFINITY, 0.0], [0.0, 0.0]]
+        {
             let rule = record.rule(&thresholds);
             let classify = |network: &Network, device| -> Result<_> {
                 network.classify(&data.test.batch(&samples, device)?, &rule)
@@ -183,10 +160,7 @@ fn gradients_are_those_of_the_cpu() -> Result<()> {
         let (cpu, gpu) = (flat(cpu)?, flat(&gpu.0[name])?);
         let largest = cpu.iter().fold(1e-2f32, |max, x| max.max(x.abs()));
         let apart = furthest(&cpu, &gpu);
-        assert!(
-            apart < 1e-5 * largest.max(1.0),
-            "{name}: {apart} apart, up to {largest}"
-        );
+        assert!(apart < 1e-5 * largest.max(1.0), "{name}: {apart} apart, up to {largest}");
     }
     // The running statistics moved alike.
     assert!(furthest(&cpu.1, &gpu.1) < 1e-6);
@@ -205,21 +179,14 @@ fn training_follows_the_cpu_repeats_itself_and_resumes() -> Result<()> {
         train_at(&network, &data, &config(epochs), &scratch(name), |_| ())?;
         Ok((weights(&network)?, evaluate(&network, &data.test)?))
     };
-    let (cpu, gpu) = (
-        train(&Device::Cpu, 0.0, 1, "cpu")?,
-        train(device, 0.0, 1, "gpu")?,
-    );
+    let (cpu, gpu) = (train(&Device::Cpu, 0.0, 1, "cpu")?, train(device, 0.0, 1, "gpu")?);
     let start = weights(&build(0.0, &Device::Cpu)?)?;
     // Where a gradient is zero but for rounding (a bias before a batch normalisation), Adam still makes
     // whole steps of it: not all weights, but nearly all.
     let close = |(a, b): (&f32, &f32)| (a - b).abs() < 1e-4;
     let near = cpu.0.iter().zip(&gpu.0).filter(|&pair| close(pair)).count();
     assert!(furthest(&cpu.0, &start) > 0.01, "nothing was trained");
-    assert!(
-        near * 20 > cpu.0.len() * 19,
-        "{near} of {} weights agree",
-        cpu.0.len()
-    );
+    assert!(near * 20 > cpu.0.len() * 19, "{near} of {} weights agree", cpu.0.len());
     for (cpu, gpu) in cpu.1.loss.iter().zip(&gpu.1.loss) {
         assert!((cpu - gpu).abs() < 1e-3, "losses of {cpu} and {gpu}");
     }
@@ -260,19 +227,13 @@ fn products_are_as_precise_as_was_asked() -> Result<()> {
     };
     let exact = logits(&here, &Device::Cpu)?;
     let distance = |precision: Precision| -> Result<f32> {
-        Ok(furthest(
-            &logits(&there.with_precision(precision)?, device)?,
-            &exact,
-        ))
+        Ok(furthest(&logits(&there.with_precision(precision)?, device)?, &exact))
     };
     let (f32, tf32) = (distance(Precision::F32)?, distance(Precision::Tf32)?);
     let bf16 = distance(Precision::Bf16)?;
     assert!(f32 < 1e-5, "f32: {f32}");
     assert!(tf32 > 2.0 * f32 && tf32 < 1e-2, "tf32: {tf32}, f32: {f32}");
-    assert!(
-        bf16 > 2.0 * tf32 && bf16 < 1e-1,
-        "bf16: {bf16}, tf32: {tf32}"
-    );
+    assert!(bf16 > 2.0 * tf32 && bf16 < 1e-1, "bf16: {bf16}, tf32: {tf32}");
     assert!(here.with_precision(Precision::Tf32).is_err());
     Ok(())
 }
@@ -286,15 +247,8 @@ fn kernels_compile_for_gpus_from_turing_to_blackwell() -> Result<()> {
         for dtype in [DType::F32, DType::F64] {
             let started = std::time::Instant::now();
             let ptx = branchynet::kernels::cuda::compile(architecture, dtype)?;
-            assert_eq!(
-                ptx.matches(".entry branchynet_").count(),
-                30,
-                "{architecture}"
-            );
-            println!(
-                "{architecture}, {dtype:?}: {:.2} s",
-                started.elapsed().as_secs_f64()
-            );
+            assert_eq!(ptx.matches(".entry branchynet_").count(), 30, "{architecture}");
+            println!("{architecture}, {dtype:?}: {:.2} s", started.elapsed().as_secs_f64());
         }
     }
     Ok(())

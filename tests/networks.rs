@@ -3,8 +3,8 @@
 
 use branchynet::exits::{Plan, Rule};
 use branchynet::networks::{
-    ExitCost, Layer, Pass, average_pool, batch_norm, branch, conv, linear, lrn, max_pool, relu,
-    residual, without_branches,
+    ExitCost, Layer, Pass, average_pool, batch_norm, branch, conv, linear, lrn, max_pool, relu, residual,
+    without_branches,
 };
 use branchynet::networks::{b_alexnet, b_lenet, b_resnet110, b_resnet110_standard};
 use branchynet::{Network, Result, Rng};
@@ -16,11 +16,7 @@ fn build(layers: Vec<Layer>, image: [usize; 3]) -> Result<Network> {
 }
 
 fn cost(trunk_macs: usize, branch_macs: usize, macs: usize) -> ExitCost {
-    ExitCost {
-        trunk_macs,
-        branch_macs,
-        macs,
-    }
+    ExitCost { trunk_macs, branch_macs, macs }
 }
 
 #[test]
@@ -30,13 +26,7 @@ fn lenet_costs_what_paper_and_pencil_say() -> Result<()> {
     // 720·84 + 84·10.
     let (first, branch) = (112_500, 101_250 + 6_400);
     let trunk = first + 361_250 + 605_000 + 60_480 + 840;
-    assert_eq!(
-        network.costs(),
-        [
-            cost(first, branch, first + branch),
-            cost(trunk, 0, trunk + branch)
-        ]
-    );
+    assert_eq!(network.costs(), [cost(first, branch, first + branch), cost(trunk, 0, trunk + branch)]);
     assert_eq!(trunk, 1_140_070); // paper: 1.14 M
     Ok(())
 }
@@ -105,9 +95,7 @@ fn resnet110_costs_what_paper_and_pencil_say() -> Result<()> {
 
 /// A convolution of every second pixel.
 fn strided(inputs: usize, outputs: usize) -> Layer {
-    conv(inputs, outputs, 3, 1)
-        .stride(2)
-        .expect("convolutions have a stride")
+    conv(inputs, outputs, 3, 1).stride(2).expect("convolutions have a stride")
 }
 
 #[test]
@@ -115,10 +103,7 @@ fn only_what_has_a_stride_takes_one() -> Result<()> {
     assert_eq!(max_pool(3, 1).stride(2)?, max_pool(3, 2));
     let error = relu().stride(2).expect_err("a rectifier has no stride");
     assert_eq!(error.kind(), branchynet::ErrorKind::Setting);
-    assert!(
-        error.to_string().contains("relu() has no stride"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("relu() has no stride"), "{error}");
     Ok(())
 }
 
@@ -129,18 +114,8 @@ fn all_kinds() -> Vec<Layer> {
         batch_norm(4),
         relu(),
         branch([lrn(), max_pool(3, 2), linear(64, 5)]),
-        residual([
-            strided(4, 6),
-            batch_norm(6),
-            relu(),
-            conv(6, 6, 3, 1),
-            batch_norm(6),
-        ]),
-        branch([
-            residual([conv(6, 6, 3, 1), batch_norm(6)]),
-            average_pool(3, 1),
-            linear(24, 5),
-        ]),
+        residual([strided(4, 6), batch_norm(6), relu(), conv(6, 6, 3, 1), batch_norm(6)]),
+        branch([residual([conv(6, 6, 3, 1), batch_norm(6)]), average_pool(3, 1), linear(24, 5)]),
         max_pool(2, 2),
         linear(24, 7),
         relu(),
@@ -149,9 +124,7 @@ fn all_kinds() -> Vec<Layer> {
 }
 
 fn images(batch: usize) -> Result<Tensor> {
-    let values: Vec<f32> = (0..batch * 3 * 64)
-        .map(|i| (1.3 * i as f32).sin())
-        .collect();
+    let values: Vec<f32> = (0..batch * 3 * 64).map(|i| (1.3 * i as f32).sin()).collect();
     Ok(Tensor::from_vec(values, (batch, 3, 8, 8), &Device::Cpu)?)
 }
 
@@ -204,10 +177,7 @@ fn running_statistics_approach_those_of_the_data_and_decide_inference() -> Resul
     }
     let before = network.state()["batch_norm1.variance"].to_vec1::<f32>()?;
     network.forward(&images, &mut Pass::Evaluate)?;
-    assert_eq!(
-        network.state()["batch_norm1.variance"].to_vec1::<f32>()?,
-        before
-    );
+    assert_eq!(network.state()["batch_norm1.variance"].to_vec1::<f32>()?, before);
     let channel = images.narrow(1, 1, 1)?.flatten_all()?.to_vec1::<f32>()?;
     let count = channel.len() as f64;
     let mean = channel.iter().map(|&x| f64::from(x)).sum::<f64>() / count;
@@ -220,10 +190,7 @@ fn running_statistics_approach_those_of_the_data_and_decide_inference() -> Resul
     // 0.9^60 of the start is left.
     assert!((got_mean - mean).abs() < 0.02, "{got_mean}, {mean}");
     let unbiased = square / (count - 1.0);
-    assert!(
-        (got_variance - unbiased).abs() < 0.02,
-        "{got_variance}, {unbiased}"
-    );
+    assert!((got_variance - unbiased).abs() < 0.02, "{got_variance}, {unbiased}");
     Ok(())
 }
 
@@ -245,10 +212,7 @@ fn a_plan_agrees_with_a_network_with_batch_normalisation() -> Result<()> {
                 let want = &logits.to_vec2::<f32>()?[i];
                 let scale = want.iter().fold(1f32, |max, x| max.max(x.abs()));
                 for (got, want) in plan.logits_at(exit).iter().zip(want) {
-                    assert!(
-                        (got - want).abs() < 2e-5 * scale,
-                        "exit {exit}: {got}, {want}"
-                    );
+                    assert!((got - want).abs() < 2e-5 * scale, "exit {exit}: {got}, {want}");
                 }
             }
         }
@@ -262,25 +226,10 @@ fn blocks_that_do_not_fit_are_refused_in_one_line() {
         let error = build(layers, [3, 8, 8]).expect_err(part).to_string();
         assert!(error.contains(part) && !error.contains('\n'), "{error}");
     };
-    refused(
-        vec![batch_norm(4), linear(192, 2)],
-        "an image of 4 channels",
-    );
-    refused(
-        vec![residual([conv(3, 2, 3, 1)]), linear(128, 2)],
-        "cannot add its input of 3x8x8 to 2x8x8",
-    );
-    refused(
-        vec![residual([linear(192, 5)])],
-        "its layers to give an image",
-    );
-    refused(
-        vec![residual([branch([linear(192, 2)])])],
-        "a branch inside a branch or a residual block",
-    );
-    refused(
-        vec![residual([residual([conv(3, 3, 3, 1)])])],
-        "no residual block inside it",
-    );
+    refused(vec![batch_norm(4), linear(192, 2)], "an image of 4 channels");
+    refused(vec![residual([conv(3, 2, 3, 1)]), linear(128, 2)], "cannot add its input of 3x8x8 to 2x8x8");
+    refused(vec![residual([linear(192, 5)])], "its layers to give an image");
+    refused(vec![residual([branch([linear(192, 2)])])], "a branch inside a branch or a residual block");
+    refused(vec![residual([residual([conv(3, 3, 3, 1)])])], "no residual block inside it");
     refused(vec![average_pool(9, 1), linear(3, 2)], "its window fits");
 }

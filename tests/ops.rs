@@ -9,25 +9,21 @@ mod common;
 use branchynet::Rng;
 use branchynet::candle_core::{DType, Device, Result, Tensor, Var};
 use branchynet::kernels::{
-    Lrn, Pooling, add_shortcut, batch_norm, batch_norm_by, conv2d, cross_entropy, dropout, linear,
-    lrn, pool2d, relu,
+    Lrn, Pooling, add_shortcut, batch_norm, batch_norm_by, conv2d, cross_entropy, dropout, linear, lrn,
+    pool2d, relu,
 };
 use rand::SeedableRng;
 
 /// Element i is sin(1.3 i + seed).
 fn wave(seed: usize, shape: &[usize]) -> Result<Var> {
     let count = shape.iter().product::<usize>();
-    let values: Vec<f64> = (0..count)
-        .map(|i| (1.3 * i as f64 + seed as f64).sin())
-        .collect();
+    let values: Vec<f64> = (0..count).map(|i| (1.3 * i as f64 + seed as f64).sin()).collect();
     Var::from_tensor(&Tensor::from_vec(values, shape, &Device::Cpu)?)
 }
 
 /// Σ cos(0.7 i) t_i, differentiable.
 fn digest(t: &Tensor) -> Result<Tensor> {
-    let weights: Vec<f64> = (0..t.elem_count())
-        .map(|i| (0.7 * i as f64).cos())
-        .collect();
+    let weights: Vec<f64> = (0..t.elem_count()).map(|i| (0.7 * i as f64).cos()).collect();
     let weights = Tensor::from_vec(weights, t.shape(), &Device::Cpu)?;
     let weights = weights.to_dtype(t.dtype())?.to_device(t.device())?;
     (t * weights)?.sum_all()
@@ -51,13 +47,7 @@ fn check(
             .iter()
             .map(|var| Var::from_tensor(&var.as_tensor().to_device(device)?))
             .collect::<Result<_>>()?;
-        check_on(
-            device,
-            &format!("{case} on {:?}", device.location()),
-            &inputs,
-            expected,
-            &f,
-        )?;
+        check_on(device, &format!("{case} on {:?}", device.location()), &inputs, expected, &f)?;
     }
     Ok(())
 }
@@ -83,16 +73,8 @@ fn check_on(
     for (i, var) in inputs.iter().enumerate() {
         let grad = grads.get(var).expect("every input has a gradient");
         assert_eq!(grad.dims(), var.dims());
-        close(
-            &format!("gradient of input {i}"),
-            scalar(&digest(grad)?)?,
-            expected[i + 1],
-            1e-8,
-        );
-        let (values, grad) = (
-            var.flatten_all()?.to_vec1::<f64>()?,
-            grad.flatten_all()?.to_vec1::<f64>()?,
-        );
+        close(&format!("gradient of input {i}"), scalar(&digest(grad)?)?, expected[i + 1], 1e-8);
+        let (values, grad) = (var.flatten_all()?.to_vec1::<f64>()?, grad.flatten_all()?.to_vec1::<f64>()?);
         for at in (0..values.len()).step_by(values.len().div_ceil(40)) {
             let shifted = |by: f64| {
                 let mut values = values.clone();
@@ -103,34 +85,19 @@ fn check_on(
             };
             let h = 1e-5;
             let difference = (shifted(h)? - shifted(-h)?) / (2.0 * h);
-            close(
-                &format!("central difference of input {i} at {at}"),
-                grad[at],
-                difference,
-                1e-6,
-            );
+            close(&format!("central difference of input {i} at {at}"), grad[at], difference, 1e-6);
         }
     }
     // f32: other vector widths and other block sizes.
-    let single: Vec<Tensor> = tensors
-        .iter()
-        .map(|t| t.to_dtype(DType::F32))
-        .collect::<Result<_>>()?;
+    let single: Vec<Tensor> = tensors.iter().map(|t| t.to_dtype(DType::F32)).collect::<Result<_>>()?;
     let single: Vec<Var> = single.iter().map(Var::from_tensor).collect::<Result<_>>()?;
     let views: Vec<Tensor> = single.iter().map(|var| var.as_tensor().clone()).collect();
     let out = digest(&f(&views)?)?;
     let grads = out.backward()?;
     close("output in f32", scalar(&out)?, expected[0], 1e-4);
     for (i, var) in single.iter().enumerate() {
-        let grad = scalar(&digest(
-            grads.get(var).expect("every input has a gradient"),
-        )?)?;
-        close(
-            &format!("gradient of input {i} in f32"),
-            grad,
-            expected[i + 1],
-            1e-4,
-        );
+        let grad = scalar(&digest(grads.get(var).expect("every input has a gradient"))?)?;
+        close(&format!("gradient of input {i} in f32"), grad, expected[i + 1], 1e-4);
     }
     // Not contiguous: each input is stored transposed, and a tensor with an offset in front of it.
     let views: Vec<Tensor> = tensors
@@ -142,12 +109,7 @@ fn check_on(
         })
         .collect::<Result<_>>()?;
     let out = scalar(&digest(&f(&views)?)?)?;
-    close(
-        "output of inputs that are not contiguous",
-        out,
-        expected[0],
-        1e-8,
-    );
+    close("output of inputs that are not contiguous", out, expected[0], 1e-8);
     Ok(())
 }
 
@@ -180,12 +142,9 @@ fn conv2d_agrees_with_pytorch_and_central_differences() -> Result<()> {
         let x = wave(1, &[batch, inputs, height, width])?;
         let weight = wave(2, &[outputs, inputs, kernel, kernel])?;
         let bias = wave(3, &[outputs])?;
-        check(
-            &format!("conv {case:?}"),
-            &[x, weight, bias],
-            &expected,
-            |t| conv2d(&t[0], &t[1], &t[2], padding, stride),
-        )?;
+        check(&format!("conv {case:?}"), &[x, weight, bias], &expected, |t| {
+            conv2d(&t[0], &t[1], &t[2], padding, stride)
+        })?;
     }
     Ok(())
 }
@@ -211,9 +170,7 @@ fn max_pool2d_agrees_with_pytorch_and_central_differences() -> Result<()> {
     for &(case, expected) in POOL {
         let (batch, channels, height, width, kernel, stride) = case;
         let x = wave(1, &[batch, channels, height, width])?;
-        check(&format!("pool {case:?}"), &[x], &expected, |t| {
-            pool2d(&t[0], Pooling::Max, kernel, stride)
-        })?;
+        check(&format!("pool {case:?}"), &[x], &expected, |t| pool2d(&t[0], Pooling::Max, kernel, stride))?;
     }
     Ok(())
 }
@@ -222,14 +179,8 @@ fn max_pool2d_agrees_with_pytorch_and_central_differences() -> Result<()> {
 fn max_pool2d_gives_the_whole_gradient_to_the_first_of_equals() -> Result<()> {
     let x = Var::from_tensor(&Tensor::ones((1, 1, 4, 4), DType::F32, &Device::Cpu)?)?;
     let grads = pool2d(&x, Pooling::Max, 2, 2)?.sum_all()?.backward()?;
-    let grad = grads
-        .get(&x)
-        .expect("x is a variable")
-        .flatten_all()?
-        .to_vec1::<f32>()?;
-    let expected = [
-        1., 0., 1., 0., 0., 0., 0., 0., 1., 0., 1., 0., 0., 0., 0., 0.,
-    ];
+    let grad = grads.get(&x).expect("x is a variable").flatten_all()?.to_vec1::<f32>()?;
+    let expected = [1., 0., 1., 0., 0., 0., 0., 0., 1., 0., 1., 0., 0., 0., 0., 0.];
     assert_eq!(grad, expected);
     Ok(())
 }
@@ -249,9 +200,7 @@ fn lrn_agrees_with_pytorch_and_central_differences() -> Result<()> {
     for &(case, expected) in LRN {
         let (batch, channels, height, width, n, k, alpha, beta) = case;
         let x = wave(1, &[batch, channels, height, width])?;
-        check(&format!("lrn {case:?}"), &[x], &expected, |t| {
-            lrn(&t[0], Lrn { n, k, alpha, beta })
-        })?;
+        check(&format!("lrn {case:?}"), &[x], &expected, |t| lrn(&t[0], Lrn { n, k, alpha, beta }))?;
     }
     Ok(())
 }
@@ -270,29 +219,16 @@ const LINEAR: &[((usize, usize, usize), [f64; 4])] = &[
 fn linear_agrees_with_pytorch_and_central_differences() -> Result<()> {
     for &(case, expected) in LINEAR {
         let (batch, inputs, outputs) = case;
-        let (x, weight, bias) = (
-            wave(1, &[batch, inputs])?,
-            wave(2, &[outputs, inputs])?,
-            wave(3, &[outputs])?,
-        );
-        check(
-            &format!("linear {case:?}"),
-            &[x, weight, bias],
-            &expected,
-            |t| linear(&t[0], &t[1], &t[2]),
-        )?;
+        let (x, weight, bias) =
+            (wave(1, &[batch, inputs])?, wave(2, &[outputs, inputs])?, wave(3, &[outputs])?);
+        check(&format!("linear {case:?}"), &[x, weight, bias], &expected, |t| linear(&t[0], &t[1], &t[2]))?;
     }
     Ok(())
 }
 
 #[test]
 fn relu_agrees_with_pytorch_and_central_differences() -> Result<()> {
-    check(
-        "relu of 40000",
-        &[wave(1, &[40_000])?],
-        &[1.20472198, 9990.51374],
-        |t| relu(&t[0]),
-    )
+    check("relu of 40000", &[wave(1, &[40_000])?], &[1.20472198, 9990.51374], |t| relu(&t[0]))
 }
 
 /// (batch, channels, height, width): output, and gradients of x, weight, bias.
@@ -316,40 +252,19 @@ const BATCH_NORM_BY: &[((usize, usize, usize, usize), [f64; 4])] = &[
 #[test]
 fn batch_norm_agrees_with_pytorch_and_central_differences() -> Result<()> {
     let inputs = |(batch, channels, height, width)| -> Result<[Var; 3]> {
-        Ok([
-            wave(1, &[batch, channels, height, width])?,
-            wave(2, &[channels])?,
-            wave(3, &[channels])?,
-        ])
+        Ok([wave(1, &[batch, channels, height, width])?, wave(2, &[channels])?, wave(3, &[channels])?])
     };
     for &(case, expected) in BATCH_NORM {
-        check(
-            &format!("batch norm {case:?}"),
-            &inputs(case)?,
-            &expected,
-            |t| Ok(batch_norm(&t[0], &t[1], &t[2])?.0),
-        )?;
+        check(&format!("batch norm {case:?}"), &inputs(case)?, &expected, |t| {
+            Ok(batch_norm(&t[0], &t[1], &t[2])?.0)
+        })?;
     }
     for &(case, expected) in BATCH_NORM_BY {
-        let (mean, variance) = (
-            wave(4, &[case.1])?,
-            (wave(5, &[case.1])?.as_tensor() + 1.0)?,
-        );
-        check(
-            &format!("batch norm by {case:?}"),
-            &inputs(case)?,
-            &expected,
-            |t| {
-                let here = |moment: &Tensor| moment.to_device(t[0].device());
-                batch_norm_by(
-                    &t[0],
-                    &t[1],
-                    &t[2],
-                    &here(mean.as_tensor())?,
-                    &here(&variance)?,
-                )
-            },
-        )?;
+        let (mean, variance) = (wave(4, &[case.1])?, (wave(5, &[case.1])?.as_tensor() + 1.0)?);
+        check(&format!("batch norm by {case:?}"), &inputs(case)?, &expected, |t| {
+            let here = |moment: &Tensor| moment.to_device(t[0].device());
+            batch_norm_by(&t[0], &t[1], &t[2], &here(mean.as_tensor())?, &here(&variance)?)
+        })?;
     }
     Ok(())
 }
@@ -393,9 +308,7 @@ fn add_shortcut_agrees_with_pytorch_and_central_differences() -> Result<()> {
         let small = |size: usize| size.div_ceil(stride);
         let x = wave(1, &[batch, inputs, height, width])?;
         let body = wave(2, &[batch, outputs, small(height), small(width)])?;
-        check(&format!("shortcut {case:?}"), &[body, x], &expected, |t| {
-            add_shortcut(&t[0], &t[1])
-        })?;
+        check(&format!("shortcut {case:?}"), &[body, x], &expected, |t| add_shortcut(&t[0], &t[1]))?;
     }
     Ok(())
 }
@@ -423,10 +336,7 @@ fn cross_entropy_agrees_with_pytorch_and_central_differences() -> Result<()> {
                     (scalar(&digest(&losses.gradient)?)?, expected[1]),
                 ] {
                     let close = (got - want).abs() <= tolerance * (1.0 + want.abs());
-                    assert!(
-                        close,
-                        "{batch}, {classes} in {dtype:?}: {got}, expected {want}"
-                    );
+                    assert!(close, "{batch}, {classes} in {dtype:?}: {got}, expected {want}");
                 }
             }
             // The gradient belongs to the losses' sum.
@@ -441,10 +351,7 @@ fn cross_entropy_agrees_with_pytorch_and_central_differences() -> Result<()> {
                     Result::Ok(cross_entropy(&logits, &labels, 1.0)?.sums()?.0)
                 };
                 let difference = (shifted(h)? - shifted(-h)?) / (2.0 * h);
-                assert!(
-                    (gradient[at] - difference).abs() < 1e-6,
-                    "{batch}, {classes} at {at}"
-                );
+                assert!((gradient[at] - difference).abs() < 1e-6, "{batch}, {classes} at {at}");
             }
             // Who is right: the first largest.
             let rows = logits.to_vec2::<f64>()?;
@@ -462,33 +369,15 @@ fn cross_entropy_agrees_with_pytorch_and_central_differences() -> Result<()> {
 #[test]
 fn results_do_not_depend_on_the_batch() -> Result<()> {
     let x = wave(1, &[70, 3, 9, 9])?.to_dtype(DType::F32)?;
-    let (kernel, kernel_bias) = (
-        wave(2, &[10, 3, 5, 5])?.to_dtype(DType::F32)?,
-        wave(3, &[10])?.to_dtype(DType::F32)?,
-    );
-    let (weight, bias) = (
-        wave(4, &[7, 810])?.to_dtype(DType::F32)?,
-        wave(5, &[7])?.to_dtype(DType::F32)?,
-    );
-    let f = |x: &Tensor| {
-        linear(
-            &conv2d(x, &kernel, &kernel_bias, 2, 1)?.flatten_from(1)?,
-            &weight,
-            &bias,
-        )
-    };
+    let (kernel, kernel_bias) =
+        (wave(2, &[10, 3, 5, 5])?.to_dtype(DType::F32)?, wave(3, &[10])?.to_dtype(DType::F32)?);
+    let (weight, bias) = (wave(4, &[7, 810])?.to_dtype(DType::F32)?, wave(5, &[7])?.to_dtype(DType::F32)?);
+    let f = |x: &Tensor| linear(&conv2d(x, &kernel, &kernel_bias, 2, 1)?.flatten_from(1)?, &weight, &bias);
     let together = f(&x)?.to_vec2::<f32>()?;
     for (i, row) in together.iter().enumerate() {
-        assert_eq!(
-            row,
-            &f(&x.narrow(0, i, 1)?)?.to_vec2::<f32>()?[0],
-            "sample {i} alone"
-        );
+        assert_eq!(row, &f(&x.narrow(0, i, 1)?)?.to_vec2::<f32>()?[0], "sample {i} alone");
     }
-    assert_eq!(
-        together[31..69],
-        f(&x.narrow(0, 31, 38)?)?.to_vec2::<f32>()?
-    );
+    assert_eq!(together[31..69], f(&x.narrow(0, 31, 38)?)?.to_vec2::<f32>()?);
     Ok(())
 }
 
@@ -505,10 +394,7 @@ fn dropout_is_seeded_keeps_the_mean_and_masks_the_gradient() -> Result<()> {
         // Standard error of the mean of 10,000 draws: 0.0065.
         assert!((mean - 1.0).abs() < 0.03, "mean {mean}");
         let grads = first.sum_all()?.backward()?;
-        assert_eq!(
-            flat(grads.get(&x).expect("x is a variable"))?,
-            flat(&first)?
-        );
+        assert_eq!(flat(grads.get(&x).expect("x is a variable"))?, flat(&first)?);
     }
     Ok(())
 }
@@ -517,56 +403,20 @@ fn dropout_is_seeded_keeps_the_mean_and_masks_the_gradient() -> Result<()> {
 fn wrong_shapes_are_refused_in_one_line() -> Result<()> {
     let t = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu);
     for (result, part) in [
-        (
-            conv2d(&t(&[1, 3, 8, 8])?, &t(&[4, 2, 3, 3])?, &t(&[4])?, 1, 1),
-            "needs a weight (out, 3, k, k)",
-        ),
-        (
-            conv2d(&t(&[1, 3, 8, 8])?, &t(&[4, 3, 3, 3])?, &t(&[5])?, 1, 1),
-            "bias",
-        ),
-        (
-            conv2d(&t(&[1, 3, 2, 2])?, &t(&[4, 3, 5, 5])?, &t(&[4])?, 1, 1),
-            "does not fit an image of 4x4",
-        ),
-        (
-            conv2d(&t(&[1, 3, 2, 2])?, &t(&[4, 3, 1, 1])?, &t(&[4])?, 1, 0),
-            "stride 0",
-        ),
-        (
-            pool2d(&t(&[1, 3, 2, 2])?, Pooling::Max, 3, 2),
-            "does not fit an image of 2x2",
-        ),
-        (
-            linear(&t(&[1, 3])?, &t(&[4, 2])?, &t(&[4])?),
-            "needs an input (batch, 2)",
-        ),
-        (
-            lrn(
-                &t(&[1, 3, 2, 2])?,
-                Lrn {
-                    n: 2,
-                    ..Lrn::default()
-                },
-            ),
-            "n must be odd",
-        ),
-        (
-            pool2d(&t(&[1, 3, 2, 2])?, Pooling::Average, 3, 1),
-            "does not fit an image of 2x2",
-        ),
+        (conv2d(&t(&[1, 3, 8, 8])?, &t(&[4, 2, 3, 3])?, &t(&[4])?, 1, 1), "needs a weight (out, 3, k, k)"),
+        (conv2d(&t(&[1, 3, 8, 8])?, &t(&[4, 3, 3, 3])?, &t(&[5])?, 1, 1), "bias"),
+        (conv2d(&t(&[1, 3, 2, 2])?, &t(&[4, 3, 5, 5])?, &t(&[4])?, 1, 1), "does not fit an image of 4x4"),
+        (conv2d(&t(&[1, 3, 2, 2])?, &t(&[4, 3, 1, 1])?, &t(&[4])?, 1, 0), "stride 0"),
+        (pool2d(&t(&[1, 3, 2, 2])?, Pooling::Max, 3, 2), "does not fit an image of 2x2"),
+        (linear(&t(&[1, 3])?, &t(&[4, 2])?, &t(&[4])?), "needs an input (batch, 2)"),
+        (lrn(&t(&[1, 3, 2, 2])?, Lrn { n: 2, ..Lrn::default() }), "n must be odd"),
+        (pool2d(&t(&[1, 3, 2, 2])?, Pooling::Average, 3, 1), "does not fit an image of 2x2"),
         (
             batch_norm(&t(&[1, 3, 2, 2])?, &t(&[3])?, &t(&[2])?).map(|(out, _)| out),
             "needs a weight and a bias (3)",
         ),
-        (
-            add_shortcut(&t(&[1, 2, 2, 2])?, &t(&[1, 3, 2, 2])?),
-            "cannot add its input of 3x2x2 to 2x2x2",
-        ),
-        (
-            dropout(&t(&[1])?, 1.0, &mut Rng::seed_from_u64(0)),
-            "must be in 0..1",
-        ),
+        (add_shortcut(&t(&[1, 2, 2, 2])?, &t(&[1, 3, 2, 2])?), "cannot add its input of 3x2x2 to 2x2x2"),
+        (dropout(&t(&[1])?, 1.0, &mut Rng::seed_from_u64(0)), "must be in 0..1"),
     ] {
         let message = result.expect_err(part).to_string();
         let line = message.lines().next().unwrap_or_default();

@@ -11,11 +11,7 @@ fn run(arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String
         .output()
         .expect("the program starts");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (
-        output.status.code(),
-        text(&output.stdout),
-        text(&output.stderr),
-    )
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
 #[test]
@@ -43,10 +39,7 @@ fn the_program_explains_itself_and_its_exit_codes_tell_failures_apart() {
     ] {
         let (code, _, error) = run(wrong, &[]);
         assert_eq!(code, Some(2), "{wrong:?}: {error}");
-        assert!(
-            error.starts_with("branchynet: ") && error.trim_end().lines().count() == 1,
-            "{error}"
-        );
+        assert!(error.starts_with("branchynet: ") && error.trim_end().lines().count() == 1, "{error}");
     }
     for failing in [
         &["train", "alexnet", "--device", "cuda:9"][..],
@@ -57,16 +50,10 @@ fn the_program_explains_itself_and_its_exit_codes_tell_failures_apart() {
     ] {
         let (code, _, error) = run(failing, &[]);
         assert_eq!(code, Some(1), "{failing:?}: {error}");
-        assert!(
-            error.starts_with("branchynet: ") && error.trim_end().lines().count() == 1,
-            "{error}"
-        );
+        assert!(error.starts_with("branchynet: ") && error.trim_end().lines().count() == 1, "{error}");
     }
     let (code, summary, _) = run(&["summary", "resnet110"], &[]);
-    assert!(
-        code == Some(0) && summary.contains("residual block ×18"),
-        "{summary}"
-    );
+    assert!(code == Some(0) && summary.contains("residual block ×18"), "{summary}");
 }
 
 /// A value for every setting that is not AlexNet's default.
@@ -95,10 +82,7 @@ fn a_setting_means_the_same_as_a_flag_and_in_the_environment() {
     for line in list.lines() {
         let mut words = line.split_whitespace();
         let (variable, flag) = (words.next().expect("a name"), words.next().expect("a flag"));
-        let (value, switch) = (
-            other_value(variable),
-            matches!(variable, "QUICK" | "RETRAIN"),
-        );
+        let (value, switch) = (other_value(variable), matches!(variable, "QUICK" | "RETRAIN"));
         let mut arguments = vec!["summary", "alexnet", flag];
         if !switch {
             arguments.push(value);

@@ -19,24 +19,14 @@ fn experiment() -> Experiment {
         test_images: None,
         baseline_epochs: 1,
         criterion: Criterion::Entropy,
-        config: Config {
-            epochs: 2,
-            ..Config::default()
-        },
+        config: Config { epochs: 2, ..Config::default() },
     }
 }
 
 fn made_up(experiment: &Experiment) -> Result<Results> {
-    let logits = |exit: usize| {
-        (0..300)
-            .map(|i| (i as f32 * 0.37 + exit as f32).sin())
-            .collect()
-    };
+    let logits = |exit: usize| (0..300).map(|i| (i as f32 * 0.37 + exit as f32).sin()).collect();
     let labels: Vec<u8> = (0..30).map(|i| (i % 10) as u8).collect();
-    let scores = Scores {
-        loss: vec![0.5, 0.25],
-        accuracy: vec![0.8, 0.9],
-    };
+    let scores = Scores { loss: vec![0.5, 0.25], accuracy: vec![0.8, 0.9] };
     Ok(Results {
         settings: experiment.settings(),
         data: "MNIST (trained on 100)".to_string(),
@@ -52,20 +42,14 @@ fn made_up(experiment: &Experiment) -> Result<Results> {
             images_per_second: 12.5,
             seconds: 3.25,
         }],
-        validation: ExitRecord::<Validation>::from_logits(
-            vec![logits(0), logits(1)],
-            labels.clone(),
-        )?,
+        validation: ExitRecord::<Validation>::from_logits(vec![logits(0), logits(1)], labels.clone())?,
         test: ExitRecord::<Test>::from_logits(vec![logits(2), logits(3)], labels.clone())?,
         baseline: Some(ExitRecord::from_logits(vec![logits(4)], labels)?),
     })
 }
 
 fn file(name: &str) -> PathBuf {
-    std::env::temp_dir().join(format!(
-        "branchynet-{}-{name}.safetensors.gz",
-        std::process::id()
-    ))
+    std::env::temp_dir().join(format!("branchynet-{}-{name}.safetensors.gz", std::process::id()))
 }
 
 #[test]
@@ -77,10 +61,7 @@ fn a_record_comes_back_bit_for_bit() -> Result<()> {
     assert_eq!((&again.commit, again.made), (&results.commit, results.made));
     assert_eq!(again.history, results.history);
     for exit in 0..2 {
-        assert_eq!(
-            again.validation.logits(exit),
-            results.validation.logits(exit)
-        );
+        assert_eq!(again.validation.logits(exit), results.validation.logits(exit));
         assert_eq!(again.test.logits(exit), results.test.logits(exit));
     }
     assert_eq!(again.test.labels(), results.test.labels());
@@ -89,11 +70,8 @@ fn a_record_comes_back_bit_for_bit() -> Result<()> {
     // Cut short, too long, something else, and a byte altered anywhere behind the head of the gzip
     // file, which holds nothing that counts.
     let bytes = std::fs::read(&path)?;
-    let mut damaged = vec![
-        bytes[..bytes.len() / 2].to_vec(),
-        [&bytes[..], b"more"].concat(),
-        b"not a record".to_vec(),
-    ];
+    let mut damaged =
+        vec![bytes[..bytes.len() / 2].to_vec(), [&bytes[..], b"more"].concat(), b"not a record".to_vec()];
     for i in 0..100 {
         let mut altered = bytes.clone();
         altered[10 + i * (bytes.len() - 10) / 100] ^= 1 << (i % 8);
@@ -102,10 +80,7 @@ fn a_record_comes_back_bit_for_bit() -> Result<()> {
     for damaged in damaged {
         std::fs::write(&path, damaged)?;
         let error = Results::read(&path).expect_err("damaged").to_string();
-        assert!(
-            error.contains("is not a whole exit record") && !error.contains('\n'),
-            "{error}"
-        );
+        assert!(error.contains("is not a whole exit record") && !error.contains('\n'), "{error}");
     }
     std::fs::remove_file(&path)?;
     Ok(())
@@ -128,10 +103,7 @@ fn settings_tell_experiments_apart() -> Result<()> {
         let mut changed = experiment();
         change(&mut changed);
         assert_ne!(changed.settings(), base);
-        assert_ne!(
-            Results::default_path(&changed.settings())?,
-            Results::default_path(&base)?
-        );
+        assert_ne!(Results::default_path(&changed.settings())?, Results::default_path(&base)?);
     }
     // Weights of 1 written out are the default's.
     let mut same = experiment();
@@ -154,10 +126,7 @@ fn a_new_setting_with_a_default_orphans_nothing() -> Result<()> {
     other.config.beta2 = 0.99;
     let path = Results::default_path(&settings)?;
     assert_ne!(path, Results::default_path(&other.settings())?);
-    assert_eq!(
-        path.file_name().and_then(|name| name.to_str()),
-        Some("b-tiny-a6bbd853.safetensors.gz")
-    );
+    assert_eq!(path.file_name().and_then(|name| name.to_str()), Some("b-tiny-a6bbd853.safetensors.gz"));
     Ok(())
 }
 
@@ -171,25 +140,12 @@ fn reference_records_are_whole_and_of_the_default_settings() -> Result<()> {
             .iter()
             .filter_map(|name| Experiment::named(name).ok())
             .any(|experiment| experiment.settings() == record.settings);
-        assert!(
-            matching,
-            "{} is of no experiment's default settings",
-            record.origin
-        );
+        assert!(matching, "{} is of no experiment's default settings", record.origin);
         assert_eq!(record.history.len(), record.settings.config.epochs);
-        assert_eq!(
-            record.baseline_history.len(),
-            record.settings.baseline_epochs
-        );
-        assert_eq!(
-            (record.validation.len(), record.test.len()),
-            (5_000, 10_000)
-        );
+        assert_eq!(record.baseline_history.len(), record.settings.baseline_epochs);
+        assert_eq!((record.validation.len(), record.test.len()), (5_000, 10_000));
         // The history's last validation accuracy is that of the recorded logits.
-        let last = record
-            .history
-            .last()
-            .map(|epoch| &epoch.validation.accuracy);
+        let last = record.history.last().map(|epoch| &epoch.validation.accuracy);
         assert_eq!(last, Some(&record.validation.exit_accuracy()));
     }
     Ok(())

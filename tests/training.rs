@@ -4,8 +4,7 @@ mod common;
 
 use branchynet::data::Dataset;
 use branchynet::networks::{
-    self, Layer, batch_norm, branch, conv, dropout, linear, max_pool, relu, residual,
-    without_branches,
+    self, Layer, batch_norm, branch, conv, dropout, linear, max_pool, relu, residual, without_branches,
 };
 use branchynet::training::{Config, evaluate, load_checkpoint};
 use branchynet::{Network, Result};
@@ -39,13 +38,7 @@ fn build(layers: Vec<Layer>, seed: u64) -> Network {
 }
 
 fn config(epochs: usize) -> Config {
-    Config {
-        epochs,
-        batch_size: 32,
-        learning_rate: 3e-3,
-        final_learning_rate: 0.1,
-        ..Config::default()
-    }
+    Config { epochs, batch_size: 32, learning_rate: 3e-3, final_learning_rate: 0.1, ..Config::default() }
 }
 
 /// A file in a folder of its own, removed in the end.
@@ -72,31 +65,16 @@ impl Drop for Scratch {
 /// Every weight and running statistic, bit for bit.
 fn bits(network: &Network) -> Result<Vec<(String, Vec<u32>)>> {
     let bits = |var: &candle_core::Var| -> Result<Vec<u32>> {
-        Ok(var
-            .flatten_all()?
-            .to_vec1::<f32>()?
-            .into_iter()
-            .map(f32::to_bits)
-            .collect())
+        Ok(var.flatten_all()?.to_vec1::<f32>()?.into_iter().map(f32::to_bits).collect())
     };
-    network
-        .state()
-        .iter()
-        .map(|(name, var)| Ok((name.clone(), bits(var)?)))
-        .collect()
+    network.state().iter().map(|(name, var)| Ok((name.clone(), bits(var)?))).collect()
 }
 
 #[test]
 fn both_exits_learn_from_a_baseline() -> Result<()> {
     let (scratch, data) = (Scratch::new("learn"), quadrants());
     let baseline = build(without_branches(&layers()), 0);
-    train_at(
-        &baseline,
-        &data,
-        &config(4),
-        &scratch.0.join("baseline.safetensors"),
-        |_| (),
-    )?;
+    train_at(&baseline, &data, &config(4), &scratch.0.join("baseline.safetensors"), |_| ())?;
     let network = build(layers(), 0);
     network.start_from(&baseline)?;
     let run = train_at(&network, &data, &config(6), &scratch.file(), |_| ())?;
@@ -129,13 +107,7 @@ fn the_same_seed_gives_the_same_weights_and_another_does_not() -> Result<()> {
 #[test]
 fn child_that_trains_until_it_is_killed() -> Result<()> {
     if let Some(path) = std::env::var_os("BRANCHYNET_TEST_CHILD") {
-        train_at(
-            &build(layers(), 0),
-            &quadrants(),
-            &config(30),
-            Path::new(&path),
-            |_| (),
-        )?;
+        train_at(&build(layers(), 0), &quadrants(), &config(30), Path::new(&path), |_| ())?;
     }
     Ok(())
 }
@@ -145,13 +117,7 @@ fn a_run_killed_at_any_moment_ends_in_the_same_weights() -> Result<()> {
     let (scratch, data) = (Scratch::new("kill"), quadrants());
     let undisturbed = build(layers(), 0);
     let started = std::time::Instant::now();
-    train_at(
-        &undisturbed,
-        &data,
-        &config(30),
-        &scratch.0.join("undisturbed.safetensors"),
-        |_| (),
-    )?;
+    train_at(&undisturbed, &data, &config(30), &scratch.0.join("undisturbed.safetensors"), |_| ())?;
     let whole = started.elapsed();
     let child = || {
         std::process::Command::new(std::env::current_exe().expect("a test program"))
@@ -183,34 +149,19 @@ fn a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint() -> Resul
     let good = std::fs::read(scratch.file())?;
     let bias = &network.parameters()["branch1.linear1.bias"];
     bias.set(&(bias.ones_like()? * f64::NAN)?)?;
-    let error = train_at(
-        &network,
-        &data,
-        &config(2),
-        &scratch.0.join("other"),
-        |_| (),
-    )
-    .expect_err("the loss is NaN")
-    .to_string();
-    assert!(
-        error.starts_with("epoch 1, step 1: the loss of exit 1 is NaN"),
-        "{error}"
-    );
+    let error = train_at(&network, &data, &config(2), &scratch.0.join("other"), |_| ())
+        .expect_err("the loss is NaN")
+        .to_string();
+    assert!(error.starts_with("epoch 1, step 1: the loss of exit 1 is NaN"), "{error}");
     assert!(!scratch.0.join("other").exists());
     assert_eq!(std::fs::read(scratch.file())?, good);
     // Diverging on the way: the error names where, and what was written before stays readable.
-    let wild = Config {
-        learning_rate: 1e30,
-        ..config(3)
-    };
+    let wild = Config { learning_rate: 1e30, ..config(3) };
     let network = build(layers(), 0);
     let error = train_at(&network, &data, &wild, &scratch.0.join("wild"), |_| ())
         .expect_err("it diverges")
         .to_string();
-    assert!(
-        error.contains("the loss of exit") && error.contains("Try a smaller learning rate"),
-        "{error}"
-    );
+    assert!(error.contains("the loss of exit") && error.contains("Try a smaller learning rate"), "{error}");
     Ok(())
 }
 
@@ -219,61 +170,23 @@ fn bad_settings_and_files_are_refused_in_one_line() -> Result<()> {
     let (scratch, data) = (Scratch::new("bad"), quadrants());
     let network = build(layers(), 0);
     let refused = |config: Config, part: &str| {
-        let error = train_at(&network, &data, &config, &scratch.file(), |_| ())
-            .expect_err(part)
-            .to_string();
+        let error = train_at(&network, &data, &config, &scratch.file(), |_| ()).expect_err(part).to_string();
         assert!(error.contains(part) && !error.contains('\n'), "{error}");
         assert!(!scratch.file().exists());
     };
-    refused(
-        Config {
-            epochs: 0,
-            ..config(1)
-        },
-        "epochs and batch_size must be at least 1",
-    );
-    refused(
-        Config {
-            exit_weights: vec![1.0],
-            ..config(1)
-        },
-        "exit_weights must be 2 numbers",
-    );
-    refused(
-        Config {
-            exit_weights: vec![1.0, f64::NAN],
-            ..config(1)
-        },
-        "exit_weights must be 2 numbers",
-    );
-    refused(
-        Config {
-            learning_rate: -1.0,
-            ..config(1)
-        },
-        "learning_rate must be above 0",
-    );
-    refused(
-        Config {
-            beta1: 1.0,
-            ..config(1)
-        },
-        "beta1 and beta2",
-    );
+    refused(Config { epochs: 0, ..config(1) }, "epochs and batch_size must be at least 1");
+    refused(Config { exit_weights: vec![1.0], ..config(1) }, "exit_weights must be 2 numbers");
+    refused(Config { exit_weights: vec![1.0, f64::NAN], ..config(1) }, "exit_weights must be 2 numbers");
+    refused(Config { learning_rate: -1.0, ..config(1) }, "learning_rate must be above 0");
+    refused(Config { beta1: 1.0, ..config(1) }, "beta1 and beta2");
     // A checkpoint of something else, and one cut short.
     train_at(&network, &data, &config(1), &scratch.file(), |_| ())?;
     let before = bits(&network)?;
     let other = build(vec![networks::linear(64, 4)], 0);
-    let error = load_checkpoint(&other, &scratch.file())
-        .expect_err("other parameters")
-        .to_string();
-    assert!(
-        error.contains("linear1.bias is [16], but quadrants needs [4]"),
-        "{error}"
-    );
-    let error = train_at(&network, &data, &config(9), &scratch.file(), |_| ())
-        .expect_err("another run")
-        .to_string();
+    let error = load_checkpoint(&other, &scratch.file()).expect_err("other parameters").to_string();
+    assert!(error.contains("linear1.bias is [16], but quadrants needs [4]"), "{error}");
+    let error =
+        train_at(&network, &data, &config(9), &scratch.file(), |_| ()).expect_err("another run").to_string();
     assert!(error.contains("holds another run"), "{error}");
     let bytes = std::fs::read(scratch.file())?;
     let mut damaged = vec![bytes[..bytes.len() / 2].to_vec()];
@@ -284,9 +197,7 @@ fn bad_settings_and_files_are_refused_in_one_line() -> Result<()> {
     }
     for damaged in damaged {
         std::fs::write(scratch.file(), damaged)?;
-        let error = load_checkpoint(&network, &scratch.file())
-            .expect_err("a damaged file")
-            .to_string();
+        let error = load_checkpoint(&network, &scratch.file()).expect_err("a damaged file").to_string();
         assert!(error.contains("is not a whole checkpoint"), "{error}");
     }
     assert_eq!(bits(&network)?, before);

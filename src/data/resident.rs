@@ -20,16 +20,9 @@ pub(super) struct Resident {
 }
 
 impl Resident {
-    pub(super) fn new(
-        images: &[u8],
-        image: [usize; 3],
-        pixels: &Pixels,
-        device: &Device,
-    ) -> Result<Self> {
+    pub(super) fn new(images: &[u8], image: [usize; 3], pixels: &Pixels, device: &Device) -> Result<Self> {
         let whitening = match pixels {
-            Pixels::Zca { mean, matrix } => {
-                Some((mean.to_device(device)?, matrix.to_device(device)?))
-            }
+            Pixels::Zca { mean, matrix } => Some((mean.to_device(device)?, matrix.to_device(device)?)),
             _ => None,
         };
         Ok(Self {
@@ -57,10 +50,7 @@ impl Resident {
         // The matrix stretches what varies little by far: it is applied to whole f32, whatever the
         // network's products are computed in.
         let precision = Precision::F32.scope();
-        let white = images
-            .flatten_from(1)?
-            .broadcast_sub(mean)?
-            .matmul(matrix)?;
+        let white = images.flatten_from(1)?.broadcast_sub(mean)?.matmul(matrix)?;
         drop(precision);
         let (min, max) = (white.min_keepdim(1)?, white.max_keepdim(1)?);
         let range = (max - &min)?.maximum(f64::from(f32::MIN_POSITIVE))?;
@@ -101,11 +91,7 @@ impl CustomOp3 for Images {
     ) -> candle_core::Result<(CudaStorage, Shape)> {
         let [channels, height, width] = self.image;
         let shape = Shape::from((samples_layout.dims()[0], channels, height, width));
-        let inputs = [
-            (bytes, bytes_layout),
-            (table, table_layout),
-            (samples, samples_layout),
-        ];
+        let inputs = [(bytes, bytes_layout), (table, table_layout), (samples, samples_layout)];
         let numbers = [channels, height, width, super::SHIFT].map(cuda::Number::from);
         let out = cuda::map("images", DType::F32, &inputs, shape.elem_count(), &numbers)?;
         Ok((out, shape))

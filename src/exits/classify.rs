@@ -32,11 +32,7 @@ impl Reading {
     /// This reading as the answer of exit `exit`, from 0.
     pub(super) fn at(self, exit: usize) -> Answer {
         let Self { label, uncertainty } = self;
-        Answer {
-            label,
-            exit,
-            uncertainty,
-        }
+        Answer { label, exit, uncertainty }
     }
 }
 
@@ -44,10 +40,7 @@ impl Rule {
     /// A rule of this criterion with these thresholds.
     pub fn new(criterion: Criterion, thresholds: impl Into<Vec<f64>>) -> Self {
         let thresholds = thresholds.into();
-        Self {
-            criterion,
-            thresholds,
-        }
+        Self { criterion, thresholds }
     }
 
     /// The paper's: thresholds on the entropy, in nats.
@@ -81,9 +74,7 @@ impl Rule {
     /// Whether a sample with this uncertainty leaves at exit `exit`, from 0.
     pub fn leaves(&self, exit: usize, uncertainty: f64) -> bool {
         // At the last exit all leave, also where the uncertainty is not a number.
-        self.thresholds
-            .get(exit)
-            .is_none_or(|&threshold| uncertainty < threshold)
+        self.thresholds.get(exit).is_none_or(|&threshold| uncertainty < threshold)
     }
 }
 
@@ -97,12 +88,8 @@ impl Network {
     pub fn classify(&self, images: &Tensor, rule: &Rule) -> Result<Vec<Answer>> {
         rule.check(self.exits())?;
         let (batch, exits) = (images.dim(0)?, self.exits());
-        let mut readings = Readings {
-            criterion: &rule.criterion,
-            exits,
-            classes: self.classes(),
-            seen: Vec::new(),
-        };
+        let mut readings =
+            Readings { criterion: &rule.criterion, exits, classes: self.classes(), seen: Vec::new() };
         let mut answers = vec![None; batch];
         // Where in the input the samples that are still on their way came from.
         let mut staying: Vec<usize> = (0..batch).collect();
@@ -143,22 +130,13 @@ struct Readings<'a> {
 
 impl Readings<'_> {
     /// What exit `exit` says about the samples that reached it, given their logits (samples, classes).
-    fn of(
-        &mut self,
-        logits: &Tensor,
-        exit: usize,
-        samples: &[usize],
-        batch: usize,
-    ) -> Result<Vec<Reading>> {
+    fn of(&mut self, logits: &Tensor, exit: usize, samples: &[usize], batch: usize) -> Result<Vec<Reading>> {
         #[cfg(feature = "cuda")]
         if logits.device().is_cuda()
             && let Some(measure) = self.criterion.measure()
         {
             let rows = kernels::read_exit(logits, measure)?.to_vec2::<f64>()?;
-            let reading = |row: &Vec<f64>| Reading {
-                label: row[0] as usize,
-                uncertainty: row[1],
-            };
+            let reading = |row: &Vec<f64>| Reading { label: row[0] as usize, uncertainty: row[1] };
             return Ok(rows.iter().map(reading).collect());
         }
         let (exits, classes) = (self.exits, self.classes);

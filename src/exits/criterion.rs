@@ -73,10 +73,7 @@ impl<'a> Seen<'a> {
     /// The softmax of [`Self::logits`].
     pub fn probabilities(&self) -> Vec<f64> {
         let softmax = Softmax::of(self.logits());
-        self.logits()
-            .iter()
-            .map(|&z| softmax.odds(z) / (1.0 + softmax.rest))
-            .collect()
+        self.logits().iter().map(|&z| softmax.odds(z) / (1.0 + softmax.rest)).collect()
     }
 }
 
@@ -99,11 +96,7 @@ impl Softmax {
         let mut softmax = Self {
             label,
             // What is not finite is not sure of anything.
-            max: if max.is_finite() {
-                f64::from(max)
-            } else {
-                f64::NAN
-            },
+            max: if max.is_finite() { f64::from(max) } else { f64::NAN },
             rest: 0.0,
         };
         for (i, &logit) in logits.iter().enumerate() {
@@ -121,12 +114,7 @@ impl Softmax {
 
 impl Criterion {
     /// The criteria that have names.
-    pub const NAMED: [Self; 4] = [
-        Self::Entropy,
-        Self::Probability,
-        Self::Margin,
-        Self::Patience,
-    ];
+    pub const NAMED: [Self; 4] = [Self::Entropy, Self::Probability, Self::Margin, Self::Patience];
 
     /// A criterion of one's own: its name, for figures, and how unsure the exit is.
     ///
@@ -144,10 +132,7 @@ impl Criterion {
     /// # Ok::<(), branchynet::Error>(())
     /// ```
     pub fn own(name: &str, measure: impl Fn(Seen<'_>) -> f64 + Send + Sync + 'static) -> Self {
-        Self::Own(Own {
-            name: name.into(),
-            measure: Arc::new(measure),
-        })
+        Self::Own(Own { name: name.into(), measure: Arc::new(measure) })
     }
 
     /// What the exit that saw a sample last says about it.
@@ -183,10 +168,7 @@ impl Criterion {
             }
             Self::Own(own) => (own.measure)(seen),
         };
-        Reading {
-            label: softmax.label,
-            uncertainty,
-        }
+        Reading { label: softmax.label, uncertainty }
     }
 
     /// For the axes of figures: what is measured, with its unit.
@@ -242,9 +224,7 @@ impl FromStr for Criterion {
             None => bail!(
                 Setting,
                 "there is no criterion {name:?}: use {}",
-                Self::NAMED
-                    .map(|criterion| criterion.to_string())
-                    .join(", ")
+                Self::NAMED.map(|criterion| criterion.to_string()).join(", ")
             ),
         }
     }

@@ -12,9 +12,7 @@ impl<R: Role> ExitRecord<R> {
     /// exit's threshold fastest.
     pub fn grid(&self, grid: &[f64], costs: &[f64]) -> Result<Vec<Outcome>> {
         let free = self.exits() - 1;
-        let combinations = u32::try_from(free)
-            .ok()
-            .and_then(|free| grid.len().checked_pow(free));
+        let combinations = u32::try_from(free).ok().and_then(|free| grid.len().checked_pow(free));
         let Some(combinations) = combinations.filter(|&n| n <= 1_000_000) else {
             bail!(
                 Setting,
@@ -25,10 +23,7 @@ impl<R: Role> ExitRecord<R> {
         (0..combinations)
             .map(|i| {
                 let digit = |exit: usize| i / grid.len().pow((free - 1 - exit) as u32) % grid.len();
-                self.outcome(
-                    &(0..free).map(|exit| grid[digit(exit)]).collect::<Vec<_>>(),
-                    costs,
-                )
+                self.outcome(&(0..free).map(|exit| grid[digit(exit)]).collect::<Vec<_>>(), costs)
             })
             .collect()
     }
@@ -39,12 +34,7 @@ impl<R: Role> ExitRecord<R> {
         let readings = self.readings(exit);
         let mut order: Vec<usize> = (0..self.len()).collect();
         // A NaN may have either sign.
-        let key = |sample: usize| {
-            (
-                readings[sample].uncertainty.is_nan(),
-                readings[sample].uncertainty,
-            )
-        };
+        let key = |sample: usize| (readings[sample].uncertainty.is_nan(), readings[sample].uncertainty);
         order.sort_by(|&a, &b| {
             let (a, b) = (key(a), key(b));
             a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
@@ -86,23 +76,15 @@ impl<R: Role> ExitRecord<R> {
         }
         let order = self.by_uncertainty(0);
         let cuts = self.cuts(0, &order);
-        let mut right = (0..self.len())
-            .filter(|&sample| self.right(1, sample))
-            .count();
+        let mut right = (0..self.len()).filter(|&sample| self.right(1, sample)).count();
         let mut curve = Vec::new();
         for n in 0..=self.len() {
             if n > 0 {
                 let sample = order[n - 1];
-                right =
-                    right + usize::from(self.right(0, sample)) - usize::from(self.right(1, sample));
+                right = right + usize::from(self.right(0, sample)) - usize::from(self.right(1, sample));
             }
             if let Some(threshold) = cuts[n] {
-                curve.push(Outcome::new(
-                    vec![threshold],
-                    right,
-                    vec![n, self.len() - n],
-                    costs,
-                ));
+                curve.push(Outcome::new(vec![threshold], right, vec![n, self.len() - n], costs));
             }
         }
         Ok(curve)
@@ -150,10 +132,7 @@ impl<R: Role> ExitRecord<R> {
         let (first, second) = (self.by_uncertainty(0), self.by_uncertainty(1));
         let (first_cuts, second_cuts) = (self.cuts(0, &first), self.cuts(1, &second));
         let mut rank = vec![0u32; n];
-        first
-            .iter()
-            .enumerate()
-            .for_each(|(i, &sample)| rank[sample] = i as u32);
+        first.iter().enumerate().for_each(|(i, &sample)| rank[sample] = i as u32);
         // In the order of the second exit's entropy: rank at the first exit, change of right
         // answers when a sample leaves here rather than at the last exit, and whether a
         // threshold can lie behind it.
@@ -221,12 +200,7 @@ impl<R: Role> ExitRecord<R> {
                 let (_, leaving, at_second, cut) = (*best)?;
                 let thresholds = vec![first_cuts[leaving as usize]?, second_cuts[cut as usize]?];
                 let last = n - leaving as usize - at_second as usize;
-                Some(Outcome::new(
-                    thresholds,
-                    right,
-                    vec![leaving as usize, at_second as usize, last],
-                    costs,
-                ))
+                Some(Outcome::new(thresholds, right, vec![leaving as usize, at_second as usize, last], costs))
             })
             .collect()
     }
@@ -383,10 +357,7 @@ impl<'a> Search<'a> {
                 continue;
             }
             let slot = &mut found[right as usize];
-            if slot
-                .as_ref()
-                .is_none_or(|(least, _)| cost <= *least * (1.0 + 1e-9))
-            {
+            if slot.as_ref().is_none_or(|(least, _)| cost <= *least * (1.0 + 1e-9)) {
                 let mut point = point.to_vec();
                 point[exit] = sure;
                 keep(slot, (cost, point));
@@ -398,8 +369,7 @@ impl<'a> Search<'a> {
     fn describe(&self, point: &[usize]) -> (Vec<usize>, Vec<f64>) {
         let mut leaving = vec![0; self.costs.len()];
         (0..self.samples).for_each(|sample| leaving[self.leaves(point, 0, sample)] += 1);
-        let threshold =
-            |(exit, &sure): (usize, &usize)| self.exits[exit].cuts[sure].unwrap_or_default();
+        let threshold = |(exit, &sure): (usize, &usize)| self.exits[exit].cuts[sure].unwrap_or_default();
         (leaving, point.iter().enumerate().map(threshold).collect())
     }
 }
@@ -449,20 +419,14 @@ pub fn knee(front: &[Outcome]) -> Option<&Outcome> {
         right - cost
     };
     let best = |best, o| if height(o) > height(best) { o } else { best };
-    Some(if front.len() < 3 {
-        last
-    } else {
-        front[1..front.len() - 1].iter().fold(&front[1], best)
-    })
+    Some(if front.len() < 3 { last } else { front[1..front.len() - 1].iter().fold(&front[1], best) })
 }
 
 impl ExitRecord<Validation> {
     /// Thresholds at the knee of the exact Pareto front.
     pub fn choose_knee(&self, costs: &[f64]) -> Result<Outcome> {
         let front = self.pareto_front(costs)?;
-        knee(&front)
-            .cloned()
-            .ok_or_else(|| error!(Unreachable, "the Pareto front is empty"))
+        knee(&front).cloned().ok_or_else(|| error!(Unreachable, "the Pareto front is empty"))
     }
 
     /// The cheapest thresholds with at least this accuracy (0..=1). Fails when no thresholds reach
@@ -470,10 +434,7 @@ impl ExitRecord<Validation> {
     pub fn choose_for_accuracy(&self, floor: f64, costs: &[f64]) -> Result<Outcome> {
         let front = self.pareto_front(costs)?;
         let best = front.last().map_or(0.0, Outcome::accuracy);
-        match front
-            .into_iter()
-            .find(|outcome| outcome.accuracy() >= floor)
-        {
+        match front.into_iter().find(|outcome| outcome.accuracy() >= floor) {
             Some(outcome) => Ok(outcome),
             None => bail!(
                 Unreachable,
@@ -487,11 +448,7 @@ impl ExitRecord<Validation> {
     pub fn choose_for_cost(&self, ceiling: f64, costs: &[f64]) -> Result<Outcome> {
         let front = self.pareto_front(costs)?;
         let least = front.first().map_or(f64::NAN, |outcome| outcome.cost);
-        match front
-            .into_iter()
-            .rev()
-            .find(|outcome| outcome.cost <= ceiling)
-        {
+        match front.into_iter().rev().find(|outcome| outcome.cost <= ceiling) {
             Some(outcome) => Ok(outcome),
             None => bail!(
                 Unreachable,
@@ -507,8 +464,6 @@ impl ExitRecord<Test> {
     /// `grid`.
     pub fn screen_on_test_as_the_paper_did(&self, grid: &[f64], costs: &[f64]) -> Result<Outcome> {
         let front = undominated(self.grid(grid, costs)?);
-        knee(&front)
-            .cloned()
-            .ok_or_else(|| error!(Unreachable, "the grid of thresholds is empty"))
+        knee(&front).cloned().ok_or_else(|| error!(Unreachable, "the grid of thresholds is empty"))
     }
 }

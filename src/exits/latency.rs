@@ -39,12 +39,7 @@ impl Latency {
         means.sort_by(f64::total_cmp);
         times.sort_by(f64::total_cmp);
         let (median, p95) = (times[count / 2], times[count * 95 / 100]);
-        Self {
-            median,
-            p95,
-            mean: means[means.len() / 2],
-            count,
-        }
+        Self { median, p95, mean: means[means.len() / 2], count }
     }
 }
 
@@ -94,11 +89,7 @@ impl Timing {
     /// milliseconds end to end and trunk only.
     pub fn frame(&self, network: &Network, baseline: &Network) -> Result<DataFrame> {
         let exits = (1..=network.exits()).map(|exit| format!("exit {exit}"));
-        let macs = network
-            .costs()
-            .into_iter()
-            .chain(baseline.costs().pop())
-            .map(|cost| cost.macs as u64);
+        let macs = network.costs().into_iter().chain(baseline.costs().pop()).map(|cost| cost.macs as u64);
         // The baseline has no branch that the paper's timer could have left out.
         let of = |of: &[Latency], part: fn(&Latency) -> f64| -> Vec<f64> {
             of.iter().chain([&self.baseline]).map(part).collect()
@@ -170,12 +161,7 @@ impl Timer {
     /// A timer that goes `rounds` times over `images`, the pixels of one image each (channels, height,
     /// width; as [`crate::data::Split::batch`] scales them). What the weights are makes no difference.
     /// Fails without images or rounds, or where images have another size.
-    pub fn new(
-        network: &Network,
-        baseline: &Network,
-        images: Vec<Vec<f32>>,
-        rounds: usize,
-    ) -> Result<Self> {
+    pub fn new(network: &Network, baseline: &Network, images: Vec<Vec<f32>>, rounds: usize) -> Result<Self> {
         let size = network.input().len();
         if rounds == 0 || images.is_empty() || images.iter().any(|image| image.len() != size) {
             bail!(
@@ -214,11 +200,7 @@ impl Timer {
             Ok(turn)
         })?;
         let (exits, trunk_only) = times[1..].chunks(2).map(|both| (both[0], both[1])).unzip();
-        Ok(Timing {
-            baseline: times[0],
-            exits,
-            trunk_only,
-        })
+        Ok(Timing { baseline: times[0], exits, trunk_only })
     }
 
     /// Times images that leave at the exits in these shares (of 1), early and late ones mixed evenly,
@@ -230,9 +212,7 @@ impl Timer {
         let leaves: Vec<usize> = (1..=self.images.len())
             .map(|n| {
                 let behind = |exit: usize| shares[exit] * n as f64 - counts[exit];
-                let exit = (0..shares.len())
-                    .max_by(|&a, &b| behind(a).total_cmp(&behind(b)))
-                    .unwrap_or(0);
+                let exit = (0..shares.len()).max_by(|&a, &b| behind(a).total_cmp(&behind(b))).unwrap_or(0);
                 counts[exit] += 1.0;
                 exit
             })
@@ -245,11 +225,7 @@ impl Timer {
                 contest.trunk(image, leaves[i])?,
             ])
         })?;
-        Ok(Mix {
-            baseline: times[0],
-            mix: times[1],
-            trunk_only: times[2],
-        })
+        Ok(Mix { baseline: times[0], mix: times[1], trunk_only: times[2] })
     }
 
     /// Times whole batches of these sizes on the device of the networks, thresholds set so that `shares`
@@ -260,19 +236,13 @@ impl Timer {
     pub fn batches(&self, shares: &[f64], sizes: &[usize]) -> Result<Vec<BatchTime>> {
         self.check_shares(shares)?;
         if sizes.is_empty() || sizes.contains(&0) {
-            bail!(
-                Setting,
-                "the sizes of batches must be at least 1, got {sizes:?}"
-            )
+            bail!(Setting, "the sizes of batches must be at least 1, got {sizes:?}")
         }
         settle();
         let rule = self.rule_for(shares)?;
         let never = vec![self.criterion.never(); self.baseline.exits() - 1];
         let never = Rule::new(self.criterion.clone(), never);
-        sizes
-            .iter()
-            .map(|&batch| self.batches_of(batch, &rule, &never))
-            .collect()
+        sizes.iter().map(|&batch| self.batches_of(batch, &rule, &never)).collect()
     }
 
     fn batches_of(&self, batch: usize, rule: &Rule, never: &Rule) -> Result<BatchTime> {
@@ -304,11 +274,7 @@ impl Timer {
             means.sort_by(f64::total_cmp);
             means[means.len() / 2] / (batches.len() * batch) as f64
         };
-        Ok(BatchTime {
-            batch,
-            baseline: median(means.0),
-            early_exit: median(means.1),
-        })
+        Ok(BatchTime { batch, baseline: median(means.0), early_exit: median(means.1) })
     }
 
     /// A rule by which these shares of the images leave, whatever the weights are: each threshold lies
@@ -326,16 +292,14 @@ impl Timer {
             for (seen, z) in seen.iter_mut().zip(logits.to_vec2::<f32>()?) {
                 seen.extend(z);
             }
-            let unsure =
-                |seen: &Vec<f32>| rule.criterion.read(Seen::new(seen, classes)).uncertainty;
+            let unsure = |seen: &Vec<f32>| rule.criterion.read(Seen::new(seen, classes)).uncertainty;
             let unsure: Vec<f64> = seen.iter().map(unsure).collect();
             let mut sorted = unsure.clone();
             sorted.sort_by(f64::total_cmp);
             left += share;
             let already = images.len() - unsure.len();
-            let leaving = ((left * images.len() as f64).round() as usize)
-                .saturating_sub(already)
-                .min(unsure.len());
+            let leaving =
+                ((left * images.len() as f64).round() as usize).saturating_sub(already).min(unsure.len());
             rule.thresholds.push(match leaving {
                 0 => rule.criterion.never(),
                 n if n == sorted.len() => f64::INFINITY,
@@ -351,10 +315,7 @@ impl Timer {
                 break;
             }
             x = crate::kernels::gather(&x, &staying)?;
-            seen = staying
-                .iter()
-                .map(|&i| std::mem::take(&mut seen[i as usize]))
-                .collect();
+            seen = staying.iter().map(|&i| std::mem::take(&mut seen[i as usize])).collect();
         }
         Ok(rule)
     }
@@ -373,10 +334,7 @@ impl Timer {
 
     /// Lets all contenders take their turn on each image, over all rounds, after a warm-up on a tenth
     /// of the images.
-    fn over_rounds(
-        &self,
-        mut turn: impl FnMut(&[f32], usize) -> Result<Vec<f64>>,
-    ) -> Result<Vec<Latency>> {
+    fn over_rounds(&self, mut turn: impl FnMut(&[f32], usize) -> Result<Vec<f64>>) -> Result<Vec<Latency>> {
         let images = &self.images;
         for (i, image) in images.iter().enumerate().take(images.len().div_ceil(10)) {
             turn(image, i)?;
@@ -386,16 +344,10 @@ impl Timer {
             for (i, image) in images.iter().enumerate() {
                 let turn = turn(image, i)?;
                 times.resize(turn.len(), Vec::new());
-                times
-                    .iter_mut()
-                    .zip(turn)
-                    .for_each(|(times, time)| times.push(time));
+                times.iter_mut().zip(turn).for_each(|(times, time)| times.push(time));
             }
         }
-        Ok(times
-            .into_iter()
-            .map(|times| Latency::of(times, images.len()))
-            .collect())
+        Ok(times.into_iter().map(|times| Latency::of(times, images.len())).collect())
     }
 }
 
@@ -425,9 +377,7 @@ impl Contest {
         Ok(Self {
             plan: Plan::new(&timer.network)?,
             baseline: Plan::new(&timer.baseline)?,
-            forced: (0..exits)
-                .map(|exit| rule((0..exits - 1).map(|i| at(exit, i)).collect()))
-                .collect(),
+            forced: (0..exits).map(|exit| rule((0..exits - 1).map(|i| at(exit, i)).collect())).collect(),
             last: rule(vec![never; timer.baseline.exits() - 1]),
         })
     }

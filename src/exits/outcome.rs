@@ -27,29 +27,12 @@ impl Outcome {
 
     /// Share of samples that leave at each exit, in 0..=1.
     pub fn shares(&self) -> Vec<f64> {
-        self.leaving
-            .iter()
-            .map(|&n| n as f64 / self.samples() as f64)
-            .collect()
+        self.leaving.iter().map(|&n| n as f64 / self.samples() as f64).collect()
     }
 
-    pub(super) fn new(
-        thresholds: Vec<f64>,
-        right: usize,
-        leaving: Vec<usize>,
-        costs: &[f64],
-    ) -> Self {
-        let total: f64 = leaving
-            .iter()
-            .zip(costs)
-            .map(|(&n, cost)| n as f64 * cost)
-            .sum();
+    pub(super) fn new(thresholds: Vec<f64>, right: usize, leaving: Vec<usize>, costs: &[f64]) -> Self {
+        let total: f64 = leaving.iter().zip(costs).map(|(&n, cost)| n as f64 * cost).sum();
         let cost = total / leaving.iter().sum::<usize>() as f64;
-        Self {
-            thresholds,
-            right,
-            leaving,
-            cost,
-        }
+        Self { thresholds, right, leaving, cost }
     }
 }

@@ -85,12 +85,7 @@ impl Plan {
 
     fn load(&mut self, image: &[f32]) -> Result<()> {
         if image.len() != self.size {
-            bail!(
-                Shape,
-                "the network takes images of {} values, got {}",
-                self.size,
-                image.len()
-            )
+            bail!(Shape, "the network takes images of {} values, got {}", self.size, image.len())
         }
         self.buffers.write(self.input, image);
         self.seen.clear();
@@ -147,12 +142,7 @@ fn place(node: &Node, from: View, steps: &mut Steps, buffers: &mut Buffers) -> R
         Ok([a.flatten_all()?.to_vec1()?, b.to_vec1()?])
     };
     Ok(match node.layer {
-        Layer::Conv {
-            kernel,
-            padding,
-            stride,
-            ..
-        } => {
+        Layer::Conv { kernel, padding, stride, .. } => {
             let [weight, bias] = values(&node.parameters)?;
             steps.conv(buffers, from, (kernel, padding, stride), &weight, bias)?
         }
@@ -161,11 +151,7 @@ fn place(node: &Node, from: View, steps: &mut Steps, buffers: &mut Buffers) -> R
             steps.linear(buffers, from, weight, bias)
         }
         Layer::Relu => steps.relu(buffers, from),
-        Layer::Pool {
-            kind,
-            kernel,
-            stride,
-        } => steps.pool(buffers, from, kind, (kernel, stride))?,
+        Layer::Pool { kind, kernel, stride } => steps.pool(buffers, from, kind, (kernel, stride))?,
         Layer::Lrn(lrn) => steps.lrn(buffers, from, lrn),
         Layer::BatchNorm { .. } => {
             let [weight, bias] = values(&node.parameters)?;

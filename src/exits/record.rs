@@ -47,9 +47,7 @@ impl<R: Role> ExitRecord<R> {
         let samples: Vec<usize> = (0..split.len()).collect();
         for batch in samples.chunks(EVALUATION_BATCH) {
             let images = split.batch(batch, network.device())?;
-            for (all, logits_of_exit) in logits
-                .iter_mut()
-                .zip(network.forward(&images, &mut Pass::Evaluate)?)
+            for (all, logits_of_exit) in logits.iter_mut().zip(network.forward(&images, &mut Pass::Evaluate)?)
             {
                 all.extend(logits_of_exit.flatten_all()?.to_vec1::<f32>()?);
             }
@@ -73,13 +71,8 @@ impl<R: Role> ExitRecord<R> {
                 labels.len()
             )
         }
-        let unread = Self {
-            logits,
-            labels,
-            criterion: Criterion::default(),
-            readings: Vec::new(),
-            role: PhantomData,
-        };
+        let unread =
+            Self { logits, labels, criterion: Criterion::default(), readings: Vec::new(), role: PhantomData };
         Ok(unread.by(Criterion::default()))
     }
 
@@ -153,14 +146,8 @@ impl<R: Role> ExitRecord<R> {
 
     /// The accuracy (0..=1) of each exit, were all samples to leave there.
     pub fn exit_accuracy(&self) -> Vec<f64> {
-        let count = |exit| {
-            (0..self.len())
-                .filter(|&sample| self.right(exit, sample))
-                .count()
-        };
-        (0..self.exits())
-            .map(|exit| count(exit) as f64 / self.len() as f64)
-            .collect()
+        let count = |exit| (0..self.len()).filter(|&sample| self.right(exit, sample)).count();
+        (0..self.exits()).map(|exit| count(exit) as f64 / self.len() as f64).collect()
     }
 
     /// The answers that [`Network::classify`] gives at these thresholds, without the network.
@@ -190,19 +177,12 @@ impl<R: Role> ExitRecord<R> {
     /// [`Self::outcome`] at the thresholds of other outcomes, such as those of a front that was found on
     /// another split.
     pub fn outcomes(&self, at: &[Outcome], costs: &[f64]) -> Result<Vec<Outcome>> {
-        at.iter()
-            .map(|o| self.outcome(&o.thresholds, costs))
-            .collect()
+        at.iter().map(|o| self.outcome(&o.thresholds, costs)).collect()
     }
 
     pub(super) fn check_costs(&self, costs: &[f64]) -> Result<()> {
-        if costs.len() != self.exits() || costs.iter().any(|cost| !cost.is_finite() || *cost < 0.0)
-        {
-            bail!(
-                Setting,
-                "{} exits need as many costs, finite and at least 0, got {costs:?}",
-                self.exits()
-            )
+        if costs.len() != self.exits() || costs.iter().any(|cost| !cost.is_finite() || *cost < 0.0) {
+            bail!(Setting, "{} exits need as many costs, finite and at least 0, got {costs:?}", self.exits())
         }
         Ok(())
     }

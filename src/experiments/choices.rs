@@ -33,11 +33,7 @@ impl Results {
         let (validation, test) = (&self.validation, &self.test);
         let mut choices = Vec::new();
         let mut add = |name: &str, origin, thresholds: &[f64]| -> Result<()> {
-            choices.push(Choice {
-                name: name.to_string(),
-                origin,
-                test: test.outcome(thresholds, costs)?,
-            });
+            choices.push(Choice { name: name.to_string(), origin, test: test.outcome(thresholds, costs)? });
             Ok(())
         };
         let on_validation = "chosen on validation";
@@ -76,24 +72,17 @@ impl Choice {
 
     /// The choice called `name` that was made on Validation. Fails where there is none.
     pub fn named<'a>(choices: &'a [Self], name: &str) -> Result<&'a Self> {
-        let mut found = choices
-            .iter()
-            .filter(|choice| choice.origin == "chosen on validation");
-        found.find(|choice| choice.name == name).ok_or_else(|| {
-            crate::error::error!(Missing, "there is no choice {name:?} on validation")
-        })
+        let mut found = choices.iter().filter(|choice| choice.origin == "chosen on validation");
+        found
+            .find(|choice| choice.name == name)
+            .ok_or_else(|| crate::error::error!(Missing, "there is no choice {name:?} on validation"))
     }
 
     /// A table of choices: thresholds, accuracy and shares (0..=1) on the test images, mean cost.
     pub fn frame(choices: &[Self]) -> Result<DataFrame> {
-        let exits = choices
-            .first()
-            .map_or(0, |choice| choice.test.leaving.len());
+        let exits = choices.first().map_or(0, |choice| choice.test.leaving.len());
         let column = |of: &dyn Fn(&Outcome) -> f64| {
-            choices
-                .iter()
-                .map(|choice| of(&choice.test))
-                .collect::<Vec<f64>>()
+            choices.iter().map(|choice| of(&choice.test)).collect::<Vec<f64>>()
         };
         let mut frame = df!(
             "choice" => choices.iter().map(Self::label).collect::<Vec<_>>(),
@@ -107,10 +96,7 @@ impl Choice {
         }
         add("accuracy".to_string(), column(&Outcome::accuracy))?;
         for exit in 1..=exits {
-            add(
-                format!("leave at exit {exit}"),
-                column(&|o| o.shares()[exit - 1]),
-            )?;
+            add(format!("leave at exit {exit}"), column(&|o| o.shares()[exit - 1]))?;
         }
         add("mean cost".to_string(), column(&|o| o.cost))?;
         Ok(frame)

@@ -77,10 +77,7 @@ impl Experiment {
     /// # Ok::<(), branchynet::Error>(())
     /// ```
     pub fn named(name: &str) -> Result<Self> {
-        let cosine = Config {
-            final_learning_rate: 0.01,
-            ..Config::default()
-        };
+        let cosine = Config { final_learning_rate: 0.01, ..Config::default() };
         let base = |title: &str, layers, data: &str| Self {
             name: title.to_string(),
             layers,
@@ -90,10 +87,7 @@ impl Experiment {
             test_images: None,
             baseline_epochs: 20,
             criterion: Criterion::Entropy,
-            config: Config {
-                epochs: 40,
-                ..cosine.clone()
-            },
+            config: Config { epochs: 40, ..cosine.clone() },
         };
         let cifar10 = |title: &str, layers| {
             let mut e = base(title, layers, "cifar10");
@@ -112,14 +106,8 @@ impl Experiment {
             "lenet" => base("B-LeNet", b_lenet(), "mnist"),
             "alexnet" => cifar10("B-AlexNet", b_alexnet()),
             "resnet110" => few_epochs(cifar10("B-ResNet-110", b_resnet110())),
-            "resnet110-standard" => {
-                few_epochs(cifar10("B-ResNet-110-standard", b_resnet110_standard()))
-            }
-            _ => bail!(
-                Setting,
-                "there is no experiment {name:?}: use one of {}",
-                NAMES.join(", ")
-            ),
+            "resnet110-standard" => few_epochs(cifar10("B-ResNet-110-standard", b_resnet110_standard())),
+            _ => bail!(Setting, "there is no experiment {name:?}: use one of {}", NAMES.join(", ")),
         })
     }
 
@@ -158,11 +146,7 @@ impl Experiment {
 
     /// The settings of the baseline's training.
     pub fn baseline_config(&self) -> Config {
-        Config {
-            epochs: self.baseline_epochs,
-            exit_weights: Vec::new(),
-            ..self.config.clone()
-        }
+        Config { epochs: self.baseline_epochs, exit_weights: Vec::new(), ..self.config.clone() }
     }
 
     /// All that decides the result, to compare with what a record says.
@@ -189,10 +173,7 @@ impl Experiment {
         say: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Trained> {
         let (baseline, network) = self.networks(device)?;
-        let keep = Keep {
-            anew,
-            ..Keep::default()
-        };
+        let keep = Keep { anew, ..Keep::default() };
         let baseline = match self.baseline_epochs {
             0 => None,
             _ => {
@@ -203,11 +184,7 @@ impl Experiment {
             }
         };
         let run = training::train_with(&network, data, &self.config, &keep, say)?;
-        Ok(Trained {
-            baseline,
-            network,
-            run,
-        })
+        Ok(Trained { baseline, network, run })
     }
 
     /// The finished runs of these settings in `datasets/runs/`, and when the joint one was finished;
@@ -228,11 +205,7 @@ impl Experiment {
             return Ok(None);
         };
         let finished = std::fs::metadata(&run.checkpoint)?.modified()?;
-        let trained = Trained {
-            baseline,
-            network,
-            run,
-        };
+        let trained = Trained { baseline, network, run };
         Ok(Some((trained, finished)))
     }
 
@@ -250,10 +223,7 @@ impl Experiment {
         let size: usize = self.data.image()?.iter().product();
         let mut image = || (0..size).map(|_| rng.random::<f32>()).collect();
         let pixels = (0..count).map(|_| image()).collect();
-        Ok((
-            pixels,
-            "random images, because the data set is missing".to_string(),
-        ))
+        Ok((pixels, "random images, because the data set is missing".to_string()))
     }
 }
 

@@ -52,25 +52,16 @@ pub struct Paper {
 }
 
 const fn point(milliseconds: f64, percent: f64) -> Point {
-    Point {
-        milliseconds,
-        accuracy: percent / 100.0,
-    }
+    Point { milliseconds, accuracy: percent / 100.0 }
 }
 
 const fn times(baseline: f64, branchy: f64, gain: f64) -> Times {
-    Times {
-        baseline,
-        branchy,
-        gain,
-    }
+    Times { baseline, branchy, gain }
 }
 
 /// Grid of the authors' ResNet script; that of their LeNet is not known.
-const FINE_GRID: [f64; 17] = [
-    1e-4, 5e-4, 1e-3, 5e-3, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.0, 3.0, 5.0,
-    10.0,
-];
+const FINE_GRID: [f64; 17] =
+    [1e-4, 5e-4, 1e-3, 5e-3, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.0, 3.0, 5.0, 10.0];
 
 const LENET: Paper = Paper {
     network: "B-LeNet",
@@ -91,18 +82,9 @@ const LENET: Paper = Paper {
     baseline: point(1.58, 99.20),
     grid: &FINE_GRID,
     others: &[
-        (
-            "authors' own notebook",
-            "99.07 %; 99.25 % at T = 0.025, leaving 93.95, 6.05 %",
-        ),
-        (
-            "a Chainer port on a K80",
-            "98.85 %; 98.96 %, leaving 98.25, 1.75 %",
-        ),
-        (
-            "a PyTorch port",
-            "exits 98.64, 98.84 %; 98.91 % with 94.6 % leaving early",
-        ),
+        ("authors' own notebook", "99.07 %; 99.25 % at T = 0.025, leaving 93.95, 6.05 %"),
+        ("a Chainer port on a K80", "98.85 %; 98.96 %, leaving 98.25, 1.75 %"),
+        ("a PyTorch port", "exits 98.64, 98.84 %; 98.91 % with 94.6 % leaving early"),
     ],
 };
 
@@ -125,14 +107,8 @@ const ALEXNET: Paper = Paper {
     baseline: point(3.15, 78.38),
     grid: &[1e-4, 1e-3, 5e-3, 0.01, 0.05, 0.1, 0.5, 0.75, 1.0, 5.0, 10.0],
     others: &[
-        (
-            "authors' own notebook",
-            "77.76 %; 79.36 % at the paper's T, leaving 43.6, 35.8, 20.6 %",
-        ),
-        (
-            "a Chainer port on a K80",
-            "76.25 %; 76.25 %, leaving 51.7, 46.6, 1.8 %",
-        ),
+        ("authors' own notebook", "77.76 %; 79.36 % at the paper's T, leaving 43.6, 35.8, 20.6 %"),
+        ("a Chainer port on a K80", "76.25 %; 76.25 %, leaving 51.7, 46.6, 1.8 %"),
     ],
 };
 
@@ -157,28 +133,16 @@ const RESNET110: Paper = Paper {
     baseline: point(70.9, 80.70),
     grid: &FINE_GRID,
     others: &[
-        (
-            "a Chainer port on a K80",
-            "80.06 %; 74.96 %, leaving 43, 30, 27 %, gain 1.02x",
-        ),
-        (
-            "He et al. 2016, plain ResNet-110, augmented",
-            "about 93.6 %",
-        ),
+        ("a Chainer port on a K80", "80.06 %; 74.96 %, leaving 43, 30, 27 %, gain 1.02x"),
+        ("He et al. 2016, plain ResNet-110, augmented", "about 93.6 %"),
     ],
 };
 
 /// What the paper says of `network`: `B-LeNet`, `B-AlexNet` or `B-ResNet-110`, whatever follows the
 /// name.
 pub fn paper(network: &str) -> Result<&'static Paper> {
-    match [&LENET, &ALEXNET, &RESNET110]
-        .into_iter()
-        .find(|paper| network.starts_with(paper.network))
-    {
+    match [&LENET, &ALEXNET, &RESNET110].into_iter().find(|paper| network.starts_with(paper.network)) {
         Some(paper) => Ok(paper),
-        None => bail!(
-            Missing,
-            "the paper has no {network:?}: it has B-LeNet, B-AlexNet and B-ResNet-110"
-        ),
+        None => bail!(Missing, "the paper has no {network:?}: it has B-LeNet, B-AlexNet and B-ResNet-110"),
     }
 }

@@ -135,9 +135,7 @@ impl Results {
         };
         let packed = files::read(path)?;
         let (mut bytes, mut rest) = (Vec::new(), &packed[..]);
-        GzDecoder::new(&mut rest)
-            .read_to_end(&mut bytes)
-            .map_err(|cause| broken(cause.to_string()))?;
+        GzDecoder::new(&mut rest).read_to_end(&mut bytes).map_err(|cause| broken(cause.to_string()))?;
         if !rest.is_empty() {
             return Err(broken(format!("{} bytes too many", rest.len())));
         }
@@ -284,21 +282,13 @@ fn parts_of<R: Role>(split: &str, record: &ExitRecord<R>) -> [Part; 2] {
     let shape = vec![record.exits(), record.len(), record.classes()];
     let (samples, labels) = (vec![record.len()], record.labels().to_vec());
     [
-        (
-            format!("{split}.logits"),
-            Dtype::F32,
-            shape,
-            bytes_of(logits.copied()),
-        ),
+        (format!("{split}.logits"), Dtype::F32, shape, bytes_of(logits.copied())),
         (format!("{split}.labels"), Dtype::U8, samples, labels),
     ]
 }
 
 /// The inverse of [`parts_of`].
-fn record<R: Role>(
-    file: &SafeTensors<'_>,
-    split: &str,
-) -> std::result::Result<ExitRecord<R>, String> {
+fn record<R: Role>(file: &SafeTensors<'_>, split: &str) -> std::result::Result<ExitRecord<R>, String> {
     let get = |name: &str, dtype| match file.tensor(&format!("{split}.{name}")) {
         Ok(tensor) if tensor.dtype() == dtype => Ok(tensor),
         _ => Err(format!("{split}.{name} is missing")),

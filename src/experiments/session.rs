@@ -60,11 +60,7 @@ impl Session {
             let empty = arg
                 .get_env()
                 .is_some_and(|name| std::env::var_os(name).is_some_and(|value| value.is_empty()));
-            if empty {
-                arg.env(Resettable::Reset)
-            } else {
-                arg
-            }
+            if empty { arg.env(Resettable::Reset) } else { arg }
         })
     }
 
@@ -75,9 +71,7 @@ impl Session {
         if options.quick {
             experiment = experiment.quick()?;
         }
-        experiment
-            .update_from_arg_matches(matches)
-            .map_err(setting)?;
+        experiment.update_from_arg_matches(matches).map_err(setting)?;
         Ok(Self {
             experiment,
             device: crate::device(&options.device)?,
@@ -104,9 +98,7 @@ impl Session {
     pub fn settings() -> Vec<[String; 3]> {
         let command = Self::arguments(Command::new("branchynet"));
         let row = |arg: &clap::Arg| {
-            let names = arg
-                .get_value_names()
-                .filter(|_| arg.get_action().takes_values());
+            let names = arg.get_value_names().filter(|_| arg.get_action().takes_values());
             let value = names.map_or("", |names| names[0].as_str());
             Some([
                 arg.get_env()?.to_string_lossy().into_owned(),
@@ -129,10 +121,7 @@ impl Session {
 
     /// Trains one network (see [`training::train`]), anew if this session says so.
     pub fn train(&self, network: &Network, data: &Dataset, config: &Config) -> Result<Run> {
-        let keep = Keep {
-            anew: self.training == Training::Anew,
-            ..Keep::default()
-        };
+        let keep = Keep { anew: self.training == Training::Anew, ..Keep::default() };
         training::train_with(network, data, config, &keep, &mut training::plain())
     }
 

@@ -129,9 +129,7 @@ impl TableOne {
         };
         let exits = rows.iter().map(|row| row.shares.len()).max().unwrap_or(0);
         for exit in 1..exits {
-            add(format!("T{exit}"), &|row| {
-                row.thresholds.get(exit - 1).copied()
-            })?;
+            add(format!("T{exit}"), &|row| row.thresholds.get(exit - 1).copied())?;
         }
         add("accuracy".to_string(), &|row| row.accuracy)?;
         for exit in 1..=exits {

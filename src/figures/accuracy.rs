@@ -4,9 +4,7 @@ use super::style::{GREY, axis, colour, exit_name, layout, legend, log_axis};
 use crate::data::Role;
 use crate::exits::{Criterion, ExitRecord, Outcome};
 use crate::experiments::{Choice, Paper, Point};
-use plotly::common::{
-    AxisSide, DashType, Fill, Line, LineShape, Marker, MarkerSymbol, Mode, TickMode,
-};
+use plotly::common::{AxisSide, DashType, Fill, Line, LineShape, Marker, MarkerSymbol, Mode, TickMode};
 use plotly::layout::{Axis, GridPattern, LayoutGrid, Margin};
 use plotly::{Plot, Scatter};
 
@@ -29,10 +27,7 @@ pub fn accuracy_against_time(
         if let Some(symbol) = look.symbol {
             marker = marker.symbol(symbol);
         }
-        let line = Line::new()
-            .color(look.colour)
-            .dash(look.dash)
-            .width(look.width);
+        let line = Line::new().color(look.colour).dash(look.dash).width(look.width);
         let trace = Scatter::<f64, f64>::new(x, y)
             .name(name)
             .legend_group(name)
@@ -47,14 +42,7 @@ pub fn accuracy_against_time(
         let mut grey = paper.curve.to_vec();
         grey.sort_by(|a, b| a.milliseconds.total_cmp(&b.milliseconds));
         let unit = paper.baseline.milliseconds;
-        add(
-            &grey,
-            "paper (GPU, read off its figure)",
-            unit,
-            true,
-            true,
-            Look::line(GREY, DashType::Dot),
-        );
+        add(&grey, "paper (GPU, read off its figure)", unit, true, true, Look::line(GREY, DashType::Dot));
         add(
             &[paper.baseline],
             "paper's baseline",
@@ -64,20 +52,10 @@ pub fn accuracy_against_time(
             Look::mark(GREY, MarkerSymbol::DiamondOpen),
         );
     }
-    let point = |o: &Outcome| Point {
-        milliseconds: o.cost,
-        accuracy: o.accuracy(),
-    };
+    let point = |o: &Outcome| Point { milliseconds: o.cost, accuracy: o.accuracy() };
     let points: Vec<Point> = sweep.iter().map(point).collect();
     for (left, unit) in [(true, baseline.milliseconds), (false, 1.0)] {
-        add(
-            &points,
-            sweep_name,
-            unit,
-            left,
-            left,
-            Look::line(colour(0), DashType::Solid),
-        );
+        add(&points, sweep_name, unit, left, left, Look::line(colour(0), DashType::Solid));
         add(
             &[baseline],
             "baseline, measured",
@@ -86,15 +64,9 @@ pub fn accuracy_against_time(
             left,
             Look::mark("#000000", MarkerSymbol::Diamond),
         );
-        let symbols = [
-            MarkerSymbol::Star,
-            MarkerSymbol::TriangleUp,
-            MarkerSymbol::Square,
-            MarkerSymbol::Cross,
-        ];
-        let chosen = choices
-            .iter()
-            .filter(|choice| choice.origin == "chosen on validation");
+        let symbols =
+            [MarkerSymbol::Star, MarkerSymbol::TriangleUp, MarkerSymbol::Square, MarkerSymbol::Cross];
+        let chosen = choices.iter().filter(|choice| choice.origin == "chosen on validation");
         for (i, choice) in chosen.enumerate() {
             let look = Look::mark(colour(i + 1), symbols[i % symbols.len()].clone());
             add(&[point(&choice.test)], &choice.name, unit, left, left, look);
@@ -102,12 +74,7 @@ pub fn accuracy_against_time(
     }
     plot.set_layout(
         layout()
-            .grid(
-                LayoutGrid::new()
-                    .rows(1)
-                    .columns(2)
-                    .pattern(GridPattern::Independent),
-            )
+            .grid(LayoutGrid::new().rows(1).columns(2).pattern(GridPattern::Independent))
             .x_axis(axis("time relative to its own baseline"))
             .y_axis(axis("accuracy, %"))
             .x_axis2(axis("ms per sample"))
@@ -132,11 +99,7 @@ impl Look {
         let grey = colour == GREY;
         Self {
             colour,
-            mode: if grey {
-                Mode::LinesMarkers
-            } else {
-                Mode::Lines
-            },
+            mode: if grey { Mode::LinesMarkers } else { Mode::Lines },
             dash,
             width: if grey { 1.0 } else { 2.0 },
             symbol: None,
@@ -161,9 +124,7 @@ impl Look {
 pub fn certainty<R: Role>(record: &ExitRecord<R>) -> Plot {
     const BINS: usize = 36;
     let all = (0..record.exits()).flat_map(|exit| record.readings(exit));
-    let finite = all
-        .map(|reading| reading.uncertainty)
-        .filter(|x| x.is_finite());
+    let finite = all.map(|reading| reading.uncertainty).filter(|x| x.is_finite());
     let (least, most) = finite.fold((f64::MAX, f64::MIN), |(a, b), x| (a.min(x), b.max(x)));
     // Decades from 1e-8 in quarters; what is smaller counts in the first bin.
     let logarithmic = is_logarithmic(record.criterion());
@@ -190,22 +151,13 @@ pub fn certainty<R: Role>(record: &ExitRecord<R>) -> Plot {
             let share = |&n: &usize| n as f64 / record.len() as f64 * 100.0;
             let shares: Vec<f64> = counts.iter().map(share).collect();
             drawn.extend_from_slice(&shares);
-            let name = format!(
-                "{}, {}",
-                exit_name(exit, record.exits()),
-                if right { "right" } else { "wrong" }
-            );
+            let name =
+                format!("{}, {}", exit_name(exit, record.exits()), if right { "right" } else { "wrong" });
             plot.add_trace(
                 Scatter::new(edges.clone(), shares)
                     .name(name)
                     .mode(Mode::Lines)
-                    .line(
-                        Line::new()
-                            .color(colour(exit))
-                            .dash(dash)
-                            .shape(LineShape::Hv)
-                            .width(2.0),
-                    ),
+                    .line(Line::new().color(colour(exit)).dash(dash).shape(LineShape::Hv).width(2.0)),
             );
         }
     }
@@ -218,21 +170,13 @@ pub fn certainty<R: Role>(record: &ExitRecord<R>) -> Plot {
         false => axis(name),
     };
     let y_axis = format!("{} samples in bin, % (logarithmic)", R::NAME);
-    plot.set_layout(
-        layout()
-            .x_axis(x_axis)
-            .y_axis(log_axis(&y_axis, drawn.into_iter()))
-            .legend(legend()),
-    );
+    plot.set_layout(layout().x_axis(x_axis).y_axis(log_axis(&y_axis, drawn.into_iter())).legend(legend()));
     plot
 }
 
 /// Whether a criterion's values span many decades.
 fn is_logarithmic(criterion: &Criterion) -> bool {
-    matches!(
-        criterion,
-        Criterion::Entropy | Criterion::Probability | Criterion::Margin
-    )
+    matches!(criterion, Criterion::Entropy | Criterion::Probability | Criterion::Margin)
 }
 
 /// Who leaves where, and the accuracy that goes with it: for two exits against the threshold, for
@@ -270,10 +214,9 @@ pub fn exit_shares(criterion: &Criterion, outcomes: &[Outcome]) -> Plot {
             .line(Line::new().color("#000000").width(2.0)),
     );
     let x_axis: Axis = match (by_threshold, logarithmic) {
-        (true, true) => log_axis(
-            &format!("threshold T on the {} (logarithmic)", criterion.axis()),
-            x.into_iter(),
-        ),
+        (true, true) => {
+            log_axis(&format!("threshold T on the {} (logarithmic)", criterion.axis()), x.into_iter())
+        }
         (true, false) => axis(&format!("threshold T on {}", criterion.axis())),
         (false, _) => axis("mean time per sample, ms, along the front of thresholds"),
     };

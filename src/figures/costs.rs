@@ -16,37 +16,19 @@ pub fn costs(network: &Network) -> Plot {
     let mut plot = Plot::new();
     let mut add = |name: String, from: usize, macs: usize, colour: &str, branch: bool| {
         let bars = (0..exits).map(|exit| if exit >= from { macs as f64 / 1e6 } else { 0.0 });
-        let pattern = if branch {
-            PatternShape::LeftDiagonalLine
-        } else {
-            PatternShape::None
-        };
+        let pattern = if branch { PatternShape::LeftDiagonalLine } else { PatternShape::None };
         plot.add_trace(
-            Bar::new(names.clone(), bars.collect()).name(name).marker(
-                Marker::new()
-                    .color(colour.to_string())
-                    .pattern(Pattern::new().shape(pattern)),
-            ),
+            Bar::new(names.clone(), bars.collect())
+                .name(name)
+                .marker(Marker::new().color(colour.to_string()).pattern(Pattern::new().shape(pattern))),
         );
     };
     let mut before = 0;
     for (i, cost) in costs.iter().enumerate() {
         let colour = colour(i);
-        add(
-            format!("trunk, segment {}", i + 1),
-            i,
-            cost.trunk_macs - before,
-            colour,
-            false,
-        );
+        add(format!("trunk, segment {}", i + 1), i, cost.trunk_macs - before, colour, false);
         if cost.branch_macs > 0 {
-            add(
-                format!("branch {}", i + 1),
-                i,
-                cost.branch_macs,
-                colour,
-                true,
-            );
+            add(format!("branch {}", i + 1), i, cost.branch_macs, colour, true);
         }
         before = cost.trunk_macs;
     }
@@ -81,24 +63,13 @@ pub fn time_by_batch(times: &[BatchTime]) -> Plot {
                 .line(Line::new().color(colour).width(2.0)),
         );
     };
-    add("baseline", "#000000", MarkerSymbol::Diamond, |time| {
-        time.baseline
-    });
-    add("early exit", colour(0), MarkerSymbol::Circle, |time| {
-        time.early_exit
-    });
+    add("baseline", "#000000", MarkerSymbol::Diamond, |time| time.baseline);
+    add("early exit", colour(0), MarkerSymbol::Circle, |time| time.early_exit);
     let ticks = sizes.iter().map(f64::to_string).collect();
-    let each = times
-        .iter()
-        .flat_map(|time| [time.baseline, time.early_exit]);
+    let each = times.iter().flat_map(|time| [time.baseline, time.early_exit]);
     plot.set_layout(
         layout()
-            .x_axis(
-                axis("images per batch")
-                    .type_(AxisType::Log)
-                    .tick_values(sizes)
-                    .tick_text(ticks),
-            )
+            .x_axis(axis("images per batch").type_(AxisType::Log).tick_values(sizes).tick_text(ticks))
             .y_axis(log_axis("ms per image (logarithmic)", each))
             .legend(legend()),
     );

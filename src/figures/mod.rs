@@ -49,10 +49,7 @@ impl Report {
 
     /// The same place with another subtitle.
     pub fn from(&self, source: &str) -> Self {
-        Self {
-            source: source.to_string(),
-            ..self.clone()
-        }
+        Self { source: source.to_string(), ..self.clone() }
     }
 
     /// Shows a plot in the notebook under the title `<network>: <what>`, and writes it to

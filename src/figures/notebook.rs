@@ -9,10 +9,7 @@ pub(crate) fn content(representations: &[(&str, &str)]) {
             .map(|(mime, text)| format!("EVCXR_BEGIN_CONTENT {mime}\n{text}\nEVCXR_END_CONTENT\n"))
             .collect();
         print!("{bundle}");
-    } else if let Some((_, text)) = representations
-        .iter()
-        .find(|(mime, _)| *mime == "text/plain")
-    {
+    } else if let Some((_, text)) = representations.iter().find(|(mime, _)| *mime == "text/plain") {
         println!("{text}");
     }
 }

@@ -13,27 +13,16 @@ use plotly::{HeatMap, Image, Layout, Plot, Scatter};
 /// For every exit what those that leave there at these thresholds are taken for: the share in % of
 /// each class (rows) that is answered with each class (columns). Shares of 4 % and more off the
 /// diagonal are written out.
-pub fn confusion<R: Role>(
-    record: &ExitRecord<R>,
-    thresholds: &[f64],
-    classes: &[String],
-) -> Result<Plot> {
+pub fn confusion<R: Role>(record: &ExitRecord<R>, thresholds: &[f64], classes: &[String]) -> Result<Plot> {
     let answers = record.answers(thresholds)?;
     let (n, exits) = (classes.len(), record.exits());
     if exits > 8 {
-        bail!(
-            Setting,
-            "confusion is drawn for up to 8 exits, this record has {exits}"
-        )
+        bail!(Setting, "confusion is drawn for up to 8 exits, this record has {exits}")
     }
     let mut plot = Plot::new();
     let mut annotations = Vec::new();
     let panel = |i: usize| {
-        if i == 0 {
-            String::new()
-        } else {
-            (i + 1).to_string()
-        }
+        if i == 0 { String::new() } else { (i + 1).to_string() }
     };
     for exit in 0..exits {
         let mut counts = vec![vec![0usize; n]; n];
@@ -91,9 +80,7 @@ pub fn confusion<R: Role>(
                 .y_axis(y)
                 .show_scale(exit + 1 == exits)
                 .color_bar(
-                    plotly::common::ColorBar::new()
-                        .title(Title::with_text("% of class"))
-                        .thickness(12),
+                    plotly::common::ColorBar::new().title(Title::with_text("% of class")).thickness(12),
                 ),
         );
     }
@@ -102,23 +89,14 @@ pub fn confusion<R: Role>(
         .width(WIDTH + 100)
         .height(HEIGHT + 300 * (rows - 1))
         .margin(Margin::new().left(100).right(20).top(110).bottom(110))
-        .grid(
-            LayoutGrid::new()
-                .rows(rows)
-                .columns(exits.min(COLUMNS))
-                .pattern(GridPattern::Independent),
-        )
+        .grid(LayoutGrid::new().rows(rows).columns(exits.min(COLUMNS)).pattern(GridPattern::Independent))
         .annotations(annotations);
     for exit in 0..exits {
         let first = exit % COLUMNS == 0;
-        let across = axis(if exit + COLUMNS >= exits {
-            "answer"
-        } else {
-            ""
-        })
-        .tick_angle(-90.0)
-        .show_tick_labels(exit + COLUMNS >= exits)
-        .show_grid(false);
+        let across = axis(if exit + COLUMNS >= exits { "answer" } else { "" })
+            .tick_angle(-90.0)
+            .show_tick_labels(exit + COLUMNS >= exits)
+            .show_grid(false);
         let down = axis(if first { "label" } else { "" })
             .range(vec![n as f64 - 0.5, -0.5])
             .show_tick_labels(first)
@@ -170,27 +148,15 @@ pub fn gallery<R: Role>(
             .show_arrow(false);
         let hidden = || Axis::new().visible(false);
         let mut plot = Plot::new();
-        plot.add_trace(
-            Scatter::new(vec![0.0], vec![0.0])
-                .mode(Mode::Markers)
-                .opacity(0.0),
-        );
+        plot.add_trace(Scatter::new(vec![0.0], vec![0.0]).mode(Mode::Markers).opacity(0.0));
         let layout = layout().height(160).annotations(vec![text]);
         plot.set_layout(layout.x_axis(hidden()).y_axis(hidden()));
         return Ok(plot);
     };
     let [channels, height, width] = split.image_shape();
-    let class = |label: usize| {
-        classes
-            .get(label)
-            .map_or(label.to_string(), ToString::to_string)
-    };
+    let class = |label: usize| classes.get(label).map_or(label.to_string(), ToString::to_string);
     if split.labels() != record.labels() {
-        bail!(
-            Setting,
-            "the record holds other samples than the {} split",
-            R::NAME
-        )
+        bail!(Setting, "the record holds other samples than the {} split", R::NAME)
     }
     let answers = record.answers(thresholds)?;
     // Room for a caption of two lines (36 pixels of the figure) below each image.
@@ -202,19 +168,12 @@ pub fn gallery<R: Role>(
     let mut sheet = vec![vec![white; sheet_width]; rows * cell_height];
     let mut annotations = Vec::new();
     let text = |text: &str, x: usize, y: usize| {
-        Annotation::new()
-            .text(text)
-            .x(x as f64)
-            .y(y as f64)
-            .show_arrow(false)
-            .font(Font::new().size(9))
+        Annotation::new().text(text).x(x as f64).y(y as f64).show_arrow(false).font(Font::new().size(9))
     };
     for exit in 0..rows {
         let last = exit + 1 == rows;
         let unsure = |i: usize| record.readings(if last { 0 } else { exit })[i].uncertainty;
-        let mut leaving: Vec<usize> = (0..record.len())
-            .filter(|&i| answers[i].exit == exit)
-            .collect();
+        let mut leaving: Vec<usize> = (0..record.len()).filter(|&i| answers[i].exit == exit).collect();
         leaving.sort_by(|&a, &b| unsure(a).total_cmp(&unsure(b)));
         if last {
             leaving.reverse();
@@ -226,11 +185,7 @@ pub fn gallery<R: Role>(
             exit + 1,
             if last { "least" } else { "most" }
         );
-        annotations.push(
-            text(&label, 0, top + height / 2)
-                .x_shift(-8.0)
-                .x_anchor(Anchor::Right),
-        );
+        annotations.push(text(&label, 0, top + height / 2).x_shift(-8.0).x_anchor(Anchor::Right));
         for (column, &sample) in leaving.iter().take(count).enumerate() {
             let left = column * cell_width;
             let image = split.image(sample);
@@ -259,11 +214,7 @@ pub fn gallery<R: Role>(
             .height(100 + ((WIDTH - 130) * rows * cell_height).div_ceil(sheet_width))
             .margin(Margin::new().left(110).right(20).top(70).bottom(20))
             .x_axis(hidden())
-            .y_axis(
-                hidden()
-                    .range(vec![(rows * cell_height) as f64, 0.0])
-                    .scale_anchor("x"),
-            )
+            .y_axis(hidden().range(vec![(rows * cell_height) as f64, 0.0]).scale_anchor("x"))
             .annotations(annotations),
     );
     Ok(plot)

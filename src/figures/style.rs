@@ -9,9 +9,8 @@ use plotly::common::{Font, Orientation, Title};
 use plotly::layout::{Axis, AxisType, Legend, Margin};
 
 /// One colour per exit.
-const COLOURS: [&str; 8] = [
-    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A4B00", "#B8A800",
-];
+const COLOURS: [&str; 8] =
+    ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A4B00", "#B8A800"];
 pub(super) const GREY: &str = "#888888";
 
 /// Size of static images and of plots in notebooks, in pixels.
@@ -46,9 +45,7 @@ pub(super) fn axis(title: &str) -> Axis {
 pub(super) fn log_axis(title: &str, values: impl Iterator<Item = f64>) -> Axis {
     let (least, most) = values
         .filter(|x| x.is_finite() && *x > 0.0)
-        .fold((f64::MAX, f64::MIN_POSITIVE), |(a, b), x| {
-            (a.min(x), b.max(x))
-        });
+        .fold((f64::MAX, f64::MIN_POSITIVE), |(a, b), x| (a.min(x), b.max(x)));
     // Powers of ten, and between them as many as there is room for.
     let decades = (most / least).log10();
     let steps: &[f64] = match decades {
@@ -65,24 +62,14 @@ pub(super) fn log_axis(title: &str, values: impl Iterator<Item = f64>) -> Axis {
         tick if *tick >= 1e-5 => format!("{}", (tick * 1e9).round() / 1e9),
         tick => format!("{tick:e}"),
     };
-    axis(title)
-        .type_(AxisType::Log)
-        .tick_text(ticks.iter().map(label).collect())
-        .tick_values(ticks)
+    axis(title).type_(AxisType::Log).tick_text(ticks.iter().map(label).collect()).tick_values(ticks)
 }
 
 /// Below the plot, where it covers nothing.
 pub(super) fn legend() -> Legend {
-    Legend::new()
-        .orientation(Orientation::Horizontal)
-        .x(0.0)
-        .y(-0.24)
+    Legend::new().orientation(Orientation::Horizontal).x(0.0).y(-0.24)
 }
 
 pub(super) fn exit_name(exit: usize, exits: usize) -> String {
-    if exits == 1 {
-        "baseline".to_string()
-    } else {
-        format!("exit {}", exit + 1)
-    }
+    if exits == 1 { "baseline".to_string() } else { format!("exit {}", exit + 1) }
 }

@@ -16,11 +16,7 @@ pub fn percent(shares: &[f64]) -> String {
 /// The cells of a table as text: numbers with at most six significant digits, missing values as a
 /// dash.
 fn cells(table: &DataFrame) -> Result<(Vec<String>, Vec<Vec<String>>)> {
-    let names = table
-        .get_column_names()
-        .iter()
-        .map(|name| name.to_string())
-        .collect();
+    let names = table.get_column_names().iter().map(|name| name.to_string()).collect();
     let cell = |value: AnyValue| match value {
         AnyValue::Null => "–".to_string(),
         AnyValue::Float64(x) => short(x),
@@ -31,11 +27,7 @@ fn cells(table: &DataFrame) -> Result<(Vec<String>, Vec<Vec<String>>)> {
     };
     let rows = (0..table.height())
         .map(|row| {
-            table
-                .columns()
-                .iter()
-                .map(|column| Ok(cell(column.get(row)?)))
-                .collect::<Result<Vec<String>>>()
+            table.columns().iter().map(|column| Ok(cell(column.get(row)?))).collect::<Result<Vec<String>>>()
         })
         .collect::<Result<_>>()?;
     Ok((names, rows))
@@ -47,23 +39,12 @@ fn short(x: f64) -> String {
     }
     let digits = (5 - x.abs().log10().floor() as i32).clamp(0, 9) as usize;
     let text = format!("{x:.digits$}");
-    if text.contains('.') {
-        text.trim_end_matches('0').trim_end_matches('.').to_string()
-    } else {
-        text
-    }
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_string() } else { text }
 }
 
 fn markdown(names: &[String], rows: &[Vec<String>]) -> String {
     let line = |cells: &[String]| {
-        format!(
-            "| {} |\n",
-            cells
-                .iter()
-                .map(|cell| cell.replace('|', "\\|"))
-                .collect::<Vec<_>>()
-                .join(" | ")
-        )
+        format!("| {} |\n", cells.iter().map(|cell| cell.replace('|', "\\|")).collect::<Vec<_>>().join(" | "))
     };
     let rule = format!("|{}\n", "---|".repeat(names.len()));
     let body: String = rows.iter().map(|row| line(row)).collect();
@@ -87,40 +68,23 @@ fn csv(table: &DataFrame) -> Result<String> {
         AnyValue::Float64(x) => x.to_string(),
         other => quoted(&other.to_string()),
     };
-    let names: Vec<String> = table
-        .get_column_names()
-        .iter()
-        .map(|name| quoted(name))
-        .collect();
+    let names: Vec<String> = table.get_column_names().iter().map(|name| quoted(name)).collect();
     let mut lines = vec![names.join(",")];
     for row in 0..table.height() {
-        let cells = table
-            .columns()
-            .iter()
-            .map(|column| Ok(cell(column.get(row)?)));
+        let cells = table.columns().iter().map(|column| Ok(cell(column.get(row)?)));
         lines.push(cells.collect::<Result<Vec<String>>>()?.join(","));
     }
     Ok(lines.join("\n") + "\n")
 }
 
 fn html(names: &[String], rows: &[Vec<String>]) -> String {
-    let escaped = |text: &str| {
-        text.replace('&', "&amp;")
-            .replace('<', "&lt;")
-            .replace('>', "&gt;")
-    };
+    let escaped = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     let row = |tag: &str, cells: &[String]| {
-        let cells: String = cells
-            .iter()
-            .map(|cell| format!("<{tag}>{}</{tag}>", escaped(cell)))
-            .collect();
+        let cells: String = cells.iter().map(|cell| format!("<{tag}>{}</{tag}>", escaped(cell))).collect();
         format!("<tr>{cells}</tr>")
     };
     let body: String = rows.iter().map(|cells| row("td", cells)).collect();
-    format!(
-        "<table><thead>{}</thead><tbody>{body}</tbody></table>",
-        row("th", names)
-    )
+    format!("<table><thead>{}</thead><tbody>{body}</tbody></table>", row("th", names))
 }
 
 /// The cells of a text that [`csv`] wrote, the heading first.
@@ -145,10 +109,7 @@ fn csv_rows(text: &str) -> Vec<Vec<String>> {
 /// Shows a table in a notebook.
 pub fn table(table: &DataFrame) -> Result<()> {
     let (names, rows) = cells(table)?;
-    content(&[
-        ("text/html", &html(&names, &rows)),
-        ("text/plain", &markdown(&names, &rows)),
-    ]);
+    content(&[("text/html", &html(&names, &rows)), ("text/plain", &markdown(&names, &rows))]);
     Ok(())
 }
 
@@ -160,9 +121,7 @@ pub(super) fn write(frame: &DataFrame, name: &str) -> Result<()> {
 
 fn write_both(name: &str, csv: &str, markdown: &str) -> Result<()> {
     for (extension, text) in [("csv", csv), ("md", markdown)] {
-        let path = project_dir()
-            .join("figures")
-            .join(format!("{name}.{extension}"));
+        let path = project_dir().join("figures").join(format!("{name}.{extension}"));
         write_atomically(&path, text.as_bytes())?;
     }
     Ok(())
@@ -173,11 +132,8 @@ fn write_both(name: &str, csv: &str, markdown: &str) -> Result<()> {
 /// `table1.csv` there and returns the text. Fails where no notebook has been run.
 pub fn table_of_everything(folder: Option<&str>) -> Result<String> {
     let below = folder.map_or(String::new(), |folder| format!("{folder}/"));
-    let networks = [
-        ("lenet_mnist", "B-LeNet"),
-        ("alexnet_cifar10", "B-AlexNet"),
-        ("resnet110_cifar10", "B-ResNet-110"),
-    ];
+    let networks =
+        [("lenet_mnist", "B-LeNet"), ("alexnet_cifar10", "B-AlexNet"), ("resnet110_cifar10", "B-ResNet-110")];
     let mut tables = Vec::new();
     let mut others = "\n| who | network | reports |\n|---|---|---|\n".to_string();
     for (name, network) in networks {
@@ -193,10 +149,7 @@ pub fn table_of_everything(folder: Option<&str>) -> Result<String> {
     // The network with the most exits has all columns that another has.
     let headings = tables.iter().filter_map(|rows| rows.first());
     let Some(names) = headings.max_by_key(|names| names.len()).cloned() else {
-        bail!(
-            Missing,
-            "there are no tables in figures/{below} yet; `make figures` makes them"
-        )
+        bail!(Missing, "there are no tables in figures/{below} yet; `make figures` makes them")
     };
     let mut lines = Vec::new();
     for table in &tables {
@@ -204,29 +157,16 @@ pub fn table_of_everything(folder: Option<&str>) -> Result<String> {
         let places: Vec<Option<usize>> = names.iter().map(place).collect();
         for row in &table[1..] {
             let cell = |at: &Option<usize>| at.and_then(|at| row.get(at).cloned());
-            lines.push(
-                places
-                    .iter()
-                    .map(|at| cell(at).unwrap_or_default())
-                    .collect(),
-            );
+            lines.push(places.iter().map(|at| cell(at).unwrap_or_default()).collect());
         }
     }
     let shown: Vec<Vec<String>> = lines
         .iter()
-        .map(|row: &Vec<String>| {
-            row.iter()
-                .map(|cell| cell.parse().map_or(cell.clone(), short))
-        })
+        .map(|row: &Vec<String>| row.iter().map(|cell| cell.parse().map_or(cell.clone(), short)))
         .map(Iterator::collect)
         .collect();
     let text = markdown(&names, &shown) + &others;
-    let line = |row: &Vec<String>| {
-        row.iter()
-            .map(|cell| quoted(cell))
-            .collect::<Vec<_>>()
-            .join(",")
-    };
+    let line = |row: &Vec<String>| row.iter().map(|cell| quoted(cell)).collect::<Vec<_>>().join(",");
     let csv: Vec<String> = std::iter::once(&names).chain(&lines).map(line).collect();
     write_both(&format!("{below}table1"), &(csv.join("\n") + "\n"), &text)?;
     Ok(text)
@@ -243,10 +183,7 @@ mod tests {
             "value" => [Some(0.123456789), None, Some(1234567.0)],
         )?;
         let (names, rows) = cells(&frame)?;
-        assert_eq!(
-            csv(&frame)?,
-            "\"name, unit\",value\na|b,0.123456789\n\"say \"\"x\"\"\",\n<c>,1234567\n"
-        );
+        assert_eq!(csv(&frame)?, "\"name, unit\",value\na|b,0.123456789\n\"say \"\"x\"\"\",\n<c>,1234567\n");
         assert_eq!(
             markdown(&names, &rows),
             "| name, unit | value |\n|---|---|\n| a\\|b | 0.123457 |\n| say \"x\" | – |\n| <c> | 1234567 |\n"

@@ -17,54 +17,27 @@ pub fn training_curves(history: &[Epoch]) -> Plot {
         type Of = fn(&Epoch) -> &Scores;
         let splits: [(_, Of, _, _); 2] = [
             ("train", |epoch| &epoch.train, DashType::Dot, 1.5),
-            (
-                "validation",
-                |epoch| &epoch.validation,
-                DashType::Solid,
-                2.0,
-            ),
+            ("validation", |epoch| &epoch.validation, DashType::Solid, 2.0),
         ];
         for (split, scores, dash, width) in splits {
-            let loss = history
-                .iter()
-                .map(|epoch| scores(epoch).loss[exit])
-                .collect();
-            let accuracy = history
-                .iter()
-                .map(|epoch| scores(epoch).accuracy[exit] * 100.0)
-                .collect();
+            let loss = history.iter().map(|epoch| scores(epoch).loss[exit]).collect();
+            let accuracy = history.iter().map(|epoch| scores(epoch).accuracy[exit] * 100.0).collect();
             let trace = |values: Vec<f64>| {
                 Scatter::new(epochs.clone(), values)
-                    .mode(if epochs.len() == 1 {
-                        Mode::Markers
-                    } else {
-                        Mode::Lines
-                    })
+                    .mode(if epochs.len() == 1 { Mode::Markers } else { Mode::Lines })
                     .name(format!("{name}, {split}"))
                     .legend_group(format!("{name}, {split}"))
-                    .line(
-                        Line::new()
-                            .color(colour(exit))
-                            .dash(dash.clone())
-                            .width(width),
-                    )
+                    .line(Line::new().color(colour(exit)).dash(dash.clone()).width(width))
             };
             plot.add_trace(trace(loss));
             plot.add_trace(trace(accuracy).x_axis("x2").y_axis("y2").show_legend(false));
         }
     }
-    let scores = history
-        .iter()
-        .flat_map(|epoch| [&epoch.train, &epoch.validation]);
+    let scores = history.iter().flat_map(|epoch| [&epoch.train, &epoch.validation]);
     let losses = scores.flat_map(|scores| scores.loss.iter().copied());
     plot.set_layout(
         layout()
-            .grid(
-                LayoutGrid::new()
-                    .rows(1)
-                    .columns(2)
-                    .pattern(GridPattern::Independent),
-            )
+            .grid(LayoutGrid::new().rows(1).columns(2).pattern(GridPattern::Independent))
             .x_axis(axis("epoch"))
             .y_axis(log_axis("cross-entropy, nats (logarithmic)", losses))
             .x_axis2(axis("epoch"))

@@ -6,8 +6,8 @@ use super::{contiguous, dispatch, unset};
 use crate::cuda;
 use crate::simd::Real;
 use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, InplaceOp2, Layout, Result, Shape, Tensor,
-    WithDType, bail,
+    CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, InplaceOp2, Layout, Result, Shape, Tensor, WithDType,
+    bail,
 };
 #[cfg(feature = "cuda")]
 use candle_core::{CudaStorage, backend::BackendStorage};
@@ -37,10 +37,7 @@ pub fn batch_norm(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<(Tensor,
     let x = x.contiguous()?;
     let moments = Moments::of(&x)?;
     let op = Normalise::new(&x, &moments.mean, &moments.variance, true)?;
-    Ok((
-        x.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)?,
-        moments,
-    ))
+    Ok((x.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)?, moments))
 }
 
 impl Moments {
@@ -55,12 +52,7 @@ impl Moments {
     }
 
     /// The gradients of `x`, weight and bias of [`batch_norm`], given the output's.
-    pub fn backward(
-        &self,
-        x: &Tensor,
-        weight: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Tensor, Tensor, Tensor)> {
+    pub fn backward(&self, x: &Tensor, weight: &Tensor, grad: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
         Normalise::new(x, &self.mean, &self.variance, true)?.backward(x, weight, grad)
     }
 }
@@ -83,8 +75,7 @@ pub fn batch_norm_by(
         )
     }
     let op = Normalise::new(x, mean, variance, false)?;
-    x.contiguous()?
-        .apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)
+    x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)
 }
 
 /// Moves `running` (channels) towards `batch` times `factor`, of which it keeps `decay`: in place.
@@ -110,9 +101,7 @@ impl InplaceOp2 for UpdateRunning {
         layout: &Layout,
     ) -> Result<()> {
         let batch = contiguous::<f64>(batch, layout)?;
-        let CpuStorage::F32(running) = running else {
-            bail!("running statistics are f32")
-        };
+        let CpuStorage::F32(running) = running else { bail!("running statistics are f32") };
         let (keep, take) = (self.decay as f32, (1.0 - self.decay) as f32);
         for (running, &batch) in running.iter_mut().zip(batch) {
             *running = *running * keep + (batch * self.factor) as f32 * take;
@@ -131,15 +120,7 @@ impl InplaceOp2 for UpdateRunning {
         let (start, len) = (running_layout.start_offset(), layout.shape().elem_count());
         let numbers = [self.decay.into(), self.factor.into()];
         let inputs = [(batch, layout)];
-        cuda::update(
-            "update_running",
-            batch.dtype(),
-            &inputs,
-            running,
-            start,
-            len,
-            &numbers,
-        )
+        cuda::update("update_running", batch.dtype(), &inputs, running, start, len, &numbers)
     }
 }
 
@@ -191,8 +172,7 @@ impl CustomOp1 for Sums {
                         || {
                             let mean = sum_by(area, |i| plane[i]) / area as f64;
                             let center = T::from_f64(mean);
-                            let square =
-                                sum_by(area, |i| (plane[i] - center) * (plane[i] - center));
+                            let square = sum_by(area, |i| (plane[i] - center) * (plane[i] - center));
                             (mean, square)
                         },
                     )
@@ -203,17 +183,14 @@ impl CustomOp1 for Sums {
             for channel in 0..channels {
                 let of = |i: usize| planes[i * channels + channel];
                 let mean = (0..batch).map(|i| of(i).0).sum::<f64>() / batch as f64;
-                let square: f64 = (0..batch)
-                    .map(|i| of(i).1 + area as f64 * (of(i).0 - mean).powi(2))
-                    .sum();
+                let square: f64 = (0..batch).map(|i| of(i).1 + area as f64 * (of(i).0 - mean).powi(2)).sum();
                 moments[channel] = mean;
                 moments[channels + channel] = square / (batch * area) as f64;
             }
             moments
         }
         let (_, channels, height, width) = layout.shape().dims4()?;
-        let out =
-            dispatch!(self, x, T => moments::<T>(contiguous(x, layout)?, channels, height * width));
+        let out = dispatch!(self, x, T => moments::<T>(contiguous(x, layout)?, channels, height * width));
         Ok((CpuStorage::F64(out), Shape::from(2 * channels)))
     }
 
@@ -244,11 +221,7 @@ struct Normalise {
 impl Normalise {
     fn new(x: &Tensor, mean: &Tensor, variance: &Tensor, of_batch: bool) -> Result<Self> {
         // The kernels take them in the type of x.
-        let dtype = if x.device().is_cuda() {
-            x.dtype()
-        } else {
-            DType::F64
-        };
+        let dtype = if x.device().is_cuda() { x.dtype() } else { DType::F64 };
         Ok(Self {
             mean: mean.to_dtype(dtype)?.contiguous()?,
             variance: variance.to_dtype(dtype)?.contiguous()?,
@@ -346,13 +319,7 @@ impl CustomOp3 for Normalise {
         ];
         let numbers = [channels.into(), (height * width).into(), EPSILON.into()];
         let shape = x_layout.shape().clone();
-        let out = cuda::map(
-            "normalise",
-            x.dtype(),
-            &inputs,
-            shape.elem_count(),
-            &numbers,
-        )?;
+        let out = cuda::map("normalise", x.dtype(), &inputs, shape.elem_count(), &numbers)?;
         Ok((out, shape))
     }
 
@@ -370,22 +337,13 @@ impl CustomOp3 for Normalise {
 }
 
 impl Normalise {
-    fn backward(
-        &self,
-        x: &Tensor,
-        weight: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Tensor, Tensor, Tensor)> {
+    fn backward(&self, x: &Tensor, weight: &Tensor, grad: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
         let grad = grad.contiguous()?;
         let (_, channels, ..) = x.dims4()?;
         let sums = x.apply_op2_no_bwd(&grad, &GradSums(self.clone()))?;
         let grad_bias = sums.narrow(0, 0, channels)?;
         let grad_weight = sums.narrow(0, channels, channels)?;
-        let grad_x = GradX {
-            normalise: self.clone(),
-            weight: weight.contiguous()?,
-            sums,
-        };
+        let grad_x = GradX { normalise: self.clone(), weight: weight.contiguous()?, sums };
         Ok((
             x.apply_op2_no_bwd(&grad, &grad_x)?,
             grad_weight.to_dtype(weight.dtype())?,
@@ -409,12 +367,7 @@ impl CustomOp2 for GradSums {
         grad: &CpuStorage,
         grad_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        fn sums<T: Real>(
-            (mean, scale): &(Vec<f64>, Vec<f64>),
-            x: &[T],
-            grad: &[T],
-            area: usize,
-        ) -> Vec<f64> {
+        fn sums<T: Real>((mean, scale): &(Vec<f64>, Vec<f64>), x: &[T], grad: &[T], area: usize) -> Vec<f64> {
             let channels = mean.len();
             let planes: Vec<(f64, f64)> = x
                 .par_chunks(area)
@@ -513,8 +466,7 @@ impl CustomOp2 for GradX {
                 .collect()
         };
         fn apply<T: Real>(lines: &[(f64, f64, f64)], x: &[T], grad: &[T], area: usize) -> Vec<T> {
-            let line =
-                |&(a, b, c): &(f64, f64, f64)| (T::from_f64(a), T::from_f64(b), T::from_f64(c));
+            let line = |&(a, b, c): &(f64, f64, f64)| (T::from_f64(a), T::from_f64(b), T::from_f64(c));
             let lines: Vec<(T, T, T)> = lines.iter().map(line).collect();
             let channels = lines.len();
             let mut out = unset(x.len());
@@ -572,13 +524,7 @@ impl CustomOp2 for GradX {
         let sizes = [channels, height * width, of_batch].map(cuda::Number::from);
         let numbers = [&sizes[..], &[EPSILON.into()]].concat();
         let shape = x_layout.shape().clone();
-        let out = cuda::map(
-            "normalise_grad",
-            x.dtype(),
-            &inputs,
-            shape.elem_count(),
-            &numbers,
-        )?;
+        let out = cuda::map("normalise_grad", x.dtype(), &inputs, shape.elem_count(), &numbers)?;
         Ok((out, shape))
     }
 }

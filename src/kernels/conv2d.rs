@@ -10,8 +10,8 @@ use super::{contiguous, dispatch, unset};
 #[cfg(feature = "cuda")]
 use crate::cuda;
 use crate::simd::{
-    Epilogue, MORE_PIXELS, MORE_TAPS, OuterProducts, Packed, Real, SLACK, ShiftedDots,
-    channel_product, outer_products, shifted_dots, shifted_product,
+    Epilogue, MORE_PIXELS, MORE_TAPS, OuterProducts, Packed, Real, SLACK, ShiftedDots, channel_product,
+    outer_products, shifted_dots, shifted_product,
 };
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType, bail,
@@ -34,18 +34,9 @@ const SAMPLES_PER_TASK: usize = 4;
 ///
 /// Fails when the channel counts of `x`, `weight` and `bias` differ or the kernel is larger than
 /// the padded image.
-pub fn conv2d(
-    x: &Tensor,
-    weight: &Tensor,
-    bias: &Tensor,
-    padding: usize,
-    stride: usize,
-) -> Result<Tensor> {
-    let op = Conv2d {
-        geometry: Geometry::new(x, weight, bias.dims(), padding, stride)?,
-    };
-    x.contiguous()?
-        .apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)
+pub fn conv2d(x: &Tensor, weight: &Tensor, bias: &Tensor, padding: usize, stride: usize) -> Result<Tensor> {
+    let op = Conv2d { geometry: Geometry::new(x, weight, bias.dims(), padding, stride)? };
+    x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)
 }
 
 /// The sizes of one convolution, and where its padded image lies in a scratch buffer.
@@ -66,13 +57,7 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    fn new(
-        x: &Tensor,
-        weight: &Tensor,
-        bias: &[usize],
-        padding: usize,
-        stride: usize,
-    ) -> Result<Self> {
+    fn new(x: &Tensor, weight: &Tensor, bias: &[usize], padding: usize, stride: usize) -> Result<Self> {
         let (_, inputs, height, width) = x.dims4()?;
         let (outputs, in_weight, kernel, kernel_width) = weight.dims4()?;
         if in_weight != inputs || kernel != kernel_width || bias != [outputs] {
@@ -190,11 +175,7 @@ impl Geometry {
         for channel in 0..self.inputs {
             for y in 0..self.height {
                 let at = y + self.padding;
-                row(
-                    channel,
-                    y,
-                    (channel * s + at % s) * s * self.plane() + at / s * self.row + left,
-                );
+                row(channel, y, (channel * s + at % s) * s * self.plane() + at / s * self.row + left);
             }
         }
     }
@@ -225,9 +206,8 @@ impl<T: Real> Kernel<T> {
         let fits = g.outputs > SLACK && g.outputs.is_multiple_of(SLACK);
         if fits && wasted > 0.05 + 32.0 / taps as f64 {
             let weights = (0..taps * g.outputs).map(|i| at(i % g.outputs, i / g.outputs));
-            let mut places: Vec<usize> = (0..pixels)
-                .map(|p| p / g.out_width * g.row + p % g.out_width)
-                .collect();
+            let mut places: Vec<usize> =
+                (0..pixels).map(|p| p / g.out_width * g.row + p % g.out_width).collect();
             places.resize(pixels + MORE_PIXELS, 0);
             Self::Channels(weights.collect(), places)
         } else {
@@ -269,15 +249,7 @@ impl<T: Real> Kernel<T> {
         match self {
             Self::Rows(packed) => {
                 let plane = g.out_plane();
-                shifted_product(
-                    packed,
-                    offsets,
-                    padded,
-                    epilogue,
-                    scratch,
-                    plane,
-                    g.columns(),
-                );
+                shifted_product(packed, offsets, padded, epilogue, scratch, plane, g.columns());
                 for (out, product) in out.chunks_mut(pixels).zip(scratch.chunks(plane)) {
                     for (out, row) in out.chunks_mut(g.out_width).zip(product.chunks(g.row)) {
                         out.copy_from_slice(&row[..g.out_width]);
@@ -299,10 +271,7 @@ fn transpose<T: Copy>(from: &[T], columns: usize, to: &mut [T], rows: usize) {
     for top in (0..rows).step_by(BLOCK) {
         for column in 0..columns {
             let to = &mut to[column * rows + top..column * rows + rows.min(top + BLOCK)];
-            for (to, from) in to
-                .iter_mut()
-                .zip(from[top * columns + column..].iter().step_by(columns))
-            {
+            for (to, from) in to.iter_mut().zip(from[top * columns + column..].iter().step_by(columns)) {
                 *to = *from;
             }
         }
@@ -332,10 +301,7 @@ impl CustomOp3 for Conv2d {
             let kernel = Kernel::new(g, |o, tap| weight[o * g.taps() + tap]);
             let offsets = g.offsets();
             let mut out = unset(batch * g.outputs * g.out_height * g.out_width);
-            let epilogue = Epilogue {
-                bias: Some(bias),
-                relu: false,
-            };
+            let epilogue = Epilogue { bias: Some(bias), relu: false };
             out.par_chunks_mut(g.outputs * g.out_height * g.out_width)
                 .zip(x.par_chunks(g.inputs * g.height * g.width))
                 .for_each_init(
@@ -407,16 +373,12 @@ fn backward(
     let grad = grad.contiguous()?;
     let geometry = || geometry.clone();
     let grad_x = if of_image {
-        let op = GradInput {
-            geometry: geometry(),
-        };
+        let op = GradInput { geometry: geometry() };
         Some(grad.apply_op2_no_bwd(weight, &op)?)
     } else {
         None
     };
-    let op = GradWeight {
-        geometry: geometry(),
-    };
+    let op = GradWeight { geometry: geometry() };
     let grad_weight = x.apply_op2_no_bwd(&grad, &op)?;
     Ok((grad_x, grad_weight, grad.apply_op1_no_bwd(&GradBias)?))
 }
@@ -445,10 +407,7 @@ impl SpreadGrad {
     fn new(g: &Geometry) -> Self {
         let reach = (g.kernel - 1) / g.stride;
         let margin = reach * g.row + reach;
-        Self {
-            margin,
-            plane: margin + g.plane(),
-        }
+        Self { margin, plane: margin + g.plane() }
     }
 
     fn len(&self, g: &Geometry) -> usize {
@@ -456,10 +415,7 @@ impl SpreadGrad {
     }
 
     fn fill<T: Real>(&self, g: &Geometry, grad: &[T], spread: &mut [T]) {
-        for (grad, plane) in grad
-            .chunks(g.out_height * g.out_width)
-            .zip(spread.chunks_mut(self.plane))
-        {
+        for (grad, plane) in grad.chunks(g.out_height * g.out_width).zip(spread.chunks_mut(self.plane)) {
             for (y, row) in grad.chunks(g.out_width).enumerate() {
                 let at = self.margin + y * g.row;
                 plane[at..at + g.out_width].copy_from_slice(row);
@@ -501,8 +457,7 @@ impl CustomOp2 for GradInput {
                     });
                     // Only rows that hold image pixels are computed, not the padding.
                     let first = (g.padding - phase_y.min(g.padding)) / s;
-                    let last =
-                        (g.height + g.padding - 1 - phase_y.min(g.height + g.padding - 1)) / s;
+                    let last = (g.height + g.padding - 1 - phase_y.min(g.height + g.padding - 1)) / s;
                     let start = first * g.row;
                     let columns = (last + 1 - first) * g.row;
                     let offsets: Vec<usize> = taps
@@ -520,25 +475,15 @@ impl CustomOp2 for GradInput {
             out.par_chunks_mut(g.inputs * g.height * g.width)
                 .zip(grad.par_chunks(g.outputs * g.out_height * g.out_width))
                 .for_each_init(
-                    || {
-                        (
-                            vec![T::zero(); spread.len(g)],
-                            vec![T::zero(); g.padded_len()],
-                        )
-                    },
+                    || (vec![T::zero(); spread.len(g)], vec![T::zero(); g.padded_len()]),
                     |(spreaded, padded), (out, grad)| {
                         spread.fill(g, grad, spreaded);
                         for (start, columns, packed, offsets) in &phases {
                             let target = &mut padded[*start..];
                             let plane = s * s * g.plane();
-                            let epilogue = Epilogue {
-                                bias: None,
-                                relu: false,
-                            };
+                            let epilogue = Epilogue { bias: None, relu: false };
                             if !offsets.is_empty() {
-                                shifted_product(
-                                    packed, offsets, spreaded, epilogue, target, plane, *columns,
-                                );
+                                shifted_product(packed, offsets, spreaded, epilogue, target, plane, *columns);
                             }
                         }
                         g.unpad(padded, out);
@@ -591,10 +536,7 @@ impl CustomOp2 for GradWeight {
         fn backward<T: Real>(g: &Geometry, x: &[T], grad: &[T]) -> Vec<T> {
             let image = g.inputs * g.height * g.width;
             let output = g.outputs * g.out_height * g.out_width;
-            let spread = SpreadGrad {
-                margin: 0,
-                plane: g.plane(),
-            };
+            let spread = SpreadGrad { margin: 0, plane: g.plane() };
             if g.outputs > SLACK && g.outputs.is_multiple_of(SLACK) {
                 return by_channels(g, x, grad);
             }
@@ -606,20 +548,13 @@ impl CustomOp2 for GradWeight {
                 .map_init(
                     || {
                         let task = SAMPLES_PER_TASK;
-                        (
-                            vec![T::zero(); padded_len * task],
-                            vec![T::zero(); spread_len * task],
-                        )
+                        (vec![T::zero(); padded_len * task], vec![T::zero(); spread_len * task])
                     },
                     |(padded, spreaded), (images, grads)| {
-                        for (image, padded) in
-                            images.chunks(image).zip(padded.chunks_mut(padded_len))
-                        {
+                        for (image, padded) in images.chunks(image).zip(padded.chunks_mut(padded_len)) {
                             g.pad(image, g.height * g.width, g.width, padded);
                         }
-                        for (grad, spreaded) in
-                            grads.chunks(output).zip(spreaded.chunks_mut(spread_len))
-                        {
+                        for (grad, spreaded) in grads.chunks(output).zip(spreaded.chunks_mut(spread_len)) {
                             spread.fill(g, grad, spreaded);
                         }
                         let mut sums = vec![T::zero(); g.outputs * g.taps()];
@@ -693,16 +628,13 @@ fn by_channels<T: Real>(g: &Geometry, x: &[T], grad: &[T]) -> Vec<T> {
             },
             |(padded, transposed), (images, grads)| {
                 let mut sums = vec![T::zero(); offsets.len() * g.outputs];
-                for (images, grads) in images
-                    .chunks(image * SAMPLES_PER_STEP)
-                    .zip(grads.chunks(output * SAMPLES_PER_STEP))
+                for (images, grads) in
+                    images.chunks(image * SAMPLES_PER_STEP).zip(grads.chunks(output * SAMPLES_PER_STEP))
                 {
                     for (image, padded) in images.chunks(image).zip(padded.chunks_mut(padded_len)) {
                         g.pad(image, g.height * g.width, g.width, padded);
                     }
-                    for (grad, transposed) in
-                        grads.chunks(output).zip(transposed.chunks_mut(output))
-                    {
+                    for (grad, transposed) in grads.chunks(output).zip(transposed.chunks_mut(output)) {
                         transpose(grad, pixels, transposed, g.outputs);
                     }
                     let outer = OuterProducts {
@@ -724,14 +656,12 @@ fn by_channels<T: Real>(g: &Geometry, x: &[T], grad: &[T]) -> Vec<T> {
         .collect();
     // From (tap, output) to (output, tap).
     let mut sums = unset(g.outputs * taps);
-    sums.par_chunks_mut(taps)
-        .enumerate()
-        .for_each(|(output, sums)| {
-            for (tap, sum) in sums.iter_mut().enumerate() {
-                let at = tap * g.outputs + output;
-                *sum = partial.iter().fold(T::zero(), |sum, part| sum + part[at]);
-            }
-        });
+    sums.par_chunks_mut(taps).enumerate().for_each(|(output, sums)| {
+        for (tap, sum) in sums.iter_mut().enumerate() {
+            let at = tap * g.outputs + output;
+            *sum = partial.iter().fold(T::zero(), |sum, part| sum + part[at]);
+        }
+    });
     sums
 }
 
@@ -754,10 +684,7 @@ impl CustomOp1 for GradBias {
                         let mut lanes = [T::zero(); 16];
                         let (whole, rest) = plane.as_chunks::<16>();
                         for chunk in whole {
-                            lanes
-                                .iter_mut()
-                                .zip(chunk)
-                                .for_each(|(lane, &x)| *lane += x);
+                            lanes.iter_mut().zip(chunk).for_each(|(lane, &x)| *lane += x);
                         }
                         lanes.iter().chain(rest).fold(T::zero(), |sum, &x| sum + x)
                     };
@@ -766,9 +693,7 @@ impl CustomOp1 for GradBias {
                 .collect();
             let mut sums = vec![T::zero(); outputs];
             for sample in per_sample {
-                sums.iter_mut()
-                    .zip(sample)
-                    .for_each(|(sum, part)| *sum += part);
+                sums.iter_mut().zip(sample).for_each(|(sum, part)| *sum += part);
             }
             sums
         }

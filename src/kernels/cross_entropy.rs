@@ -27,10 +27,7 @@ impl Losses {
 
     /// The sum of all losses, and how many answers are right. Waits for the device.
     pub fn sums(&self) -> Result<(f64, usize)> {
-        let scores = self
-            .scores
-            .to_dtype(candle_core::DType::F64)?
-            .to_vec2::<f64>()?;
+        let scores = self.scores.to_dtype(candle_core::DType::F64)?.to_vec2::<f64>()?;
         let right = scores[1].iter().filter(|&&right| right == 1.0).count();
         Ok((scores[0].iter().sum(), right))
     }
@@ -42,21 +39,12 @@ impl Losses {
 pub fn cross_entropy(logits: &Tensor, labels: &Tensor, scale: f64) -> Result<Losses> {
     let (batch, classes) = logits.dims2()?;
     if labels.dims() != [batch] {
-        bail!(
-            "cross_entropy: {batch} samples need as many labels, got {:?}",
-            labels.shape()
-        )
+        bail!("cross_entropy: {batch} samples need as many labels, got {:?}", labels.shape())
     }
     let op = CrossEntropy { scale };
-    let flat = logits
-        .contiguous()?
-        .apply_op2_no_bwd(&labels.contiguous()?, &op)?;
-    let gradient = flat
-        .narrow(0, 0, batch * classes)?
-        .reshape((batch, classes))?;
-    let scores = flat
-        .narrow(0, batch * classes, 2 * batch)?
-        .reshape((2, batch))?;
+    let flat = logits.contiguous()?.apply_op2_no_bwd(&labels.contiguous()?, &op)?;
+    let gradient = flat.narrow(0, 0, batch * classes)?.reshape((batch, classes))?;
+    let scores = flat.narrow(0, batch * classes, 2 * batch)?.reshape((2, batch))?;
     Ok(Losses { gradient, scores })
 }
 
@@ -93,10 +81,7 @@ impl CustomOp2 for CrossEntropy {
                 let sum: f64 = (0..classes).map(|class| distance(class).exp()).sum();
                 scores[sample] = T::from_f64(sum.ln() - distance(label));
                 scores[batch + sample] = T::from_f64(f64::from(u8::from(best == label)));
-                for (class, gradient) in gradients[sample * classes..][..classes]
-                    .iter_mut()
-                    .enumerate()
-                {
+                for (class, gradient) in gradients[sample * classes..][..classes].iter_mut().enumerate() {
                     let target = f64::from(u8::from(class == label));
                     *gradient = T::from_f64((distance(class).exp() / sum - target) * scale);
                 }
@@ -129,15 +114,7 @@ impl CustomOp2 for CrossEntropy {
         let (dtype, len) = (logits.dtype(), batch * (classes + 2));
         let mut out = cuda::unset(logits.device(), dtype, len)?;
         let numbers = [classes.into(), self.scale.into()];
-        cuda::update(
-            "cross_entropy",
-            dtype,
-            &inputs,
-            &mut out,
-            0,
-            batch,
-            &numbers,
-        )?;
+        cuda::update("cross_entropy", dtype, &inputs, &mut out, 0, batch, &numbers)?;
         Ok((out, Shape::from(len)))
     }
 }

@@ -11,8 +11,7 @@ pub mod conv;
 use crate::precision::Precision;
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaContext, CudaFunction, CudaModule, DevicePtr, DevicePtrMut, LaunchConfig, PushKernelArg,
-    result, sys,
+    CudaContext, CudaFunction, CudaModule, DevicePtr, DevicePtrMut, LaunchConfig, PushKernelArg, result, sys,
 };
 use candle_core::cuda_backend::cudarc::nvrtc::{CompileOptions, compile_ptx_with_opts};
 use candle_core::cuda_backend::{CudaStorageSlice, DeviceId, WrapErr};
@@ -45,9 +44,8 @@ fn keep_memory(context: &CudaContext) {
     let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
     // Safety: the attribute is an unsigned number of 64 bits.
     let _ = unsafe {
-        result::device::get_default_mem_pool(context.cu_device()).and_then(|pool| {
-            result::mem_pool::set_attribute(pool, attribute, (&raw mut most).cast())
-        })
+        result::device::get_default_mem_pool(context.cu_device())
+            .and_then(|pool| result::mem_pool::set_attribute(pool, attribute, (&raw mut most).cast()))
     };
 }
 
@@ -87,9 +85,7 @@ pub fn map(
     len: usize,
     numbers: &[Number],
 ) -> Result<CudaStorage> {
-    let Some((first, _)) = inputs.first() else {
-        bail!("internal error: {kernel} got no input")
-    };
+    let Some((first, _)) = inputs.first() else { bail!("internal error: {kernel} got no input") };
     let mut out = unset(first.device(), dtype, len)?;
     update(kernel, dtype, inputs, &mut out, 0, len, numbers)?;
     Ok(out)
@@ -105,15 +101,7 @@ pub fn update(
     len: usize,
     numbers: &[Number],
 ) -> Result<()> {
-    launch(
-        kernel,
-        dtype,
-        inputs,
-        out,
-        start,
-        (len.div_ceil(THREADS), len),
-        numbers,
-    )
+    launch(kernel, dtype, inputs, out, start, (len.div_ceil(THREADS), len), numbers)
 }
 
 /// Sums over the channels of images (batch, channels, area): two partial sums of each slice of each
@@ -128,15 +116,7 @@ pub fn channel_sums(
     let blocks = channels * SLICES;
     let mut partial = unset(inputs[0].0.device(), DType::F64, 2 * blocks)?;
     let numbers = [&[channels.into(), area.into()], numbers].concat();
-    launch(
-        kernel,
-        dtype,
-        inputs,
-        &mut partial,
-        0,
-        (blocks, batch * area),
-        &numbers,
-    )?;
+    launch(kernel, dtype, inputs, &mut partial, 0, (blocks, batch * area), &numbers)?;
     Ok(partial)
 }
 
@@ -150,13 +130,7 @@ pub fn add_slices(
     numbers: &[Number],
 ) -> Result<CudaStorage> {
     let layout = Layout::contiguous(partial.as_cuda_slice::<f64>()?.len());
-    map(
-        kernel,
-        dtype,
-        &[&[(partial, &layout)], more].concat(),
-        len,
-        numbers,
-    )
+    map(kernel, dtype, &[&[(partial, &layout)], more].concat(), len, numbers)
 }
 
 /// Storage of which every element is going to be written.
@@ -184,10 +158,7 @@ pub fn launch(
     if blocks == 0 {
         return Ok(());
     }
-    let largest = inputs
-        .iter()
-        .map(|(_, layout)| layout.shape().elem_count())
-        .max();
+    let largest = inputs.iter().map(|(_, layout)| layout.shape().elem_count()).max();
     if len.max(largest.unwrap_or(0)) > i32::MAX as usize {
         bail!("{kernel}: a tensor of more than 2^31 elements; use smaller batches")
     }
@@ -283,11 +254,7 @@ fn function(device: &CudaDevice, kernel: &'static str, dtype: DType) -> Result<C
 
 /// The kernels as PTX for an architecture such as `compute_90`. Needs no GPU.
 pub fn compile(architecture: &str, dtype: DType) -> Result<String> {
-    let real = if dtype == DType::F64 {
-        "double"
-    } else {
-        "float"
-    };
+    let real = if dtype == DType::F64 { "double" } else { "float" };
     let options = CompileOptions {
         options: vec![
             format!("--gpu-architecture={architecture}"),
@@ -313,11 +280,7 @@ pub fn storage(storage: &Storage) -> Result<&CudaStorage> {
 
 /// Products of matrices at the current [`Precision`]: (batch, m, k) times (batch, k, n). `sizes` are
 /// (batch, m, n, k).
-pub fn product(
-    a: Input<'_>,
-    b: Input<'_>,
-    sizes: (usize, usize, usize, usize),
-) -> Result<CudaStorage> {
+pub fn product(a: Input<'_>, b: Input<'_>, sizes: (usize, usize, usize, usize)) -> Result<CudaStorage> {
     if a.0.dtype() != DType::F32 || Precision::current() != Precision::Bf16 {
         return a.0.matmul(b.0, sizes, a.1, b.1);
     }

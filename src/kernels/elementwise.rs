@@ -8,9 +8,7 @@ use super::{contiguous, cuda_only, dispatch, unset};
 #[cfg(feature = "cuda")]
 use crate::cuda;
 use crate::simd::Real;
-use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail,
-};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail};
 #[cfg(feature = "cuda")]
 use candle_core::{CudaStorage, backend::BackendStorage};
 use rayon::prelude::*;
@@ -30,8 +28,7 @@ pub fn relu_backward(out: &Tensor, grad: &Tensor) -> Result<Tensor> {
 
 /// `a + b` of two gradients of one shape; not differentiable.
 pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    a.contiguous()?
-        .apply_op2_no_bwd(&b.contiguous()?, &Pairwise::Add)
+    a.contiguous()?.apply_op2_no_bwd(&b.contiguous()?, &Pairwise::Add)
 }
 
 /// Sets each element of `x` to zero with probability `p` and scales the rest by `1 / (1 − p)`, so
@@ -51,9 +48,8 @@ pub fn dropout_mask(x: &Tensor, p: f32, rng: &mut impl rand::Rng) -> Result<Tens
         return x.apply_op1_no_bwd(&DropoutMask { seed, p });
     }
     let keep = 1.0 / (1.0 - p);
-    let mask: Vec<f32> = (0..x.elem_count())
-        .map(|_| if rng.random::<f32>() < p { 0.0 } else { keep })
-        .collect();
+    let mask: Vec<f32> =
+        (0..x.elem_count()).map(|_| if rng.random::<f32>() < p { 0.0 } else { keep }).collect();
     Tensor::from_vec(mask, x.shape(), x.device())?.to_dtype(x.dtype())
 }
 
@@ -67,17 +63,14 @@ impl CustomOp1 for Relu {
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         fn forward<T: Real>(x: &[T]) -> Vec<T> {
             let mut out = unset(x.len());
-            out.par_chunks_mut(CHUNK)
-                .zip(x.par_chunks(CHUNK))
-                .for_each(|(out, x)| {
-                    for (out, &x) in out.iter_mut().zip(x) {
-                        *out = if x < T::zero() { T::zero() } else { x };
-                    }
-                });
+            out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(out, x)| {
+                for (out, &x) in out.iter_mut().zip(x) {
+                    *out = if x < T::zero() { T::zero() } else { x };
+                }
+            });
             out
         }
-        let out =
-            dispatch!(self, x, T => T::to_cpu_storage_owned(forward::<T>(contiguous(x, layout)?)));
+        let out = dispatch!(self, x, T => T::to_cpu_storage_owned(forward::<T>(contiguous(x, layout)?)));
         Ok((out, layout.shape().clone()))
     }
 
@@ -103,14 +96,11 @@ enum Pairwise {
 /// `f` of each pair, on all cores.
 fn pairs<T: Real>(a: &[T], b: &[T], f: impl Fn(T, T) -> T + Sync) -> Vec<T> {
     let mut out = unset(a.len());
-    out.par_chunks_mut(CHUNK)
-        .zip(a.par_chunks(CHUNK))
-        .zip(b.par_chunks(CHUNK))
-        .for_each(|((out, a), b)| {
-            for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
-                *out = f(a, b);
-            }
-        });
+    out.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK)).zip(b.par_chunks(CHUNK)).for_each(|((out, a), b)| {
+        for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
+            *out = f(a, b);
+        }
+    });
     out
 }
 

@@ -30,10 +30,7 @@ impl CustomOp1 for Gather<'_> {
         let mut dims = layout.dims().to_vec();
         let row = x.len() / dims[0];
         if let Some(outside) = self.samples.iter().find(|&&i| i as usize >= dims[0]) {
-            bail!(
-                "gather: there is no sample {outside} in a batch of {}",
-                dims[0]
-            )
+            bail!("gather: there is no sample {outside} in a batch of {}", dims[0])
         }
         dims[0] = self.samples.len();
         let mut out = crate::unset(dims[0] * row);

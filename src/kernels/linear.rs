@@ -10,9 +10,7 @@ use super::{contiguous, dispatch, unset};
 use crate::cuda;
 use crate::precision::Precision;
 use crate::simd::{Real, ShiftedDots, shifted_dots};
-use candle_core::{
-    CpuStorage, CustomOp1, CustomOp3, DType, Layout, Result, Shape, Tensor, WithDType, bail,
-};
+use candle_core::{CpuStorage, CustomOp1, CustomOp3, DType, Layout, Result, Shape, Tensor, WithDType, bail};
 #[cfg(feature = "cuda")]
 use candle_core::{CudaStorage, backend::BackendStorage};
 use rayon::prelude::*;
@@ -32,8 +30,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
             bias.shape()
         )
     }
-    x.contiguous()?
-        .apply_op3(&weight.contiguous()?, &bias.contiguous()?, Linear)
+    x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, Linear)
 }
 
 struct Linear;
@@ -171,20 +168,15 @@ impl CustomOp1 for SumRows {
             sums
         }
         let (_, columns) = layout.shape().dims2()?;
-        let out = dispatch!(self, x, T => T::to_cpu_storage_owned(sums::<T>(contiguous(x, layout)?, columns)));
+        let out =
+            dispatch!(self, x, T => T::to_cpu_storage_owned(sums::<T>(contiguous(x, layout)?, columns)));
         Ok((out, Shape::from(columns)))
     }
 
     #[cfg(feature = "cuda")]
     fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
         let (rows, columns) = layout.shape().dims2()?;
-        let out = cuda::map(
-            "sum_rows",
-            x.dtype(),
-            &[(x, layout)],
-            columns,
-            &[rows.into()],
-        )?;
+        let out = cuda::map("sum_rows", x.dtype(), &[(x, layout)], columns, &[rows.into()])?;
         Ok((out, Shape::from(columns)))
     }
 }

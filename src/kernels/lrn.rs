@@ -6,9 +6,7 @@ use super::{contiguous, dispatch, unset};
 #[cfg(feature = "cuda")]
 use crate::cuda;
 use crate::simd::Real;
-use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail,
-};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail};
 #[cfg(feature = "cuda")]
 use candle_core::{CudaStorage, backend::BackendStorage};
 use pulp::Arch;
@@ -31,12 +29,7 @@ pub struct Lrn {
 impl Default for Lrn {
     /// The values in the authors' AlexNet: n = 3, alpha = 5e-5, beta = 0.75, and Chainer's k = 2.
     fn default() -> Self {
-        Self {
-            n: 3,
-            k: 2.0,
-            alpha: 5e-5,
-            beta: 0.75,
-        }
+        Self { n: 3, k: 2.0, alpha: 5e-5, beta: 0.75 }
     }
 }
 
@@ -45,11 +38,7 @@ impl Default for Lrn {
 pub fn lrn(x: &Tensor, constants: Lrn) -> Result<Tensor> {
     x.dims4()?;
     if constants.n.is_multiple_of(2) || constants.k <= 0.0 {
-        bail!(
-            "lrn: n must be odd and k above 0, got n = {} and k = {}",
-            constants.n,
-            constants.k
-        )
+        bail!("lrn: n must be odd and k above 0, got n = {} and k = {}", constants.n, constants.k)
     }
     x.contiguous()?.apply_op1(constants)
 }
@@ -86,9 +75,7 @@ impl Lrn {
                     *scale += x * x;
                 }
             }
-            scales
-                .iter_mut()
-                .for_each(|scale| *scale = k + alpha * *scale);
+            scales.iter_mut().for_each(|scale| *scale = k + alpha * *scale);
         }
     }
 
@@ -166,12 +153,10 @@ impl CustomOp1 for Lrn {
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         fn forward<T: Real>(lrn: &Lrn, x: &[T], size: usize, area: usize) -> Vec<T> {
             let mut out = unset(x.len());
-            out.par_chunks_mut(size)
-                .zip(x.par_chunks(size))
-                .for_each_init(
-                    || vec![T::zero(); size],
-                    |scales, (out, image)| lrn.image(image, area, scales, out),
-                );
+            out.par_chunks_mut(size).zip(x.par_chunks(size)).for_each_init(
+                || vec![T::zero(); size],
+                |scales, (out, image)| lrn.image(image, area, scales, out),
+            );
             out
         }
         let (_, channels, height, width) = layout.shape().dims4()?;
@@ -183,13 +168,7 @@ impl CustomOp1 for Lrn {
     #[cfg(feature = "cuda")]
     fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
         let (shape, numbers) = (layout.shape().clone(), self.numbers(layout)?);
-        let out = cuda::map(
-            "lrn",
-            x.dtype(),
-            &[(x, layout)],
-            shape.elem_count(),
-            &numbers,
-        )?;
+        let out = cuda::map("lrn", x.dtype(), &[(x, layout)], shape.elem_count(), &numbers)?;
         Ok((out, shape))
     }
 
@@ -217,18 +196,15 @@ impl CustomOp2 for LrnGrad {
         fn backward<T: Real>(lrn: &Lrn, x: &[T], grad: &[T], size: usize, area: usize) -> Vec<T> {
             let mut out = unset(x.len());
             let zeros = || vec![T::zero(); size];
-            out.par_chunks_mut(size)
-                .zip(x.par_chunks(size))
-                .zip(grad.par_chunks(size))
-                .for_each_init(
-                    || (zeros(), zeros(), zeros()),
-                    |(a, b, c), ((out, image), grad)| {
-                        Arch::new().dispatch(
-                            #[inline(always)]
-                            || lrn.image_grad((image, grad), area, [a, b, c], out),
-                        );
-                    },
-                );
+            out.par_chunks_mut(size).zip(x.par_chunks(size)).zip(grad.par_chunks(size)).for_each_init(
+                || (zeros(), zeros(), zeros()),
+                |(a, b, c), ((out, image), grad)| {
+                    Arch::new().dispatch(
+                        #[inline(always)]
+                        || lrn.image_grad((image, grad), area, [a, b, c], out),
+                    );
+                },
+            );
             out
         }
         let (_, channels, height, width) = x_layout.shape().dims4()?;

@@ -9,9 +9,7 @@ use super::{contiguous, dispatch, unset};
 #[cfg(feature = "cuda")]
 use crate::cuda;
 use crate::simd::Real;
-use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail,
-};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail};
 #[cfg(feature = "cuda")]
 use candle_core::{CudaStorage, backend::BackendStorage};
 use pulp::Arch;
@@ -51,13 +49,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    pub fn new(
-        kind: Pooling,
-        height: usize,
-        width: usize,
-        kernel: usize,
-        stride: usize,
-    ) -> Result<Self> {
+    pub fn new(kind: Pooling, height: usize, width: usize, kernel: usize, stride: usize) -> Result<Self> {
         if kernel == 0 || stride == 0 || kernel > height || kernel > width {
             bail!(
                 "pooling: a window of {kernel} with stride {stride} does not fit an image of {height}x{width}"
@@ -69,15 +61,7 @@ impl Pool {
             Pooling::Average => (size - kernel) / stride + 1,
         };
         let (out_height, out_width) = (windows(height), windows(width));
-        Ok(Self {
-            kind,
-            height,
-            width,
-            kernel,
-            stride,
-            out_height,
-            out_width,
-        })
+        Ok(Self { kind, height, width, kernel, stride, out_height, out_width })
     }
 
     /// The names of the kernels, forward and backward.
@@ -91,15 +75,8 @@ impl Pool {
     /// As the kernels take them.
     #[cfg(feature = "cuda")]
     fn sizes(&self) -> [cuda::Number; 6] {
-        [
-            self.height,
-            self.width,
-            self.kernel,
-            self.stride,
-            self.out_height,
-            self.out_width,
-        ]
-        .map(cuda::Number::from)
+        [self.height, self.width, self.kernel, self.stride, self.out_height, self.out_width]
+            .map(cuda::Number::from)
     }
 
     /// The gradient of `x`, given the output's.
@@ -112,10 +89,7 @@ impl Pool {
     #[inline(always)]
     fn each(&self, row: usize, mut pixel: impl FnMut(usize, usize)) {
         for window in 0..self.out_height * self.out_width {
-            let (top, left) = (
-                window / self.out_width * self.stride,
-                window % self.out_width * self.stride,
-            );
+            let (top, left) = (window / self.out_width * self.stride, window % self.out_width * self.stride);
             for y in top..top + self.kernel {
                 for x in left..left + self.kernel {
                     pixel(window, y * row + x);
@@ -180,23 +154,11 @@ impl Pool {
             let whole = ((self.width - self.kernel) / self.stride + 1).min(self.out_width);
             for x in 0..whole {
                 let window = &column_max[x * self.stride..x * self.stride + self.kernel];
-                put(
-                    y,
-                    x,
-                    window[1..]
-                        .iter()
-                        .fold(window[0], |max, &value| larger(max, value)),
-                );
+                put(y, x, window[1..].iter().fold(window[0], |max, &value| larger(max, value)));
             }
             for x in whole..self.out_width {
                 let window = &column_max[x * self.stride..];
-                put(
-                    y,
-                    x,
-                    window[1..]
-                        .iter()
-                        .fold(window[0], |max, &value| larger(max, value)),
-                );
+                put(y, x, window[1..].iter().fold(window[0], |max, &value| larger(max, value)));
             }
         }
     }
@@ -208,11 +170,7 @@ impl Pool {
         for (y, grad) in grad.chunks(self.out_width).enumerate() {
             let top = y * self.stride;
             let bottom = (top + kernel).min(self.height);
-            let whole = if top + kernel > self.height {
-                0
-            } else {
-                (self.width - kernel) / self.stride + 1
-            };
+            let whole = if top + kernel > self.height { 0 } else { (self.width - kernel) / self.stride + 1 };
             for (x, &grad) in grad.iter().enumerate() {
                 let first = top * self.width + x * self.stride;
                 let (mut best, mut max) = (first, plane[first]);
@@ -245,9 +203,7 @@ impl Pool {
             (Pooling::Max, _) => self.scatter::<T, 0>(plane, grad, out),
             (Pooling::Average, _) => {
                 let share = self.share::<T>();
-                self.each(self.width, |window, pixel| {
-                    out[pixel] += grad[window] * share
-                });
+                self.each(self.width, |window, pixel| out[pixel] += grad[window] * share);
             }
         }
     }
@@ -281,11 +237,9 @@ impl CustomOp1 for Pool {
             out
         }
         let (batch, channels, ..) = layout.shape().dims4()?;
-        let out = dispatch!(self, x, T => T::to_cpu_storage_owned(forward::<T>(self, contiguous(x, layout)?)));
-        Ok((
-            out,
-            Shape::from((batch, channels, self.out_height, self.out_width)),
-        ))
+        let out =
+            dispatch!(self, x, T => T::to_cpu_storage_owned(forward::<T>(self, contiguous(x, layout)?)));
+        Ok((out, Shape::from((batch, channels, self.out_height, self.out_width))))
     }
 
     #[cfg(feature = "cuda")]

@@ -5,9 +5,7 @@ use super::{contiguous, dispatch, unset};
 #[cfg(feature = "cuda")]
 use crate::cuda;
 use crate::simd::Real;
-use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail,
-};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail};
 #[cfg(feature = "cuda")]
 use candle_core::{CudaStorage, backend::BackendStorage};
 use rayon::prelude::*;
@@ -197,15 +195,13 @@ impl CustomOp1 for ShortcutGrad {
     fn cpu_fwd(&self, grad: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         fn backward<T: Real>(s: &Shortcut, grad: &[T]) -> Vec<T> {
             let mut out = vec![T::zero(); grad.len() / s.output_len() * s.input_len()];
-            out.par_chunks_mut(s.input_len())
-                .zip(grad.par_chunks(s.output_len()))
-                .for_each(|(out, grad)| {
-                    s.rows(|from, to| {
-                        for i in 0..s.to[2] {
-                            out[from + i * s.stride] = grad[to + i];
-                        }
-                    });
+            out.par_chunks_mut(s.input_len()).zip(grad.par_chunks(s.output_len())).for_each(|(out, grad)| {
+                s.rows(|from, to| {
+                    for i in 0..s.to[2] {
+                        out[from + i * s.stride] = grad[to + i];
+                    }
                 });
+            });
             out
         }
         let [channels, height, width] = self.0.from;

@@ -19,14 +19,7 @@ pub const SLACK: usize = 16;
 
 /// f32 and f64, with their vector types. f64 is there so that gradients can be checked finely.
 pub trait Real:
-    candle_core::WithDType
-    + Copy
-    + Send
-    + Sync
-    + PartialOrd
-    + std::ops::AddAssign
-    + std::ops::MulAssign
-    + 'static
+    candle_core::WithDType + Copy + Send + Sync + PartialOrd + std::ops::AddAssign + std::ops::MulAssign + 'static
 {
     /// A vector register of this element type.
     type Vector<S: Simd>: Copy;
@@ -64,12 +57,7 @@ macro_rules! real {
                 simd.$splat(x)
             }
             #[inline(always)]
-            fn mul_add<S: Simd>(
-                simd: S,
-                a: S::$vector,
-                b: S::$vector,
-                c: S::$vector,
-            ) -> S::$vector {
+            fn mul_add<S: Simd>(simd: S, a: S::$vector, b: S::$vector, c: S::$vector) -> S::$vector {
                 simd.$mul_add(a, b, c)
             }
             #[inline(always)]
@@ -94,24 +82,8 @@ macro_rules! real {
         }
     };
 }
-real!(
-    f32,
-    f32s,
-    splat_f32s,
-    mul_add_f32s,
-    max_f32s,
-    partial_load_f32s,
-    reduce_sum_f32s
-);
-real!(
-    f64,
-    f64s,
-    splat_f64s,
-    mul_add_f64s,
-    max_f64s,
-    partial_load_f64s,
-    reduce_sum_f64s
-);
+real!(f32, f32s, splat_f32s, mul_add_f32s, max_f32s, partial_load_f32s, reduce_sum_f32s);
+real!(f64, f64s, splat_f64s, mul_add_f64s, max_f64s, partial_load_f64s, reduce_sum_f64s);
 
 /// `n` split into the fewest, most even parts of at most `max`.
 #[inline(always)]
@@ -141,22 +113,14 @@ impl<T: Real> Packed<T> {
                 S::REGISTER_COUNT
             }
         }
-        let block = if Arch::new().dispatch(Registers) >= 32 {
-            8
-        } else {
-            6
-        };
+        let block = if Arch::new().dispatch(Registers) >= 32 { 8 } else { 6 };
         let mut values = Vec::with_capacity(rows * depth);
         for part in parts(rows, block) {
             for k in 0..depth {
                 values.extend(part.clone().map(|row| at(row, k)));
             }
         }
-        Self {
-            rows,
-            block,
-            values,
-        }
+        Self { rows, block, values }
     }
 
     /// Multiplies every row by a factor of its own.
@@ -204,18 +168,9 @@ pub fn shifted_product<T: Real>(
 ) {
     let (bias, floor) = (epilogue.bias, epilogue.floor());
     let deepest = offsets.iter().max().copied().unwrap_or(0);
-    assert!(
-        deepest + columns + SLACK <= b.len(),
-        "right-hand buffer too short"
-    );
-    assert!(
-        (a.rows - 1) * out_stride + columns + SLACK <= out.len(),
-        "output buffer too short"
-    );
-    assert!(
-        a.rows == 1 || columns + SLACK <= out_stride,
-        "output rows overlap"
-    );
+    assert!(deepest + columns + SLACK <= b.len(), "right-hand buffer too short");
+    assert!((a.rows - 1) * out_stride + columns + SLACK <= out.len(), "output buffer too short");
+    assert!(a.rows == 1 || columns + SLACK <= out_stride, "output rows overlap");
     assert_eq!(a.values.len(), a.rows * offsets.len());
     assert!(bias.is_none_or(|bias| bias.len() == a.rows));
     struct Run<'a, T> {
@@ -341,11 +296,7 @@ pub fn shifted_dots<T: Real>(dots: &ShiftedDots<'_, T>, out: &mut [T]) {
         #[inline(always)]
         fn with_simd<S: Simd>(self, simd: S) {
             let Run(dots, out) = self;
-            let (tall, wide) = if S::REGISTER_COUNT >= 32 {
-                (4, 6)
-            } else {
-                (2, 5)
-            };
+            let (tall, wide) = if S::REGISTER_COUNT >= 32 { (4, 6) } else { (2, 5) };
             // Rows outside: a few rows of `a` stay in the first-level cache while all of `b`, whose
             // shifted views overlap, passes by.
             for rows in parts(dots.rows, tall) {
@@ -467,11 +418,7 @@ pub fn channel_product<T: Real>(
         #[inline(always)]
         fn with_simd<S: Simd>(self, simd: S) {
             let lanes = T::lanes::<S>();
-            let (wide, registers) = if S::REGISTER_COUNT >= 32 {
-                (4, 24)
-            } else {
-                (2, 12)
-            };
+            let (wide, registers) = if S::REGISTER_COUNT >= 32 { (4, 24) } else { (2, 12) };
             for group in parts(self.channels / lanes, wide) {
                 let count = (registers / group.len()).min(8);
                 let first = group.start * lanes;
@@ -556,15 +503,7 @@ pub fn channel_product<T: Real>(
             }
         }
     }
-    Arch::new().dispatch(Run {
-        weights,
-        channels,
-        offsets,
-        image,
-        pixels,
-        epilogue,
-        out,
-    })
+    Arch::new().dispatch(Run { weights, channels, offsets, image, pixels, epilogue, out })
 }
 
 /// Offsets behind the last one that [`outer_products`] reads, and rows behind the last one of `sums`
@@ -608,11 +547,7 @@ pub fn outer_products<T: Real>(outer: &OuterProducts<'_, T>, sums: &mut [T]) {
         fn with_simd<S: Simd>(self, simd: S) {
             let Run(o, sums) = self;
             let lanes = T::lanes::<S>();
-            let (wide, registers) = if S::REGISTER_COUNT >= 32 {
-                (4, 24)
-            } else {
-                (2, 12)
-            };
+            let (wide, registers) = if S::REGISTER_COUNT >= 32 { (4, 24) } else { (2, 12) };
             for group in parts(o.channels / lanes, wide) {
                 let taps = (registers / group.len()).min(8);
                 for k in (0..o.offsets.len() - MORE_TAPS).step_by(taps) {
@@ -650,10 +585,7 @@ pub fn outer_products<T: Real>(outer: &OuterProducts<'_, T>, sums: &mut [T]) {
             let zero = T::splat(simd, T::zero());
             let mut sums = [[zero; N]; K];
             for i in 0..o.samples {
-                let mut grads = o
-                    .grads
-                    .as_ptr()
-                    .add(i * o.height * o.width * o.channels + first);
+                let mut grads = o.grads.as_ptr().add(i * o.height * o.width * o.channels + first);
                 let image = o.images.as_ptr().add(i * o.image_len);
                 let mut taps = [image; K];
                 for k in 0..K {

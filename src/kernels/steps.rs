@@ -152,15 +152,7 @@ impl Steps {
         bias: Vec<f32>,
     ) -> Result<View> {
         let (inputs, outputs) = (from.channels, bias.len());
-        let g = Geometry::of(
-            inputs,
-            from.height,
-            from.width,
-            outputs,
-            kernel,
-            padding,
-            stride,
-        )?;
+        let g = Geometry::of(inputs, from.height, from.width, outputs, kernel, padding, stride)?;
         let kernel = Kernel::new(&g, |o, tap| weight[o * g.taps() + tap]);
         let (to, scratch) = if let Kernel::Rows(_) = kernel {
             // The product is written where it is wanted, with gaps between its rows.
@@ -190,31 +182,17 @@ impl Steps {
     }
 
     /// A fully connected layer with `weight` (outputs, inputs).
-    pub fn linear(
-        &mut self,
-        buffers: &mut Buffers,
-        from: View,
-        weight: Vec<f32>,
-        bias: Vec<f32>,
-    ) -> View {
+    pub fn linear(&mut self, buffers: &mut Buffers, from: View, weight: Vec<f32>, bias: Vec<f32>) -> View {
         let from = self.dense(buffers, from);
         let to = buffers.dense([1, 1, bias.len()]);
-        let op = Op::Linear {
-            weight,
-            products: vec![0.0; bias.len()],
-            bias,
-        };
+        let op = Op::Linear { weight, products: vec![0.0; bias.len()], bias };
         self.push(op, from, to)
     }
 
     /// A rectifier; after a pooling or convolution of the same part of the network it becomes their
     /// epilogue.
     pub fn relu(&mut self, buffers: &mut Buffers, from: View) -> View {
-        if let Some(Step {
-            op: Op::Pool { relu, .. } | Op::Conv { relu, .. },
-            ..
-        }) = self.0.last_mut()
-        {
+        if let Some(Step { op: Op::Pool { relu, .. } | Op::Conv { relu, .. }, .. }) = self.0.last_mut() {
             *relu = true;
             return from;
         }
@@ -232,11 +210,7 @@ impl Steps {
     ) -> Result<View> {
         let pool = Pool::new(kind, from.height, from.width, kernel, stride)?;
         let to = buffers.dense([from.channels, pool.out_height, pool.out_width]);
-        let op = Op::Pool {
-            scratch: vec![0.0; pool.scratch()],
-            pool,
-            relu: false,
-        };
+        let op = Op::Pool { scratch: vec![0.0; pool.scratch()], pool, relu: false };
         Ok(self.push(op, from, to))
     }
 
@@ -264,17 +238,7 @@ impl Steps {
                 (slope as f32, start as f32)
             })
             .collect();
-        if let Some(Step {
-            op:
-                Op::Conv {
-                    kernel,
-                    bias,
-                    relu: false,
-                    ..
-                },
-            ..
-        }) = self.0.last_mut()
-        {
+        if let Some(Step { op: Op::Conv { kernel, bias, relu: false, .. }, .. }) = self.0.last_mut() {
             kernel.scale(|channel| lines[channel].0, lines.len());
             for (bias, (slope, start)) in bias.iter_mut().zip(lines) {
                 *bias = *bias * slope + start;
@@ -290,11 +254,7 @@ impl Steps {
     pub fn shortcut(&mut self, buffers: &mut Buffers, from: View, input: View) -> Result<View> {
         let shortcut = Shortcut::new(input.shape(), from.shape())?;
         // Row by row, gaps do not matter.
-        let from = if shortcut.is_identity() {
-            from
-        } else {
-            self.dense(buffers, from)
-        };
+        let from = if shortcut.is_identity() { from } else { self.dense(buffers, from) };
         let to = buffers.dense(from.shape());
         Ok(self.push(Op::Shortcut { shortcut, input }, from, to))
     }
@@ -314,20 +274,9 @@ impl Op {
         let input = &buffers[from.buffer];
         let rectified = |x: f32| if x < 0.0 { 0.0 } else { x };
         match self {
-            Self::Conv {
-                geometry,
-                kernel,
-                offsets,
-                bias,
-                padded,
-                scratch,
-                relu,
-            } => {
+            Self::Conv { geometry, kernel, offsets, bias, padded, scratch, relu } => {
                 geometry.pad(input, from.plane, from.row, padded);
-                let epilogue = Epilogue {
-                    bias: Some(bias),
-                    relu: *relu,
-                };
+                let epilogue = Epilogue { bias: Some(bias), relu: *relu };
                 match kernel {
                     Kernel::Rows(packed) => {
                         let (plane, columns) = (to.plane, geometry.columns());
@@ -338,19 +287,11 @@ impl Op {
                     }
                 }
             }
-            Self::Linear {
-                weight,
-                bias,
-                products,
-            } => {
+            Self::Linear { weight, bias, products } => {
                 let x = &input[..from.channels * from.plane];
                 samples(x, weight, bias, products, out);
             }
-            Self::Pool {
-                pool,
-                scratch,
-                relu,
-            } => {
+            Self::Pool { pool, scratch, relu } => {
                 let floor = if *relu { 0.0 } else { f32::NEG_INFINITY };
                 pulp::Arch::new().dispatch(
                     #[inline(always)]
@@ -372,10 +313,7 @@ impl Op {
                     }
                 }
             }
-            Self::Shortcut {
-                shortcut,
-                input: first,
-            } => {
+            Self::Shortcut { shortcut, input: first } => {
                 let first = &buffers[first.buffer];
                 pulp::Arch::new().dispatch(
                     #[inline(always)]

@@ -40,14 +40,7 @@ impl Builder<'_> {
             return Err(wrong("to give at least one value".to_string()));
         }
         let (parameters, statistics) = self.variables(layer, &name)?;
-        Ok(Node {
-            name,
-            layer: layer.clone(),
-            output,
-            parameters,
-            statistics,
-            inner,
-        })
+        Ok(Node { name, layer: layer.clone(), output, parameters, statistics, inner })
     }
 
     /// The nodes of a list of layers, the first of which gets `input`.
@@ -70,33 +63,19 @@ impl Builder<'_> {
 
     /// A builder for the part of the network called `name`.
     fn inside(&self, name: &str) -> Self {
-        Self {
-            prefix: format!("{name}."),
-            counts: BTreeMap::new(),
-            ..*self
-        }
+        Self { prefix: format!("{name}."), counts: BTreeMap::new(), ..*self }
     }
 
     /// Weight and bias, and running statistics, of a layer that has them.
     #[expect(clippy::type_complexity, reason = "two optional pairs")]
-    fn variables(
-        &self,
-        layer: &Layer,
-        name: &str,
-    ) -> Result<(Option<(Var, Var)>, Option<(Var, Var)>)> {
+    fn variables(&self, layer: &Layer, name: &str) -> Result<(Option<(Var, Var)>, Option<(Var, Var)>)> {
         let filled = |len: usize, value: f32| -> Result<Var> {
             Ok(Var::from_tensor(&Tensor::full(value, len, self.device)?)?)
         };
         Ok(match *layer {
-            Layer::Conv {
-                inputs,
-                outputs,
-                kernel,
-                ..
-            } => (
-                Some(self.draw(name, &[outputs, inputs, kernel, kernel])?),
-                None,
-            ),
+            Layer::Conv { inputs, outputs, kernel, .. } => {
+                (Some(self.draw(name, &[outputs, inputs, kernel, kernel])?), None)
+            }
             Layer::Linear { inputs, outputs } => (Some(self.draw(name, &[outputs, inputs])?), None),
             Layer::BatchNorm { channels } => (
                 Some((filled(channels, 1.0)?, filled(channels, 0.0)?)),
@@ -140,23 +119,13 @@ fn output(layer: &Layer, input: Shape, inner: &[Node]) -> std::result::Result<Sh
     };
     let unfit = |what: &str, cause| format!("{what} ({})", Error::from(cause));
     Ok(match *layer {
-        Layer::Conv {
-            inputs,
-            outputs,
-            kernel,
-            padding,
-            stride,
-        } => {
+        Layer::Conv { inputs, outputs, kernel, padding, stride } => {
             let (height, width) = of_channels(inputs)?;
             let g = ConvGeometry::of(inputs, height, width, outputs, kernel, padding, stride)
                 .map_err(|cause| unfit("an image that its kernel fits", cause))?;
             Shape::Image(outputs, g.out_height, g.out_width)
         }
-        Layer::Pool {
-            kind,
-            kernel,
-            stride,
-        } => {
+        Layer::Pool { kind, kernel, stride } => {
             let [channels, height, width] = image()?;
             let pool = Pool::new(kind, height, width, kernel, stride)
                 .map_err(|cause| unfit("an image that its window fits", cause))?;
@@ -175,10 +144,7 @@ fn output(layer: &Layer, input: Shape, inner: &[Node]) -> std::result::Result<Sh
                 return Err(format!("its layers to give an image, not {end}"));
             };
             Shortcut::new(image()?, [channels, height, width]).map_err(|cause| {
-                unfit(
-                    "its layers to give an image that its input can be added to",
-                    cause,
-                )
+                unfit("its layers to give an image that its input can be added to", cause)
             })?;
             end
         }
@@ -217,12 +183,7 @@ impl Network {
         let layers = layers.into();
         let [channels, height, width] = input;
         let input = Shape::Image(channels, height, width);
-        let mut trunk = Builder {
-            prefix: String::new(),
-            counts: BTreeMap::new(),
-            seed,
-            device,
-        };
+        let mut trunk = Builder { prefix: String::new(), counts: BTreeMap::new(), seed, device };
         let (mut segments, mut branches) = (vec![Vec::new()], Vec::<Vec<Node>>::new());
         let mut shape = input;
         for layer in &layers {

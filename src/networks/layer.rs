@@ -28,11 +28,7 @@ pub enum Layer {
     /// Fully connected layer; an image is flattened first.
     Linear { inputs: usize, outputs: usize },
     /// Pooling over square windows.
-    Pool {
-        kind: Pooling,
-        kernel: usize,
-        stride: usize,
-    },
+    Pool { kind: Pooling, kernel: usize, stride: usize },
     /// Local response normalisation.
     Lrn(Lrn),
     /// Batch normalisation of every channel.
@@ -59,13 +55,7 @@ fn is_one(stride: &usize) -> bool {
 
 /// A convolution with stride 1: input channels, output channels, kernel size, padding.
 pub fn conv(inputs: usize, outputs: usize, kernel: usize, padding: usize) -> Layer {
-    Layer::Conv {
-        inputs,
-        outputs,
-        kernel,
-        padding,
-        stride: 1,
-    }
+    Layer::Conv { inputs, outputs, kernel, padding, stride: 1 }
 }
 
 /// A fully connected layer: input size (channels × height × width of an image), output size.
@@ -76,21 +66,13 @@ pub fn linear(inputs: usize, outputs: usize) -> Layer {
 /// Max pooling whose windows may hang over the edge: window size, stride.
 pub fn max_pool(kernel: usize, stride: usize) -> Layer {
     let kind = Pooling::Max;
-    Layer::Pool {
-        kind,
-        kernel,
-        stride,
-    }
+    Layer::Pool { kind, kernel, stride }
 }
 
 /// Average pooling whose windows stay inside the image: window size, stride.
 pub fn average_pool(kernel: usize, stride: usize) -> Layer {
     let kind = Pooling::Average;
-    Layer::Pool {
-        kind,
-        kernel,
-        stride,
-    }
+    Layer::Pool { kind, kernel, stride }
 }
 
 /// Batch normalisation: channels. In training it uses the moments of the batch and updates running
@@ -137,10 +119,7 @@ impl Layer {
     pub fn stride(mut self, step: usize) -> Result<Self> {
         match &mut self {
             Self::Conv { stride, .. } | Self::Pool { stride, .. } => *stride = step,
-            other => bail!(
-                Setting,
-                "{other} has no stride; only a convolution or a pooling has"
-            ),
+            other => bail!(Setting, "{other} has no stride; only a convolution or a pooling has"),
         }
         Ok(self)
     }
@@ -174,13 +153,7 @@ impl fmt::Display for Layer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = self.kind();
         match self {
-            Self::Conv {
-                inputs,
-                outputs,
-                kernel,
-                padding,
-                stride,
-            } => {
+            Self::Conv { inputs, outputs, kernel, padding, stride } => {
                 write!(f, "{kind}({inputs}, {outputs}, {kernel}, {padding})")?;
                 match stride {
                     1 => Ok(()),

@@ -76,21 +76,14 @@ impl Network {
     /// This network, computing products in this precision on a GPU; parameters are shared. Fails on the
     /// CPU, which knows f32 only.
     pub fn with_precision(&self, precision: Precision) -> Result<Self> {
-        precision
-            .check(&self.device)
-            .map_err(|cause| error!(Device, "{}", crate::Error::from(cause)))?;
-        Ok(Self {
-            precision,
-            ..self.clone()
-        })
+        precision.check(&self.device).map_err(|cause| error!(Device, "{}", crate::Error::from(cause)))?;
+        Ok(Self { precision, ..self.clone() })
     }
 
     /// All layers, those inside residual blocks behind their block.
     fn nodes(&self) -> impl Iterator<Item = &Node> {
         let lists = self.segments.iter().chain(&self.branches);
-        lists
-            .flatten()
-            .flat_map(|node| std::iter::once(node).chain(&node.inner))
+        lists.flatten().flat_map(|node| std::iter::once(node).chain(&node.inner))
     }
 
     /// All trained parameters by name (`conv1.weight`, `branch1.linear1.bias`, …), sorted.
@@ -141,12 +134,7 @@ impl Network {
             .filter_map(|(name, var)| theirs.get(&name).map(|from| (name, var, from)))
             .collect();
         if pairs.is_empty() {
-            bail!(
-                Shape,
-                "{} has no parameter in common with {}",
-                self.name,
-                other.name
-            )
+            bail!(Shape, "{} has no parameter in common with {}", self.name, other.name)
         }
         for (name, to, from) in &pairs {
             if to.shape() != from.shape() {
@@ -201,11 +189,7 @@ impl Network {
                 trunk_macs += sum(&self.segments[i]);
                 let branch_macs = self.branches.get(i).map_or(0, |branch| sum(branch));
                 passed += branch_macs;
-                ExitCost {
-                    trunk_macs,
-                    branch_macs,
-                    macs: trunk_macs + passed,
-                }
+                ExitCost { trunk_macs, branch_macs, macs: trunk_macs + passed }
             })
             .collect()
     }
@@ -221,9 +205,7 @@ impl Node {
     fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
         let parameters = || self.parameters_for(pass);
         Ok(match self.layer {
-            Layer::Conv {
-                padding, stride, ..
-            } => {
+            Layer::Conv { padding, stride, .. } => {
                 let (weight, bias) = parameters();
                 kernels::conv2d(x, &weight, &bias, padding, stride)?
             }
@@ -231,11 +213,7 @@ impl Node {
                 let (weight, bias) = parameters();
                 kernels::linear(&x.flatten_from(1)?, &weight, &bias)?
             }
-            Layer::Pool {
-                kind,
-                kernel,
-                stride,
-            } => kernels::pool2d(x, kind, kernel, stride)?,
+            Layer::Pool { kind, kernel, stride } => kernels::pool2d(x, kind, kernel, stride)?,
             Layer::Lrn(constants) => kernels::lrn(x, constants)?,
             Layer::BatchNorm { .. } => self.normalise(x, pass)?,
             Layer::Residual(_) => kernels::add_shortcut(&run(&self.inner, x, pass)?, x)?,

@@ -64,8 +64,6 @@ impl Node {
 
     pub(crate) fn parameter_count(&self) -> usize {
         let inner: usize = self.inner.iter().map(Self::parameter_count).sum();
-        self.parameters.as_ref().map_or(inner, |(weight, bias)| {
-            weight.elem_count() + bias.elem_count()
-        })
+        self.parameters.as_ref().map_or(inner, |(weight, bias)| weight.elem_count() + bias.elem_count())
     }
 }

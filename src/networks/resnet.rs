@@ -48,13 +48,7 @@ fn resnet110(padding: usize, pool: usize) -> Vec<Layer> {
 /// Two convolutions and the input added to them; where the channels double, every second pixel.
 fn block(inputs: usize, outputs: usize) -> Layer {
     residual([
-        Layer::Conv {
-            inputs,
-            outputs,
-            kernel: 3,
-            padding: 1,
-            stride: outputs / inputs,
-        },
+        Layer::Conv { inputs, outputs, kernel: 3, padding: 1, stride: outputs / inputs },
         batch_norm(outputs),
         relu(),
         conv(outputs, outputs, 3, 1),

@@ -19,18 +19,12 @@ impl Network {
         let costs = self.costs();
         for (i, segment) in self.segments.iter().enumerate() {
             let branch = self.branches.get(i).map_or(&[][..], Vec::as_slice);
-            let lines: Vec<_> = segment
-                .iter()
-                .map(|node| ("", node))
-                .chain(branch.iter().map(|node| ("  ", node)))
-                .collect();
+            let lines: Vec<_> =
+                segment.iter().map(|node| ("", node)).chain(branch.iter().map(|node| ("  ", node))).collect();
             let number = |n: usize| if n == 0 { String::new() } else { grouped(n) };
             // Residual blocks that are all alike take one line.
             let alike = |a: &(&str, &Node), b: &(&str, &Node)| {
-                a.0 == b.0
-                    && !a.1.inner.is_empty()
-                    && a.1.layer == b.1.layer
-                    && a.1.output == b.1.output
+                a.0 == b.0 && !a.1.inner.is_empty() && a.1.layer == b.1.layer && a.1.output == b.1.output
             };
             for group in lines.chunk_by(alike) {
                 let (indent, node) = group[0];
@@ -45,17 +39,10 @@ impl Network {
                 );
                 let parameters = number(node.parameter_count() * group.len());
                 let macs = number(node.macs() * group.len());
-                let _ = writeln!(
-                    text,
-                    "{label:<36}{:>10}{parameters:>12}{macs:>14}",
-                    node.output.to_string()
-                );
+                let _ =
+                    writeln!(text, "{label:<36}{:>10}{parameters:>12}{macs:>14}", node.output.to_string());
             }
-            let total = format!(
-                "exit {}: {} MACs to leave here",
-                i + 1,
-                grouped(costs[i].macs)
-            );
+            let total = format!("exit {}: {} MACs to leave here", i + 1, grouped(costs[i].macs));
             let _ = writeln!(text, "{}{total}", if branch.is_empty() { "" } else { "  " });
         }
         let _ = write!(text, "{} parameters", grouped(self.parameter_count()));

@@ -26,11 +26,7 @@ impl Adam {
             .iter()
             .map(|(name, var)| Ok((name.clone(), pair(&var.zeros_like()?, &var.zeros_like()?)?)))
             .collect::<Result<_>>()?;
-        Ok(Self {
-            parameters,
-            moments,
-            steps: 0,
-        })
+        Ok(Self { parameters, moments, steps: 0 })
     }
 
     pub(super) fn step(&mut self, gradients: &Gradients, config: &Config, rate: f64) -> Result<()> {
@@ -127,15 +123,7 @@ impl InplaceOp2 for Moments {
         let (start, len) = (moments_layout.start_offset(), layout.shape().elem_count());
         let numbers = [self.0.beta1.into(), self.0.beta2.into()];
         let inputs = [(grad, layout)];
-        cuda::update(
-            "adam_moments",
-            grad.dtype(),
-            &inputs,
-            moments,
-            start,
-            len,
-            &numbers,
-        )
+        cuda::update("adam_moments", grad.dtype(), &inputs, moments, start, len, &numbers)
     }
 }
 
@@ -170,20 +158,9 @@ impl InplaceOp2 for Step {
         moments: &CudaStorage,
         layout: &Layout,
     ) -> Result<()> {
-        let (start, len) = (
-            weight_layout.start_offset(),
-            weight_layout.shape().elem_count(),
-        );
+        let (start, len) = (weight_layout.start_offset(), weight_layout.shape().elem_count());
         let numbers = [self.0.rate.into(), self.0.epsilon.into()];
         let inputs = [(moments, layout)];
-        cuda::update(
-            "adam_step",
-            moments.dtype(),
-            &inputs,
-            weight,
-            start,
-            len,
-            &numbers,
-        )
+        cuda::update("adam_step", moments.dtype(), &inputs, weight, start, len, &numbers)
     }
 }

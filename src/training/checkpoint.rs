@@ -66,11 +66,7 @@ pub(super) fn write(path: &Path, network: &Network, about: &About, adam: &Adam) 
 }
 
 fn broken(path: &Path, what: &str) -> Error {
-    error!(
-        File,
-        "{} is not a whole checkpoint ({what}); remove it to start anew",
-        path.display()
-    )
+    error!(File, "{} is not a whole checkpoint ({what}); remove it to start anew", path.display())
 }
 
 /// The epochs that the checkpoint at `path` holds.
@@ -87,10 +83,7 @@ pub(super) fn read(path: &Path, network: &Network, adam: Option<&mut Adam>) -> R
     let (about, file) = sealed::open::<About>(KIND, &bytes).map_err(|what| broken(path, &what))?;
     let get = |name: String, like: &Var| tensor(path, &file, name, like, network, &about);
     let state = network.state();
-    let weights = state
-        .iter()
-        .map(|(name, var)| get(name.clone(), var))
-        .collect::<Result<Vec<_>>>()?;
+    let weights = state.iter().map(|(name, var)| get(name.clone(), var)).collect::<Result<Vec<_>>>()?;
     if let Some(adam) = adam {
         adam.moments = network
             .parameters()
@@ -120,11 +113,9 @@ fn tensor(
 ) -> Result<Tensor> {
     let origin = path.display();
     match file.tensor(&name) {
-        Ok(view) if view.shape() == like.dims() => Ok(Tensor::from_vec(
-            values_of(view.data()),
-            like.shape(),
-            network.device(),
-        )?),
+        Ok(view) if view.shape() == like.dims() => {
+            Ok(Tensor::from_vec(values_of(view.data()), like.shape(), network.device())?)
+        }
         Ok(view) => bail!(
             Shape,
             "{origin}: {name} is {:?}, but {} needs {:?}",

@@ -31,12 +31,7 @@ pub struct Config {
     #[arg(long, env, value_name = "X")]
     pub beta2: f64,
     /// The weight of each exit's loss, as in 1,0.3,1; 1 each where none are given
-    #[arg(
-        long = "weights",
-        env = "WEIGHTS",
-        value_name = "W,W,...",
-        value_delimiter = ','
-    )]
+    #[arg(long = "weights", env = "WEIGHTS", value_name = "W,W,...", value_delimiter = ',')]
     pub exit_weights: Vec<f64>,
     /// Shift and flip training images at random; the paper does not
     #[arg(long, env, value_name = "yes|no", value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
@@ -86,23 +81,13 @@ impl Config {
                 self.final_learning_rate
             )
         }
-        if ![self.beta1, self.beta2]
-            .iter()
-            .all(|beta| (0.0..1.0).contains(beta))
-        {
-            bail!(
-                Setting,
-                "beta1 and beta2 must be in 0..1, got {} and {}",
-                self.beta1,
-                self.beta2
-            )
+        if ![self.beta1, self.beta2].iter().all(|beta| (0.0..1.0).contains(beta)) {
+            bail!(Setting, "beta1 and beta2 must be in 0..1, got {} and {}", self.beta1, self.beta2)
         }
         if self.exit_weights.is_empty() {
             return Ok(vec![1.0; exits]);
         }
-        if self.exit_weights.len() != exits
-            || self.exit_weights.iter().any(|w| !w.is_finite() || *w < 0.0)
-        {
+        if self.exit_weights.len() != exits || self.exit_weights.iter().any(|w| !w.is_finite() || *w < 0.0) {
             bail!(
                 Setting,
                 "exit_weights must be {exits} numbers of at least 0, one for each exit (or empty for 1 each), got {:?}",

@@ -28,13 +28,7 @@ impl Progress<'_> {
     pub fn text(&self) -> String {
         match self {
             Self::Line(line) => line.to_string(),
-            Self::Step {
-                epoch,
-                epochs,
-                images: (done, all),
-                loss,
-                images_per_second,
-            } => format!(
+            Self::Step { epoch, epochs, images: (done, all), loss, images_per_second } => format!(
                 "epoch {epoch:>3}/{epochs}  {:>3} %  loss of the last exit {loss:.4}  {images_per_second:.0} images/s  epoch done in {:.0} s",
                 100 * done / all,
                 (all - done) as f64 / images_per_second
@@ -57,10 +51,7 @@ pub fn plain() -> impl FnMut(Progress<'_>) {
 /// The progress line of one epoch.
 pub(super) fn line(name: &str, epoch: &Epoch, epochs: usize, seconds_per_epoch: f64) -> String {
     let list = |values: &[f64], scale: f64, digits: usize| {
-        let values: Vec<String> = values
-            .iter()
-            .map(|x| format!("{:.digits$}", x * scale))
-            .collect();
+        let values: Vec<String> = values.iter().map(|x| format!("{:.digits$}", x * scale)).collect();
         values.join(" / ")
     };
     format!(

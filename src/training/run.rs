@@ -59,13 +59,8 @@ pub struct Keep {
 
 /// Where the run of these settings is kept by default.
 fn run_path(network: &Network, identity: &str) -> PathBuf {
-    let slug = network
-        .name()
-        .to_lowercase()
-        .replace(|c: char| !c.is_ascii_alphanumeric(), "_");
-    project_dir()
-        .join("datasets/runs")
-        .join(format!("{slug}-{identity}.safetensors"))
+    let slug = network.name().to_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+    project_dir().join("datasets/runs").join(format!("{slug}-{identity}.safetensors"))
 }
 
 /// Trains `network` on `data.train` from the weights it has, and reports on `data.validation` after
@@ -101,11 +96,7 @@ pub fn find(network: &Network, data: &Dataset, config: &Config) -> Result<Option
         return Ok(None);
     }
     let history = checkpoint::load_checkpoint(network, &path)?;
-    Ok(Some(Run {
-        found: history.len(),
-        history,
-        checkpoint: path,
-    }))
+    Ok(Some(Run { found: history.len(), history, checkpoint: path }))
 }
 
 /// [`train`], the run kept where `keep` says, with progress given to `say`.
@@ -149,10 +140,7 @@ pub fn train_with(
         bail!(Setting, "the training split is empty")
     }
     let identity = identity(network, data, config)?;
-    let path = keep
-        .checkpoint
-        .clone()
-        .unwrap_or_else(|| run_path(network, &identity));
+    let path = keep.checkpoint.clone().unwrap_or_else(|| run_path(network, &identity));
     let mut about = About {
         network: network.name().to_string(),
         layers: network.layers().to_vec(),
@@ -187,13 +175,7 @@ pub fn train_with(
     let found = about.history.len();
     let started = Instant::now();
     for epoch in found + 1..=config.epochs {
-        let trainer = Trainer {
-            network,
-            data,
-            config,
-            weights: &weights,
-            epoch,
-        };
+        let trainer = Trainer { network, data, config, weights: &weights, epoch };
         about.history.push(trainer.epoch(&mut adam, say, &path)?);
         about.steps = adam.steps;
         checkpoint::write(&path, network, &about, &adam)?;
@@ -202,11 +184,7 @@ pub fn train_with(
         let line = line(network.name(), done, config.epochs, per_epoch);
         say(Progress::Line(&line));
     }
-    Ok(Run {
-        history: about.history,
-        checkpoint: path,
-        found,
-    })
+    Ok(Run { history: about.history, checkpoint: path, found })
 }
 
 /// One epoch of a run.
@@ -241,11 +219,7 @@ impl Trainer<'_> {
             if let Some(exit) = means.iter().position(|loss| !loss.is_finite()) {
                 let kept = match epoch {
                     1 => "no checkpoint was written yet".to_string(),
-                    _ => format!(
-                        "the checkpoint of epoch {} is kept in {}",
-                        epoch - 1,
-                        path.display()
-                    ),
+                    _ => format!("the checkpoint of epoch {} is kept in {}", epoch - 1, path.display()),
                 };
                 bail!(
                     Diverged,
@@ -276,12 +250,7 @@ impl Trainer<'_> {
     }
 
     /// One step on the joint loss of all exits (paper, equation 1): what each exit lost.
-    fn step(
-        &self,
-        adam: &mut Adam,
-        batch: &[usize],
-        rng: &mut Rng,
-    ) -> Result<Vec<kernels::Losses>> {
+    fn step(&self, adam: &mut Adam, batch: &[usize], rng: &mut Rng) -> Result<Vec<kernels::Losses>> {
         let (network, train) = (self.network, &self.data.train);
         let images = if self.config.augment {
             train.augmented_batch(batch, rng, network.device())?
@@ -296,11 +265,7 @@ impl Trainer<'_> {
             .map(|(z, weight)| kernels::cross_entropy(z, &labels, weight / batch.len() as f64))
             .collect::<candle_core::Result<Vec<_>>>()?;
         let of_logits = losses.iter().map(|loss| loss.gradient.clone()).collect();
-        adam.step(
-            &tape.backward(of_logits)?,
-            self.config,
-            self.config.rate(self.epoch),
-        )?;
+        adam.step(&tape.backward(of_logits)?, self.config, self.config.rate(self.epoch))?;
         Ok(losses)
     }
 }

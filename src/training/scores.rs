@@ -25,11 +25,7 @@ pub(super) struct Sums {
 
 impl Sums {
     pub(super) fn new(exits: usize) -> Self {
-        Self {
-            samples: 0,
-            loss: vec![0.0; exits],
-            right: vec![0; exits],
-        }
+        Self { samples: 0, loss: vec![0.0; exits], right: vec![0; exits] }
     }
 
     /// Adds a batch and returns its mean loss for each exit.
@@ -62,8 +58,7 @@ pub fn evaluate<R: Role>(network: &Network, split: &Split<R>) -> Result<Scores> 
     let mut sums = Sums::new(network.exits());
     let samples: Vec<usize> = (0..split.len()).collect();
     for batch in samples.chunks(super::EVALUATION_BATCH) {
-        let logits =
-            network.forward(&split.batch(batch, network.device())?, &mut Pass::Evaluate)?;
+        let logits = network.forward(&split.batch(batch, network.device())?, &mut Pass::Evaluate)?;
         let labels = split.batch_labels(batch, network.device())?;
         let losses = logits
             .iter()

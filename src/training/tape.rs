@@ -31,11 +31,7 @@ impl Network {
     /// every exit, and what it takes to go back. Dropout draws from `rng`.
     pub fn forward_with_tape(&self, images: &Tensor, rng: &mut Rng) -> Result<(Vec<Tensor>, Tape)> {
         let _scope = self.precision.scope();
-        let mut tape = Tape {
-            segments: Vec::new(),
-            branches: Vec::new(),
-            precision: self.precision,
-        };
+        let mut tape = Tape { segments: Vec::new(), branches: Vec::new(), precision: self.precision };
         let (mut x, mut logits) = (images.clone(), Vec::new());
         for (i, segment) in self.segments.iter().enumerate() {
             let steps;
@@ -119,15 +115,12 @@ fn one(node: &Node, x: &Tensor, rng: &mut Rng) -> Result<(Tensor, Step)> {
         gradients.insert(format!("{name}.bias"), bias);
     };
     Ok(match node.layer {
-        Layer::Conv {
-            padding, stride, ..
-        } => {
+        Layer::Conv { padding, stride, .. } => {
             let (weight, bias) = parameters();
             let out = kernels::conv2d(&x, &weight, &bias, padding, stride)?;
             let step: Step = Box::new(move |grad, of_input, gradients| {
                 let geometry = (padding, stride);
-                let (x, weight, bias) =
-                    kernels::conv2d_backward(&x, &weight, grad, geometry, of_input)?;
+                let (x, weight, bias) = kernels::conv2d_backward(&x, &weight, grad, geometry, of_input)?;
                 keep(gradients, weight, bias);
                 Ok(x)
             });
@@ -155,33 +148,20 @@ fn one(node: &Node, x: &Tensor, rng: &mut Rng) -> Result<(Tensor, Step)> {
             });
             (out, step)
         }
-        Layer::Pool {
-            kind,
-            kernel,
-            stride,
-        } => {
+        Layer::Pool { kind, kernel, stride } => {
             let (_, _, height, width) = x.dims4()?;
             let pool = kernels::Pool::new(kind, height, width, kernel, stride)?;
             let out = kernels::pool2d(&x, kind, kernel, stride)?;
-            (
-                out,
-                Box::new(move |grad, _, _| Ok(Some(pool.backward(&x, grad)?))),
-            )
+            (out, Box::new(move |grad, _, _| Ok(Some(pool.backward(&x, grad)?))))
         }
         Layer::Lrn(constants) => {
             let out = kernels::lrn(&x, constants)?;
-            (
-                out,
-                Box::new(move |grad, _, _| Ok(Some(constants.backward(&x, grad)?))),
-            )
+            (out, Box::new(move |grad, _, _| Ok(Some(constants.backward(&x, grad)?))))
         }
         Layer::Relu => {
             let out = kernels::relu(&x)?;
             let kept = out.clone();
-            (
-                out,
-                Box::new(move |grad, _, _| Ok(Some(kernels::relu_backward(&kept, grad)?))),
-            )
+            (out, Box::new(move |grad, _, _| Ok(Some(kernels::relu_backward(&kept, grad)?))))
         }
         Layer::Dropout(p) => {
             let mask = kernels::dropout_mask(&x, p, rng)?;

@@ -64,9 +64,6 @@ pub fn train_at(
     path: &Path,
     mut say: impl FnMut(Progress<'_>),
 ) -> Result<Run> {
-    let keep = Keep {
-        checkpoint: Some(path.to_path_buf()),
-        anew: false,
-    };
+    let keep = Keep { checkpoint: Some(path.to_path_buf()), anew: false };
     train_with(network, data, config, &keep, &mut say)
 }

@@ -6,8 +6,8 @@ use crate::ConvGeometry as Geometry;
 use crate::precision::Precision;
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::cudarc::cudnn::sys::{
-    cudnnConvolutionBwdDataAlgo_t, cudnnConvolutionBwdFilterAlgo_t, cudnnConvolutionMode_t,
-    cudnnMathType_t, cudnnTensorFormat_t,
+    cudnnConvolutionBwdDataAlgo_t, cudnnConvolutionBwdFilterAlgo_t, cudnnConvolutionMode_t, cudnnMathType_t,
+    cudnnTensorFormat_t,
 };
 use candle_core::cuda_backend::cudarc::cudnn::{
     ConvBackwardData, ConvBackwardFilter, ConvDescriptor, ConvForward, Cudnn, CudnnDataType,
@@ -64,15 +64,9 @@ impl<X: CudnnDataType, C: CudnnDataType> Descriptors<X, C> {
         let out = [batch, g.outputs, g.out_height, g.out_width].map(int);
         Ok(Self {
             conv,
-            x: handle
-                .create_4d_tensor::<X>(format, x)
-                .map_err(Error::wrap)?,
-            weight: handle
-                .create_4d_filter::<X>(format, weight)
-                .map_err(Error::wrap)?,
-            out: handle
-                .create_4d_tensor::<X>(format, out)
-                .map_err(Error::wrap)?,
+            x: handle.create_4d_tensor::<X>(format, x).map_err(Error::wrap)?,
+            weight: handle.create_4d_filter::<X>(format, weight).map_err(Error::wrap)?,
+            out: handle.create_4d_tensor::<X>(format, out).map_err(Error::wrap)?,
         })
     }
 }
@@ -116,63 +110,25 @@ where
     // Safety: cuDNN writes the whole output; the tensors have the sizes of the descriptors.
     unsafe {
         let mut out = device.alloc::<X>(wanted.len(g, batch))?;
-        let workspace =
-            |bytes: usize| -> Result<CudaSlice<u8>> { device.alloc::<u8>(bytes.max(1)) };
+        let workspace = |bytes: usize| -> Result<CudaSlice<u8>> { device.alloc::<u8>(bytes.max(1)) };
         match wanted {
             Wanted::Out => {
-                let op = ConvForward {
-                    conv: &d.conv,
-                    x: &d.x,
-                    w: &d.weight,
-                    y: &d.out,
-                };
+                let op = ConvForward { conv: &d.conv, x: &d.x, w: &d.weight, y: &d.out };
                 let algorithm = op.pick_algorithm().map_err(Error::wrap)?;
                 let mut space = workspace(op.get_workspace_size(algorithm).map_err(Error::wrap)?)?;
-                op.launch(
-                    algorithm,
-                    Some(&mut space),
-                    ends,
-                    slice_a,
-                    slice_b,
-                    &mut out,
-                )
+                op.launch(algorithm, Some(&mut space), ends, slice_a, slice_b, &mut out)
             }
             Wanted::GradX => {
-                let op = ConvBackwardData {
-                    conv: &d.conv,
-                    dx: &d.x,
-                    w: &d.weight,
-                    dy: &d.out,
-                };
+                let op = ConvBackwardData { conv: &d.conv, dx: &d.x, w: &d.weight, dy: &d.out };
                 let algorithm = cudnnConvolutionBwdDataAlgo_t::CUDNN_CONVOLUTION_BWD_DATA_ALGO_1;
                 let mut space = workspace(op.get_workspace_size(algorithm).map_err(Error::wrap)?)?;
-                op.launch(
-                    algorithm,
-                    Some(&mut space),
-                    ends,
-                    &mut out,
-                    slice_b,
-                    slice_a,
-                )
+                op.launch(algorithm, Some(&mut space), ends, &mut out, slice_b, slice_a)
             }
             Wanted::GradWeight => {
-                let op = ConvBackwardFilter {
-                    conv: &d.conv,
-                    x: &d.x,
-                    dw: &d.weight,
-                    dy: &d.out,
-                };
-                let algorithm =
-                    cudnnConvolutionBwdFilterAlgo_t::CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1;
+                let op = ConvBackwardFilter { conv: &d.conv, x: &d.x, dw: &d.weight, dy: &d.out };
+                let algorithm = cudnnConvolutionBwdFilterAlgo_t::CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1;
                 let mut space = workspace(op.get_workspace_size(algorithm).map_err(Error::wrap)?)?;
-                op.launch(
-                    algorithm,
-                    Some(&mut space),
-                    ends,
-                    slice_a,
-                    &mut out,
-                    slice_b,
-                )
+                op.launch(algorithm, Some(&mut space), ends, slice_a, &mut out, slice_b)
             }
         }
         .map_err(Error::wrap)?;
@@ -180,22 +136,13 @@ where
     }
 }
 
-fn by_type(
-    g: &Geometry,
-    batch: usize,
-    a: Input<'_>,
-    b: Input<'_>,
-    wanted: Wanted,
-) -> Result<CudaStorage> {
+fn by_type(g: &Geometry, batch: usize, a: Input<'_>, b: Input<'_>, wanted: Wanted) -> Result<CudaStorage> {
     match (a.0.dtype(), Precision::current()) {
         (DType::F64, _) => convolve::<f64, f64>(g, batch, a, b, wanted),
         (DType::F32, Precision::Bf16) => {
             let round = |(storage, layout): Input<'_>| storage.to_dtype(layout, DType::BF16);
             let (round_a, round_b) = (round(a)?, round(b)?);
-            let (layout_a, layout_b) = (
-                Layout::contiguous(a.1.shape()),
-                Layout::contiguous(b.1.shape()),
-            );
+            let (layout_a, layout_b) = (Layout::contiguous(a.1.shape()), Layout::contiguous(b.1.shape()));
             let (a, b) = ((&round_a, &layout_a), (&round_b, &layout_b));
             let out = convolve::<bf16, f32>(g, batch, a, b, wanted)?;
             out.to_dtype(&Layout::contiguous(wanted.len(g, batch)), DType::F32)
@@ -211,21 +158,11 @@ pub fn forward(g: &Geometry, batch: usize, x: Input<'_>, weight: Input<'_>) -> R
 }
 
 /// The gradient of x: (batch, in, height, width).
-pub fn grad_input(
-    g: &Geometry,
-    batch: usize,
-    grad: Input<'_>,
-    weight: Input<'_>,
-) -> Result<CudaStorage> {
+pub fn grad_input(g: &Geometry, batch: usize, grad: Input<'_>, weight: Input<'_>) -> Result<CudaStorage> {
     by_type(g, batch, grad, weight, Wanted::GradX)
 }
 
 /// The gradient of the kernel: (out, in, kernel, kernel).
-pub fn grad_weight(
-    g: &Geometry,
-    batch: usize,
-    x: Input<'_>,
-    grad: Input<'_>,
-) -> Result<CudaStorage> {
+pub fn grad_weight(g: &Geometry, batch: usize, x: Input<'_>, grad: Input<'_>) -> Result<CudaStorage> {
     by_type(g, batch, x, grad, Wanted::GradWeight)
 }
