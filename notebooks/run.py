@@ -102,7 +102,7 @@ def run(path):
     started = time.time()
     notebook = nbformat.read(path, as_version=4)
     client = Client(notebook, kernel_name=KERNEL, resources={"metadata": {"path": str(ROOT / "notebooks")}},
-                    allow_errors=True, timeout=None)
+                    allow_errors=True, timeout=None, startup_timeout=600)
     figures = 0
     print(f"== {path.name}", flush=True)
     try:
@@ -181,7 +181,7 @@ def open_cells(sources):
     """A client and the cells of a notebook that is made up here."""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
     client = Client(notebook, kernel_name=KERNEL, resources={"metadata": {"path": str(ROOT / "notebooks")}},
-                    allow_errors=True, timeout=None)
+                    allow_errors=True, timeout=None, startup_timeout=600)
     return client, list(enumerate(notebook.cells))
 
 

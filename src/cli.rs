@@ -3,7 +3,7 @@
 use branchynet::clap::{self, ArgMatches, Args, Command, FromArgMatches};
 use branchynet::data::Source;
 use branchynet::exits::{Outcome, Timer};
-use branchynet::experiments::{Experiment, Results, Session, Training, one_line};
+use branchynet::experiments::{Baseline, Experiment, Results, Session, Training, one_line};
 use branchynet::figures::{percent, table_of_everything};
 use branchynet::files::shown;
 use branchynet::training::{Progress, plain};
@@ -224,12 +224,17 @@ fn evaluate(session: &Session, arguments: &Evaluate) -> Result<String> {
         None => Results::default_path(&results.settings)?,
     };
     results.write(&path)?;
-    let mut out = String::new();
-    if let Some(accuracy) = results.baseline_accuracy() {
-        out += &format!("baseline: {} of the test images right\n", percent(&[accuracy]));
-    }
     let exits = percent(&results.test.exit_accuracy());
+    let out = baselines(&results);
     Ok(out + &format!("exits: {exits}\n{}\n", path.display()))
+}
+
+/// How many of the test images the networks without branches answer correctly.
+fn baselines(results: &Results) -> String {
+    let line = |(name, baseline): (String, &Baseline)| {
+        format!("{name}: {} of the test images right\n", percent(&[baseline.accuracy()]))
+    };
+    results.baselines().into_iter().map(line).collect()
 }
 
 fn missing(experiment: &Experiment, what: &str, way_out: &str) -> Error {
@@ -256,9 +261,7 @@ fn sweep(session: &Session, arguments: &Sweep) -> Result<String> {
         true => spread(results.validation.pareto_front(&costs)?, arguments.rows),
     };
     let mut out = format!("{}\n\n", results.caption());
-    if let Some(accuracy) = results.baseline_accuracy() {
-        out += &format!("baseline: {} of the test images right\n", percent(&[accuracy]));
-    }
+    out += &baselines(&results);
     if !results.test.front_is_exact() && arguments.grid.is_empty() {
         out += "the front is approximate\n";
     }

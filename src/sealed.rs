@@ -5,6 +5,7 @@ use crate::Result;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Serialize, de::DeserializeOwned};
 use std::collections::HashMap;
+use std::io::Read;
 
 /// The version that is written. A reader of a later version must continue to read the earlier ones that
 /// it accepts here.
@@ -57,6 +58,17 @@ pub(crate) fn open<'a, T: DeserializeOwned>(
     }
     let about = serde_json::from_str(about).map_err(|error| error.to_string())?;
     Ok((about, file))
+}
+
+/// What a file that [`seal`] made says about itself, from its first bytes and unchecked; `None` where it
+/// cannot be read.
+pub(crate) fn peek<T: DeserializeOwned>(mut file: impl Read) -> Option<T> {
+    let mut length = [0; 8];
+    file.read_exact(&mut length).ok()?;
+    let mut header = Vec::new();
+    file.take(u64::from_le_bytes(length)).read_to_end(&mut header).ok()?;
+    let header: serde_json::Value = serde_json::from_slice(&header).ok()?;
+    serde_json::from_str(header["__metadata__"]["about"].as_str()?).ok()
 }
 
 fn checksum<'a, 'b: 'a>(

@@ -59,10 +59,11 @@ fn the_program_explains_itself_and_its_exit_codes_tell_failures_apart() {
 /// A value for every setting that is not AlexNet's default.
 fn other_value(variable: &str) -> &'static str {
     match variable {
-        "EPOCHS" | "BASELINE_EPOCHS" | "BATCH_SIZE" | "SEED" | "IMAGES" | "TEST_IMAGES" => "77",
-        "LEARNING_RATE" | "FINAL_RATE" | "BETA1" | "BETA2" => "0.25",
+        "EPOCHS" | "BASELINE_EPOCHS" | "BATCH_SIZE" | "SEED" | "IMAGES" | "TEST_IMAGES" | "WARMUP" => "77",
+        "LEARNING_RATE" | "FINAL_RATE" | "BETA1" | "BETA2" | "MOMENTUM" | "WEIGHT_DECAY" => "0.25",
         "WEIGHTS" => "1,0.3,0.5",
-        "AUGMENT" | "TRAIN" => "no",
+        "AUGMENT" | "TRAIN" | "MATCHED" => "no",
+        "OPTIMIZER" => "sgd",
         "PRECISION" => "tf32",
         "PREPROCESSING" => "zca",
         "DATA" => "mnist",

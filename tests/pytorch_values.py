@@ -85,3 +85,16 @@ for b, c in [(1, 2), (5, 10), (37, 3)]:
     losses = F.cross_entropy(logits, labels, reduction="none")
     gradient, = torch.autograd.grad(0.3 * losses.sum(), logits)
     print(f"    (({b}, {c}), [{digest(losses).item():.9}, {digest(gradient).item():.9}]),")
+
+print("OPTIMIZERS (src/training/optimizer.rs): three steps with gradients of their own, in f32")
+for name, optimizer, options in [
+    ("Adam", torch.optim.Adam, {}), ("SGD", torch.optim.SGD, {}),
+    ("SGD with momentum and weight decay", torch.optim.SGD, {"momentum": 0.9, "weight_decay": 0.01}),
+]:
+    weight = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float32, requires_grad=True)
+    steps = optimizer([weight], **options)
+    for step, rate in enumerate([0.1, 0.05, 0.2]):
+        steps.param_groups[0]["lr"] = rate
+        weight.grad = torch.tensor([0.1, -2.0, 0.3], dtype=torch.float32) * (step + 1) - 0.25
+        steps.step()
+    print(f"    {name}: [{', '.join(f'{v:.8}' for v in weight.tolist())}]")

@@ -3,8 +3,7 @@
 use branchynet::Result;
 use branchynet::data::{Preprocessing, Test, Validation};
 use branchynet::exits::{Criterion, ExitRecord};
-use branchynet::experiments::{Experiment, NAMES, Results};
-use branchynet::files::project_dir;
+use branchynet::experiments::{Baseline, Experiment, NAMES, Results};
 use branchynet::networks::{branch, linear};
 use branchynet::training::{Config, Epoch, Scores};
 use std::path::PathBuf;
@@ -18,6 +17,7 @@ fn experiment() -> Experiment {
         train_images: Some(100),
         test_images: None,
         baseline_epochs: 1,
+        matched: true,
         criterion: Criterion::Entropy,
         config: Config { epochs: 2, ..Config::default() },
     }
@@ -27,24 +27,29 @@ fn made_up(experiment: &Experiment) -> Result<Results> {
     let logits = |exit: usize| (0..300).map(|i| (i as f32 * 0.37 + exit as f32).sin()).collect();
     let labels: Vec<u8> = (0..30).map(|i| (i % 10) as u8).collect();
     let scores = Scores { loss: vec![0.5, 0.25], accuracy: vec![0.8, 0.9] };
+    let history = vec![Epoch {
+        epoch: 1,
+        train: scores.clone(),
+        validation: scores,
+        device: "CPU".to_string(),
+        images_per_second: 12.5,
+        seconds: 3.25,
+    }];
+    let baseline = |exit| -> Result<_> {
+        let test = ExitRecord::from_logits(vec![logits(exit)], labels.clone())?;
+        Ok(Some(Baseline { history: history.clone(), test }))
+    };
     Ok(Results {
         settings: experiment.settings(),
         data: "MNIST (trained on 100)".to_string(),
         commit: "abc".to_string(),
         made: 1_700_000_000,
         origin: String::new(),
-        baseline_history: Vec::new(),
-        history: vec![Epoch {
-            epoch: 1,
-            train: scores.clone(),
-            validation: scores,
-            device: "CPU".to_string(),
-            images_per_second: 12.5,
-            seconds: 3.25,
-        }],
+        history: history.clone(),
         validation: ExitRecord::<Validation>::from_logits(vec![logits(0), logits(1)], labels.clone())?,
         test: ExitRecord::<Test>::from_logits(vec![logits(2), logits(3)], labels.clone())?,
-        baseline: Some(ExitRecord::from_logits(vec![logits(4)], labels)?),
+        baseline: baseline(4)?,
+        matched: baseline(5)?,
     })
 }
 
@@ -65,7 +70,15 @@ fn a_record_comes_back_bit_for_bit() -> Result<()> {
         assert_eq!(again.test.logits(exit), results.test.logits(exit));
     }
     assert_eq!(again.test.labels(), results.test.labels());
-    assert_eq!(again.baseline_accuracy(), results.baseline_accuracy());
+    let pairs = [(&again.baseline, &results.baseline), (&again.matched, &results.matched)];
+    for (again, before) in pairs {
+        let (again, before) = (again.as_ref().expect("there"), before.as_ref().expect("there"));
+        assert_eq!((&again.history, again.test.logits(0)), (&before.history, before.test.logits(0)));
+    }
+    assert_ne!(
+        results.baseline.as_ref().map(|b| b.test.logits(0)),
+        results.matched.as_ref().map(|b| b.test.logits(0))
+    );
     assert!(again.caption().contains("1 + 2 epochs") && again.caption().contains("record "));
     // Cut short, too long, something else, and a byte altered anywhere behind the head of the gzip
     // file, which holds nothing that counts.
@@ -133,7 +146,7 @@ fn a_new_setting_with_a_default_orphans_nothing() -> Result<()> {
 /// The committed records belong to the experiments' default settings, and hold what they claim.
 #[test]
 fn reference_records_are_whole_and_of_the_default_settings() -> Result<()> {
-    let records = Results::all_in(&project_dir().join("datasets/reference"))?;
+    let records = Results::recorded(|_| true)?;
     assert_eq!(records.len(), 3);
     for record in &records {
         let matching = NAMES
@@ -142,7 +155,11 @@ fn reference_records_are_whole_and_of_the_default_settings() -> Result<()> {
             .any(|experiment| experiment.settings() == record.settings);
         assert!(matching, "{} is of no experiment's default settings", record.origin);
         assert_eq!(record.history.len(), record.settings.config.epochs);
-        assert_eq!(record.baseline_history.len(), record.settings.baseline_epochs);
+        let epochs = |of: &Option<Baseline>| of.as_ref().map_or(0, |baseline| baseline.history.len());
+        assert_eq!(epochs(&record.baseline), record.settings.baseline_epochs);
+        if record.matched.is_some() {
+            assert_eq!(epochs(&record.matched), record.settings.config.epochs);
+        }
         assert_eq!((record.validation.len(), record.test.len()), (5_000, 10_000));
         // The history's last validation accuracy is that of the recorded logits.
         let last = record.history.last().map(|epoch| &epoch.validation.accuracy);

@@ -6,7 +6,7 @@ use branchynet::data::Dataset;
 use branchynet::networks::{
     self, Layer, batch_norm, branch, conv, dropout, linear, max_pool, relu, residual, without_branches,
 };
-use branchynet::training::{Config, evaluate, load_checkpoint};
+use branchynet::training::{Config, Optimizer, evaluate, load_checkpoint};
 use branchynet::{Network, Result};
 use candle_core::Device;
 use common::train_at;
@@ -103,26 +103,44 @@ fn the_same_seed_gives_the_same_weights_and_another_does_not() -> Result<()> {
     Ok(())
 }
 
-/// The child of the next test: trains at the path that the environment names.
+/// What is killed: 30 epochs, SGD with everything that it has.
+fn killed(optimizer: Optimizer) -> Config {
+    match optimizer {
+        Optimizer::Adam => config(30),
+        Optimizer::Sgd => Config { optimizer, warmup: 3, weight_decay: 1e-3, ..config(30) },
+    }
+}
+
+/// The child of the next tests: trains at the path that the environment names.
 #[test]
 fn child_that_trains_until_it_is_killed() -> Result<()> {
-    if let Some(path) = std::env::var_os("BRANCHYNET_TEST_CHILD") {
-        train_at(&build(layers(), 0), &quadrants(), &config(30), Path::new(&path), |_| ())?;
+    for (variable, optimizer) in CHILDREN {
+        if let Some(path) = std::env::var_os(variable) {
+            train_at(&build(layers(), 0), &quadrants(), &killed(optimizer), Path::new(&path), |_| ())?;
+        }
     }
     Ok(())
 }
 
+const CHILDREN: [(&str, Optimizer); 2] =
+    [("BRANCHYNET_TEST_ADAM", Optimizer::Adam), ("BRANCHYNET_TEST_SGD", Optimizer::Sgd)];
+
 #[test]
 fn a_run_killed_at_any_moment_ends_in_the_same_weights() -> Result<()> {
-    let (scratch, data) = (Scratch::new("kill"), quadrants());
+    CHILDREN.into_iter().try_for_each(|(variable, optimizer)| kill_and_compare(variable, optimizer))
+}
+
+fn kill_and_compare(variable: &str, optimizer: Optimizer) -> Result<()> {
+    let (scratch, data) = (Scratch::new(&format!("kill-{optimizer:?}")), quadrants());
     let undisturbed = build(layers(), 0);
     let started = std::time::Instant::now();
-    train_at(&undisturbed, &data, &config(30), &scratch.0.join("undisturbed.safetensors"), |_| ())?;
+    let path = scratch.0.join("undisturbed.safetensors");
+    train_at(&undisturbed, &data, &killed(optimizer), &path, |_| ())?;
     let whole = started.elapsed();
     let child = || {
         std::process::Command::new(std::env::current_exe().expect("a test program"))
             .args(["child_that_trains_until_it_is_killed", "--exact"])
-            .env("BRANCHYNET_TEST_CHILD", scratch.file())
+            .env(variable, scratch.file())
             .stdout(std::process::Stdio::null())
             .spawn()
             .expect("the test program starts")
@@ -178,7 +196,11 @@ fn bad_settings_and_files_are_refused_in_one_line() -> Result<()> {
     refused(Config { exit_weights: vec![1.0], ..config(1) }, "exit_weights must be 2 numbers");
     refused(Config { exit_weights: vec![1.0, f64::NAN], ..config(1) }, "exit_weights must be 2 numbers");
     refused(Config { learning_rate: -1.0, ..config(1) }, "learning_rate must be above 0");
-    refused(Config { beta1: 1.0, ..config(1) }, "beta1 and beta2");
+    refused(Config { beta1: 1.0, ..config(1) }, "beta1, beta2 and momentum");
+    refused(Config { weight_decay: 0.1, ..config(1) }, "weight_decay must be at least 0, and 0 with Adam");
+    let decay = f64::NAN;
+    refused(Config { weight_decay: decay, optimizer: Optimizer::Sgd, ..config(1) }, "weight_decay must be");
+    refused(Config { warmup: 2, ..config(2) }, "warmup must be shorter than the 2 epochs");
     // A checkpoint of something else, and one cut short.
     train_at(&network, &data, &config(1), &scratch.file(), |_| ())?;
     let before = bits(&network)?;

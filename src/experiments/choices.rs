@@ -22,8 +22,8 @@ impl Results {
     /// Choices for every network, given what it costs to leave at each exit:
     ///
     /// - *no loss*: the cheapest without loss against the last exit, on Validation;
-    /// - *like the baseline*: the cheapest as accurate as the baseline there, if one was trained and its
-    ///   accuracy is reached;
+    /// - *like the baseline*: the cheapest as accurate there as the baseline with as many epochs as this
+    ///   network, or with fewer where there is no other, if that accuracy is reached;
     /// - *knee*: where more speed begins to cost much accuracy;
     /// - *knee, screened on test*: the paper's protocol, on the grid of the authors' script, which flatters;
     /// - *the paper's T*, if the network is the paper's and has as many exits.
@@ -40,8 +40,8 @@ impl Results {
         let last_exit = validation.exit_accuracy().last().copied().unwrap_or(0.0);
         let lossless = validation.choose_for_accuracy(last_exit, costs)?;
         add("no loss", on_validation, &lossless.thresholds)?;
-        if let Some(epoch) = self.baseline_history.last()
-            && let Ok(chosen) = validation.choose_for_accuracy(epoch.validation.accuracy[0], costs)
+        if let Some((_, baseline)) = self.baselines().last()
+            && let Ok(chosen) = validation.choose_for_accuracy(baseline.validation_accuracy(), costs)
         {
             add("like the baseline", on_validation, &chosen.thresholds)?;
         }

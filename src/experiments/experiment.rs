@@ -8,9 +8,10 @@ use crate::kernels::Precision;
 use crate::networks::{
     Layer, Network, b_alexnet, b_lenet, b_resnet110, b_resnet110_standard, without_branches,
 };
-use crate::training::{self, Config, Keep, Progress};
+use crate::training::{self, Config, Keep, Optimizer, Progress, Run};
 use crate::{Result, Rng};
 use candle_core::Device;
+use clap::builder::BoolishValueParser;
 use rand::{Rng as _, SeedableRng};
 use std::fmt;
 use std::time::SystemTime;
@@ -42,6 +43,10 @@ pub struct Experiment {
     /// Epochs of the baseline; 0 starts the joint training from random weights
     #[arg(long, env, value_name = "N")]
     pub baseline_epochs: usize,
+    /// Train the baseline on for the epochs of the joint training, with its step sizes, so that what exits
+    /// give and what more epochs give can be told apart
+    #[arg(long, env, value_name = "yes|no", value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
+    pub matched: bool,
     /// How sure an exit is: entropy, probability, margin or patience
     #[arg(long, env, value_name = "C")]
     pub criterion: Criterion,
@@ -54,11 +59,14 @@ pub struct Experiment {
 #[derive(Debug, Clone)]
 pub struct Trained {
     /// The trunk alone; `None` where it got no epochs.
-    pub baseline: Option<(Network, training::Run)>,
+    pub baseline: Option<(Network, Run)>,
     /// With its branches.
     pub network: Network,
     /// The joint run.
-    pub run: training::Run,
+    pub run: Run,
+    /// The trunk alone, trained for as many epochs and with the same schedule; `None` where that was not
+    /// asked for.
+    pub matched: Option<(Network, Run)>,
 }
 
 /// The experiments there are.
@@ -86,6 +94,7 @@ impl Experiment {
             train_images: None,
             test_images: None,
             baseline_epochs: 20,
+            matched: true,
             criterion: Criterion::Entropy,
             config: Config { epochs: 40, ..cosine.clone() },
         };
@@ -117,7 +126,7 @@ impl Experiment {
         let macs = baseline.costs().last().map_or(1, |cost| cost.macs.max(1));
         self.train_images = Some((50_000_000_000 / macs).clamp(400, 4_000));
         self.test_images = Some(500);
-        (self.baseline_epochs, self.config.epochs) = (1, 1);
+        (self.baseline_epochs, self.config.epochs, self.config.warmup) = (1, 1, 0);
         Ok(self)
     }
 
@@ -134,19 +143,28 @@ impl Experiment {
 
     /// Baseline and network with branches, with initial weights from the seed.
     pub fn networks(&self, device: &Device) -> Result<(Network, Network)> {
-        let (image, config) = (self.data.image()?, &self.config);
-        let build = |name: &str, layers: Vec<Layer>| {
-            Network::new(name, image, layers, config.seed, device)?.with_precision(config.precision)
-        };
-        Ok((
-            build(self.baseline_name(), without_branches(&self.layers))?,
-            build(&self.name, self.layers.clone())?,
-        ))
+        Ok((self.trunk(device)?, self.build(&self.name, self.layers.clone(), device)?))
+    }
+
+    fn trunk(&self, device: &Device) -> Result<Network> {
+        let layers = without_branches(&self.layers);
+        self.build(self.baseline_name(), layers, device)
+    }
+
+    fn build(&self, name: &str, layers: Vec<Layer>, device: &Device) -> Result<Network> {
+        let config = &self.config;
+        let network = Network::new(name, self.data.image()?, layers, config.seed, device)?;
+        network.with_precision(config.precision)
     }
 
     /// The settings of the baseline's training.
     pub fn baseline_config(&self) -> Config {
-        Config { epochs: self.baseline_epochs, exit_weights: Vec::new(), ..self.config.clone() }
+        Config { epochs: self.baseline_epochs, ..self.matched_config() }
+    }
+
+    /// The settings of the matched baseline's training after the baseline's own.
+    pub fn matched_config(&self) -> Config {
+        Config { exit_weights: Vec::new(), ..self.config.clone() }
     }
 
     /// All that decides the result, to compare with what a record says.
@@ -163,7 +181,7 @@ impl Experiment {
         }
     }
 
-    /// Trains baseline and network on `data`, or finds or continues the same runs in
+    /// Trains baseline, network and matched baseline on `data`, or finds or continues the same runs in
     /// `datasets/runs/` (see [`training::train`]); `anew` makes them anew.
     pub fn train(
         &self,
@@ -172,41 +190,54 @@ impl Experiment {
         anew: bool,
         say: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Trained> {
-        let (baseline, network) = self.networks(device)?;
         let keep = Keep { anew, ..Keep::default() };
-        let baseline = match self.baseline_epochs {
-            0 => None,
-            _ => {
-                let config = self.baseline_config();
-                let run = training::train_with(&baseline, data, &config, &keep, say)?;
-                network.start_from(&baseline)?;
-                Some((baseline, run))
-            }
+        let mut train = |network: &Network, config: &Config| {
+            training::train_with(network, data, config, &keep, say).map(Some)
         };
-        let run = training::train_with(&network, data, &self.config, &keep, say)?;
-        Ok(Trained { baseline, network, run })
+        match self.each(device, self.matched, &mut train)? {
+            Some(trained) => Ok(trained),
+            None => unreachable!("training ends with a run or an error"),
+        }
     }
 
     /// The finished runs of these settings in `datasets/runs/`, and when the joint one was finished;
-    /// `None` where there are none.
+    /// `None` where baseline or network are missing.
     pub fn find(&self, data: &Dataset, device: &Device) -> Result<Option<(Trained, SystemTime)>> {
-        let (baseline, network) = self.networks(device)?;
-        let baseline = match self.baseline_epochs {
-            0 => None,
-            _ => {
-                let Some(run) = training::find(&baseline, data, &self.baseline_config())? else {
-                    return Ok(None);
-                };
-                network.start_from(&baseline)?;
-                Some((baseline, run))
-            }
-        };
-        let Some(run) = training::find(&network, data, &self.config)? else {
+        let mut find = |network: &Network, config: &Config| training::find(network, data, config);
+        let Some(trained) = self.each(device, true, &mut find)? else {
             return Ok(None);
         };
-        let finished = std::fs::metadata(&run.checkpoint)?.modified()?;
-        let trained = Trained { baseline, network, run };
+        let finished = std::fs::metadata(&trained.run.checkpoint)?.modified()?;
         Ok(Some((trained, finished)))
+    }
+
+    /// All networks, each given to `run` with its initial weights; `None` as soon as baseline or network
+    /// get no run.
+    fn each(
+        &self,
+        device: &Device,
+        matched: bool,
+        run: &mut dyn FnMut(&Network, &Config) -> Result<Option<Run>>,
+    ) -> Result<Option<Trained>> {
+        let (baseline, network) = self.networks(device)?;
+        let trunk = self.trunk(device)?;
+        let mut trained = None;
+        if self.baseline_epochs > 0 {
+            let Some(run) = run(&baseline, &self.baseline_config())? else {
+                return Ok(None);
+            };
+            network.start_from(&baseline)?;
+            trunk.start_from(&baseline)?;
+            trained = Some((baseline, run));
+        }
+        let Some(joint) = run(&network, &self.config)? else {
+            return Ok(None);
+        };
+        let matched = match matched {
+            true => run(&trunk, &self.matched_config())?.map(|run| (trunk, run)),
+            false => None,
+        };
+        Ok(Some(Trained { baseline: trained, network, run: joint, matched }))
     }
 
     /// Pixels of the first `count` test images as the networks see them, and a word for what they are;
@@ -238,6 +269,15 @@ impl fmt::Display for Experiment {
             Precision::F32 => String::new(),
             precision => format!("; products in {precision}"),
         };
+        let optimizer = match c.optimizer {
+            Optimizer::Adam => "Adam".to_string(),
+            Optimizer::Sgd => format!("SGD with momentum {} and weight decay {}", c.momentum, c.weight_decay),
+        };
+        let warmup = match c.warmup {
+            0 => String::new(),
+            warmup => format!(" after {warmup} epochs of warm-up"),
+        };
+        let matched = if self.matched { ", and for the matched baseline" } else { "" };
         let weights = match c.exit_weights.is_empty() {
             true => "1 each".to_string(),
             false => format!("{:?}", c.exit_weights),
@@ -245,7 +285,7 @@ impl fmt::Display for Experiment {
         write!(
             f,
             "{} on {}, {images} preprocessed by {} and {}augmented{precision}\n\
-             {} epochs for the baseline, {} for all exits together; batches of {}; Adam from {} to {} of it; exit weights {weights}; seed {}",
+             {} epochs for the baseline, {} for all exits together{matched}; batches of {}; {optimizer}, steps from {}{warmup} to {} of it; exit weights {weights}; seed {}",
             self.name,
             self.data,
             self.preprocessing,

@@ -2,6 +2,7 @@
 
 use crate::Result;
 use crate::error::bail;
+use crate::exits::Outcome;
 
 /// A point of a figure.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -10,6 +11,13 @@ pub struct Point {
     pub milliseconds: f64,
     /// In 0..=1.
     pub accuracy: f64,
+}
+
+impl From<&Outcome> for Point {
+    /// Of an outcome whose costs are in milliseconds.
+    fn from(outcome: &Outcome) -> Self {
+        Self { milliseconds: outcome.cost, accuracy: outcome.accuracy() }
+    }
 }
 
 /// Times of one device, in milliseconds per sample.

@@ -9,14 +9,16 @@ use crate::error::{bail, error};
 use crate::exits::{Criterion, ExitRecord};
 use crate::files::{commit, project_dir, shown};
 use crate::kernels::Precision;
+use crate::networks::Network;
 use crate::sealed::{self, Part, bytes_of, values_of};
-use crate::training::{Epoch, plain};
+use crate::training::{Epoch, Run, plain};
 use crate::{Result, files};
 use candle_core::Device;
 use flate2::{Compression, bufread::GzDecoder, write::GzEncoder};
+use polars::prelude::{DataFrame, df};
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
-use std::io::{Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -33,16 +35,43 @@ pub struct Results {
     pub made: u64,
     /// Where this came from, in a line: a record and its file, or a run and its checkpoint.
     pub origin: String,
-    /// The baseline's epochs.
-    pub baseline_history: Vec<Epoch>,
     /// The joint training's epochs.
     pub history: Vec<Epoch>,
     /// What every exit says about the validation images.
     pub validation: ExitRecord<Validation>,
     /// What every exit says about the test images.
     pub test: ExitRecord<Test>,
-    /// What the baseline says about the test images; `None` where none was trained.
-    pub baseline: Option<ExitRecord<Test>>,
+    /// The trunk alone, from which the joint training started; `None` where it got no epochs.
+    pub baseline: Option<Baseline>,
+    /// The trunk alone, trained on for the epochs of the joint training with the same schedule; `None`
+    /// where that was not asked for.
+    pub matched: Option<Baseline>,
+}
+
+/// A network without branches, for comparison.
+#[derive(Debug, Clone)]
+pub struct Baseline {
+    /// Its epochs, for the matched baseline those after the first.
+    pub history: Vec<Epoch>,
+    /// What it says about the test images.
+    pub test: ExitRecord<Test>,
+}
+
+impl Baseline {
+    fn collect((network, run): &(Network, Run), data: &Dataset) -> Result<Self> {
+        let test = ExitRecord::collect(network, &data.test)?;
+        Ok(Self { history: run.history.clone(), test })
+    }
+
+    /// Share of the test images that it answers correctly (0..=1).
+    pub fn accuracy(&self) -> f64 {
+        self.test.exit_accuracy()[0]
+    }
+
+    /// Accuracy on the validation images after its last epoch (0..=1).
+    pub fn validation_accuracy(&self) -> f64 {
+        self.history.last().map_or(f64::NAN, |epoch| epoch.validation.accuracy[0])
+    }
 }
 
 /// The part of a file that is not logits.
@@ -54,6 +83,8 @@ struct About {
     made: u64,
     baseline_history: Vec<Epoch>,
     history: Vec<Epoch>,
+    #[serde(default)]
+    matched_history: Vec<Epoch>,
 }
 
 const KIND: &str = "exit record";
@@ -67,19 +98,21 @@ pub(super) fn seconds(time: SystemTime) -> u64 {
 impl Results {
     /// Runs the trained networks once over the validation and test images of `data`.
     pub fn collect(experiment: &Experiment, trained: &Trained, data: &Dataset) -> Result<Self> {
-        let baseline = trained.baseline.as_ref();
-        let collect = |network| ExitRecord::collect(network, &data.test);
+        let collect = |trained: &Option<_>| {
+            let trained = trained.as_ref();
+            trained.map(|trained| Baseline::collect(trained, data)).transpose()
+        };
         Ok(Self {
             settings: experiment.settings(),
             data: data.name.clone(),
             commit: commit(),
             made: seconds(SystemTime::now()),
             origin: format!("run {}", shown(&trained.run.checkpoint)),
-            baseline_history: baseline.map_or_else(Vec::new, |(_, run)| run.history.clone()),
             history: trained.run.history.clone(),
             validation: ExitRecord::collect(&trained.network, &data.validation)?,
-            test: collect(&trained.network)?,
-            baseline: baseline.map(|(network, _)| collect(network)).transpose()?,
+            test: ExitRecord::collect(&trained.network, &data.test)?,
+            baseline: collect(&trained.baseline)?,
+            matched: collect(&trained.matched)?,
         })
     }
 
@@ -88,7 +121,9 @@ impl Results {
         if self.test.criterion() != criterion {
             self.validation = self.validation.by(criterion.clone());
             self.test = self.test.by(criterion.clone());
-            self.baseline = self.baseline.map(|record| record.by(criterion.clone()));
+            for baseline in self.baseline.iter_mut().chain(&mut self.matched) {
+                baseline.test = baseline.test.clone().by(criterion.clone());
+            }
         }
         self
     }
@@ -105,19 +140,23 @@ impl Results {
 
     /// Writes everything to one file: safetensors, compressed by gzip.
     pub fn write(&self, path: &Path) -> Result<()> {
+        let history = |of: &Option<Baseline>| of.as_ref().map_or_else(Vec::new, |b| b.history.clone());
         let about = About {
             settings: self.settings.clone(),
             data: self.data.clone(),
             commit: self.commit.clone(),
             made: self.made,
-            baseline_history: self.baseline_history.clone(),
+            baseline_history: history(&self.baseline),
             history: self.history.clone(),
+            matched_history: history(&self.matched),
         };
         let mut parts = Vec::new();
         parts.extend(parts_of("validation", &self.validation));
         parts.extend(parts_of("test", &self.test));
-        if let Some(baseline) = &self.baseline {
-            parts.extend(parts_of("baseline", baseline));
+        for (name, baseline) in [("baseline", &self.baseline), ("matched", &self.matched)] {
+            if let Some(baseline) = baseline {
+                parts.extend(parts_of(name, &baseline.test));
+            }
         }
         let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
         gzip.write_all(&sealed::seal(KIND, &about, parts)?)?;
@@ -140,9 +179,12 @@ impl Results {
             return Err(broken(format!("{} bytes too many", rest.len())));
         }
         let (about, file) = sealed::open::<About>(KIND, &bytes).map_err(broken)?;
-        let baseline = match file.tensor("baseline.logits") {
-            Ok(_) => Some(record(&file, "baseline").map_err(broken)?),
-            Err(_) => None,
+        let baseline = |name: &str, history: Vec<Epoch>| -> Result<Option<Baseline>> {
+            if file.tensor(&format!("{name}.logits")).is_err() {
+                return Ok(None);
+            }
+            let test = record(&file, name).map_err(broken)?;
+            Ok(Some(Baseline { history, test }))
         };
         Ok(Self {
             origin: format!("record {}", shown(path)),
@@ -150,28 +192,59 @@ impl Results {
             data: about.data,
             commit: about.commit,
             made: about.made,
-            baseline_history: about.baseline_history,
             history: about.history,
             validation: record(&file, "validation").map_err(broken)?,
             test: record(&file, "test").map_err(broken)?,
-            baseline,
+            baseline: baseline("baseline", about.baseline_history)?,
+            matched: baseline("matched", about.matched_history)?,
         })
     }
 
-    /// All records in a folder, in the order of their names; none where it is not there.
-    pub fn all_in(folder: &Path) -> Result<Vec<Self>> {
-        let Ok(entries) = std::fs::read_dir(folder) else {
-            return Ok(Vec::new());
-        };
-        let mut paths: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
-        paths.retain(|path| path.to_string_lossy().ends_with(EXTENSION));
-        paths.sort();
-        paths.iter().map(|path| Self::read(path)).collect()
+    /// The recorded results whose settings are as wanted, of `datasets/reference/` and `datasets/records/`,
+    /// in the order of their names. Of other records only the head is read.
+    pub fn recorded(wanted: impl Fn(&Settings) -> bool) -> Result<Vec<Self>> {
+        let mut found = Vec::new();
+        for folder in ["datasets/reference", "datasets/records"] {
+            let entries = std::fs::read_dir(project_dir().join(folder)).into_iter().flatten();
+            let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+            paths.retain(|path| path.to_string_lossy().ends_with(EXTENSION));
+            paths.sort();
+            for path in paths {
+                let head = BufReader::new(std::fs::File::open(&path)?);
+                // What cannot be read is named by the whole reading.
+                let head = sealed::peek::<About>(GzDecoder::new(head));
+                if head.is_none_or(|about| wanted(&about.settings)) {
+                    found.push(Self::read(&path)?);
+                }
+            }
+        }
+        Ok(found)
     }
 
-    /// Accuracy of the baseline on the test images (0..=1), where one was trained.
-    pub fn baseline_accuracy(&self) -> Option<f64> {
-        Some(self.baseline.as_ref()?.exit_accuracy()[0])
+    /// The networks without branches, named by their epochs: the one from which the joint training
+    /// started, and the one with as many epochs as the network with branches.
+    pub fn baselines(&self) -> Vec<(String, &Baseline)> {
+        let (before, joint) = (self.settings.baseline_epochs, self.settings.config.epochs);
+        let named = [
+            (format!("baseline, {before} epochs"), &self.baseline),
+            (format!("matched baseline, {before} + {joint} epochs"), &self.matched),
+        ];
+        named.into_iter().filter_map(|(name, baseline)| Some((name, baseline.as_ref()?))).collect()
+    }
+
+    /// A table of accuracies (0..=1), of the baselines and of each exit if all images left there. The
+    /// baselines' on Validation are those after their last epoch.
+    pub fn accuracies(&self) -> Result<DataFrame> {
+        let (mut names, mut validation, mut test) = (Vec::new(), Vec::new(), Vec::new());
+        for (name, baseline) in self.baselines() {
+            names.push(name);
+            validation.push(baseline.validation_accuracy());
+            test.push(baseline.accuracy());
+        }
+        names.extend((1..=self.test.exits()).map(|exit| format!("exit {exit}")));
+        validation.extend(self.validation.exit_accuracy());
+        test.extend(self.test.exit_accuracy());
+        Ok(df!("network" => names, "validation accuracy" => validation, "test accuracy" => test)?)
     }
 
     /// How this was made, for the subtitle of a figure: `CIFAR-10, 20 + 40 epochs, seed 0; record …`.
@@ -220,12 +293,9 @@ impl Experiment {
     pub fn recorded(&self, device: &Device) -> Result<Option<Results>> {
         let settings = self.settings();
         let mut newest: Option<Results> = None;
-        for folder in ["datasets/reference", "datasets/records"] {
-            for results in Results::all_in(&project_dir().join(folder))? {
-                let newer = |best: &Results| results.made > best.made;
-                if results.settings == settings && newest.as_ref().is_none_or(newer) {
-                    newest = Some(results);
-                }
+        for results in Results::recorded(|recorded| *recorded == settings)? {
+            if newest.as_ref().is_none_or(|best| results.made > best.made) {
+                newest = Some(results);
             }
         }
         // Without the data set a run cannot be evaluated.

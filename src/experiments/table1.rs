@@ -34,7 +34,7 @@ impl TableOne {
         for (i, choice) in choices.iter().enumerate() {
             let mix = timer.mix(&choice.test.shares())?;
             if i == 0 {
-                table.baseline(results, "ours, CPU", mix.baseline.mean);
+                table.baselines(results, "ours, CPU", mix.baseline.mean);
             }
             table.early_exit(results, "ours, CPU", choice, &mix);
         }
@@ -70,15 +70,19 @@ impl TableOne {
         table
     }
 
-    fn baseline(&mut self, results: &Results, source: &str, milliseconds: f64) {
-        let network = &results.settings.network;
-        self.0.push(Row {
-            source: source.to_string(),
-            network: network.strip_prefix("B-").unwrap_or(network).to_string(),
-            accuracy: results.baseline_accuracy(),
-            milliseconds,
-            ..Row::default()
-        });
+    /// The baselines, which all take the same time.
+    fn baselines(&mut self, results: &Results, source: &str, milliseconds: f64) {
+        let network = results.settings.network.trim_start_matches("B-");
+        for (name, baseline) in results.baselines() {
+            self.0.push(Row {
+                source: source.to_string(),
+                network: network.to_string(),
+                choice: name,
+                accuracy: Some(baseline.accuracy()),
+                milliseconds,
+                ..Row::default()
+            });
+        }
     }
 
     fn early_exit(&mut self, results: &Results, source: &str, choice: &Choice, mix: &Mix) {
@@ -99,7 +103,7 @@ impl TableOne {
     /// `choice`, `time` was measured.
     pub fn on_gpu(&mut self, results: &Results, choice: &Choice, time: &BatchTime) {
         let source = "ours, GPU";
-        self.baseline(results, source, time.baseline);
+        self.baselines(results, source, time.baseline);
         self.0.push(Row {
             source: source.to_string(),
             network: results.settings.network.clone(),

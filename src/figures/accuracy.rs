@@ -1,26 +1,81 @@
 //! What thresholds give: accuracy against time, who leaves where, and how sure each exit is.
 
 use super::style::{GREY, axis, colour, exit_name, layout, legend, log_axis};
+use crate::Result;
 use crate::data::Role;
 use crate::exits::{Criterion, ExitRecord, Outcome};
-use crate::experiments::{Choice, Paper, Point};
-use plotly::common::{AxisSide, DashType, Fill, Line, LineShape, Marker, MarkerSymbol, Mode, TickMode};
+use crate::experiments::{Choice, Paper, Point, Results, Seeds, Spread};
+use plotly::color::NamedColor;
+use plotly::common::{
+    AxisSide, DashType, ErrorData, ErrorType, Fill, Line, LineShape, Marker, MarkerSymbol, Mode, TickMode,
+};
 use plotly::layout::{Axis, GridPattern, LayoutGrid, Margin};
 use plotly::{Plot, Scatter};
 
-/// Accuracy against time per sample (paper, figure 3): the outcomes of a sweep over thresholds, in
-/// milliseconds, choices of thresholds (stars), and the baseline (diamond). On the left every time is
-/// relative to that of its own baseline, so that the shape compares with the paper's points, in grey; on
-/// the right are our milliseconds.
+/// Accuracy on Test against time per sample (paper, figure 3), given what it costs to leave at each exit
+/// and what the baseline costs, in milliseconds: the front of thresholds found on Validation, the choices
+/// made there, and the baselines (diamonds). Of several seeds it shows the mean with a band of one standard
+/// deviation, and each seed thinly. On the left every time is relative to that of its own baseline, so that
+/// the shape compares with the paper's points, in grey; on the right are our milliseconds.
 pub fn accuracy_against_time(
-    sweep_name: &str,
-    sweep: &[Outcome],
-    choices: &[Choice],
-    baseline: Point,
+    seeds: &Seeds,
+    costs: &[f64],
+    baseline: f64,
     paper: Option<&Paper>,
-) -> Plot {
-    let mut plot = Plot::new();
-    let mut add = |points: &[Point], name: &str, unit: f64, left: bool, shown: bool, look: Look| {
+) -> Result<Plot> {
+    let mut panels = Panels { plot: Plot::new(), baseline };
+    if let Some(paper) = paper {
+        panels.paper(paper);
+    }
+    let mut fronts = Vec::new();
+    let mut choices = Vec::new();
+    for results in seeds.results() {
+        let front = results.validation.pareto_front(costs)?;
+        let mut points: Vec<Point> = results.test.outcomes(&front, costs)?.iter().map(Point::from).collect();
+        points.sort_by(|a, b| a.milliseconds.total_cmp(&b.milliseconds));
+        fronts.push(points);
+        choices.push(results.choices(costs)?);
+    }
+    let name = "front of validation, on test";
+    match &fronts[..] {
+        [front] => panels.add(name, front, Look::line(colour(0), 2.0)),
+        fronts => panels.band(name, fronts),
+    }
+    let of_first = seeds.results()[0].baselines();
+    for (i, (name, _)) in of_first.iter().enumerate() {
+        let of_seed = |results: &Results| results.baselines().get(i).map(|(_, b)| b.accuracy());
+        let accuracies: Vec<f64> = seeds.results().iter().filter_map(of_seed).collect();
+        let points: Vec<Point> =
+            accuracies.into_iter().map(|accuracy| Point { milliseconds: baseline, accuracy }).collect();
+        // The one with as many epochs as the network is the one to compare with.
+        let symbol = if i + 1 == of_first.len() { MarkerSymbol::Diamond } else { MarkerSymbol::DiamondOpen };
+        panels.mean(name, &points, Look::mark("#000000", symbol));
+    }
+    let symbols = [MarkerSymbol::Star, MarkerSymbol::TriangleUp, MarkerSymbol::Square, MarkerSymbol::Cross];
+    let on_validation = |choice: &&Choice| choice.origin == "chosen on validation";
+    for (i, choice) in choices[0].iter().filter(on_validation).enumerate() {
+        let of_seed = |all: &Vec<Choice>| Some(Point::from(&Choice::named(all, &choice.name).ok()?.test));
+        let points: Vec<Point> = choices.iter().filter_map(of_seed).collect();
+        panels.mean(&choice.name, &points, Look::mark(colour(i + 1), symbols[i % symbols.len()].clone()));
+    }
+    Ok(panels.finish())
+}
+
+/// The two panels of [`accuracy_against_time`].
+struct Panels {
+    plot: Plot,
+    /// Milliseconds, 1 on the left.
+    baseline: f64,
+}
+
+impl Panels {
+    /// Points in milliseconds, on both sides under one name.
+    fn add(&mut self, name: &str, points: &[Point], look: Look) {
+        self.trace(name, points, self.baseline, true, look.clone());
+        self.trace(name, points, 1.0, false, look);
+    }
+
+    fn trace(&mut self, name: &str, points: &[Point], unit: f64, left: bool, look: Look) {
         let x = points.iter().map(|p| p.milliseconds / unit).collect();
         let y = points.iter().map(|p| p.accuracy * 100.0).collect();
         let mut marker = Marker::new().color(look.colour).size(look.size);
@@ -28,63 +83,95 @@ pub fn accuracy_against_time(
             marker = marker.symbol(symbol);
         }
         let line = Line::new().color(look.colour).dash(look.dash).width(look.width);
-        let trace = Scatter::<f64, f64>::new(x, y)
+        let (x_axis, y_axis) = if left { ("x", "y") } else { ("x2", "y2") };
+        let mut trace = Scatter::<f64, f64>::new(x, y)
             .name(name)
             .legend_group(name)
-            .show_legend(shown)
+            .show_legend(left && look.named)
             .mode(look.mode)
             .marker(marker)
-            .line(line);
-        let (x, y) = if left { ("x", "y") } else { ("x2", "y2") };
-        plot.add_trace(trace.x_axis(x).y_axis(y));
-    };
-    if let Some(paper) = paper {
-        let mut grey = paper.curve.to_vec();
-        grey.sort_by(|a, b| a.milliseconds.total_cmp(&b.milliseconds));
-        let unit = paper.baseline.milliseconds;
-        add(&grey, "paper (GPU, read off its figure)", unit, true, true, Look::line(GREY, DashType::Dot));
-        add(
-            &[paper.baseline],
-            "paper's baseline",
-            unit,
-            true,
-            true,
-            Look::mark(GREY, MarkerSymbol::DiamondOpen),
-        );
-    }
-    let point = |o: &Outcome| Point { milliseconds: o.cost, accuracy: o.accuracy() };
-    let points: Vec<Point> = sweep.iter().map(point).collect();
-    for (left, unit) in [(true, baseline.milliseconds), (false, 1.0)] {
-        add(&points, sweep_name, unit, left, left, Look::line(colour(0), DashType::Solid));
-        add(
-            &[baseline],
-            "baseline, measured",
-            unit,
-            left,
-            left,
-            Look::mark("#000000", MarkerSymbol::Diamond),
-        );
-        let symbols =
-            [MarkerSymbol::Star, MarkerSymbol::TriangleUp, MarkerSymbol::Square, MarkerSymbol::Cross];
-        let chosen = choices.iter().filter(|choice| choice.origin == "chosen on validation");
-        for (i, choice) in chosen.enumerate() {
-            let look = Look::mark(colour(i + 1), symbols[i % symbols.len()].clone());
-            add(&[point(&choice.test)], &choice.name, unit, left, left, look);
+            .line(line)
+            .opacity(look.opacity)
+            .x_axis(x_axis)
+            .y_axis(y_axis);
+        if let Some(deviation) = look.deviation {
+            trace = trace.error_y(ErrorData::new(ErrorType::Data).array(vec![deviation * 100.0]));
         }
+        if look.filled {
+            trace = trace.fill(Fill::ToNextY).fill_color(NamedColor::LightBlue);
+        }
+        self.plot.add_trace(trace);
     }
-    plot.set_layout(
-        layout()
-            .grid(LayoutGrid::new().rows(1).columns(2).pattern(GridPattern::Independent))
-            .x_axis(axis("time relative to its own baseline"))
-            .y_axis(axis("accuracy, %"))
-            .x_axis2(axis("ms per sample"))
-            .y_axis2(axis(""))
-            .legend(legend()),
-    );
-    plot
+
+    /// The paper's points, whose times are relative to its own baseline only.
+    fn paper(&mut self, paper: &Paper) {
+        let mut curve = paper.curve.to_vec();
+        curve.sort_by(|a, b| a.milliseconds.total_cmp(&b.milliseconds));
+        let unit = paper.baseline.milliseconds;
+        let line = Look { mode: Mode::LinesMarkers, dash: DashType::Dot, ..Look::line(GREY, 1.0) };
+        self.trace("paper (GPU, read off its figure)", &curve, unit, true, line);
+        let mark = Look::mark(GREY, MarkerSymbol::DiamondOpen);
+        self.trace("paper's baseline", &[paper.baseline], unit, true, mark);
+    }
+
+    /// The mean of some points, with their standard deviation as error bar where there are several.
+    fn mean(&mut self, name: &str, points: &[Point], look: Look) {
+        let of = |part: fn(&Point) -> f64| Spread::of(&points.iter().map(part).collect::<Vec<_>>());
+        let (time, accuracy) = (of(|p| p.milliseconds), of(|p| p.accuracy));
+        let mean = Point { milliseconds: time.mean, accuracy: accuracy.mean };
+        let deviation = Some(accuracy.deviation).filter(|deviation| deviation.is_finite());
+        self.add(name, &[mean], Look { deviation, ..look });
+    }
+
+    /// Fronts of several seeds, each in ascending order of time: the mean accuracy that each time buys,
+    /// one standard deviation around it, and the fronts themselves.
+    fn band(&mut self, name: &str, fronts: &[Vec<Point>]) {
+        const STEPS: usize = 200;
+        let first = fronts.iter().map(|front| front[0].milliseconds).fold(0.0, f64::max);
+        let last = fronts.iter().filter_map(|front| front.last()).map(|p| p.milliseconds);
+        let last = last.fold(0.0, f64::max);
+        let (mut low, mut mean, mut high) = (Vec::new(), Vec::new(), Vec::new());
+        for step in 0..=STEPS {
+            let milliseconds = first + (last - first) * step as f64 / STEPS as f64;
+            let bought = |front: &Vec<Point>| {
+                let affordable = front.partition_point(|p| p.milliseconds <= milliseconds);
+                front[affordable.max(1) - 1].accuracy
+            };
+            let spread = Spread::of(&fronts.iter().map(bought).collect::<Vec<_>>());
+            for (to, off) in [(&mut low, -1.0), (&mut mean, 0.0), (&mut high, 1.0)] {
+                let accuracy = spread.mean + off * spread.deviation;
+                to.push(Point { milliseconds, accuracy });
+            }
+        }
+        let edge = Look { named: false, opacity: 0.5, ..Look::line(colour(0), 0.0) };
+        // A filled trace fills to the one before it in the same panel.
+        for (unit, left) in [(self.baseline, true), (1.0, false)] {
+            self.trace(name, &low, unit, left, edge.clone());
+            self.trace(name, &high, unit, left, Look { filled: true, ..edge.clone() });
+        }
+        for front in fronts {
+            self.add(name, front, Look { named: false, opacity: 0.35, ..Look::line(colour(0), 0.7) });
+        }
+        let name = format!("{name}, mean of {} seeds ± deviation", fronts.len());
+        self.add(&name, &mean, Look::line(colour(0), 2.0));
+    }
+
+    fn finish(mut self) -> Plot {
+        self.plot.set_layout(
+            layout()
+                .grid(LayoutGrid::new().rows(1).columns(2).pattern(GridPattern::Independent))
+                .x_axis(axis("time relative to its own baseline"))
+                .y_axis(axis("accuracy, %"))
+                .x_axis2(axis("ms per sample"))
+                .y_axis2(axis(""))
+                .legend(legend()),
+        );
+        self.plot
+    }
 }
 
 /// How a trace of [`accuracy_against_time`] is drawn.
+#[derive(Clone)]
 struct Look {
     colour: &'static str,
     mode: Mode,
@@ -92,30 +179,33 @@ struct Look {
     width: f64,
     symbol: Option<MarkerSymbol>,
     size: usize,
+    opacity: f64,
+    /// Whether it stands in the legend.
+    named: bool,
+    /// Whether the area to the trace before is filled.
+    filled: bool,
+    /// Length of the error bar.
+    deviation: Option<f64>,
 }
 
 impl Look {
-    fn line(colour: &'static str, dash: DashType) -> Self {
-        let grey = colour == GREY;
+    fn line(colour: &'static str, width: f64) -> Self {
         Self {
             colour,
-            mode: if grey { Mode::LinesMarkers } else { Mode::Lines },
-            dash,
-            width: if grey { 1.0 } else { 2.0 },
+            mode: Mode::Lines,
+            dash: DashType::Solid,
+            width,
             symbol: None,
             size: 6,
+            opacity: 1.0,
+            named: true,
+            filled: false,
+            deviation: None,
         }
     }
 
     fn mark(colour: &'static str, symbol: MarkerSymbol) -> Self {
-        Self {
-            colour,
-            mode: Mode::Markers,
-            dash: DashType::Solid,
-            width: 1.0,
-            symbol: Some(symbol),
-            size: 12,
-        }
+        Self { mode: Mode::Markers, symbol: Some(symbol), size: 12, ..Self::line(colour, 1.0) }
     }
 }
 

@@ -1,8 +1,8 @@
-//! Checkpoints: weights, the optimiser's state and the history, one file per run.
+//! Checkpoints: weights, the optimizer's state and the history, one file per run.
 
 use super::Epoch;
-use super::adam::{Adam, pair};
 use super::config::Config;
+use super::optimizer::State;
 use crate::data::Dataset;
 use crate::error::{bail, error};
 use crate::networks::{Layer, Network};
@@ -23,7 +23,7 @@ pub(super) struct About {
     pub identity: String,
     /// Of the working tree, when the last epoch was trained.
     pub commit: String,
-    /// Adam's steps so far.
+    /// The optimizer's steps so far.
     pub steps: usize,
     pub history: Vec<Epoch>,
 }
@@ -50,7 +50,7 @@ fn bytes(tensor: &Tensor) -> Result<Vec<u8>> {
     Ok(bytes_of(values.to_vec1::<f32>()?))
 }
 
-pub(super) fn write(path: &Path, network: &Network, about: &About, adam: &Adam) -> Result<()> {
+pub(super) fn write(path: &Path, network: &Network, about: &About, state: &State) -> Result<()> {
     let part = |name: String, tensor: &Tensor| -> Result<Part> {
         Ok((name, Dtype::F32, tensor.dims().to_vec(), bytes(tensor)?))
     };
@@ -58,9 +58,10 @@ pub(super) fn write(path: &Path, network: &Network, about: &About, adam: &Adam) 
     for (name, var) in network.state() {
         parts.push(part(name, var.as_tensor())?);
     }
-    for (name, moments) in &adam.moments {
-        parts.push(part(format!("adam.mean/{name}"), &moments.get(0)?)?);
-        parts.push(part(format!("adam.square/{name}"), &moments.get(1)?)?);
+    for (i, mean) in about.config.optimizer.means().iter().enumerate() {
+        for (name, means) in &state.means {
+            parts.push(part(format!("{mean}/{name}"), &means.get(i)?)?);
+        }
     }
     files::write_atomically(path, &sealed::seal(KIND, about, parts)?)
 }
@@ -76,25 +77,24 @@ pub(super) fn history(path: &Path) -> Result<Vec<Epoch>> {
     Ok(about.history)
 }
 
-/// Loads the weights, and Adam's state if asked for, after everything was checked: a file that does
+/// Loads the weights, and the optimizer's state if asked for, after everything was checked: a file that does
 /// not fit changes nothing.
-pub(super) fn read(path: &Path, network: &Network, adam: Option<&mut Adam>) -> Result<About> {
+pub(super) fn read(path: &Path, network: &Network, optimizer: Option<&mut State>) -> Result<About> {
     let bytes = files::read(path)?;
     let (about, file) = sealed::open::<About>(KIND, &bytes).map_err(|what| broken(path, &what))?;
     let get = |name: String, like: &Var| tensor(path, &file, name, like, network, &about);
     let state = network.state();
     let weights = state.iter().map(|(name, var)| get(name.clone(), var)).collect::<Result<Vec<_>>>()?;
-    if let Some(adam) = adam {
-        adam.moments = network
-            .parameters()
-            .iter()
-            .map(|(name, var)| {
-                let mean = get(format!("adam.mean/{name}"), var)?;
-                let square = get(format!("adam.square/{name}"), var)?;
-                Ok((name.clone(), pair(&mean, &square)?))
-            })
-            .collect::<Result<_>>()?;
-        adam.steps = about.steps;
+    if let Some(optimizer) = optimizer {
+        let means = |(name, var): (&String, &Var)| -> Result<_> {
+            let of = |mean: &&str| get(format!("{mean}/{name}"), var);
+            let means = about.config.optimizer.means().iter().map(of);
+            let means = means.collect::<Result<Vec<_>>>()?;
+            Ok((name.clone(), Tensor::stack(&means, 0)?))
+        };
+        let parameters = network.parameters();
+        optimizer.means = parameters.iter().map(means).collect::<Result<_>>()?;
+        optimizer.steps = about.steps;
     }
     for (var, weight) in state.values().zip(&weights) {
         var.set(weight)?;

@@ -1,6 +1,7 @@
 //! The settings of a training run, each declared once: the field is the setting, its comment the help
 //! text, and flag and environment variable follow from it.
 
+use super::optimizer::Optimizer;
 use crate::Result;
 use crate::error::bail;
 use crate::kernels::Precision;
@@ -17,13 +18,25 @@ pub struct Config {
     /// Images per step; the last step of an epoch takes what is left
     #[arg(long, env, value_name = "N")]
     pub batch_size: usize,
-    /// Adam's step size in the first epoch
+    /// What moves the weights: adam, as in the paper, or sgd with momentum, as in He et al. 2016
+    #[arg(long, env, value_name = "NAME", value_enum, hide_possible_values = true)]
+    pub optimizer: Optimizer,
+    /// The largest step size: that of the first epoch, or after the warm-up
     #[arg(long, env, value_name = "X")]
     pub learning_rate: f64,
     /// The step size falls along half a cosine to this share of the first; 1 keeps it constant, as in
     /// the paper
     #[arg(long = "final-rate", env = "FINAL_RATE", value_name = "X")]
     pub final_learning_rate: f64,
+    /// Epochs in which the step size first rises, step by step, from 0 to the largest; the cosine follows
+    #[arg(long, env, value_name = "N")]
+    pub warmup: usize,
+    /// SGD's decay of the gradients' sum
+    #[arg(long, env, value_name = "X")]
+    pub momentum: f64,
+    /// SGD adds this share of every parameter to its gradient
+    #[arg(long, env, value_name = "X")]
+    pub weight_decay: f64,
     /// Adam's decay of the gradient's mean; the paper says 0.99, its code uses 0.9
     #[arg(long, env, value_name = "X")]
     pub beta1: f64,
@@ -51,6 +64,10 @@ impl Default for Config {
             batch_size: 128,
             learning_rate: 1e-3,
             final_learning_rate: 1.0,
+            optimizer: Optimizer::Adam,
+            warmup: 0,
+            momentum: 0.9,
+            weight_decay: 0.0,
             beta1: 0.9,
             beta2: 0.999,
             exit_weights: Vec::new(),
@@ -81,8 +98,26 @@ impl Config {
                 self.final_learning_rate
             )
         }
-        if ![self.beta1, self.beta2].iter().all(|beta| (0.0..1.0).contains(beta)) {
-            bail!(Setting, "beta1 and beta2 must be in 0..1, got {} and {}", self.beta1, self.beta2)
+        if ![self.beta1, self.beta2, self.momentum].iter().all(|decay| (0.0..1.0).contains(decay)) {
+            bail!(
+                Setting,
+                "beta1, beta2 and momentum must be in 0..1, got {}, {} and {}",
+                self.beta1,
+                self.beta2,
+                self.momentum
+            )
+        }
+        let decays = self.weight_decay > 0.0 && self.optimizer == Optimizer::Sgd;
+        if !decays && self.weight_decay != 0.0 {
+            bail!(
+                Setting,
+                "weight_decay must be at least 0, and 0 with Adam, got {} with {:?}",
+                self.weight_decay,
+                self.optimizer
+            )
+        }
+        if self.warmup > 0 && self.warmup >= self.epochs {
+            bail!(Setting, "warmup must be shorter than the {} epochs, got {}", self.epochs, self.warmup)
         }
         if self.exit_weights.is_empty() {
             return Ok(vec![1.0; exits]);
@@ -106,9 +141,15 @@ impl Config {
         config
     }
 
-    /// The step size of an epoch, from 1.
-    pub(super) fn rate(&self, epoch: usize) -> f64 {
-        let progress = (epoch - 1) as f64 / self.epochs.max(2) as f64;
+    /// The step size in an epoch, from 1, of which this share is done: rising in the warm-up, then the same
+    /// for an epoch.
+    pub(super) fn rate(&self, epoch: usize, done: f64) -> f64 {
+        let before = (epoch - 1) as f64;
+        if epoch <= self.warmup {
+            return self.learning_rate * (before + done) / self.warmup as f64;
+        }
+        let falling = (self.epochs - self.warmup).max(2) as f64;
+        let progress = (before - self.warmup as f64) / falling;
         let cosine = 0.5 * (1.0 + (std::f64::consts::PI * progress).cos());
         self.learning_rate * (self.final_learning_rate + (1.0 - self.final_learning_rate) * cosine)
     }

@@ -1,15 +1,15 @@
 //! Training: all exits jointly, or a network with its last exit only, which is the baseline.
 //!
 //! The loss is `L = Σ_n w_n · CE(softmax(z_n), y)` over the exits (paper, equation 1), minimised by
-//! Adam. After every epoch a checkpoint is written atomically; a run that was killed continues from
+//! Adam or SGD. After every epoch a checkpoint is written atomically; a run that was killed continues from
 //! the last one and ends with the weights, bit for bit, that it would have had. For that every
 //! epoch has a random generator of its own, derived from the seed and the epoch's number: nothing
 //! but the number needs to be stored. This folder uses networks, data and kernels; begin with
 //! `config.rs`, the settings, then `run.rs`, the loop.
 
-mod adam;
 mod checkpoint;
 mod config;
+mod optimizer;
 mod progress;
 mod run;
 mod scores;
@@ -17,6 +17,7 @@ mod tape;
 
 pub use checkpoint::load_checkpoint;
 pub use config::Config;
+pub use optimizer::Optimizer;
 pub use progress::{Progress, plain};
 pub use run::{Epoch, Keep, Run, find, train, train_with};
 pub use scores::{Scores, evaluate};

@@ -1,8 +1,8 @@
 //! The training loop.
 
-use super::adam::Adam;
 use super::checkpoint::{self, About, identity};
 use super::config::Config;
+use super::optimizer::State;
 use super::progress::{Progress, line, plain};
 use super::scores::{Scores, Sums, evaluate};
 use crate::data::Dataset;
@@ -151,9 +151,9 @@ pub fn train_with(
         steps: 0,
         history: Vec::new(),
     };
-    let mut adam = Adam::new(network.parameters())?;
+    let mut state = State::new(config.optimizer, network.parameters())?;
     if !keep.anew && path.exists() {
-        let there = checkpoint::read(&path, network, Some(&mut adam))?;
+        let there = checkpoint::read(&path, network, Some(&mut state))?;
         if there.identity != about.identity {
             bail!(
                 Setting,
@@ -176,9 +176,9 @@ pub fn train_with(
     let started = Instant::now();
     for epoch in found + 1..=config.epochs {
         let trainer = Trainer { network, data, config, weights: &weights, epoch };
-        about.history.push(trainer.epoch(&mut adam, say, &path)?);
-        about.steps = adam.steps;
-        checkpoint::write(&path, network, &about, &adam)?;
+        about.history.push(trainer.epoch(&mut state, say, &path)?);
+        about.steps = state.steps;
+        checkpoint::write(&path, network, &about, &state)?;
         let per_epoch = started.elapsed().as_secs_f64() / (epoch - found) as f64;
         let done = &about.history[epoch - 1];
         let line = line(network.name(), done, config.epochs, per_epoch);
@@ -199,7 +199,7 @@ struct Trainer<'a> {
 impl Trainer<'_> {
     fn epoch(
         &self,
-        adam: &mut Adam,
+        state: &mut State,
         say: &mut dyn FnMut(Progress<'_>),
         path: &std::path::Path,
     ) -> Result<Epoch> {
@@ -212,8 +212,10 @@ impl Trainer<'_> {
         let mut order: Vec<usize> = (0..samples).collect();
         order.shuffle(&mut rng);
         let mut sums = Sums::new(network.exits());
+        let steps = samples.div_ceil(config.batch_size);
         for (step, batch) in order.chunks(config.batch_size).enumerate() {
-            let losses = self.step(adam, batch, &mut rng)?;
+            let rate = config.rate(epoch, step as f64 / steps as f64);
+            let losses = self.step(state, rate, batch, &mut rng)?;
             // Read last: a GPU has all of the step's work by then.
             let means = sums.add(&losses, batch.len())?;
             if let Some(exit) = means.iter().position(|loss| !loss.is_finite()) {
@@ -250,7 +252,13 @@ impl Trainer<'_> {
     }
 
     /// One step on the joint loss of all exits (paper, equation 1): what each exit lost.
-    fn step(&self, adam: &mut Adam, batch: &[usize], rng: &mut Rng) -> Result<Vec<kernels::Losses>> {
+    fn step(
+        &self,
+        state: &mut State,
+        rate: f64,
+        batch: &[usize],
+        rng: &mut Rng,
+    ) -> Result<Vec<kernels::Losses>> {
         let (network, train) = (self.network, &self.data.train);
         let images = if self.config.augment {
             train.augmented_batch(batch, rng, network.device())?
@@ -265,7 +273,7 @@ impl Trainer<'_> {
             .map(|(z, weight)| kernels::cross_entropy(z, &labels, weight / batch.len() as f64))
             .collect::<candle_core::Result<Vec<_>>>()?;
         let of_logits = losses.iter().map(|loss| loss.gradient.clone()).collect();
-        adam.step(&tape.backward(of_logits)?, self.config, self.config.rate(self.epoch))?;
+        state.step(&tape.backward(of_logits)?, self.config, rate)?;
         Ok(losses)
     }
 }

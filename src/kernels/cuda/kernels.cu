@@ -349,6 +349,17 @@ KERNEL(adam_step)(const T *moments, T *weight, int len, double rate, double epsi
   weight[i] -= moments[i] / (sqrt(moments[len + i]) + T(epsilon)) * T(rate);
 }
 
+// velocity, grad and weight (len).
+KERNEL(sgd_velocity)(const T *grad, const T *weight, T *velocity, int len, double momentum, double decay) {
+  FOR_EACH(i, len);
+  velocity[i] = velocity[i] * T(momentum) + (grad[i] + weight[i] * T(decay));
+}
+
+KERNEL(sgd_step)(const T *velocity, T *weight, int len, double rate) {
+  FOR_EACH(i, len);
+  weight[i] -= velocity[i] * T(rate);
+}
+
 // Bytes to what the network sees. samples (len / image, 2): number of the image, and shift and flip; table
 // (channels, 256): the value of every byte.
 KERNEL(images)(const u8 *bytes, const T *table, const u32 *samples, T *out, int len, int channels, int height,

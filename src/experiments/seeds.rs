@@ -1,0 +1,136 @@
+//! Several runs of one experiment that differ in their seed alone: what is due to the method and what to
+//! chance.
+
+use super::results::Results;
+use super::settings::Settings;
+use crate::Result;
+use polars::prelude::{DataFrame, df};
+
+/// Mean, spread, and 95 % interval of the mean of a quantity over independent runs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct Spread {
+    /// How many runs.
+    pub runs: usize,
+    /// Their mean.
+    pub mean: f64,
+    /// The standard deviation of single runs (n − 1 in the denominator); NaN for a single one.
+    pub deviation: f64,
+    /// Half the width of the 95 % interval of the mean, by Student's t; NaN for a single run.
+    pub half_width: f64,
+}
+
+/// Quantiles 0.975 of Student's t with 1, 2, … degrees of freedom
+/// (<https://www.itl.nist.gov/div898/handbook/eda/section3/eda3672.htm>).
+const STUDENT: [f64; 30] = [
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+];
+
+impl Spread {
+    /// The spread of these values, one per run.
+    ///
+    /// ```
+    /// use branchynet::experiments::Spread;
+    ///
+    /// let spread = Spread::of(&[0.80, 0.82, 0.81]);
+    /// assert!((spread.mean - 0.81).abs() < 1e-12 && (spread.deviation - 0.01).abs() < 1e-12);
+    /// // 4.303 · 0.01 / √3
+    /// assert!((spread.half_width - 0.02484).abs() < 1e-5);
+    /// ```
+    pub fn of(values: &[f64]) -> Self {
+        let n = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / n;
+        let squares: f64 = values.iter().map(|x| (x - mean) * (x - mean)).sum();
+        let deviation = (squares / (n - 1.0)).sqrt();
+        let t = match values.len() {
+            0 | 1 => f64::NAN,
+            runs => STUDENT.get(runs - 2).copied().unwrap_or(1.96),
+        };
+        Self { runs: values.len(), mean, deviation, half_width: t * deviation / n.sqrt() }
+    }
+}
+
+/// Results of one experiment that differ in their seed alone.
+#[derive(Debug, Clone)]
+pub struct Seeds(Vec<Results>);
+
+impl Seeds {
+    /// `results` and the recorded runs that differ from it in the seed alone, in the order of their
+    /// seeds.
+    pub fn of(results: &Results) -> Result<Self> {
+        let seedless = |settings: &Settings| {
+            let mut settings = settings.clone();
+            settings.config.seed = 0;
+            settings
+        };
+        let wanted = seedless(&results.settings);
+        let mut all = vec![results.clone()];
+        for other in Results::recorded(|settings| seedless(settings) == wanted)? {
+            if all.iter().all(|seen| seen.settings != other.settings) {
+                all.push(other.by(results.test.criterion()));
+            }
+        }
+        all.sort_by_key(|results| results.settings.config.seed);
+        Ok(Self(all))
+    }
+
+    /// The results, in the order of their seeds.
+    pub fn results(&self) -> &[Results] {
+        &self.0
+    }
+
+    /// A table of what the seeds have in common, given what it costs to leave at each exit and what the
+    /// baseline costs: the accuracy of the baselines, of each exit, and at each choice of thresholds (see
+    /// [`Results::choices`]), there with the gain, and with the difference in accuracy from the matched
+    /// baseline of the same seed. Quantities that not all runs have are left out.
+    pub fn frame(&self, costs: &[f64], baseline: f64) -> Result<DataFrame> {
+        let mut rows: Vec<(String, Spread)> = Vec::new();
+        let all: Vec<Vec<(String, f64)>> =
+            self.0.iter().map(|results| quantities(results, costs, baseline)).collect::<Result<_>>()?;
+        for (name, _) in &all[0] {
+            let of_run =
+                |run: &Vec<(String, f64)>| run.iter().find(|(other, _)| other == name).map(|found| found.1);
+            if let Some(values) = all.iter().map(of_run).collect::<Option<Vec<f64>>>() {
+                rows.push((name.clone(), Spread::of(&values)));
+            }
+        }
+        let column = |of: fn(&Spread) -> f64| rows.iter().map(|(_, spread)| of(spread)).collect::<Vec<_>>();
+        Ok(df!(
+            "quantity, on test" => rows.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>(),
+            "runs" => rows.iter().map(|(_, spread)| spread.runs as u64).collect::<Vec<_>>(),
+            "mean" => column(|s| s.mean),
+            "standard deviation" => column(|s| s.deviation),
+            "95 % from" => column(|s| s.mean - s.half_width),
+            "95 % to" => column(|s| s.mean + s.half_width),
+        )?)
+    }
+}
+
+/// What one run gave on the test images, with names.
+fn quantities(results: &Results, costs: &[f64], baseline_cost: f64) -> Result<Vec<(String, f64)>> {
+    let mut all = Vec::new();
+    for (name, baseline) in results.baselines() {
+        all.push((format!("accuracy, {name}"), baseline.accuracy()));
+    }
+    let matched = results.matched.as_ref().map(|baseline| baseline.accuracy());
+    let exits = results.test.exit_accuracy();
+    for (exit, accuracy) in exits.iter().enumerate() {
+        all.push((format!("accuracy, exit {}", exit + 1), *accuracy));
+    }
+    if let (Some(matched), Some(last)) = (matched, exits.last()) {
+        all.push(("last exit less matched baseline".to_string(), last - matched));
+    }
+    for choice in results.choices(costs)? {
+        let (name, test) = (choice.label(), &choice.test);
+        all.push((format!("accuracy, {name}"), test.accuracy()));
+        if let Some(matched) = matched {
+            all.push((format!("{name}: accuracy less matched baseline"), test.accuracy() - matched));
+        }
+        for (exit, share) in test.shares().into_iter().enumerate() {
+            all.push((format!("{name}: leave at exit {}", exit + 1), share));
+        }
+        all.push((format!("{name}: gain"), baseline_cost / test.cost));
+    }
+    Ok(all)
+}

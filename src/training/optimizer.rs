@@ -1,0 +1,288 @@
+//! Adam (Kingma and Ba 2015, <https://arxiv.org/abs/1412.6980>) and SGD with momentum (Sutskever et al.
+//! 2013, <https://proceedings.mlr.press/v28/sutskever13.html>, as PyTorch has it): their state, which
+//! checkpoints keep, and their step on one parameter, in place on CPU and GPU.
+
+use super::config::Config;
+use super::tape::Gradients;
+use crate::kernels::contiguous;
+#[cfg(feature = "cuda")]
+use crate::kernels::cuda;
+use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Result, Tensor, Var, bail};
+#[cfg(feature = "cuda")]
+use candle_core::{CudaStorage, backend::BackendStorage};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What moves the weights along the gradient.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Optimizer {
+    /// Adam, as in the paper.
+    #[default]
+    Adam,
+    /// Stochastic gradient descent with momentum, as in He et al. 2016 for ResNets.
+    Sgd,
+}
+
+impl Optimizer {
+    /// The running means that it keeps for each parameter, as checkpoints name them.
+    pub(super) fn means(self) -> &'static [&'static str] {
+        match self {
+            Self::Adam => &["adam.mean", "adam.square"],
+            Self::Sgd => &["sgd.velocity"],
+        }
+    }
+}
+
+/// An optimizer's state.
+pub(super) struct State {
+    parameters: BTreeMap<String, Var>,
+    /// By parameter, (means, …): the running means in the order of [`Optimizer::means`].
+    pub(super) means: BTreeMap<String, Tensor>,
+    pub(super) steps: usize,
+}
+
+impl State {
+    pub(super) fn new(optimizer: Optimizer, parameters: BTreeMap<String, Var>) -> Result<Self> {
+        let zeros = |var: &Var| {
+            let zero = var.zeros_like()?;
+            Tensor::stack(&vec![zero; optimizer.means().len()], 0)
+        };
+        let means =
+            parameters.iter().map(|(name, var)| Ok((name.clone(), zeros(var)?))).collect::<Result<_>>()?;
+        Ok(Self { parameters, means, steps: 0 })
+    }
+
+    /// Moves every parameter by its gradient.
+    pub(super) fn step(&mut self, gradients: &Gradients, config: &Config, rate: f64) -> Result<()> {
+        self.steps += 1;
+        let rates = Rates::new(config, rate, self.steps);
+        let update = |(name, means): (&String, &Tensor)| -> Result<()> {
+            let Some(grad) = gradients.get(name) else {
+                return Ok(());
+            };
+            let (weight, grad) = (&self.parameters[name], grad.contiguous()?);
+            match config.optimizer {
+                Optimizer::Adam => means.inplace_op2(&grad, &Moments(rates))?,
+                Optimizer::Sgd => means.inplace_op3(&grad, weight, &Velocity(rates))?,
+            }
+            weight.inplace_op2(means, &Step(config.optimizer, rates))
+        };
+        if self.parameters.values().any(|var| var.device().is_cuda()) {
+            return self.means.iter().try_for_each(update);
+        }
+        // Parameters are many and small: side by side they fill the cores.
+        self.means.par_iter().try_for_each(update)
+    }
+}
+
+/// How far and how smoothly to step.
+#[derive(Debug, Clone, Copy)]
+struct Rates {
+    beta1: f64,
+    beta2: f64,
+    momentum: f64,
+    weight_decay: f64,
+    /// Adam's step size and epsilon have the corrections of the moments' start at zero.
+    rate: f64,
+    epsilon: f64,
+}
+
+impl Rates {
+    fn new(config: &Config, rate: f64, steps: usize) -> Self {
+        let (beta1, beta2) = (config.beta1, config.beta2);
+        // Both bias corrections, folded into the step size and epsilon as in the paper's section 2.
+        let steps = i32::try_from(steps).unwrap_or(i32::MAX);
+        let correction = (1.0 - beta2.powi(steps)).sqrt();
+        Self {
+            beta1,
+            beta2,
+            momentum: config.momentum,
+            weight_decay: config.weight_decay,
+            rate: match config.optimizer {
+                Optimizer::Adam => rate * correction / (1.0 - beta1.powi(steps)),
+                Optimizer::Sgd => rate,
+            },
+            epsilon: 1e-8 * correction,
+        }
+    }
+}
+
+/// The elements of a tensor that is all of its storage.
+fn elements(storage: &mut CpuStorage) -> Result<&mut [f32]> {
+    match storage {
+        CpuStorage::F32(elements) => Ok(elements),
+        _ => bail!("optimizers work on f32 only"),
+    }
+}
+
+/// Adam's running means (2, …) of the gradient and its square.
+struct Moments(Rates);
+
+impl InplaceOp2 for Moments {
+    fn name(&self) -> &'static str {
+        "adam-moments"
+    }
+
+    fn cpu_fwd(
+        &self,
+        moments: &mut CpuStorage,
+        _: &Layout,
+        grad: &CpuStorage,
+        layout: &Layout,
+    ) -> Result<()> {
+        let grad = contiguous::<f32>(grad, layout)?;
+        let (mean, square) = elements(moments)?.split_at_mut(grad.len());
+        let (beta1, rest1) = (self.0.beta1 as f32, (1.0 - self.0.beta1) as f32);
+        let (beta2, rest2) = (self.0.beta2 as f32, (1.0 - self.0.beta2) as f32);
+        for ((mean, square), &g) in mean.iter_mut().zip(square).zip(grad) {
+            *mean = *mean * beta1 + g * rest1;
+            *square = *square * beta2 + g * g * rest2;
+        }
+        Ok(())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        moments: &mut CudaStorage,
+        moments_layout: &Layout,
+        grad: &CudaStorage,
+        layout: &Layout,
+    ) -> Result<()> {
+        let (start, len) = (moments_layout.start_offset(), layout.shape().elem_count());
+        let numbers = [self.0.beta1.into(), self.0.beta2.into()];
+        let (dtype, inputs) = (grad.dtype(), [(grad, layout)]);
+        cuda::update("adam_moments", dtype, &inputs, moments, start, len, &numbers)
+    }
+}
+
+/// SGD's running sum (1, …) of the gradient, to which the decay of the weights adds.
+struct Velocity(Rates);
+
+impl InplaceOp3 for Velocity {
+    fn name(&self) -> &'static str {
+        "sgd-velocity"
+    }
+
+    fn cpu_fwd(
+        &self,
+        velocity: &mut CpuStorage,
+        _: &Layout,
+        grad: &CpuStorage,
+        layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+    ) -> Result<()> {
+        let grad = contiguous::<f32>(grad, layout)?;
+        let weight = contiguous::<f32>(weight, weight_layout)?;
+        let (momentum, decay) = (self.0.momentum as f32, self.0.weight_decay as f32);
+        for ((velocity, &g), &w) in elements(velocity)?.iter_mut().zip(grad).zip(weight) {
+            *velocity = *velocity * momentum + (g + w * decay);
+        }
+        Ok(())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        velocity: &mut CudaStorage,
+        velocity_layout: &Layout,
+        grad: &CudaStorage,
+        layout: &Layout,
+        weight: &CudaStorage,
+        weight_layout: &Layout,
+    ) -> Result<()> {
+        let (start, len) = (velocity_layout.start_offset(), layout.shape().elem_count());
+        let numbers = [self.0.momentum.into(), self.0.weight_decay.into()];
+        let (dtype, inputs) = (grad.dtype(), [(grad, layout), (weight, weight_layout)]);
+        cuda::update("sgd_velocity", dtype, &inputs, velocity, start, len, &numbers)
+    }
+}
+
+/// The weights, moved by the running means.
+struct Step(Optimizer, Rates);
+
+impl InplaceOp2 for Step {
+    fn name(&self) -> &'static str {
+        "optimizer-step"
+    }
+
+    fn cpu_fwd(
+        &self,
+        weight: &mut CpuStorage,
+        _: &Layout,
+        means: &CpuStorage,
+        layout: &Layout,
+    ) -> Result<()> {
+        let (weight, means) = (elements(weight)?, contiguous::<f32>(means, layout)?);
+        let (rate, epsilon) = (self.1.rate as f32, self.1.epsilon as f32);
+        match self.0 {
+            Optimizer::Adam => {
+                let (mean, square) = means.split_at(weight.len());
+                for ((weight, &mean), &square) in weight.iter_mut().zip(mean).zip(square) {
+                    *weight -= mean / (square.sqrt() + epsilon) * rate;
+                }
+            }
+            Optimizer::Sgd => {
+                for (weight, &velocity) in weight.iter_mut().zip(means) {
+                    *weight -= velocity * rate;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        weight: &mut CudaStorage,
+        weight_layout: &Layout,
+        means: &CudaStorage,
+        layout: &Layout,
+    ) -> Result<()> {
+        let (start, len) = (weight_layout.start_offset(), weight_layout.shape().elem_count());
+        let (kernel, numbers) = match self.0 {
+            Optimizer::Adam => ("adam_step", vec![self.1.rate.into(), self.1.epsilon.into()]),
+            Optimizer::Sgd => ("sgd_step", vec![self.1.rate.into()]),
+        };
+        let (dtype, inputs) = (means.dtype(), [(means, layout)]);
+        cuda::update(kernel, dtype, &inputs, weight, start, len, &numbers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    /// Three steps, each with another gradient and another rate, on the parameter 0.5, -1, 2.
+    fn three_steps(config: &Config) -> Result<Vec<f32>> {
+        let parameter = Var::new(&[0.5f32, -1.0, 2.0], &Device::Cpu)?;
+        let parameters = BTreeMap::from([("w".to_string(), parameter.clone())]);
+        let mut state = State::new(config.optimizer, parameters)?;
+        for (step, rate) in [0.1, 0.05, 0.2].into_iter().enumerate() {
+            let gradient = [0.1f32, -2.0, 0.3].map(|g| g * (step as f32 + 1.0) - 0.25);
+            let gradients = BTreeMap::from([("w".to_string(), Tensor::new(&gradient, &Device::Cpu)?)]);
+            state.step(&gradients, config, rate)?;
+        }
+        parameter.as_tensor().to_vec1()
+    }
+
+    /// PyTorch 2.15 (tests/pytorch_values.py, OPTIMIZERS).
+    #[test]
+    fn steps_agree_with_pytorch() -> Result<()> {
+        let sgd = Config { optimizer: Optimizer::Sgd, weight_decay: 0.01, ..Config::default() };
+        for (config, expected) in [
+            (Config::default(), [0.733_386_75_f32, -0.658_644_1, 1.684_793]),
+            (Config { momentum: 0.0, weight_decay: 0.0, ..sgd.clone() }, [0.507_5, 0.687_5, 1.847_5]),
+            (sgd, [0.543_785_1, 1.924_019_1, 1.759_483_5]),
+        ] {
+            for (ours, theirs) in three_steps(&config)?.into_iter().zip(expected) {
+                assert!((ours - theirs).abs() < 1e-6, "{:?}: {ours} and {theirs}", config.optimizer);
+            }
+        }
+        Ok(())
+    }
+}
