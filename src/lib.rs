@@ -9,7 +9,7 @@
 //! together, one experiment each.
 //!
 //! Folders use those before them, never those behind: [`kernels`], [`data`] and [`networks`],
-//! [`training`], [`exits`], [`experiments`], [`figures`], and the program in `cli.rs`.
+//! [`training`], [`exits`], [`experiments`], [`figures`], and the program in `cli/`, a package of its own.
 //!
 //! ```
 //! use branchynet::prelude::*;
@@ -51,9 +51,10 @@ pub mod prelude {
         Answer, BatchTime, Criterion, ExitRecord, Outcome, Plan, Rule, Timer, Timing, knee, undominated,
     };
     pub use crate::experiments::{
-        Choice, Experiment, Results, Seeds, Session, TableOne, Trained, Training, paper,
+        Choice, Experiment, Pretrained, Results, Seeds, Session, TableOne, Trained, Training, paper,
     };
     pub use crate::figures::{self, Report, percent, table};
+    pub use crate::files::commit;
     pub use crate::kernels::{Precision, cross_entropy};
     pub use crate::networks::{
         Layer, Network, Pass, average_pool, b_alexnet, b_lenet, b_resnet110, b_resnet110_standard,

@@ -164,6 +164,15 @@ impl Dataset {
         Self::from_arrays(name, raw, held_out, classes)
     }
 
+    /// What every byte of an image becomes before a network sees it, in each channel: (channels, 256)
+    /// values. `None` where the pixels of an image are whitened together.
+    pub fn byte_values(&self) -> Option<Vec<f32>> {
+        match *self.train.pixels {
+            Pixels::Zca { .. } => None,
+            ref pixels => Some(pixels.table(self.train.image_shape()[0])),
+        }
+    }
+
     /// The same images, preprocessed in another way, which is fitted on Train where it needs to
     /// be. The whitening of [`Preprocessing::Zca`] takes a minute and is kept in `datasets/`.
     pub fn preprocessed(mut self, preprocessing: Preprocessing) -> Result<Self> {

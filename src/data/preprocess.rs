@@ -83,6 +83,17 @@ impl Pixels {
         }
     }
 
+    /// What every byte becomes in each channel, before any whitening: (channels, 256).
+    pub(super) fn table(&self, channels: usize) -> Vec<f32> {
+        match self {
+            Self::Channels(tables) => tables.concat(),
+            Self::Unit | Self::Zca { .. } => {
+                let unit: Vec<f32> = (0..=255u8).map(|byte| f32::from(byte) / 255.0).collect();
+                unit.repeat(channels)
+            }
+        }
+    }
+
     /// Images of shape `image` (channels, height, width) as f32 (images, channels, height, width).
     pub(super) fn batch(&self, images: &[&[u8]], image: [usize; 3], device: &Device) -> Result<Tensor> {
         let [channels, height, width] = image;
@@ -113,18 +124,6 @@ impl Pixels {
             }
         }
         Ok(Tensor::from_vec(pixels, shape, device)?)
-    }
-}
-
-/// What every byte becomes in each channel, before any whitening: (channels, 256).
-#[cfg(feature = "cuda")]
-pub(super) fn table(pixels: &Pixels, channels: usize) -> Vec<f32> {
-    match pixels {
-        Pixels::Channels(tables) => tables.concat(),
-        Pixels::Unit | Pixels::Zca { .. } => {
-            let unit: Vec<f32> = (0..=255u8).map(|byte| f32::from(byte) / 255.0).collect();
-            unit.repeat(channels)
-        }
     }
 }
 

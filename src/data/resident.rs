@@ -1,7 +1,7 @@
 //! A split on a GPU: its bytes are sent there once, and batches are put together, shifted, flipped and
 //! preprocessed there. Two numbers per sample are all that has to be sent for a batch.
 
-use super::preprocess::{Pixels, table};
+use super::preprocess::Pixels;
 use crate::Result;
 use crate::kernels::{Precision, cuda};
 use candle_core::{CpuStorage, CudaStorage, CustomOp3, DType, Device, Layout, Shape, Tensor, bail};
@@ -29,7 +29,7 @@ impl Resident {
             device: device.clone(),
             image,
             bytes: Tensor::from_slice(images, images.len(), device)?,
-            table: Tensor::from_vec(table(pixels, image[0]), (image[0], 256), device)?,
+            table: Tensor::from_vec(pixels.table(image[0]), (image[0], 256), device)?,
             whitening,
         })
     }

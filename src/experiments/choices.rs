@@ -22,6 +22,7 @@ impl Results {
     /// Choices for every network, given what it costs to leave at each exit:
     ///
     /// - *no loss*: the cheapest without loss against the last exit, on Validation;
+    /// - *1 % less*: the cheapest that loses no more than one percent of the images there;
     /// - *like the baseline*: the cheapest as accurate there as the baseline with as many epochs as this
     ///   network, or with fewer where there is no other, if that accuracy is reached;
     /// - *knee*: where more speed begins to cost much accuracy;
@@ -36,17 +37,18 @@ impl Results {
             choices.push(Choice { name: name.to_string(), origin, test: test.outcome(thresholds, costs)? });
             Ok(())
         };
-        let on_validation = "chosen on validation";
         let last_exit = validation.exit_accuracy().last().copied().unwrap_or(0.0);
         let lossless = validation.choose_for_accuracy(last_exit, costs)?;
-        add("no loss", on_validation, &lossless.thresholds)?;
+        add("no loss", Choice::ON_VALIDATION, &lossless.thresholds)?;
+        let cheaper = validation.choose_for_accuracy(last_exit - 0.01, costs)?;
+        add("1 % less", Choice::ON_VALIDATION, &cheaper.thresholds)?;
         if let Some((_, baseline)) = self.baselines().last()
             && let Ok(chosen) = validation.choose_for_accuracy(baseline.validation_accuracy(), costs)
         {
-            add("like the baseline", on_validation, &chosen.thresholds)?;
+            add("like the baseline", Choice::ON_VALIDATION, &chosen.thresholds)?;
         }
         let knee = validation.choose_knee(costs)?;
-        add("knee", on_validation, &knee.thresholds)?;
+        add("knee", Choice::ON_VALIDATION, &knee.thresholds)?;
         if let Ok(paper) = paper(&self.settings.network)
             && *test.criterion() == Criterion::Entropy
         {
@@ -62,6 +64,9 @@ impl Results {
 }
 
 impl Choice {
+    /// The origin of thresholds that Test did not choose.
+    pub const ON_VALIDATION: &str = "chosen on validation";
+
     /// `knee, chosen on validation`.
     pub fn label(&self) -> String {
         match self.origin {
@@ -72,7 +77,7 @@ impl Choice {
 
     /// The choice called `name` that was made on Validation. Fails where there is none.
     pub fn named<'a>(choices: &'a [Self], name: &str) -> Result<&'a Self> {
-        let mut found = choices.iter().filter(|choice| choice.origin == "chosen on validation");
+        let mut found = choices.iter().filter(|choice| choice.origin == Choice::ON_VALIDATION);
         found
             .find(|choice| choice.name == name)
             .ok_or_else(|| crate::error::error!(Missing, "there is no choice {name:?} on validation"))

@@ -12,6 +12,7 @@ mod seeds;
 mod session;
 mod settings;
 mod table1;
+mod weights;
 
 pub use choices::Choice;
 pub use experiment::{Experiment, NAMES, Trained};
@@ -21,3 +22,4 @@ pub use seeds::{Seeds, Spread};
 pub use session::{Session, one_line};
 pub use settings::Settings;
 pub use table1::TableOne;
+pub use weights::{AboutWeights, Pretrained};

@@ -247,12 +247,25 @@ impl Results {
         Ok(df!("network" => names, "validation accuracy" => validation, "test accuracy" => test)?)
     }
 
+    /// What the joint training ran on: `CPU`, or the GPU's name; empty where that was not recorded.
+    pub fn devices(&self) -> Vec<&str> {
+        let mut on: Vec<&str> = self.history.iter().map(|epoch| epoch.device.as_str()).collect();
+        on.dedup();
+        on.retain(|device| !device.is_empty());
+        on
+    }
+
+    /// Hours that baseline and joint training took, without the matched baseline.
+    pub fn hours(&self) -> f64 {
+        let baseline = self.baseline.iter().flat_map(|baseline| &baseline.history);
+        baseline.chain(&self.history).map(|epoch| epoch.seconds).sum::<f64>() / 3600.0
+    }
+
     /// How this was made, for the subtitle of a figure: `CIFAR-10, 20 + 40 epochs, seed 0; record …`.
     pub fn caption(&self) -> String {
         let (s, c) = (&self.settings, &self.settings.config);
-        let mut on: Vec<&str> = self.history.iter().map(|e| e.device.as_str()).collect();
-        on.dedup();
-        on.retain(|device| !matches!(*device, "" | "CPU"));
+        let mut on = self.devices();
+        on.retain(|device| *device != "CPU");
         let precision = match c.precision {
             Precision::F32 => String::new(),
             precision => format!(" in {precision}"),

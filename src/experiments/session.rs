@@ -39,6 +39,8 @@ struct Options {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Session {
+    /// What the experiment is called, one of [`NAMES`].
+    pub name: String,
     /// The network, its data and settings.
     pub experiment: Experiment,
     /// Where networks are trained and evaluated.
@@ -73,6 +75,7 @@ impl Session {
         }
         experiment.update_from_arg_matches(matches).map_err(setting)?;
         Ok(Self {
+            name: options.network,
             experiment,
             device: crate::device(&options.device)?,
             quick: options.quick,

@@ -2,7 +2,6 @@
 
 use crate::Result;
 use crate::data::Preprocessing;
-use crate::files::commit;
 use crate::networks::Layer;
 use crate::training::Config;
 use polars::prelude::{DataFrame, df};
@@ -31,10 +30,9 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// A table of all settings but the layers, with the data set's full name, what was timed, and the
-    /// commit of now.
-    pub fn frame(&self, data: &str, timed: &str) -> Result<DataFrame> {
-        let mut rows = vec![("data set".to_string(), data.to_string())];
+    /// A table of all settings but the layers, and of what else should stand beneath them: name, value.
+    pub fn frame(&self, more: &[(&str, &str)]) -> Result<DataFrame> {
+        let mut rows = Vec::new();
         let serde_json::Value::Object(mut fields) = serde_json::to_value(self)? else {
             unreachable!("settings are a struct")
         };
@@ -51,8 +49,7 @@ impl Settings {
             };
             rows.push((name.replace('_', " "), text));
         }
-        rows.push(("timed on".to_string(), timed.to_string()));
-        rows.push(("commit of the timing".to_string(), commit()));
+        rows.extend(more.iter().map(|(name, value)| (name.to_string(), value.to_string())));
         let (names, values): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
         Ok(df!("setting" => names, "value" => values)?)
     }

@@ -52,7 +52,7 @@ pub fn accuracy_against_time(
         panels.mean(name, &points, Look::mark("#000000", symbol));
     }
     let symbols = [MarkerSymbol::Star, MarkerSymbol::TriangleUp, MarkerSymbol::Square, MarkerSymbol::Cross];
-    let on_validation = |choice: &&Choice| choice.origin == "chosen on validation";
+    let on_validation = |choice: &&Choice| choice.origin == Choice::ON_VALIDATION;
     for (i, choice) in choices[0].iter().filter(on_validation).enumerate() {
         let of_seed = |all: &Vec<Choice>| Some(Point::from(&Choice::named(all, &choice.name).ok()?.test));
         let points: Vec<Point> = choices.iter().filter_map(of_seed).collect();

@@ -5,6 +5,7 @@
 //! `training.rs`, the simplest; `style.rs` is how all of them look.
 
 mod accuracy;
+mod card;
 mod costs;
 mod notebook;
 mod samples;
@@ -13,6 +14,7 @@ mod tables;
 mod training;
 
 pub use accuracy::{accuracy_against_time, certainty, exit_shares};
+pub use card::model_card;
 pub use costs::{costs, time_by_batch};
 pub use samples::{confusion, gallery};
 pub use tables::{percent, table, table_of_everything};

@@ -106,6 +106,12 @@ fn csv_rows(text: &str) -> Vec<Vec<String>> {
     rows
 }
 
+/// A table as Markdown.
+pub(super) fn markdown_of(frame: &DataFrame) -> Result<String> {
+    let (names, rows) = cells(frame)?;
+    Ok(markdown(&names, &rows))
+}
+
 /// Shows a table in a notebook.
 pub fn table(table: &DataFrame) -> Result<()> {
     let (names, rows) = cells(table)?;
@@ -115,8 +121,7 @@ pub fn table(table: &DataFrame) -> Result<()> {
 
 /// Writes a table to `figures/<name>.csv` and `figures/<name>.md`.
 pub(super) fn write(frame: &DataFrame, name: &str) -> Result<()> {
-    let (names, rows) = cells(frame)?;
-    write_both(name, &csv(frame)?, &markdown(&names, &rows))
+    write_both(name, &csv(frame)?, &markdown_of(frame)?)
 }
 
 fn write_both(name: &str, csv: &str, markdown: &str) -> Result<()> {

@@ -194,6 +194,12 @@ impl Network {
             .collect()
     }
 
+    /// The multiply-accumulates that it takes to leave at each exit: costs for
+    /// [`crate::exits::ExitRecord`].
+    pub fn macs(&self) -> Vec<f64> {
+        self.costs().iter().map(|cost| cost.macs as f64).collect()
+    }
+
     /// The number of trained values.
     pub fn parameter_count(&self) -> usize {
         let lists = self.segments.iter().chain(&self.branches);

@@ -1,13 +1,18 @@
 //! The command-line program.
 
+mod classify;
+
 use branchynet::clap::{self, ArgMatches, Args, Command, FromArgMatches};
-use branchynet::data::Source;
+use branchynet::data::{Dataset, Source};
 use branchynet::exits::{Outcome, Timer};
-use branchynet::experiments::{Baseline, Experiment, Results, Session, Training, one_line};
-use branchynet::figures::{percent, table_of_everything};
-use branchynet::files::shown;
+use branchynet::experiments::{
+    Baseline, Experiment, Pretrained, Results, Session, Trained, Training, one_line,
+};
+use branchynet::figures::{model_card, percent, table_of_everything};
+use branchynet::files::{shown, write_atomically};
 use branchynet::training::{Progress, plain};
 use branchynet::{Error, ErrorKind, Network, Result, candle_core::Device};
+use classify::Classify;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -30,6 +35,18 @@ Exit codes: 0 success, 1 failure, 2 a mistake on the command line.";
 struct Evaluate {
     /// Write it there [default: datasets/records/NETWORK-CHECKSUM.safetensors.gz]
     #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// Write the weights of a finished run, with thresholds chosen on validation, to NAME.safetensors, and their
+/// model card to NAME.md
+#[derive(Args)]
+struct Export {
+    /// What the weights are called [default: the network]
+    #[arg(long)]
+    name: Option<String>,
+    /// Write them to this folder [default: datasets/reference/weights]
+    #[arg(long, value_name = "FOLDER")]
     output: Option<PathBuf>,
 }
 
@@ -89,6 +106,8 @@ fn command() -> Command {
             "Train the baseline, then all exits jointly from its weights; continue what was interrupted",
         ))
         .subcommand(Evaluate::augment_args(network("evaluate")))
+        .subcommand(Export::augment_args(network("export")))
+        .subcommand(Classify::augment_args(Command::new("classify")))
         .subcommand(Sweep::augment_args(network("sweep")))
         .subcommand(Time::augment_args(network("time")))
         .subcommand(network("summary").about("Print layers, shapes, parameters and multiply-accumulates"))
@@ -126,6 +145,8 @@ fn run(name: &str, matches: &ArgMatches) -> Result<()> {
     match name {
         "train" => out = train(&Session::from_matches(matches)?)?,
         "evaluate" => out = evaluate(&Session::from_matches(matches)?, &parsed(matches))?,
+        "export" => out = export(&Session::from_matches(matches)?, &parsed(matches))?,
+        "classify" => out = classify::classify(&parsed(matches))?,
         "sweep" => out = sweep(&Session::from_matches(matches)?, &parsed(matches))?,
         "time" => out = time(&Session::from_matches(matches)?, &parsed(matches))?,
         "summary" => {
@@ -208,25 +229,41 @@ fn train(session: &Session) -> Result<String> {
     Ok(format!("{}\n", trained.run.checkpoint.display()))
 }
 
-fn evaluate(session: &Session, arguments: &Evaluate) -> Result<String> {
+/// The finished run of a session, with what it gave.
+fn finished(session: &Session) -> Result<(Trained, Results, Dataset)> {
     let experiment = &session.experiment;
     let data = experiment.load()?;
     let Some((trained, _)) = experiment.find(&data, &session.device)? else {
-        return Err(missing(
-            experiment,
-            "finished run",
-            "`branchynet train` with the same settings makes it",
-        ));
+        let way_out = "`branchynet train` with the same settings makes it";
+        return Err(missing(experiment, "finished run", way_out));
     };
     let results = Results::collect(experiment, &trained, &data)?;
+    Ok((trained, results, data))
+}
+
+fn evaluate(session: &Session, arguments: &Evaluate) -> Result<String> {
+    let (_, results, _) = finished(session)?;
     let path = match &arguments.output {
         Some(path) => path.clone(),
         None => Results::default_path(&results.settings)?,
     };
     results.write(&path)?;
     let exits = percent(&results.test.exit_accuracy());
-    let out = baselines(&results);
-    Ok(out + &format!("exits: {exits}\n{}\n", path.display()))
+    Ok(baselines(&results) + &format!("exits: {exits}\n{}\n", path.display()))
+}
+
+fn export(session: &Session, arguments: &Export) -> Result<String> {
+    let (trained, results, data) = finished(session)?;
+    let weights = Pretrained::of(&trained, &results, &data)?;
+    let name = arguments.name.as_deref().unwrap_or(&session.name);
+    let mut path = Pretrained::path(name);
+    if let Some(folder) = &arguments.output {
+        path = folder.join(format!("{name}.safetensors"));
+    }
+    weights.write(&path)?;
+    let card = path.with_extension("md");
+    write_atomically(&card, model_card(name, &weights, &results)?.as_bytes())?;
+    Ok(format!("{}\n{}\n", path.display(), card.display()))
 }
 
 /// How many of the test images the networks without branches answer correctly.
@@ -255,7 +292,7 @@ fn sweep(session: &Session, arguments: &Sweep) -> Result<String> {
     // What its layers cost; the data need not be here.
     let image = experiment.data.image()?;
     let layers = results.settings.layers.clone();
-    let costs = macs(&Network::new("", image, layers, 0, &Device::Cpu)?);
+    let costs = Network::new("", image, layers, 0, &Device::Cpu)?.macs();
     let outcomes = match arguments.grid.is_empty() {
         false => results.validation.grid(&arguments.grid, &costs)?,
         true => spread(results.validation.pareto_front(&costs)?, arguments.rows),
@@ -293,7 +330,7 @@ fn time(session: &Session, arguments: &Time) -> Result<String> {
             let way_out = "say with --shares how many images leave at each exit";
             missing(experiment, "run or record", way_out)
         })?;
-        let costs = macs(&network);
+        let costs = network.macs();
         let chosen = results.validation.choose_knee(&costs)?;
         results.test.outcome(&chosen.thresholds, &costs)?.shares()
     } else {
@@ -304,7 +341,7 @@ fn time(session: &Session, arguments: &Time) -> Result<String> {
         false => arguments.batches.clone(),
     };
     // Some seconds for each size on a CPU.
-    let count = (5e9 / macs(&baseline)[0]).clamp(60.0, 2000.0) as usize;
+    let count = (5e9 / baseline.macs()[0]).clamp(60.0, 2000.0) as usize;
     let (images, of) = experiment.images(count)?;
     let timer = Timer::new(&network, &baseline, images, 5)?.by(experiment.criterion.clone());
     let times = timer.batches(&shares, &sizes)?;
@@ -330,10 +367,6 @@ fn time(session: &Session, arguments: &Time) -> Result<String> {
         );
     }
     Ok(out)
-}
-
-fn macs(network: &Network) -> Vec<f64> {
-    network.costs().iter().map(|cost| cost.macs as f64).collect()
 }
 
 /// At most `rows` of the outcomes, evenly spread, first and last among them.

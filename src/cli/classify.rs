@@ -1,0 +1,100 @@
+//! `branchynet classify`: a trained network's answers for one's own pictures.
+
+use branchynet::exits::{Criterion, Rule};
+use branchynet::experiments::Pretrained;
+use branchynet::{Error, ErrorKind, Result, clap};
+use image::imageops::FilterType;
+use std::path::{Path, PathBuf};
+
+/// Classify pictures (PNG or JPEG) with a trained network: label, exit, entropy, probability
+///
+/// The middle square of a picture is scaled to the network's size. A network for grey images gets the
+/// picture's luminance; MNIST's digits are white on black, so pass --invert for black ink on paper.
+#[derive(clap::Args)]
+pub struct Classify {
+    /// Trained weights: lenet, for example; a file made by `branchynet export` is taken as well
+    weights: String,
+    /// Pictures
+    #[arg(required = true)]
+    pictures: Vec<PathBuf>,
+    /// Thresholds on the entropy, by what they were chosen for: "no loss", "1 % less" or "knee"
+    #[arg(long, value_name = "CHOICE", default_value = "no loss")]
+    choice: String,
+    /// Thresholds on the entropy in nats, one for each exit but the last, instead of a choice
+    #[arg(long, value_name = "T,T,...", value_delimiter = ',')]
+    thresholds: Vec<f64>,
+    /// Exchange dark and bright
+    #[arg(long)]
+    invert: bool,
+    /// Device: cpu, or cuda in a build for NVIDIA GPUs
+    #[arg(long, env, value_name = "D", default_value = "cpu")]
+    device: String,
+}
+
+/// A line for each picture, below a heading.
+pub fn classify(arguments: &Classify) -> Result<String> {
+    let device = branchynet::device(&arguments.device)?;
+    let named = &arguments.weights;
+    let weights = match named.ends_with(".safetensors") {
+        true => Pretrained::read(Path::new(named), &device)?,
+        false => Pretrained::named(named, &device)?,
+    };
+    let thresholds = match arguments.thresholds.is_empty() {
+        true => weights.thresholds(&arguments.choice)?.to_vec(),
+        false => arguments.thresholds.clone(),
+    };
+    let mut bytes = Vec::new();
+    for path in &arguments.pictures {
+        bytes.extend(read(path, weights.about.image, arguments.invert)?);
+    }
+    let (network, images) = (&weights.network, weights.images(&bytes)?);
+    let answers = network.classify(&images, &Rule::entropy(thresholds))?;
+    let pictures = arguments.pictures.iter().map(|path| path.display().to_string());
+    let width = pictures.clone().map(|name| name.chars().count()).max().unwrap_or(0).max("picture".len());
+    let mut out = format!(
+        "{:<width$}  {:<12}{:>6}{:>10}{:>13}\n",
+        "picture", "label", "exit", "entropy", "probability"
+    );
+    for (i, (picture, answer)) in pictures.zip(&answers).enumerate() {
+        // The exit that answered, asked for the largest probability: none leaves before it.
+        let here = |exit: usize| if exit < answer.exit { 0.0 } else { f64::INFINITY };
+        let asked =
+            Rule::new(Criterion::Probability, (1..network.exits()).map(|n| here(n - 1)).collect::<Vec<_>>());
+        let sure = network.classify(&images.narrow(0, i, 1)?, &asked)?[0].uncertainty;
+        let label = &weights.about.classes[answer.label];
+        out += &format!(
+            "{picture:<width$}  {label:<12}{:>6}{:>10.4}{:>13.4}\n",
+            answer.exit + 1,
+            answer.uncertainty,
+            1.0 - sure
+        );
+    }
+    Ok(out)
+}
+
+/// The bytes of a picture's middle square at the size that the network takes, channel by channel.
+fn read(path: &Path, [channels, height, width]: [usize; 3], invert: bool) -> Result<Vec<u8>> {
+    let failed = |cause: image::ImageError| {
+        let name = path.display();
+        Error::new(ErrorKind::File, format!("cannot read {name} as PNG or JPEG: {cause}"))
+    };
+    let reader = image::ImageReader::open(path).map_err(|cause| failed(cause.into()))?;
+    // What it is follows from its content: names lie.
+    let picture = reader.with_guessed_format().map_err(|cause| failed(cause.into()))?;
+    let mut picture = picture.decode().map_err(failed)?;
+    let side = picture.width().min(picture.height());
+    let (left, top) = ((picture.width() - side) / 2, (picture.height() - side) / 2);
+    picture = picture.crop_imm(left, top, side, side);
+    // A triangle filter: bilinear, and an average of the pixels that fall together where it shrinks.
+    picture = picture.resize_exact(width as u32, height as u32, FilterType::Triangle);
+    if invert {
+        picture.invert();
+    }
+    Ok(match channels {
+        1 => picture.to_luma8().into_raw(),
+        _ => {
+            let pixels = picture.to_rgb8().into_raw();
+            (0..channels).flat_map(|channel| pixels.iter().skip(channel).step_by(3).copied()).collect()
+        }
+    })
+}
