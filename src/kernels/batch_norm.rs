@@ -78,7 +78,7 @@ pub fn batch_norm_by(
     x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)
 }
 
-/// Moves `running` (channels) towards `batch` times `factor`, of which it keeps `decay`: in place.
+/// Updates `running` (channels) in place to `decay · running + (1 − decay) · factor · batch`.
 pub fn update_running(running: &Tensor, batch: &Tensor, factor: f64, decay: f64) -> Result<()> {
     running.inplace_op2(batch, &UpdateRunning { factor, decay })
 }
@@ -152,7 +152,7 @@ fn sum_by<T: Real>(count: usize, f: impl Fn(usize) -> T) -> f64 {
 }
 
 /// Mean and variance of every channel: (batch, channels, height, width) to f64 (2 · channels).
-/// Moments of single planes, which stay in the cache between the two sums, are put together as in
+/// Moments of single planes, which stay in the cache between the two sums, are combined as in
 /// Chan, Golub and LeVeque 1979, in the order of the batch.
 struct Sums;
 
@@ -206,7 +206,7 @@ impl CustomOp1 for Sums {
     }
 }
 
-/// Planes are small: a task takes several, so that starting it does not cost more than it does.
+/// Planes are small: a task takes several, so that starting it costs less than running it.
 const PLANES_PER_TASK: usize = 16;
 
 /// `(x − mean) · scale · weight + bias`, channel by channel; the scale is 1 / √(variance + ε).
@@ -260,7 +260,7 @@ impl CustomOp3 for Normalise {
             area: usize,
         ) -> Vec<T> {
             let channels = weight.len();
-            // One multiplication and one addition a pixel.
+            // One multiplication and one addition per pixel.
             let lines: Vec<(T, T)> = (0..channels)
                 .map(|c| {
                     let slope = scale[c] * weight[c].to_f64();

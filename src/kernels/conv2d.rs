@@ -200,8 +200,8 @@ impl<T: Real> Kernel<T> {
     pub fn new(g: &Geometry, at: impl Fn(usize, usize) -> T) -> Self {
         let (taps, pixels) = (g.taps(), g.out_height * g.out_width);
         // Whole rows of whole registers are computed, gaps between rows included. Channels in the
-        // lanes waste nothing, but the result has to be transposed: about an element a cycle, where a
-        // tap takes a lane 1/32.
+        // lanes waste nothing, but the result has to be transposed: about one element per cycle,
+        // where a tap takes 1/32 of a cycle per element.
         let wasted = g.columns().next_multiple_of(SLACK) as f64 / pixels as f64 - 1.0;
         let fits = g.outputs > SLACK && g.outputs.is_multiple_of(SLACK);
         if fits && wasted > 0.05 + 32.0 / taps as f64 {
@@ -264,7 +264,7 @@ impl<T: Real> Kernel<T> {
     }
 }
 
-/// Copies `from`, rows of `columns`, to `to`, its columns as rows of `rows`. In blocks, so that both
+/// Transposes the matrix `from`, whose rows have `columns` elements, into `to`. In blocks, so that both
 /// stay in the cache.
 fn transpose<T: Copy>(from: &[T], columns: usize, to: &mut [T], rows: usize) {
     const BLOCK: usize = 16;
@@ -356,7 +356,7 @@ impl CustomOp3 for Conv2d {
         _out: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        // Images need no gradient, and the first layer's would be as dear as its forward pass.
+        // Images need no gradient, and the first layer's would cost as much as its forward pass.
         let grads = backward(&self.geometry, x, weight, grad, x.track_op())?;
         Ok((grads.0, Some(grads.1), Some(grads.2)))
     }

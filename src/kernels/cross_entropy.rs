@@ -1,4 +1,4 @@
-//! The loss of an exit and its gradient in one pass, with no more to read back than two numbers a
+//! The loss of an exit and its gradient in one pass, with no more to read back than two numbers per
 //! sample. candle composes it of a dozen operations in each direction.
 
 use super::{contiguous, dispatch};

@@ -256,7 +256,7 @@ impl CustomOp1 for Pool {
     }
 }
 
-/// Planes are small: a task takes several, so that starting it does not cost more than it does.
+/// Planes are small: a task takes several, so that starting it costs less than running it.
 const PLANES_PER_TASK: usize = 16;
 
 struct PoolGrad(Pool);

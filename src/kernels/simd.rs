@@ -23,11 +23,11 @@ pub trait Real:
 {
     /// A vector register of this element type.
     type Vector<S: Simd>: Copy;
-    /// Elements a register.
+    /// Elements per register.
     fn lanes<S: Simd>() -> usize {
         size_of::<Self::Vector<S>>() / size_of::<Self>()
     }
-    /// All lanes set to `x`.
+    /// A register with `x` in every lane.
     fn splat<S: Simd>(simd: S, x: Self) -> Self::Vector<S>;
     /// `a * b + c`, lane by lane, rounded once.
     fn mul_add<S: Simd>(
@@ -38,7 +38,7 @@ pub trait Real:
     ) -> Self::Vector<S>;
     /// The larger of `a` and `b`, lane by lane.
     fn larger<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
-    /// What no number is below.
+    /// Negative infinity.
     fn lowest() -> Self;
     /// The square root.
     fn root(self) -> Self;

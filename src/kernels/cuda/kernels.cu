@@ -1,4 +1,4 @@
-// What the operations of src/ops compute on an NVIDIA GPU. Compiled at run time (src/cuda.rs), once with
+// What the operations of src/kernels compute on an NVIDIA GPU. Compiled at run time (src/kernels/cuda.rs), once with
 // REAL = float and once with REAL = double. Each result is written by one thread and sums have a fixed order, so
 // that the same input gives the same bits again: there are no atomic additions. Images lie as
 // (batch, channels, height, width).
@@ -196,7 +196,7 @@ KERNEL(shortcut_grad)(const T *grad, T *out, int len, int from_channels, int fro
   out[i] = taken ? grad[((sample * to_channels + channel) * to_height + y / stride) * to_width + column / stride] : T(0);
 }
 
-// ---- sums over channels: blocks of 256 threads, SLICES of them a channel, each writes two partial sums
+// ---- sums over channels: blocks of 256 threads, SLICES of them per channel, each writes two partial sums
 
 #define SLICES 32
 
@@ -303,7 +303,7 @@ KERNEL(normalise_grad)(const T *x, const T *grad, const T *weight, const T *mean
   out[i] = scale * weight[channel] * g;
 }
 
-// Moves running statistics towards a batch's.
+// Updates running statistics with a batch's.
 KERNEL(update_running)(const T *moments, T *running, int len, double decay, double factor) {
   FOR_EACH(i, len);
   running[i] = running[i] * T(decay) + T(moments[i] * factor) * T(1 - decay);
