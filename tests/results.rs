@@ -1,9 +1,11 @@
 //! Exit records as files, and how an experiment finds them.
 
 use branchynet::Result;
+use branchynet::clap;
 use branchynet::data::{Preprocessing, Test, Validation};
 use branchynet::exits::{Criterion, ExitRecord};
-use branchynet::experiments::{Baseline, Experiment, NAMES, Results};
+use branchynet::experiments::{Baseline, Experiment, NAMES, Results, Session};
+use branchynet::files::project_dir;
 use branchynet::networks::{branch, linear};
 use branchynet::training::{Config, Epoch, Scores};
 use std::path::PathBuf;
@@ -143,17 +145,39 @@ fn a_new_setting_with_a_default_orphans_nothing() -> Result<()> {
     Ok(())
 }
 
-/// The committed records belong to the experiments' default settings, and hold what they claim.
+/// The lines of the table of reference runs: the run's name, and the settings that it asks for.
+fn table() -> Result<Vec<(String, Session)>> {
+    let path = project_dir().join("datasets/reference/runs.csv");
+    let text = std::fs::read_to_string(path)?;
+    let mut runs = Vec::new();
+    for line in text.lines().skip(1) {
+        let cells: Vec<&str> = line.split(',').collect();
+        let arguments = [cells[1]].into_iter().chain(cells[2].split_whitespace());
+        let command = Session::arguments(clap::Command::new("run").no_binary_name(true));
+        let matches =
+            command.try_get_matches_from(arguments).unwrap_or_else(|error| panic!("{line}: {error}"));
+        runs.push((cells[0].to_string(), Session::from_matches(&matches)?));
+    }
+    Ok(runs)
+}
+
+/// Each committed record is of its line of the table, or of an experiment's default settings, and holds
+/// what it claims.
 #[test]
-fn reference_records_are_whole_and_of_the_default_settings() -> Result<()> {
+fn reference_records_are_whole_and_of_the_settings_of_their_run() -> Result<()> {
+    let runs = table()?;
     let records = Results::recorded(|_| true)?;
-    assert_eq!(records.len(), 3);
+    assert!(records.len() >= 3);
     for record in &records {
-        let matching = NAMES
-            .iter()
-            .filter_map(|name| Experiment::named(name).ok())
-            .any(|experiment| experiment.settings() == record.settings);
-        assert!(matching, "{} is of no experiment's default settings", record.origin);
+        let run = runs.iter().find(|(name, _)| record.origin.ends_with(&format!("/{name}.safetensors.gz")));
+        let matching = match run {
+            Some((_, session)) => session.experiment.settings() == record.settings,
+            None => NAMES
+                .iter()
+                .filter_map(|name| Experiment::named(name).ok())
+                .any(|experiment| experiment.settings() == record.settings),
+        };
+        assert!(matching, "{} is not of the settings of its run", record.origin);
         assert_eq!(record.history.len(), record.settings.config.epochs);
         let epochs = |of: &Option<Baseline>| of.as_ref().map_or(0, |baseline| baseline.history.len());
         assert_eq!(epochs(&record.baseline), record.settings.baseline_epochs);
