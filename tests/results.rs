@@ -1,13 +1,15 @@
 //! Exit records as files, and how an experiment finds them.
 
-use branchynet::Result;
+use branchynet::candle_core::Device;
 use branchynet::clap;
-use branchynet::data::{Preprocessing, Test, Validation};
+use branchynet::data::{Preprocessing, Source, Test, Validation};
 use branchynet::exits::{Criterion, ExitRecord};
-use branchynet::experiments::{Baseline, Experiment, NAMES, Results, Session};
+use branchynet::experiments::{Baseline, Choice, Experiment, NAMES, Pretrained, Results, Session};
 use branchynet::files::project_dir;
-use branchynet::networks::{branch, linear};
+use branchynet::networks::{Pass, branch, linear};
 use branchynet::training::{Config, Epoch, Scores};
+use branchynet::{Network, Result};
+use std::io::Write;
 use std::path::PathBuf;
 
 fn experiment() -> Experiment {
@@ -189,5 +191,63 @@ fn reference_records_are_whole_and_of_the_settings_of_their_run() -> Result<()> 
         let last = record.history.last().map(|epoch| &epoch.validation.accuracy);
         assert_eq!(last, Some(&record.validation.exit_accuracy()));
     }
+    Ok(())
+}
+
+/// The committed weights give the logits of their run's record, on the first test images.
+#[test]
+fn trained_weights_agree_with_their_record() -> Result<()> {
+    const IMAGES: usize = 300;
+    let folder = project_dir().join("datasets/reference/weights");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_none_or(|extension| extension != "safetensors") {
+            continue;
+        }
+        seen += 1;
+        let weights = Pretrained::read(&path, &Device::Cpu)?;
+        let settings = &weights.about.settings;
+        let [record] = &Results::recorded(|other| other == settings)?[..] else {
+            panic!("{} has not one record", path.display())
+        };
+        for (name, thresholds) in &weights.about.thresholds {
+            let choices = record.choices(&weights.network.macs())?;
+            assert_eq!(&Choice::named(&choices, name)?.test.thresholds, thresholds);
+        }
+        let source = Source::from(settings.data.as_str());
+        let Ok(data) = source.load().and_then(|data| data.preprocessed(settings.preprocessing)) else {
+            let _ = writeln!(std::io::stderr(), "SKIPPED: {} is not here", settings.data);
+            continue;
+        };
+        let samples: Vec<usize> = (0..IMAGES).collect();
+        let images = data.test.batch(&samples, &Device::Cpu)?;
+        let logits = weights.network.forward(&images, &mut Pass::Evaluate)?;
+        for (exit, logits) in logits.iter().enumerate() {
+            let recorded = record.test.logits(exit);
+            for (&z, recorded) in logits.flatten_all()?.to_vec1::<f32>()?.iter().zip(recorded) {
+                // Processors differ in the order of sums.
+                assert!((z - recorded).abs() < 1e-3 * (1.0 + recorded.abs()), "exit {exit}: {z}, {recorded}");
+            }
+        }
+    }
+    assert!(seen > 0);
+    Ok(())
+}
+
+#[test]
+fn damaged_weights_are_refused() -> Result<()> {
+    let bytes = std::fs::read(Pretrained::path("lenet"))?;
+    let path = std::env::temp_dir().join(format!("branchynet-weights-{}", std::process::id()));
+    for i in 0..40 {
+        let mut altered = bytes.clone();
+        altered[i * bytes.len() / 40] ^= 1 << (i % 8);
+        std::fs::write(&path, altered)?;
+        let error = Pretrained::read(&path, &Device::Cpu).expect_err("damaged").to_string();
+        assert!(error.contains("holds no whole weights") && !error.contains('\n'), "{error}");
+    }
+    std::fs::remove_file(&path)?;
+    let error = Network::pretrained("vgg").expect_err("there are none").to_string();
+    assert!(error.contains("which holds: lenet"), "{error}");
     Ok(())
 }

@@ -14,7 +14,7 @@ use crate::sealed::{self, bytes_of, values_of};
 use crate::{Result, files};
 use candle_core::{DType, Device, Tensor};
 use safetensors::Dtype;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::path::{Path, PathBuf};
 
 /// A trained network with all that it takes to use it.
@@ -45,7 +45,17 @@ pub struct AboutWeights {
     pub commit: String,
     /// Thresholds on the entropy that were chosen on Validation, cheapest in multiply-accumulates: the
     /// choice's name, and one threshold for each exit but the last.
+    #[serde(deserialize_with = "null_is_infinite")]
     pub thresholds: Vec<(String, Vec<f64>)>,
+}
+
+/// JSON has no infinity, for which serde_json writes null.
+fn null_is_infinite<'de, D: Deserializer<'de>>(
+    json: D,
+) -> std::result::Result<Vec<(String, Vec<f64>)>, D::Error> {
+    let written = Vec::<(String, Vec<Option<f64>>)>::deserialize(json)?;
+    let infinite = |thresholds: Vec<Option<f64>>| thresholds.into_iter().map(|t| t.unwrap_or(f64::INFINITY));
+    Ok(written.into_iter().map(|(name, thresholds)| (name, infinite(thresholds).collect())).collect())
 }
 
 const KIND: &str = "weights";

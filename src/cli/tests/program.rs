@@ -113,3 +113,41 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
     assert!(output.status.success(), "{output:?}");
     assert!(output.stderr.is_empty(), "{output:?}");
 }
+
+#[test]
+fn pictures_of_ones_own_are_classified() {
+    let folder = std::env::temp_dir().join(format!("branchynet-pictures-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    // A one in black ink on white paper, wider than high.
+    let mut paper = image::GrayImage::from_pixel(90, 56, image::Luma([255]));
+    for (x, y) in (42..48).flat_map(|x| (10..46).map(move |y| (x, y))) {
+        paper.put_pixel(x, y, image::Luma([0]));
+    }
+    let path = |name: &str| folder.join(name).display().to_string();
+    let (png, jpeg, text) = (path("one.png"), path("one.jpeg"), path("text.png"));
+    paper.save(&png).expect("a PNG");
+    paper.save(&jpeg).expect("a JPEG");
+    std::fs::write(&text, "no picture").expect("a file");
+    let (code, out, error) = run(&["classify", "lenet", "--invert", &png, &jpeg], &[]);
+    assert_eq!(code, Some(0), "{error}");
+    let lines: Vec<Vec<&str>> = out.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[0], ["picture", "label", "exit", "entropy", "probability"]);
+    for line in &lines[1..] {
+        let (exit, probability): (usize, f64) = (line[2].parse().unwrap(), line[4].parse().unwrap());
+        assert_eq!(line[1], "1", "{out}");
+        assert!((1..=2).contains(&exit) && (0.5..=1.0).contains(&probability), "{out}");
+    }
+    // With thresholds of one's own: nothing leaves early.
+    let (_, out, _) = run(&["classify", "lenet", "--invert", &png, "--thresholds", "0"], &[]);
+    assert!(out.lines().nth(1).is_some_and(|line| line.split_whitespace().nth(2) == Some("2")), "{out}");
+    for (wrong, part) in [
+        (&["classify", "vgg", &png][..], "no trained weights of \"vgg\""),
+        (&["classify", "lenet", &text], "cannot read"),
+        (&["classify", "lenet", &png, "--choice", "luck"], "there is no choice \"luck\""),
+        (&["classify", "lenet", &png, "--thresholds", "1,2"], "2 exits need 1 thresholds"),
+    ] {
+        let (code, _, error) = run(wrong, &[]);
+        assert!(code != Some(0) && error.contains(part) && error.trim_end().lines().count() == 1, "{error}");
+    }
+    std::fs::remove_dir_all(&folder).expect("removed");
+}
