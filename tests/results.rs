@@ -247,7 +247,15 @@ fn damaged_weights_are_refused() -> Result<()> {
         assert!(error.contains("holds no whole weights") && !error.contains('\n'), "{error}");
     }
     std::fs::remove_file(&path)?;
+    // Found by their settings too; others have none.
+    let session = |seed: &str| {
+        let command = Session::arguments(clap::Command::new("run").no_binary_name(true));
+        Session::from_matches(&command.get_matches_from(["lenet", "--seed", seed]))
+    };
+    assert_eq!(session("0")?.trained()?.name(), "B-LeNet");
+    let error = session("987654321")?.trained().expect_err("never trained").to_string();
+    assert!(error.contains("no trained weights of B-LeNet with these settings"), "{error}");
     let error = Network::pretrained("vgg").expect_err("there are none").to_string();
-    assert!(error.contains("which holds: lenet"), "{error}");
+    assert!(error.contains("which holds: "), "{error}");
     Ok(())
 }

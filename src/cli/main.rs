@@ -86,7 +86,7 @@ struct Datasets {
     from: Option<PathBuf>,
 }
 
-/// Put the tables of all notebooks together: figures/table1.md and .csv
+/// Put the tables of all notebooks together: figures/table1.md and .csv, and seeds.md and .csv
 #[derive(Args)]
 struct Tables {
     /// In figures/FOLDER/ instead of figures/

@@ -263,6 +263,11 @@ impl Results {
 
     /// How this was made, for the subtitle of a figure: `CIFAR-10, 20 + 40 epochs, seed 0; record …`.
     pub fn caption(&self) -> String {
+        format!("{}; {}", self.made_with(&format!("seed {}", self.settings.config.seed)), self.origin)
+    }
+
+    /// The caption without where this came from, with these words for the seed.
+    pub(super) fn made_with(&self, seed: &str) -> String {
         let (s, c) = (&self.settings, &self.settings.config);
         let mut on = self.devices();
         on.retain(|device| *device != "CPU");
@@ -270,20 +275,12 @@ impl Results {
             Precision::F32 => String::new(),
             precision => format!(" in {precision}"),
         };
-        let trained = if on.is_empty() {
-            String::new()
-        } else {
-            format!(", trained on {}{precision}", on.join(" and "))
+        let trained = match on.is_empty() {
+            true => String::new(),
+            false => format!(", trained on {}{precision}", on.join(" and ")),
         };
-        format!(
-            "{}, {} + {} epochs, {}augmented, seed {}{trained}; {}",
-            self.data,
-            s.baseline_epochs,
-            c.epochs,
-            if c.augment { "" } else { "not " },
-            c.seed,
-            self.origin
-        )
+        let augmented = if c.augment { "augmented" } else { "not augmented" };
+        format!("{}, {} + {} epochs, {augmented}, {seed}{trained}", self.data, s.baseline_epochs, c.epochs)
     }
 }
 

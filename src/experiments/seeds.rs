@@ -80,24 +80,38 @@ impl Seeds {
         &self.0
     }
 
+    /// How these were made, for the subtitle of a figure: `…, mean of seeds 0 to 9; 9 records, 1 run`.
+    pub fn caption(&self) -> String {
+        let [first, .., last] = &self.0[..] else {
+            return self.0[0].caption();
+        };
+        let seeds = format!("seeds {} to {}", first.settings.config.seed, last.settings.config.seed);
+        let records = self.0.iter().filter(|results| results.origin.starts_with("record")).count();
+        let runs = self.0.len() - records;
+        format!("{}; {records} records and {runs} runs", first.made_with(&seeds))
+    }
+
     /// A table of what the seeds have in common, given what it costs to leave at each exit and what the
     /// baseline costs: the accuracy of the baselines, of each exit, and at each choice of thresholds (see
     /// [`Results::choices`]), there with the gain, and with the difference in accuracy from the matched
     /// baseline of the same seed. Quantities that not all runs have are left out.
     pub fn frame(&self, costs: &[f64], baseline: f64) -> Result<DataFrame> {
-        let mut rows: Vec<(String, Spread)> = Vec::new();
-        let all: Vec<Vec<(String, f64)>> =
+        let all: Vec<Vec<Quantity>> =
             self.0.iter().map(|results| quantities(results, costs, baseline)).collect::<Result<_>>()?;
-        for (name, _) in &all[0] {
-            let of_run =
-                |run: &Vec<(String, f64)>| run.iter().find(|(other, _)| other == name).map(|found| found.1);
+        let mut rows: Vec<(&Quantity, Spread)> = Vec::new();
+        for quantity in &all[0] {
+            let same = |other: &&Quantity| (&other.of, other.name) == (&quantity.of, quantity.name);
+            let of_run = |run: &Vec<Quantity>| run.iter().find(same).map(|found| found.value);
             if let Some(values) = all.iter().map(of_run).collect::<Option<Vec<f64>>>() {
-                rows.push((name.clone(), Spread::of(&values)));
+                rows.push((quantity, Spread::of(&values)));
             }
         }
         let column = |of: fn(&Spread) -> f64| rows.iter().map(|(_, spread)| of(spread)).collect::<Vec<_>>();
+        let network = self.0[0].settings.network.as_str();
         Ok(df!(
-            "quantity, on test" => rows.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>(),
+            "network" => vec![network; rows.len()],
+            "of" => rows.iter().map(|(quantity, _)| quantity.of.clone()).collect::<Vec<_>>(),
+            "on test" => rows.iter().map(|(quantity, _)| quantity.name).collect::<Vec<_>>(),
             "runs" => rows.iter().map(|(_, spread)| spread.runs as u64).collect::<Vec<_>>(),
             "mean" => column(|s| s.mean),
             "standard deviation" => column(|s| s.deviation),
@@ -107,30 +121,38 @@ impl Seeds {
     }
 }
 
-/// What one run gave on the test images, with names.
-fn quantities(results: &Results, costs: &[f64], baseline_cost: f64) -> Result<Vec<(String, f64)>> {
+/// What one run gave on the test images.
+struct Quantity {
+    /// A baseline, an exit, or a choice of thresholds.
+    of: String,
+    name: &'static str,
+    value: f64,
+}
+
+fn quantities(results: &Results, costs: &[f64], baseline_cost: f64) -> Result<Vec<Quantity>> {
     let mut all = Vec::new();
+    let mut add = |of: &str, name, value| all.push(Quantity { of: of.to_string(), name, value });
     for (name, baseline) in results.baselines() {
-        all.push((format!("accuracy, {name}"), baseline.accuracy()));
+        add(&name, "accuracy", baseline.accuracy());
     }
     let matched = results.matched.as_ref().map(|baseline| baseline.accuracy());
-    let exits = results.test.exit_accuracy();
-    for (exit, accuracy) in exits.iter().enumerate() {
-        all.push((format!("accuracy, exit {}", exit + 1), *accuracy));
-    }
-    if let (Some(matched), Some(last)) = (matched, exits.last()) {
-        all.push(("last exit less matched baseline".to_string(), last - matched));
-    }
-    for choice in results.choices(costs)? {
-        let (name, test) = (choice.label(), &choice.test);
-        all.push((format!("accuracy, {name}"), test.accuracy()));
+    let mut accuracy = |of: &str, accuracy: f64| {
+        add(of, "accuracy", accuracy);
         if let Some(matched) = matched {
-            all.push((format!("{name}: accuracy less matched baseline"), test.accuracy() - matched));
+            add(of, "accuracy less the matched baseline's", accuracy - matched);
         }
-        for (exit, share) in test.shares().into_iter().enumerate() {
-            all.push((format!("{name}: leave at exit {}", exit + 1), share));
-        }
-        all.push((format!("{name}: gain"), baseline_cost / test.cost));
+    };
+    for (exit, of_exit) in results.test.exit_accuracy().into_iter().enumerate() {
+        accuracy(&format!("exit {}", exit + 1), of_exit);
+    }
+    let choices = results.choices(costs)?;
+    for choice in &choices {
+        accuracy(&choice.label(), choice.test.accuracy());
+    }
+    for choice in &choices {
+        let early = 1.0 - choice.test.shares().last().copied().unwrap_or(1.0);
+        add(&choice.label(), "share that leaves early", early);
+        add(&choice.label(), "gain", baseline_cost / choice.test.cost);
     }
     Ok(all)
 }

@@ -5,6 +5,7 @@
 use super::choices::Choice;
 use super::experiment::Trained;
 use super::results::Results;
+use super::session::Session;
 use super::settings::Settings;
 use crate::data::Dataset;
 use crate::error::{bail, error};
@@ -47,6 +48,31 @@ pub struct AboutWeights {
     /// choice's name, and one threshold for each exit but the last.
     #[serde(deserialize_with = "null_is_infinite")]
     pub thresholds: Vec<(String, Vec<f64>)>,
+}
+
+impl Session {
+    /// The trained network of this session's settings, without training: from a finished run, or from the
+    /// weights of a reference run. Fails where there is neither.
+    pub fn trained(&self) -> Result<Network> {
+        if let Ok(data) = self.experiment.load()
+            && let Some((trained, _)) = self.experiment.find(&data, &self.device)?
+        {
+            return Ok(trained.network);
+        }
+        let settings = self.experiment.settings();
+        for path in Pretrained::paths() {
+            let about: Option<AboutWeights> = sealed::peek(std::fs::File::open(&path)?);
+            // What cannot be read is named by the whole reading.
+            if about.is_none_or(|about| about.settings == settings) {
+                return Ok(Pretrained::read(&path, &self.device)?.network);
+            }
+        }
+        bail!(
+            Missing,
+            "there are no trained weights of {} with these settings; `session.results()?` or `branchynet train` trains",
+            self.experiment.name
+        )
+    }
 }
 
 /// JSON has no infinity, for which serde_json writes null.
@@ -101,6 +127,16 @@ impl Pretrained {
         project_dir().join(format!("datasets/reference/weights/{name}.safetensors"))
     }
 
+    /// The files of weights that there are, in the order of their names.
+    fn paths() -> Vec<PathBuf> {
+        let folder = std::fs::read_dir(project_dir().join("datasets/reference/weights"));
+        let entries = folder.into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+        let weights = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "safetensors");
+        let mut paths: Vec<PathBuf> = entries.filter(weights).collect();
+        paths.sort();
+        paths
+    }
+
     /// Loads the weights of a reference run. Fails, naming those that there are, where there are none of
     /// this name.
     pub fn named(name: &str, device: &Device) -> Result<Self> {
@@ -108,14 +144,8 @@ impl Pretrained {
         if path.exists() {
             return Self::read(&path, device);
         }
-        let entries = path.parent().map(std::fs::read_dir).and_then(std::io::Result::ok);
-        let stem = |path: PathBuf| {
-            let weights = path.extension().is_some_and(|extension| extension == "safetensors");
-            weights.then(|| path.file_stem().map(|stem| stem.to_string_lossy().into_owned()))?
-        };
-        let mut names: Vec<String> =
-            entries.into_iter().flatten().filter_map(|entry| stem(entry.ok()?.path())).collect();
-        names.sort();
+        let stem = |path: &PathBuf| Some(path.file_stem()?.to_string_lossy().into_owned());
+        let names: Vec<String> = Self::paths().iter().filter_map(stem).collect();
         bail!(
             Missing,
             "there are no trained weights of {name:?} in datasets/reference/weights/, which holds: {}; `branchynet export` writes those of a finished run",

@@ -152,7 +152,7 @@ impl Panels {
         for front in fronts {
             self.add(name, front, Look { named: false, opacity: 0.35, ..Look::line(colour(0), 0.7) });
         }
-        let name = format!("{name}, mean of {} seeds ± deviation", fronts.len());
+        let name = format!("{name}: mean and deviation of {} seeds", fronts.len());
         self.add(&name, &mean, Look::line(colour(0), 2.0));
     }
 

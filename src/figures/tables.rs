@@ -132,31 +132,46 @@ fn write_both(name: &str, csv: &str, markdown: &str) -> Result<()> {
     Ok(())
 }
 
+/// The notebooks that make Table I, and their networks.
+const NOTEBOOKS: [(&str, &str); 3] =
+    [("lenet_mnist", "B-LeNet"), ("alexnet_cifar10", "B-AlexNet"), ("resnet110_cifar10", "B-ResNet-110")];
+
 /// One table of everything, from the tables that the notebooks wrote below `figures/`, or below
-/// `figures/<folder>/`: all rows of Table I, and beneath what others report. Writes `table1.md` and
-/// `table1.csv` there and returns the text. Fails where no notebook has been run.
+/// `figures/<folder>/`: all rows of Table I, those over seeds, and beneath what others report. Writes
+/// `table1` and `seeds` there, each as `.md` and `.csv`, and returns the text. Fails where no notebook has
+/// been run.
 pub fn table_of_everything(folder: Option<&str>) -> Result<String> {
     let below = folder.map_or(String::new(), |folder| format!("{folder}/"));
-    let networks =
-        [("lenet_mnist", "B-LeNet"), ("alexnet_cifar10", "B-AlexNet"), ("resnet110_cifar10", "B-ResNet-110")];
-    let mut tables = Vec::new();
-    let mut others = "\n| who | network | reports |\n|---|---|---|\n".to_string();
-    for (name, network) in networks {
-        let path = format!("figures/{below}{name}/table1.csv");
-        // A network whose notebook has not been run has no rows.
-        if let Ok(text) = std::fs::read_to_string(project_dir().join(path)) {
-            tables.push(csv_rows(&text));
-            for (who, what) in paper(network)?.others {
-                others += &format!("| {who} | {network} | {what} |\n");
-            }
-        }
-    }
-    // The network with the most exits has all columns that another has.
-    let headings = tables.iter().filter_map(|rows| rows.first());
-    let Some(names) = headings.max_by_key(|names| names.len()).cloned() else {
+    let Some((csv, table1)) = together(&below, "table1") else {
         bail!(Missing, "there are no tables in figures/{below} yet; `make figures` makes them")
     };
-    let mut lines = Vec::new();
+    let mut others = "| who | network | reports |\n|---|---|---|\n".to_string();
+    for (_, network) in NOTEBOOKS {
+        for (who, what) in paper(network)?.others {
+            others += &format!("| {who} | {network} | {what} |\n");
+        }
+    }
+    let mut text = format!("{table1}\n{others}");
+    write_both(&format!("{below}table1"), &csv, &text)?;
+    if let Some((csv, seeds)) = together(&below, "seeds") {
+        write_both(&format!("{below}seeds"), &csv, &seeds)?;
+        text += &format!("\n{seeds}");
+    }
+    Ok(text)
+}
+
+/// The rows that the notebooks wrote to tables of this name, as comma-separated values and as Markdown;
+/// `None` where no notebook wrote any.
+fn together(below: &str, name: &str) -> Option<(String, String)> {
+    let path = |notebook: &str| project_dir().join(format!("figures/{below}{notebook}/{name}.csv"));
+    // A network whose notebook has not been run has no rows.
+    let read = |(notebook, _): (&str, &str)| std::fs::read_to_string(path(notebook)).ok();
+    let tables: Vec<Vec<Vec<String>>> =
+        NOTEBOOKS.into_iter().filter_map(read).map(|text| csv_rows(&text)).collect();
+    // The network with the most exits has all columns that another has.
+    let headings = tables.iter().filter_map(|rows| rows.first());
+    let names = headings.max_by_key(|names| names.len())?.clone();
+    let mut lines: Vec<Vec<String>> = Vec::new();
     for table in &tables {
         let place = |name: &String| table[0].iter().position(|heading| heading == name);
         let places: Vec<Option<usize>> = names.iter().map(place).collect();
@@ -165,16 +180,11 @@ pub fn table_of_everything(folder: Option<&str>) -> Result<String> {
             lines.push(places.iter().map(|at| cell(at).unwrap_or_default()).collect());
         }
     }
-    let shown: Vec<Vec<String>> = lines
-        .iter()
-        .map(|row: &Vec<String>| row.iter().map(|cell| cell.parse().map_or(cell.clone(), short)))
-        .map(Iterator::collect)
-        .collect();
-    let text = markdown(&names, &shown) + &others;
+    let short = |cell: &String| cell.parse().map_or(cell.clone(), short);
+    let shown: Vec<Vec<String>> = lines.iter().map(|row| row.iter().map(short).collect()).collect();
     let line = |row: &Vec<String>| row.iter().map(|cell| quoted(cell)).collect::<Vec<_>>().join(",");
     let csv: Vec<String> = std::iter::once(&names).chain(&lines).map(line).collect();
-    write_both(&format!("{below}table1"), &(csv.join("\n") + "\n"), &text)?;
-    Ok(text)
+    Some((csv.join("\n") + "\n", markdown(&names, &shown)))
 }
 
 #[cfg(test)]
