@@ -262,44 +262,19 @@ impl<'a> Search<'a> {
         let mut found = self.around(&(0..=8).map(start).collect::<Vec<Vec<usize>>>());
         // Then around what was found, until that gives nothing better.
         for _ in 0..ROUNDS {
-            let front = self.front(&found);
+            let front = cheapest(&found);
             let every = front.len().div_ceil(AROUND).max(1);
-            let points: Vec<Vec<usize>> = front.iter().step_by(every).map(|p| p.to_vec()).collect();
-            let around = self.around(&points);
-            let before: Vec<(usize, f64)> = self.costs_of(&found);
-            found = merge(found, around);
-            if self.costs_of(&found) == before {
+            let points: Vec<Vec<usize>> = front.iter().step_by(every).map(|best| best.2.to_vec()).collect();
+            let better = merge(found.clone(), self.around(&points));
+            let key = |best: &(usize, f64, &[usize])| (best.0, best.1);
+            let unchanged = cheapest(&better).iter().map(key).eq(front.iter().map(key));
+            drop(front);
+            found = better;
+            if unchanged {
                 break;
             }
         }
         found
-    }
-
-    /// The points that no other beats.
-    fn front<'f>(&self, found: &'f Found) -> Vec<&'f Vec<usize>> {
-        let mut front = Vec::new();
-        let mut least = f64::INFINITY;
-        for (cost, point) in found.iter().rev().flatten() {
-            if *cost < least {
-                least = *cost;
-                front.push(point);
-            }
-        }
-        front
-    }
-
-    /// Right answers and costs of [`Self::front`].
-    fn costs_of(&self, found: &Found) -> Vec<(usize, f64)> {
-        let mut least = f64::INFINITY;
-        let found = found.iter().enumerate().rev();
-        let points = found.filter_map(|(right, best)| Some((right, best.as_ref()?.0)));
-        points
-            .filter(|(_, cost)| {
-                let better = *cost < least;
-                least = least.min(*cost);
-                better
-            })
-            .collect()
     }
 
     /// The most samples up to `sure` between which and the rest a threshold can lie at `exit`.
@@ -372,6 +347,21 @@ impl<'a> Search<'a> {
         let threshold = |(exit, &sure): (usize, &usize)| self.exits[exit].cuts[sure].unwrap_or_default();
         (leaving, point.iter().enumerate().map(threshold).collect())
     }
+}
+
+/// The points that no other beats, from the most right answers down: right answers, cost, point.
+fn cheapest(found: &Found) -> Vec<(usize, f64, &[usize])> {
+    let mut least = f64::INFINITY;
+    let mut front = Vec::new();
+    for (right, best) in found.iter().enumerate().rev() {
+        if let Some((cost, point)) = best
+            && *cost < least
+        {
+            least = *cost;
+            front.push((right, *cost, point.as_slice()));
+        }
+    }
+    front
 }
 
 /// Keeps the cheaper; of equals the one that lets fewer leave early, so that the result does not depend on

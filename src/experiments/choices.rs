@@ -4,7 +4,7 @@ use super::paper::paper;
 use super::results::Results;
 use crate::Result;
 use crate::exits::{Criterion, Outcome};
-use polars::prelude::{DataFrame, df};
+use polars::prelude::{Column, DataFrame, df};
 
 /// Thresholds with a name, and what they give on the test images.
 #[derive(Debug, Clone, PartialEq)]
@@ -85,25 +85,30 @@ impl Choice {
 
     /// A table of choices: thresholds, accuracy and shares (0..=1) on the test images, mean cost.
     pub fn frame(choices: &[Self]) -> Result<DataFrame> {
-        let exits = choices.first().map_or(0, |choice| choice.test.leaving.len());
-        let column = |of: &dyn Fn(&Outcome) -> f64| {
-            choices.iter().map(|choice| of(&choice.test)).collect::<Vec<f64>>()
-        };
-        let mut frame = df!(
-            "choice" => choices.iter().map(Self::label).collect::<Vec<_>>(),
-        )?;
-        let mut add = |name: String, values: Vec<f64>| -> Result<()> {
-            frame.with_column(polars::prelude::Column::new(name.into(), values))?;
-            Ok(())
-        };
-        for exit in 1..exits {
-            add(format!("T{exit}"), column(&|o| o.thresholds[exit - 1]))?;
+        let tests = || choices.iter().map(|choice| &choice.test);
+        let mut frame = df!("choice" => choices.iter().map(Self::label).collect::<Vec<_>>())?;
+        let given = tests().map(|o| (o.thresholds.clone(), Some(o.accuracy()), o.shares())).collect();
+        for column in columns(given) {
+            frame.with_column(column)?;
         }
-        add("accuracy".to_string(), column(&Outcome::accuracy))?;
-        for exit in 1..=exits {
-            add(format!("leave at exit {exit}"), column(&|o| o.shares()[exit - 1]))?;
-        }
-        add("mean cost".to_string(), column(&|o| o.cost))?;
+        let costs: Vec<f64> = tests().map(|outcome| outcome.cost).collect();
+        frame.with_column(Column::new("mean cost".into(), costs))?;
         Ok(frame)
     }
+}
+
+/// The columns that tables of choices share, from each row's thresholds, accuracy, and shares that leave
+/// at each exit. What a row lacks is missing.
+pub(super) fn columns(rows: Vec<(Vec<f64>, Option<f64>, Vec<f64>)>) -> Vec<Column> {
+    let exits = rows.iter().map(|row| row.2.len()).max().unwrap_or(0);
+    let column = |name: String, of: &dyn Fn(&(Vec<f64>, Option<f64>, Vec<f64>)) -> Option<f64>| {
+        Column::new(name.into(), rows.iter().map(of).collect::<Vec<_>>())
+    };
+    let thresholds = (1..exits).map(|exit| column(format!("T{exit}"), &|row| row.0.get(exit - 1).copied()));
+    let accuracy = column("accuracy".to_string(), &|row| row.1);
+    let shares = (1..=exits).map(|exit| {
+        let of_row = |row: &(_, _, Vec<f64>)| row.2.get(exit - 1).copied();
+        column(format!("leave at exit {exit}"), &of_row)
+    });
+    thresholds.chain([accuracy]).chain(shares).collect()
 }

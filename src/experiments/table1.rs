@@ -1,7 +1,7 @@
 //! Table I of the paper: its own rows, and ours beside them. Accuracies and shares are in 0..=1, times in
 //! milliseconds.
 
-use super::choices::Choice;
+use super::choices::{Choice, columns};
 use super::paper::paper;
 use super::results::Results;
 use crate::Result;
@@ -126,23 +126,17 @@ impl TableOne {
             "network" => text(|row| &row.network).collect::<Vec<_>>(),
             "threshold" => text(|row| &row.choice).collect::<Vec<_>>(),
         )?;
-        let mut add = |name: String, of: &dyn Fn(&Row) -> Option<f64>| -> Result<()> {
-            let values: Vec<Option<f64>> = rows.iter().map(of).collect();
-            frame.with_column(Column::new(name.into(), values))?;
+        let given = rows.iter().map(|row| (row.thresholds.clone(), row.accuracy, row.shares.clone()));
+        for column in columns(given.collect()) {
+            frame.with_column(column)?;
+        }
+        let mut add = |name: &str, of: fn(&Row) -> Option<f64>| -> Result<()> {
+            frame.with_column(Column::new(name.into(), rows.iter().map(of).collect::<Vec<_>>()))?;
             Ok(())
         };
-        let exits = rows.iter().map(|row| row.shares.len()).max().unwrap_or(0);
-        for exit in 1..exits {
-            add(format!("T{exit}"), &|row| row.thresholds.get(exit - 1).copied())?;
-        }
-        add("accuracy".to_string(), &|row| row.accuracy)?;
-        for exit in 1..=exits {
-            let name = format!("leave at exit {exit}");
-            add(name, &|row| row.shares.get(exit - 1).copied())?;
-        }
-        add("ms/sample".to_string(), &|row| Some(row.milliseconds))?;
-        add("gain, end to end".to_string(), &|row| row.gain)?;
-        add("gain, trunk only".to_string(), &|row| row.gain_trunk_only)?;
+        add("ms/sample", |row| Some(row.milliseconds))?;
+        add("gain, end to end", |row| row.gain)?;
+        add("gain, trunk only", |row| row.gain_trunk_only)?;
         Ok(frame)
     }
 }
