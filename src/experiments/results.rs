@@ -225,8 +225,13 @@ impl Results {
     /// started, and the one with as many epochs as the network with branches.
     pub fn baselines(&self) -> Vec<(String, &Baseline)> {
         let (before, joint) = (self.settings.baseline_epochs, self.settings.config.epochs);
+        // An unequal comparison says so wherever it is shown.
+        let unequal = match self.matched {
+            Some(_) => String::new(),
+            None => format!(" (the network: {})", before + joint),
+        };
         let named = [
-            (format!("baseline, {before} epochs"), &self.baseline),
+            (format!("baseline, {before} epochs{unequal}"), &self.baseline),
             (format!("matched baseline, {before} + {joint} epochs"), &self.matched),
         ];
         named.into_iter().filter_map(|(name, baseline)| Some((name, baseline.as_ref()?))).collect()
