@@ -87,8 +87,12 @@ impl Choice {
     pub fn frame(choices: &[Self]) -> Result<DataFrame> {
         let tests = || choices.iter().map(|choice| &choice.test);
         let mut frame = df!("choice" => choices.iter().map(Self::label).collect::<Vec<_>>())?;
-        let given = tests().map(|o| (o.thresholds.clone(), Some(o.accuracy()), o.shares())).collect();
-        for column in columns(given) {
+        let shared = |o: &Outcome| Shared {
+            thresholds: o.thresholds.clone(),
+            accuracy: Some(o.accuracy()),
+            shares: o.shares(),
+        };
+        for column in columns(tests().map(shared).collect()) {
             frame.with_column(column)?;
         }
         let costs: Vec<f64> = tests().map(|outcome| outcome.cost).collect();
@@ -97,18 +101,21 @@ impl Choice {
     }
 }
 
-/// The columns that tables of choices share, from each row's thresholds, accuracy, and shares that leave
-/// at each exit. What a row lacks is missing.
-pub(super) fn columns(rows: Vec<(Vec<f64>, Option<f64>, Vec<f64>)>) -> Vec<Column> {
-    let exits = rows.iter().map(|row| row.2.len()).max().unwrap_or(0);
-    let column = |name: String, of: &dyn Fn(&(Vec<f64>, Option<f64>, Vec<f64>)) -> Option<f64>| {
+/// What the rows of tables of choices share.
+pub(super) struct Shared {
+    pub thresholds: Vec<f64>,
+    pub accuracy: Option<f64>,
+    pub shares: Vec<f64>,
+}
+
+/// The columns of what rows share: `T1`, …, `accuracy`, `leave at exit 1`, …. What a row lacks is missing.
+pub(super) fn columns(rows: Vec<Shared>) -> Vec<Column> {
+    let exits = rows.iter().map(|row| row.shares.len()).max().unwrap_or(0);
+    let column = |name: String, of: &dyn Fn(&Shared) -> Option<f64>| {
         Column::new(name.into(), rows.iter().map(of).collect::<Vec<_>>())
     };
-    let thresholds = (1..exits).map(|exit| column(format!("T{exit}"), &|row| row.0.get(exit - 1).copied()));
-    let accuracy = column("accuracy".to_string(), &|row| row.1);
-    let shares = (1..=exits).map(|exit| {
-        let of_row = |row: &(_, _, Vec<f64>)| row.2.get(exit - 1).copied();
-        column(format!("leave at exit {exit}"), &of_row)
-    });
-    thresholds.chain([accuracy]).chain(shares).collect()
+    let threshold = |exit| column(format!("T{exit}"), &|row| row.thresholds.get(exit - 1).copied());
+    let share = |exit| column(format!("leave at exit {exit}"), &|row| row.shares.get(exit - 1).copied());
+    let accuracy = column("accuracy".to_string(), &|row| row.accuracy);
+    (1..exits).map(threshold).chain([accuracy]).chain((1..=exits).map(share)).collect()
 }

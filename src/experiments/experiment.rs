@@ -1,5 +1,6 @@
 //! One experiment of the paper: a network, its data, and how baseline and exits are trained.
 
+use super::paper::paper;
 use super::settings::Settings;
 use crate::data::{Dataset, Preprocessing, Source};
 use crate::error::bail;
@@ -127,6 +128,24 @@ impl Experiment {
         self.train_images = Some((50_000_000_000 / macs).clamp(400, 4_000));
         self.test_images = Some(500);
         (self.baseline_epochs, self.config.epochs, self.config.warmup) = (1, 1, 0);
+        Ok(self)
+    }
+
+    /// This experiment with the settings of the authors' scripts: epochs, batches, Adam with a constant step
+    /// size, no augmentation, and CIFAR-10 whitened. Fails where the paper has no such network.
+    pub fn as_in_the_paper(mut self) -> Result<Self> {
+        let paper = paper(&self.name)?;
+        [self.baseline_epochs, self.config.epochs] = paper.epochs;
+        self.config = Config {
+            epochs: self.config.epochs,
+            batch_size: paper.batch_size,
+            seed: self.config.seed,
+            precision: self.config.precision,
+            ..Config::default()
+        };
+        if self.data.to_string() == "cifar10" {
+            self.preprocessing = Preprocessing::Zca;
+        }
         Ok(self)
     }
 

@@ -55,6 +55,10 @@ pub struct Paper {
     pub baseline: Point,
     /// The thresholds that the authors' script tries at every exit.
     pub grid: &'static [f64],
+    /// Epochs of the baseline and of the joint training in the authors' scripts.
+    pub epochs: [usize; 2],
+    /// Images per step there.
+    pub batch_size: usize,
     /// What others report for the same network: who, and what.
     pub others: &'static [(&'static str, &'static str)],
 }
@@ -89,6 +93,8 @@ const LENET: Paper = Paper {
     ],
     baseline: point(1.58, 99.20),
     grid: &FINE_GRID,
+    epochs: [50, 100],
+    batch_size: 512,
     others: &[
         ("authors' own notebook", "99.07 %; 99.25 % at T = 0.025, leaving 93.95, 6.05 %"),
         ("a Chainer port on a K80", "98.85 %; 98.96 %, leaving 98.25, 1.75 %"),
@@ -114,6 +120,8 @@ const ALEXNET: Paper = Paper {
     ],
     baseline: point(3.15, 78.38),
     grid: &[1e-4, 1e-3, 5e-3, 0.01, 0.05, 0.1, 0.5, 0.75, 1.0, 5.0, 10.0],
+    epochs: [50, 100],
+    batch_size: 512,
     others: &[
         ("authors' own notebook", "77.76 %; 79.36 % at the paper's T, leaving 43.6, 35.8, 20.6 %"),
         ("a Chainer port on a K80", "76.25 %; 76.25 %, leaving 51.7, 46.6, 1.8 %"),
@@ -140,6 +148,8 @@ const RESNET110: Paper = Paper {
     ],
     baseline: point(70.9, 80.70),
     grid: &FINE_GRID,
+    epochs: [100, 100],
+    batch_size: 64,
     others: &[
         ("a Chainer port on a K80", "80.06 %; 74.96 %, leaving 43, 30, 27 %, gain 1.02x"),
         ("He et al. 2016, plain ResNet-110, augmented", "about 93.6 %"),

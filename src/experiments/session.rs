@@ -24,6 +24,10 @@ struct Options {
     /// A run of a minute on a part of the data, for trying things
     #[arg(long, env, value_parser = FalseyValueParser::new())]
     quick: bool,
+    /// The settings of the authors' scripts: epochs, batches, Adam with a constant step size, no augmentation,
+    /// whitened images
+    #[arg(long, env, value_parser = FalseyValueParser::new())]
+    paper: bool,
     /// Train anew although the same run is there
     #[arg(long, env, value_parser = FalseyValueParser::new())]
     retrain: bool,
@@ -70,6 +74,9 @@ impl Session {
     pub fn from_matches(matches: &ArgMatches) -> Result<Self> {
         let options = Options::from_arg_matches(matches).map_err(setting)?;
         let mut experiment = Experiment::named(&options.network)?;
+        if options.paper {
+            experiment = experiment.as_in_the_paper()?;
+        }
         if options.quick {
             experiment = experiment.quick()?;
         }
@@ -120,6 +127,18 @@ impl Session {
     /// [`Experiment::results`] as this session may train.
     pub fn results(&self) -> Result<Results> {
         self.experiment.results(&self.device, self.training)
+    }
+
+    /// What the paper's settings (see [`Experiment::as_in_the_paper`]) gave, where they are others than this
+    /// session's and a record of them is there.
+    pub fn recorded_as_in_the_paper(&self) -> Result<Option<Results>> {
+        // A network that the paper does not have has no such record.
+        let Ok(theirs) = self.experiment.clone().as_in_the_paper() else {
+            return Ok(None);
+        };
+        let (wanted, ours) = (theirs.settings(), self.experiment.settings());
+        let found = Results::recorded(|settings| *settings == wanted && wanted != ours)?;
+        Ok(found.into_iter().next().map(|results| results.by(&self.experiment.criterion)))
     }
 
     /// Trains one network (see [`training::train`]), anew if this session says so.

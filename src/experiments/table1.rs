@@ -1,7 +1,7 @@
 //! Table I of the paper: its own rows, and ours beside them. Accuracies and shares are in 0..=1, times in
 //! milliseconds.
 
-use super::choices::{Choice, columns};
+use super::choices::{Choice, Shared, columns};
 use super::paper::paper;
 use super::results::Results;
 use crate::Result;
@@ -31,14 +31,20 @@ impl TableOne {
     /// each choice of thresholds, at whose shares of exits `timer` measures now.
     pub fn measure(results: &Results, choices: &[Choice], timer: &Timer) -> Result<Self> {
         let mut table = Self::of_the_paper(&results.settings.network);
+        table.add("ours, CPU", results, choices, timer)?;
+        Ok(table)
+    }
+
+    /// Adds the baselines of `results` and each choice, timed now. `source` is for the first column.
+    pub fn add(&mut self, source: &str, results: &Results, choices: &[Choice], timer: &Timer) -> Result<()> {
         for (i, choice) in choices.iter().enumerate() {
             let mix = timer.mix(&choice.test.shares())?;
             if i == 0 {
-                table.baselines(results, "ours, CPU", mix.baseline.mean);
+                self.baselines(results, source, mix.baseline.mean);
             }
-            table.early_exit(results, "ours, CPU", choice, &mix);
+            self.early_exit(results, source, choice, &mix);
         }
-        Ok(table)
+        Ok(())
     }
 
     /// The paper's rows. Its gain is that of its timer, which covered the trunk alone.
@@ -126,8 +132,12 @@ impl TableOne {
             "network" => text(|row| &row.network).collect::<Vec<_>>(),
             "threshold" => text(|row| &row.choice).collect::<Vec<_>>(),
         )?;
-        let given = rows.iter().map(|row| (row.thresholds.clone(), row.accuracy, row.shares.clone()));
-        for column in columns(given.collect()) {
+        let shared = |row: &Row| Shared {
+            thresholds: row.thresholds.clone(),
+            accuracy: row.accuracy,
+            shares: row.shares.clone(),
+        };
+        for column in columns(rows.iter().map(shared).collect()) {
             frame.with_column(column)?;
         }
         let mut add = |name: &str, of: fn(&Row) -> Option<f64>| -> Result<()> {

@@ -69,7 +69,7 @@ fn other_value(variable: &str) -> &'static str {
         "DATA" => "mnist",
         "CRITERION" => "margin",
         "DEVICE" => "nowhere",
-        "QUICK" | "RETRAIN" => "1",
+        "QUICK" | "RETRAIN" | "PAPER" => "1",
         "FIGURES" => "mine",
         other => panic!("a value for the setting {other} is missing here"),
     }
@@ -83,7 +83,7 @@ fn a_setting_means_the_same_as_a_flag_and_in_the_environment() {
     for line in list.lines() {
         let mut words = line.split_whitespace();
         let (variable, flag) = (words.next().expect("a name"), words.next().expect("a flag"));
-        let (value, switch) = (other_value(variable), matches!(variable, "QUICK" | "RETRAIN"));
+        let (value, switch) = (other_value(variable), matches!(variable, "QUICK" | "RETRAIN" | "PAPER"));
         let mut arguments = vec!["summary", "alexnet", flag];
         if !switch {
             arguments.push(value);
