@@ -24,7 +24,7 @@ endif
 CLI := $(strip cargo run --quiet $(FEATURES) --)
 
 .DEFAULT_GOAL := help
-.PHONY: help settings figures lenet alexnet resnet110 images lab setup datasets test check-cuda bench reference times clean prerequisites toolkit driver
+.PHONY: help settings figures readme lenet alexnet resnet110 images lab setup datasets test check-cuda bench reference times clean prerequisites toolkit driver
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' Makefile | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -53,6 +53,9 @@ alexnet: setup datasets ## run the AlexNet notebook headless
 
 resnet110: setup datasets ## run the ResNet-110 notebook headless
 	$(RUN) notebooks/3_resnet110_cifar10.ipynb
+
+readme: figures ## make the figures, and write the tables of README.md anew from them
+	$(PYTHON) notebooks/readme.py
 
 images: setup ## draw the PNGs that are missing (needs Chromium)
 	$(RUN) --images
