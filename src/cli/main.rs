@@ -8,7 +8,7 @@ use branchynet::exits::{Outcome, Timer};
 use branchynet::experiments::{
     Baseline, Experiment, Pretrained, Results, Session, Trained, Training, one_line,
 };
-use branchynet::figures::{model_card, percent, table_of_everything};
+use branchynet::figures::{model_card, percent, table_of_everything, table_of_records};
 use branchynet::files::{shown, write_atomically};
 use branchynet::training::{Progress, plain};
 use branchynet::{Error, ErrorKind, Network, Result, candle_core::Device};
@@ -112,6 +112,9 @@ fn command() -> Command {
         .subcommand(Time::augment_args(network("time")))
         .subcommand(network("summary").about("Print layers, shapes, parameters and multiply-accumulates"))
         .subcommand(Command::new("settings").about("List every setting: environment variable, flag, meaning"))
+        .subcommand(
+            Command::new("records").about("Print what all recorded runs gave, with the spread over seeds"),
+        )
         .subcommand(Tables::augment_args(Command::new("tables")))
         .subcommand(Datasets::augment_args(Command::new("datasets")))
 }
@@ -154,6 +157,7 @@ fn run(name: &str, matches: &ArgMatches) -> Result<()> {
             out = summary(&session)?;
         }
         "settings" => out = settings(),
+        "records" => out = table_of_records()?,
         "tables" => out = table_of_everything(parsed::<Tables>(matches).figures.as_deref())?,
         _ => datasets(&parsed(matches))?,
     }

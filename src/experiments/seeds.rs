@@ -4,6 +4,9 @@
 use super::results::Results;
 use super::settings::Settings;
 use crate::Result;
+use crate::data::Source;
+use crate::networks::Network;
+use candle_core::Device;
 use polars::prelude::{DataFrame, df};
 
 /// Mean, spread, and 95 % interval of the mean of a quantity over independent runs.
@@ -59,11 +62,6 @@ impl Seeds {
     /// `results` and the recorded runs that differ from it in the seed alone, in the order of their
     /// seeds.
     pub fn of(results: &Results) -> Result<Self> {
-        let seedless = |settings: &Settings| {
-            let mut settings = settings.clone();
-            settings.config.seed = 0;
-            settings
-        };
         let wanted = seedless(&results.settings);
         let mut all = vec![results.clone()];
         for other in Results::recorded(|settings| seedless(settings) == wanted)? {
@@ -75,20 +73,46 @@ impl Seeds {
         Ok(Self(all))
     }
 
+    /// All recorded results, those together that differ in their seed alone, in the order of their names.
+    pub fn recorded() -> Result<Vec<Self>> {
+        let mut groups: Vec<Self> = Vec::new();
+        for results in Results::recorded(|_| true)? {
+            let same = |group: &&mut Self| seedless(&group.0[0].settings) == seedless(&results.settings);
+            match groups.iter_mut().find(same) {
+                Some(group) => group.0.push(results),
+                None => groups.push(Self(vec![results])),
+            }
+        }
+        groups.iter_mut().for_each(|group| group.0.sort_by_key(|results| results.settings.config.seed));
+        Ok(groups)
+    }
+
     /// The results, in the order of their seeds.
     pub fn results(&self) -> &[Results] {
         &self.0
     }
 
-    /// How these were made, for the subtitle of a figure: `…, mean of seeds 0 to 9; 9 records, 1 run`.
+    /// How these were made, for the subtitle of a figure: `…, seeds 0 to 9; 9 records, 1 not recorded`.
     pub fn caption(&self) -> String {
         let [first, .., last] = &self.0[..] else {
             return self.0[0].caption();
         };
         let seeds = format!("seeds {} to {}", first.settings.config.seed, last.settings.config.seed);
         let records = self.0.iter().filter(|results| results.origin.starts_with("record")).count();
-        let runs = self.0.len() - records;
-        format!("{}; {records} records and {runs} runs", first.made_with(&seeds))
+        let runs = match self.0.len() - records {
+            0 => String::new(),
+            runs => format!(", {runs} not recorded"),
+        };
+        format!("{}; {records} records{runs}", first.made_with(&seeds))
+    }
+
+    /// [`Self::frame`] with costs in multiply-accumulates, which are the same on every machine.
+    pub fn frame_in_macs(&self) -> Result<DataFrame> {
+        let settings = &self.0[0].settings;
+        let image = Source::from(settings.data.as_str()).image()?;
+        let network = Network::new(&settings.network, image, settings.layers.clone(), 0, &Device::Cpu)?;
+        let trunk = network.costs().last().map_or(0, |cost| cost.trunk_macs);
+        self.frame(&network.macs(), trunk as f64)
     }
 
     /// A table of what the seeds have in common, given what it costs to leave at each exit and what the
@@ -106,7 +130,11 @@ impl Seeds {
                 rows.push((quantity, Spread::of(&values)));
             }
         }
-        let column = |of: fn(&Spread) -> f64| rows.iter().map(|(_, spread)| of(spread)).collect::<Vec<_>>();
+        // A single run has no spread.
+        let known = |x: f64| Some(x).filter(|x| !x.is_nan());
+        let column = |of: fn(&Spread) -> f64| -> Vec<Option<f64>> {
+            rows.iter().map(|(_, spread)| known(of(spread))).collect()
+        };
         let network = self.0[0].settings.network.as_str();
         Ok(df!(
             "network" => vec![network; rows.len()],
@@ -119,6 +147,13 @@ impl Seeds {
             "95 % to" => column(|s| s.mean + s.half_width),
         )?)
     }
+}
+
+/// Settings with the first seed.
+fn seedless(settings: &Settings) -> Settings {
+    let mut settings = settings.clone();
+    settings.config.seed = 0;
+    settings
 }
 
 /// What one run gave on the test images.

@@ -17,7 +17,7 @@ pub use accuracy::{accuracy_against_time, certainty, exit_shares};
 pub use card::model_card;
 pub use costs::{costs, time_by_batch};
 pub use samples::{confusion, gallery};
-pub use tables::{percent, table, table_of_everything};
+pub use tables::{percent, table, table_of_everything, table_of_records};
 pub use training::training_curves;
 
 use crate::Result;

@@ -3,7 +3,7 @@
 use super::notebook::content;
 use crate::Result;
 use crate::error::bail;
-use crate::experiments::paper;
+use crate::experiments::{Seeds, paper};
 use crate::files::{project_dir, write_atomically};
 use polars::prelude::{AnyValue, DataFrame};
 
@@ -156,6 +156,19 @@ pub fn table_of_everything(folder: Option<&str>) -> Result<String> {
     if let Some((csv, seeds)) = together(&below, "seeds") {
         write_both(&format!("{below}seeds"), &csv, &seeds)?;
         text += &format!("\n{seeds}");
+    }
+    Ok(text)
+}
+
+/// What all recorded runs gave, one table for each experiment with the spread over its seeds, costs in
+/// multiply-accumulates: Markdown.
+pub fn table_of_records() -> Result<String> {
+    let mut text = "Written by `branchynet records`, from the exit records alone. Gains are ratios of \
+        multiply-accumulates; shares and accuracies are on Test, in 0..=1.\n"
+        .to_string();
+    for seeds in Seeds::recorded()? {
+        let network = &seeds.results()[0].settings.network;
+        text += &format!("\n## {network}: {}\n\n{}", seeds.caption(), markdown_of(&seeds.frame_in_macs()?)?);
     }
     Ok(text)
 }
