@@ -103,7 +103,7 @@ def main():
             check(f"a notebook that {what} fails the run", result.returncode == 1 and all(part in output for part in expected), output)
         path.write_text(notebook([*PRELUDE, *ACROSS]))
         result = run(path)
-        expected = ["d(w·x)/dw = Some(3.0)", "by second largest probability: 3 choices"]
+        expected = ["d(w·x)/dw = Some(3.0)", "by second largest probability: 4 choices"]
         output = result.stdout + result.stderr
         check("gradients, and a criterion and data of one's own, work across cells",
               result.returncode == 0 and all(part in output for part in expected), output)
