@@ -92,7 +92,7 @@ impl Seeds {
         &self.0
     }
 
-    /// How these were made, for the subtitle of a figure: `…, seeds 0 to 9; 9 records, 1 not recorded`.
+    /// How these were made, for the subtitle of a figure: `…, seeds 0 to 9; 9 records, 1 run`.
     pub fn caption(&self) -> String {
         let [first, .., last] = &self.0[..] else {
             return self.0[0].caption();
@@ -101,7 +101,8 @@ impl Seeds {
         let records = self.0.iter().filter(|results| results.origin.starts_with("record")).count();
         let runs = match self.0.len() - records {
             0 => String::new(),
-            runs => format!(", {runs} not recorded"),
+            1 => ", 1 run".to_string(),
+            runs => format!(", {runs} runs"),
         };
         format!("{}; {records} records{runs}", first.made_with(&seeds))
     }

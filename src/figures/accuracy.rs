@@ -55,7 +55,10 @@ pub fn accuracy_against_time(
     let on_validation = |choice: &&Choice| choice.origin == Choice::ON_VALIDATION;
     for (i, choice) in choices[0].iter().filter(on_validation).enumerate() {
         let of_seed = |all: &Vec<Choice>| Some(Point::from(&Choice::named(all, &choice.name).ok()?.test));
-        let points: Vec<Point> = choices.iter().filter_map(of_seed).collect();
+        // What not all seeds reach, such as the baseline's accuracy, has no mean to compare.
+        let Some(points) = choices.iter().map(of_seed).collect::<Option<Vec<Point>>>() else {
+            continue;
+        };
         panels.mean(&choice.name, &points, Look::mark(colour(i + 1), symbols[i % symbols.len()].clone()));
     }
     Ok(panels.finish())
