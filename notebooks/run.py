@@ -98,11 +98,16 @@ def text_of(outputs):
     return re.sub(r"\x1b\[[0-9;]*m", "", "".join(texts)).strip()
 
 
+def client_of(notebook):
+    """A busy machine may take minutes to start a kernel."""
+    return Client(notebook, kernel_name=KERNEL, resources={"metadata": {"path": str(ROOT / "notebooks")}},
+                  allow_errors=True, timeout=None, startup_timeout=600)
+
+
 def run(path):
     started = time.time()
     notebook = nbformat.read(path, as_version=4)
-    client = Client(notebook, kernel_name=KERNEL, resources={"metadata": {"path": str(ROOT / "notebooks")}},
-                    allow_errors=True, timeout=None, startup_timeout=600)
+    client = client_of(notebook)
     figures = 0
     print(f"== {path.name}", flush=True)
     try:
@@ -180,8 +185,7 @@ def embed_images(notebook):
 def open_cells(sources):
     """A client and the cells of a notebook that is made up here."""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
-    client = Client(notebook, kernel_name=KERNEL, resources={"metadata": {"path": str(ROOT / "notebooks")}},
-                    allow_errors=True, timeout=None, startup_timeout=600)
+    client = client_of(notebook)
     return client, list(enumerate(notebook.cells))
 
 

@@ -90,11 +90,15 @@ fn read(path: &Path, [channels, height, width]: [usize; 3], invert: bool) -> Res
     if invert {
         picture.invert();
     }
-    Ok(match channels {
-        1 => picture.to_luma8().into_raw(),
-        _ => {
+    match channels {
+        1 => Ok(picture.to_luma8().into_raw()),
+        3 => {
             let pixels = picture.to_rgb8().into_raw();
-            (0..channels).flat_map(|channel| pixels.iter().skip(channel).step_by(3).copied()).collect()
+            Ok((0..3).flat_map(|channel| pixels.iter().skip(channel).step_by(3).copied()).collect())
         }
-    })
+        _ => {
+            let message = format!("pictures are for networks of 1 or 3 channels; this one takes {channels}");
+            Err(Error::new(ErrorKind::Shape, message))
+        }
+    }
 }

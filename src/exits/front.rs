@@ -265,12 +265,10 @@ impl<'a> Search<'a> {
             let front = cheapest(&found);
             let every = front.len().div_ceil(AROUND).max(1);
             let points: Vec<Vec<usize>> = front.iter().step_by(every).map(|best| best.2.to_vec()).collect();
-            let better = merge(found.clone(), self.around(&points));
             let key = |best: &(usize, f64, &[usize])| (best.0, best.1);
-            let unchanged = cheapest(&better).iter().map(key).eq(front.iter().map(key));
-            drop(front);
-            found = better;
-            if unchanged {
+            let before: Vec<(usize, f64)> = front.iter().map(key).collect();
+            found = merge(found, self.around(&points));
+            if cheapest(&found).iter().map(key).eq(before) {
                 break;
             }
         }
