@@ -2,13 +2,14 @@
 
 mod common;
 
-use branchynet::data::Dataset;
+use branchynet::data::{Dataset, Split};
+use branchynet::exits::ExitRecord;
 use branchynet::networks::{
     self, Layer, batch_norm, branch, conv, dropout, linear, max_pool, relu, residual, without_branches,
 };
 use branchynet::training::{Config, Optimizer, evaluate, load_checkpoint};
 use branchynet::{Network, Result};
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use common::train_at;
 use std::path::{Path, PathBuf};
 
@@ -86,6 +87,65 @@ fn both_exits_learn_from_a_baseline() -> Result<()> {
     assert_ne!(bits(&restored)?, bits(&network)?);
     assert_eq!(load_checkpoint(&restored, &run.checkpoint)?.len(), 6);
     assert_eq!(bits(&restored)?, bits(&network)?);
+    Ok(())
+}
+
+#[test]
+fn a_frozen_trunk_stays_as_it_was_and_its_branch_learns() -> Result<()> {
+    let (scratch, data) = (Scratch::new("frozen"), quadrants());
+    let baseline = build(without_branches(&layers()), 0);
+    train_at(&baseline, &data, &config(4), &scratch.0.join("baseline.safetensors"), |_| ())?;
+    let network = build(layers(), 0);
+    network.start_from(&baseline)?;
+    let before = evaluate(&network, &data.test)?;
+    for optimizer in [Optimizer::Adam, Optimizer::Sgd] {
+        let config = Config { frozen: true, optimizer, ..config(6) };
+        train_at(&network, &data, &config, &scratch.0.join(format!("{optimizer:?}")), |_| ())?;
+        let trunk = |network| -> Result<Vec<_>> {
+            Ok(bits(network)?.into_iter().filter(|(name, _)| !name.starts_with("branch")).collect())
+        };
+        assert_eq!(trunk(&network)?, trunk(&baseline)?);
+    }
+    let after = evaluate(&network, &data.test)?;
+    assert!(before.accuracy[0] < 0.6 && after.accuracy[0] > 0.9, "{before:?} {after:?}");
+    assert_eq!(before.accuracy[1], after.accuracy[1]);
+    assert!(Config { frozen: true, ..config(1) }.check(1).is_err());
+    Ok(())
+}
+
+#[test]
+fn a_cascade_trains_the_last_exit_on_those_the_first_is_least_sure_of() -> Result<()> {
+    let (scratch, data) = (Scratch::new("cascade"), common::quadrants(1, 64, 16));
+    // Without batch normalisation and dropout samples do not depend on each other.
+    let layers = [conv(1, 4, 3, 1), branch([max_pool(4, 4), relu(), linear(16, 4)]), relu(), linear(256, 4)];
+    let network = |seed| Network::new("small", [1, 8, 8], layers.clone(), seed, &Device::Cpu);
+    // One step on all images, of which the last exit gets half.
+    let config = Config { batch_size: 64, exit_weights: vec![0.0, 1.0], ..config(1) };
+    let one_step = |config: Config, samples: &[usize]| -> Result<_> {
+        let mut part = data.clone();
+        let (images, labels): (Vec<&[u8]>, Vec<u8>) =
+            samples.iter().map(|&i| (data.train.image(i), data.train.labels()[i])).unzip();
+        part.train = Split::new(images.concat(), labels, [1, 8, 8])?;
+        let network = network(0)?;
+        let config = Config { optimizer: Optimizer::Sgd, learning_rate: 0.1, ..config };
+        train_at(&network, &part, &config, &scratch.0.join(samples.len().to_string()), |_| ())?;
+        Ok(network.parameters()["linear1.weight"].flatten_all()?.to_vec1::<f32>()?)
+    };
+    let all: Vec<usize> = (0..data.train.len()).collect();
+    let record = ExitRecord::collect(&network(0)?, &data.train)?;
+    let unsure = |&i: &usize| record.readings(0)[i].uncertainty;
+    let mut hardest = all.clone();
+    hardest.sort_by(|a, b| unsure(b).total_cmp(&unsure(a)));
+    hardest.truncate(all.len() / 2);
+    let cascade = one_step(Config { keeps: 0.5, ..config.clone() }, &all)?;
+    let expected = one_step(config, &hardest)?;
+    let apart = cascade.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    let moved = Tensor::new(expected, &Device::Cpu)?
+        .sub(&network(0)?.parameters()["linear1.weight"].flatten_all()?)?
+        .abs()?
+        .max_all()?
+        .to_scalar::<f32>()?;
+    assert!(apart < 1e-5 * moved.max(0.01) && moved > 1e-3, "{apart} apart, {moved} moved");
     Ok(())
 }
 

@@ -183,7 +183,7 @@ impl Experiment {
 
     /// The settings of the matched baseline's training after the baseline's own.
     pub fn matched_config(&self) -> Config {
-        Config { exit_weights: Vec::new(), ..self.config.clone() }
+        Config { exit_weights: Vec::new(), frozen: false, keeps: 1.0, ..self.config.clone() }
     }
 
     /// All that decides the result, to compare with what a record says.
@@ -209,6 +209,12 @@ impl Experiment {
         anew: bool,
         say: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Trained> {
+        if self.config.frozen && self.baseline_epochs == 0 {
+            bail!(
+                Setting,
+                "frozen=yes trains branches on the baseline's trunk, so baseline_epochs must be at least 1"
+            )
+        }
         let keep = Keep { anew, ..Keep::default() };
         let mut train = |network: &Network, config: &Config| {
             training::train_with(network, data, config, &keep, say).map(Some)
@@ -297,6 +303,11 @@ impl fmt::Display for Experiment {
             warmup => format!(" after {warmup} epochs of warm-up"),
         };
         let matched = if self.matched { ", and for the matched baseline" } else { "" };
+        let how = match (c.frozen, c.keeps) {
+            (true, _) => "the branches alone".to_string(),
+            (false, 1.0) => "all exits together".to_string(),
+            (false, keeps) => format!("a cascade that keeps {keeps} of the images at each exit"),
+        };
         let weights = match c.exit_weights.is_empty() {
             true => "1 each".to_string(),
             false => format!("{:?}", c.exit_weights),
@@ -304,7 +315,7 @@ impl fmt::Display for Experiment {
         write!(
             f,
             "{} on {}, {images} preprocessed by {} and {}augmented{precision}\n\
-             {} epochs for the baseline, {} for all exits together{matched}; batches of {}; {optimizer}, steps from {}{warmup} to {} of it; exit weights {weights}; seed {}",
+             {} epochs for the baseline, {} for {how}{matched}; batches of {}; {optimizer}, steps from {}{warmup} to {} of it; exit weights {weights}; seed {}",
             self.name,
             self.data,
             self.preprocessing,

@@ -46,6 +46,13 @@ pub struct Config {
     /// The weight of each exit's loss, as in 1,0.3,1; 1 each where none are given
     #[arg(long = "weights", env = "WEIGHTS", value_name = "W,W,...", value_delimiter = ',')]
     pub exit_weights: Vec<f64>,
+    /// Train the branches alone, on a trunk that stays as the baseline left it
+    #[arg(long, env, value_name = "yes|no", value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
+    pub frozen: bool,
+    /// Cascade training: each exit but the first learns from this share of the images that the exit before
+    /// it learned from, those it is least sure of (the authors' percentTrainKeeps); 1 is joint training
+    #[arg(long, env, value_name = "X")]
+    pub keeps: f64,
     /// Shift and flip training images at random; the paper does not
     #[arg(long, env, value_name = "yes|no", value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
     pub augment: bool,
@@ -71,6 +78,8 @@ impl Default for Config {
             beta1: 0.9,
             beta2: 0.999,
             exit_weights: Vec::new(),
+            frozen: false,
+            keeps: 1.0,
             augment: false,
             precision: Precision::F32,
             seed: 0,
@@ -118,6 +127,12 @@ impl Config {
         }
         if self.warmup > 0 && self.warmup >= self.epochs {
             bail!(Setting, "warmup must be shorter than the {} epochs, got {}", self.epochs, self.warmup)
+        }
+        if !(self.keeps > 0.0 && self.keeps <= 1.0) {
+            bail!(Setting, "keeps must be above 0 and at most 1, got {}", self.keeps)
+        }
+        if self.frozen && exits == 1 {
+            bail!(Setting, "frozen=yes trains the branches alone, and this network has none")
         }
         if self.exit_weights.is_empty() {
             return Ok(vec![1.0; exits]);

@@ -7,6 +7,7 @@
 //! but the number needs to be stored. This folder uses networks, data and kernels; begin with
 //! `config.rs`, the settings, then `run.rs`, the loop.
 
+mod cascade;
 mod checkpoint;
 mod config;
 mod optimizer;

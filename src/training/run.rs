@@ -1,5 +1,6 @@
 //! The training loop.
 
+use super::cascade::cascade;
 use super::checkpoint::{self, About, identity};
 use super::config::Config;
 use super::optimizer::State;
@@ -265,14 +266,20 @@ impl Trainer<'_> {
         } else {
             train.batch(batch, network.device())?
         };
-        let (logits, tape) = network.forward_with_tape(&images, rng)?;
+        let (logits, tape) = match self.config.frozen {
+            false => network.forward_with_tape(&images, rng)?,
+            true => network.branches_with_tape(&images, rng)?,
+        };
         let labels = train.batch_labels(batch, network.device())?;
         let losses = logits
             .iter()
             .zip(self.weights)
             .map(|(z, weight)| kernels::cross_entropy(z, &labels, weight / batch.len() as f64))
             .collect::<candle_core::Result<Vec<_>>>()?;
-        let of_logits = losses.iter().map(|loss| loss.gradient.clone()).collect();
+        let mut of_logits: Vec<_> = losses.iter().map(|loss| loss.gradient.clone()).collect();
+        if self.config.keeps < 1.0 {
+            cascade(&logits, &mut of_logits, self.config.keeps)?;
+        }
         state.step(&tape.backward(of_logits)?, self.config, rate)?;
         Ok(losses)
     }

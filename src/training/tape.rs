@@ -7,7 +7,7 @@
 //! uses (`tests/training.rs` compares).
 
 use crate::kernels::{self, Precision};
-use crate::networks::{Layer, Network, Node};
+use crate::networks::{Layer, Network, Node, Pass};
 use crate::{Result, Rng};
 use candle_core::{Tensor, Var};
 use std::collections::BTreeMap;
@@ -21,6 +21,7 @@ type Step = Box<dyn FnOnce(&Tensor, bool, &mut Gradients) -> Result<Option<Tenso
 
 /// What a training pass leaves behind for its backward pass.
 pub struct Tape {
+    /// None where the trunk is frozen.
     segments: Vec<Vec<Step>>,
     branches: Vec<Vec<Step>>,
     precision: Precision,
@@ -30,13 +31,27 @@ impl Network {
     /// A training pass over images (batch, channels, height, width): the logits (batch, classes) of
     /// every exit, and what it takes to go back. Dropout draws from `rng`.
     pub fn forward_with_tape(&self, images: &Tensor, rng: &mut Rng) -> Result<(Vec<Tensor>, Tape)> {
+        self.pass_with_tape(images, rng, false)
+    }
+
+    /// [`Self::forward_with_tape`] for training the branches alone: the trunk does what it does in inference,
+    /// and its parameters get no gradients.
+    pub fn branches_with_tape(&self, images: &Tensor, rng: &mut Rng) -> Result<(Vec<Tensor>, Tape)> {
+        self.pass_with_tape(images, rng, true)
+    }
+
+    fn pass_with_tape(&self, images: &Tensor, rng: &mut Rng, frozen: bool) -> Result<(Vec<Tensor>, Tape)> {
         let _scope = self.precision.scope();
         let mut tape = Tape { segments: Vec::new(), branches: Vec::new(), precision: self.precision };
         let (mut x, mut logits) = (images.clone(), Vec::new());
         for (i, segment) in self.segments.iter().enumerate() {
-            let steps;
-            (x, steps) = forward(segment, &x, rng)?;
-            tape.segments.push(steps);
+            if frozen {
+                x = self.segment(i, &x, &mut Pass::Evaluate)?;
+            } else {
+                let steps;
+                (x, steps) = forward(segment, &x, rng)?;
+                tape.segments.push(steps);
+            }
             let mut end = x.clone();
             if let Some(branch) = self.branches.get(i) {
                 let steps;
@@ -54,6 +69,12 @@ impl Tape {
     pub fn backward(self, mut logits: Vec<Tensor>) -> Result<Gradients> {
         let _scope = self.precision.scope();
         let mut gradients = Gradients::new();
+        if self.segments.is_empty() {
+            for (branch, of_exit) in self.branches.into_iter().zip(&logits) {
+                backward(branch, of_exit, false, &mut gradients)?;
+            }
+            return Ok(gradients);
+        }
         let mut grad = logits.pop();
         let mut branches = self.branches;
         for (i, segment) in self.segments.into_iter().enumerate().rev() {
