@@ -5,7 +5,7 @@ use super::results::{Results, Training};
 use crate::data::Dataset;
 use crate::error::error;
 use crate::exits::Timer;
-use crate::networks::Network;
+use crate::networks::{Network, Placement, with_branches};
 use crate::training::{self, Config, Keep, Run};
 use crate::{Error, Result};
 use candle_core::Device;
@@ -28,6 +28,10 @@ struct Options {
     /// whitened images
     #[arg(long, env, value_parser = FalseyValueParser::new())]
     paper: bool,
+    /// Branches instead of the network's own, as in conv2:2x32,conv3:1x32: behind the trunk's second
+    /// convolution one of two convolutions of 32 channels, and so on
+    #[arg(long, env, value_name = "LAYER:NxC,...", value_delimiter = ',')]
+    branches: Vec<Placement>,
     /// Train anew although the same run is there
     #[arg(long, env, value_parser = FalseyValueParser::new())]
     retrain: bool,
@@ -81,6 +85,10 @@ impl Session {
             experiment = experiment.quick()?;
         }
         experiment.update_from_arg_matches(matches).map_err(setting)?;
+        if !options.branches.is_empty() {
+            let image = experiment.data.image()?;
+            experiment.layers = with_branches(&experiment.layers, image, &options.branches)?;
+        }
         Ok(Self {
             name: options.network,
             experiment,

@@ -12,6 +12,7 @@ mod layer;
 mod lenet;
 mod network;
 mod node;
+mod placement;
 mod resnet;
 mod summary;
 
@@ -24,4 +25,5 @@ pub use lenet::b_lenet;
 pub use network::{ExitCost, Network, Pass};
 pub(crate) use node::Node;
 pub use node::Shape;
+pub use placement::{Placement, with_branches};
 pub use resnet::{b_resnet110, b_resnet110_standard};
