@@ -1,14 +1,18 @@
 //! Exit records as files, and how an experiment finds them.
 
+mod common;
+
 use branchynet::candle_core::Device;
 use branchynet::clap;
 use branchynet::data::{Preprocessing, Source, Test, Validation};
 use branchynet::exits::{Criterion, ExitRecord};
-use branchynet::experiments::{Baseline, Choice, Experiment, NAMES, Pretrained, Results, Session};
+use branchynet::experiments::{
+    Baseline, Choice, Experiment, NAMES, Pretrained, Results, Session, Summary, Trained,
+};
 use branchynet::files::project_dir;
-use branchynet::networks::{Pass, branch, linear};
-use branchynet::training::{Config, Epoch, Scores};
-use branchynet::{Network, Result};
+use branchynet::networks::{Pass, branch, linear, relu, without_branches};
+use branchynet::training::{Config, Epoch, Scores, evaluate};
+use branchynet::{Error, Network, Result};
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -147,18 +151,27 @@ fn a_new_setting_with_a_default_orphans_nothing() -> Result<()> {
     Ok(())
 }
 
-/// The lines of the table of reference runs: the run's name, and the settings that it asks for.
+/// The runs of the table of reference runs: their names, and the settings that they ask for.
 fn table() -> Result<Vec<(String, Session)>> {
     let path = project_dir().join("datasets/reference/runs.csv");
     let text = std::fs::read_to_string(path)?;
     let mut runs = Vec::new();
     for line in text.lines().skip(1) {
-        let cells: Vec<&str> = line.split(',').collect();
-        let arguments = [cells[1]].into_iter().chain(cells[2].split_whitespace());
-        let command = Session::arguments(clap::Command::new("run").no_binary_name(true));
-        let matches =
-            command.try_get_matches_from(arguments).unwrap_or_else(|error| panic!("{line}: {error}"));
-        runs.push((cells[0].to_string(), Session::from_matches(&matches)?));
+        let cells: Vec<&str> = line.split(';').collect();
+        let [run, network, settings, seeds, keeps, hours] = cells[..] else {
+            panic!("{line}: six columns are expected")
+        };
+        assert!(["record", "weights", "summary"].contains(&keeps) && hours.parse::<f64>().is_ok(), "{line}");
+        let (first, last) = seeds.split_once('-').unwrap_or((seeds, seeds));
+        let (first, last): (u64, u64) = (first.parse().expect("a seed"), last.parse().expect("a seed"));
+        for seed in first..=last {
+            let arguments = [network].into_iter().chain(settings.split_whitespace());
+            let seeded = arguments.map(str::to_string).chain(["--seed".to_string(), seed.to_string()]);
+            let command = Session::arguments(clap::Command::new("run").no_binary_name(true));
+            let matches =
+                command.try_get_matches_from(seeded).unwrap_or_else(|error| panic!("{line}: {error}"));
+            runs.push((format!("{run}-{seed}"), Session::from_matches(&matches)?));
+        }
     }
     Ok(runs)
 }
@@ -191,6 +204,70 @@ fn reference_records_are_whole_and_of_the_settings_of_their_run() -> Result<()> 
         // The history's last validation accuracy is that of the recorded logits.
         let last = record.history.last().map(|epoch| &epoch.validation.accuracy);
         assert_eq!(last, Some(&record.validation.exit_accuracy()));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_summary_says_what_the_networks_do_and_comes_back() -> Result<()> {
+    let folder = std::env::temp_dir().join(format!("branchynet-summary-{}", std::process::id()));
+    let data = common::quadrants(1, 400, 100);
+    let mut experiment = experiment();
+    experiment.layers = vec![branch([linear(64, 4)]), linear(64, 32), relu(), linear(32, 4)];
+    let build = |layers| Network::new("tiny", [1, 8, 8], layers, 0, &Device::Cpu);
+    let (baseline, network) =
+        (build(without_branches(&experiment.layers))?, build(experiment.layers.clone())?);
+    let of_test = |network: &Network| Ok::<f64, Error>(evaluate(network, &data.test)?.accuracy[0]);
+    let train = |network: &Network, file: &str| {
+        common::train_at(network, &data, &experiment.config, &folder.join(file), |_| ())
+    };
+    let of_baseline = train(&baseline, "baseline")?;
+    let baseline_accuracy = of_test(&baseline)?;
+    let run = train(&network, "network")?;
+    let trained = Trained { baseline: Some((baseline, of_baseline)), network, run, matched: None };
+    let summary = Summary::collect(&experiment, &trained, &data)?;
+    let (network, exits) = (&trained.network, &summary.exits);
+    let expected = [evaluate(network, &data.train)?, evaluate(network, &data.test)?];
+    for (exit, of_exit) in exits.iter().enumerate() {
+        assert_eq!([of_exit.train, of_exit.test], [expected[0].accuracy[exit], expected[1].accuracy[exit]]);
+        assert_eq!(of_exit.validation, summary.history[1].validation.accuracy[exit]);
+    }
+    assert!(summary.baseline.is_some_and(|baseline| baseline.test == baseline_accuracy));
+    assert!(summary.matched.is_none());
+    let lossless = &summary.choices[0];
+    let macs = network.macs();
+    let mean: f64 = lossless.shares.iter().zip(&macs).map(|(share, macs)| share * macs).sum();
+    assert_eq!(lossless.name, "no loss");
+    assert!((lossless.gain - (macs[1] - macs[0]) / mean).abs() < 1e-9);
+    let path = folder.join("summary.json");
+    summary.write(&path)?;
+    let read = Summary::read(&path)?;
+    assert_eq!((&read.settings, &read.exits, &read.baseline), (&summary.settings, exits, &summary.baseline));
+    assert_eq!((&read.choices, read.history.len()), (&summary.choices, 2));
+    std::fs::write(&path, "{}")?;
+    assert!(Summary::read(&path).is_err());
+    std::fs::remove_dir_all(folder)?;
+    Ok(())
+}
+
+/// Each committed summary is of its line of the table, and holds what it claims.
+#[test]
+fn reference_summaries_are_of_the_settings_of_their_run() -> Result<()> {
+    let folder = project_dir().join("datasets/reference/summaries");
+    let runs = table()?;
+    for entry in std::fs::read_dir(folder).into_iter().flatten() {
+        let path = entry?.path();
+        let summary = Summary::read(&path)?;
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let (_, session) = runs
+            .iter()
+            .find(|(run, _)| *run == name)
+            .unwrap_or_else(|| panic!("{name} is in no line of the table"));
+        assert_eq!(session.experiment.settings(), summary.settings, "{name}");
+        assert_eq!(summary.history.len(), summary.settings.config.epochs, "{name}");
+        let last = &summary.history[summary.history.len() - 1].validation.accuracy;
+        let recorded: Vec<f64> = summary.exits.iter().map(|exit| exit.validation).collect();
+        assert_eq!(*last, recorded, "{name}");
     }
     Ok(())
 }

@@ -9,9 +9,8 @@ cd "$(dirname "$0")/.."
 mkdir -p target/workflow-trial
 trial=$PWD/target/workflow-trial
 cat >"$trial/runs.csv" <<'END'
-run,network,settings,weights,hours
-small-0,lenet,--images 3000 --test-images 500 --baseline-epochs 6 --epochs 12 --seed 4711,small,0.01
-small-1,lenet,--images 3000 --test-images 500 --baseline-epochs 6 --epochs 12 --seed 4712,,0.01
+run;network;settings;seeds;keeps;hours
+small;lenet;--images 3000 --test-images 500 --baseline-epochs 6 --epochs 12;0-1;weights;0.01
 END
 LD_LIBRARY_PATH=$(rustc --print target-libdir) && export LD_LIBRARY_PATH
 program=$(ls target/kernel/target/*/debug/branchynet)
@@ -75,7 +74,7 @@ END
   work slurm --profile datasets/reference/slurm --retries 1 & workflow=$!
   while [ "$(epochs)" -lt 9 ]; do sleep 0.2; done
   # The program of one job: Slurm reports the job as failed, and Snakemake submits it once more.
-  pkill -KILL -f "^$PWD/$program train .*--seed 4711"
+  pkill -KILL -f "^$PWD/$program train .*--seed 0 "
   echo "killed after $(epochs) epochs: $(squeue -h -o '%j %T' | tr '\n' ' ')"
   wait $workflow
   grep "found" target/reference/small-0.log

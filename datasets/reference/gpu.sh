@@ -7,7 +7,7 @@
 #   datasets/reference/gpu.sh train     on the machine with the GPU, from the folder that holds the program and datasets/*.safetensors
 #   datasets/reference/gpu.sh evaluate  there too: writes the records to datasets/reference/
 #
-# RUNS names some of the runs. NOT YET RUN on a GPU.
+# LINES names some of the lines. NOT YET RUN on a GPU.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 case ${1:-} in
@@ -23,12 +23,15 @@ build)
   ;;
 train | evaluate)
   BRANCHYNET_DIR=$PWD && export BRANCHYNET_DIR
-  sed 1d "$here/runs.csv" | while IFS=, read -r run network settings weights hours; do
-    case " ${RUNS:-$run} " in *" $run "*) ;; *) continue ;; esac
-    set -- "$1" "--device ${DEVICE:-cuda} --precision ${PRECISION:-f32}"
-    [ "$1" = train ] || set -- "$1" "$2 --output datasets/reference/$run.safetensors.gz"
-    # shellcheck disable=SC2086
-    ${PROGRAM:-./branchynet} "$1" "$network" $settings $2 </dev/null
+  sed 1d "$here/runs.csv" | while IFS=";" read -r line network settings seeds keeps hours; do
+    case " ${LINES:-$line} " in *" $line "*) ;; *) continue ;; esac
+    for seed in $(seq "${seeds%-*}" "${seeds#*-}"); do
+      kept=
+      [ "$1" = train ] || kept="--output datasets/reference/$line-$seed.safetensors.gz"
+      [ "$1$keeps" != evaluatesummary ] || kept="--summary --output datasets/reference/summaries/$line-$seed.json"
+      # shellcheck disable=SC2086
+      ${PROGRAM:-./branchynet} "$1" "$network" $settings --seed "$seed" --device "${DEVICE:-cuda}" --precision "${PRECISION:-f32}" $kept </dev/null
+    done
   done
   ;;
 *)

@@ -6,7 +6,7 @@ use branchynet::clap::{self, ArgMatches, Args, Command, FromArgMatches};
 use branchynet::data::{Dataset, Source};
 use branchynet::exits::{Outcome, Timer};
 use branchynet::experiments::{
-    Baseline, Experiment, Pretrained, Results, Session, Trained, Training, one_line,
+    Baseline, Experiment, Pretrained, Results, Session, Summary, Trained, Training, one_line,
 };
 use branchynet::figures::{model_card, percent, table_of_everything, table_of_records};
 use branchynet::files::{shown, write_atomically};
@@ -33,7 +33,10 @@ Exit codes: 0 success, 1 failure, 2 a mistake on the command line.";
 /// settings and training history, to one file
 #[derive(Args)]
 struct Evaluate {
-    /// Write it there [default: datasets/records/NETWORK-CHECKSUM.safetensors.gz]
+    /// A summary of some kilobytes, without logits, instead of a record
+    #[arg(long)]
+    summary: bool,
+    /// Write it there [default: datasets/records/NETWORK-CHECKSUM.safetensors.gz, or .json for a summary]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -233,31 +236,40 @@ fn train(session: &Session) -> Result<String> {
     Ok(format!("{}\n", trained.run.checkpoint.display()))
 }
 
-/// The finished run of a session, with what it gave.
-fn finished(session: &Session) -> Result<(Trained, Results, Dataset)> {
+/// The finished run of a session, with its data.
+fn finished(session: &Session) -> Result<(Trained, Dataset)> {
     let experiment = &session.experiment;
     let data = experiment.load()?;
     let Some((trained, _)) = experiment.find(&data, &session.device)? else {
         let way_out = "`branchynet train` with the same settings makes it";
         return Err(missing(experiment, "finished run", way_out));
     };
-    let results = Results::collect(experiment, &trained, &data)?;
-    Ok((trained, results, data))
+    Ok((trained, data))
 }
 
 fn evaluate(session: &Session, arguments: &Evaluate) -> Result<String> {
-    let (_, results, _) = finished(session)?;
+    let settings = session.experiment.settings();
     let path = match &arguments.output {
         Some(path) => path.clone(),
-        None => Results::default_path(&results.settings)?,
+        None if arguments.summary => Summary::default_path(&settings)?,
+        None => Results::default_path(&settings)?,
     };
+    let (trained, data) = finished(session)?;
+    if arguments.summary {
+        let summary = Summary::collect(&session.experiment, &trained, &data)?;
+        summary.write(&path)?;
+        let exits: Vec<f64> = summary.exits.iter().map(|exit| exit.test).collect();
+        return Ok(format!("exits: {}\n{}\n", percent(&exits), path.display()));
+    }
+    let results = Results::collect(&session.experiment, &trained, &data)?;
     results.write(&path)?;
     let exits = percent(&results.test.exit_accuracy());
     Ok(baselines(&results) + &format!("exits: {exits}\n{}\n", path.display()))
 }
 
 fn export(session: &Session, arguments: &Export) -> Result<String> {
-    let (trained, results, data) = finished(session)?;
+    let (trained, data) = finished(session)?;
+    let results = Results::collect(&session.experiment, &trained, &data)?;
     let weights = Pretrained::of(&trained, &results, &data)?;
     let name = arguments.name.as_deref().unwrap_or(&session.name);
     let mut path = Pretrained::path(name);

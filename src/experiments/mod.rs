@@ -11,6 +11,7 @@ mod results;
 mod seeds;
 mod session;
 mod settings;
+mod summary;
 mod table1;
 mod weights;
 
@@ -21,5 +22,6 @@ pub use results::{Baseline, Results, Training};
 pub use seeds::{Seeds, Spread};
 pub use session::{Session, one_line};
 pub use settings::Settings;
+pub use summary::{Accuracy, Chosen, Summary};
 pub use table1::TableOne;
 pub use weights::{AboutWeights, Pretrained};

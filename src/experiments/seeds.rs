@@ -151,7 +151,7 @@ impl Seeds {
 }
 
 /// Settings with the first seed.
-fn seedless(settings: &Settings) -> Settings {
+pub(super) fn seedless(settings: &Settings) -> Settings {
     let mut settings = settings.clone();
     settings.config.seed = 0;
     settings

@@ -76,8 +76,13 @@ impl Session {
 
     /// The session that parsed arguments ask for.
     pub fn from_matches(matches: &ArgMatches) -> Result<Self> {
+        Self::parsed(matches, |_| ())
+    }
+
+    fn parsed(matches: &ArgMatches, defaults: impl FnOnce(&mut Experiment)) -> Result<Self> {
         let options = Options::from_arg_matches(matches).map_err(setting)?;
         let mut experiment = Experiment::named(&options.network)?;
+        defaults(&mut experiment);
         if options.paper {
             experiment = experiment.as_in_the_paper()?;
         }
@@ -106,9 +111,22 @@ impl Session {
     /// The experiment called `name`, one of [`NAMES`], with the settings that the environment gives
     /// (`EPOCHS=100`; `branchynet settings` lists them). Fails on values that make no sense.
     pub fn from_environment(name: &str) -> Result<Self> {
+        Self::with(name, |_| ())
+    }
+
+    /// [`Self::from_environment`] for experiments with defaults of their own, which the environment may
+    /// change like all others:
+    ///
+    /// ```
+    /// use branchynet::prelude::*;
+    ///
+    /// let session = Session::with("lenet", |e| (e.baseline_epochs, e.config.epochs) = (10, 10))?;
+    /// # Ok::<(), branchynet::Error>(())
+    /// ```
+    pub fn with(name: &str, defaults: impl FnOnce(&mut Experiment)) -> Result<Self> {
         let command = Self::arguments(Command::new("branchynet").no_binary_name(true));
         let matches = command.try_get_matches_from([name]).map_err(setting)?;
-        Self::from_matches(&matches)
+        Self::parsed(&matches, defaults)
     }
 
     /// Every setting with its flag, environment variable, value in this session, and help text: the
