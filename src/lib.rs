@@ -51,7 +51,8 @@ pub mod prelude {
         Answer, BatchTime, Criterion, ExitRecord, Outcome, Plan, Rule, Timer, Timing, knee, undominated,
     };
     pub use crate::experiments::{
-        Choice, Experiment, Pretrained, Results, Seeds, Session, Summary, TableOne, Trained, Training, paper,
+        Choice, Experiment, Pretrained, Promise, Results, Seeds, Session, Speedup, Summary, TableOne,
+        Trained, Training, paper,
     };
     pub use crate::figures::{self, Report, percent, table};
     pub use crate::files::commit;

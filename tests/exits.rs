@@ -281,6 +281,27 @@ fn the_curve_holds_every_distinct_threshold() -> Result<()> {
 }
 
 #[test]
+fn a_part_of_a_record_is_the_record_of_that_part() -> Result<()> {
+    let record = random_record(40, 3, 5)?;
+    let costs = [1.0, 2.0, 4.0];
+    // Exit 2 that lets nothing leave is as good as none.
+    let two = record.only(&[0, 2])?;
+    for outcome in two.curve(&[1.0, 4.0])? {
+        let three = record.outcome(&[outcome.thresholds[0], 0.0], &costs)?;
+        assert_eq!((outcome.right, outcome.cost), (three.right, three.cost));
+    }
+    let samples = [7, 3, 3, 39];
+    let part = record.select(&samples)?;
+    let (all, some) = (record.answers(&[0.7, 0.9])?, part.answers(&[0.7, 0.9])?);
+    assert_eq!(some, samples.map(|sample| all[sample]));
+    assert!(samples.iter().zip(part.labels()).all(|(&i, label)| record.labels()[i] == *label));
+    for wrong in [record.only(&[3]), record.only(&[]), record.select(&[40]), record.select(&[])] {
+        assert!(wrong.is_err());
+    }
+    Ok(())
+}
+
+#[test]
 fn choices_meet_their_bounds_or_say_why_not() -> Result<()> {
     let record = random_record(500, 3, 2)?;
     let costs = [1.0, 2.0, 4.0];
@@ -334,7 +355,7 @@ fn timing_measures_every_contender() -> Result<()> {
         let timer = Timer::new(&network, &baseline, images.clone(), 4)?.by(criterion);
         let (timing, mix) = (timer.exits()?, timer.mix(&[0.9, 0.1])?);
         assert_eq!(timing.exits.len(), 2);
-        for latency in [&timing.baseline, &mix.baseline, &mix.mix, &mix.trunk_only]
+        for latency in [&timing.baseline, &mix.baseline, &mix.mix, &mix.trunk_only, &mix.undecided]
             .into_iter()
             .chain(&timing.exits)
             .chain(&timing.trunk_only)

@@ -209,6 +209,23 @@ fn reference_records_are_whole_and_of_the_settings_of_their_run() -> Result<()> 
 }
 
 #[test]
+fn what_is_claimed_keeps_the_promise_and_more_images_keep_it_better_on_test() -> Result<()> {
+    let path = project_dir().join("datasets/reference/lenet-0.safetensors.gz");
+    let results = Results::read(&path)?;
+    let promises = results.promises(0.0, &[1.0, 5.0], &[50, 2_000], 40)?;
+    for promise in &promises {
+        assert_eq!((promise.claimed.len(), promise.kept.len()), (40, 40));
+        assert!(promise.claimed.iter().all(|&claimed| claimed >= 0.0));
+    }
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let [few, many] = &promises[..] else { panic!("two numbers of images") };
+    assert!(mean(&few.kept) < mean(&many.kept) && mean(&many.kept) <= 0.001);
+    // Every draw has a seed.
+    assert_eq!(promises, results.promises(0.0, &[1.0, 5.0], &[50, 2_000], 40)?);
+    Ok(())
+}
+
+#[test]
 fn a_summary_says_what_the_networks_do_and_comes_back() -> Result<()> {
     let folder = std::env::temp_dir().join(format!("branchynet-summary-{}", std::process::id()));
     let data = common::quadrants(1, 400, 100);

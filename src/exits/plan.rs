@@ -127,9 +127,22 @@ impl Plan {
     /// or decision: what the paper's timer covered. Fails when the image has another size. Panics where
     /// there is no such exit.
     pub fn run_trunk(&mut self, image: &[f32], exit: usize) -> Result<()> {
+        self.run_undecided(image, exit, 0)
+    }
+
+    /// Runs the trunk up to exit `exit` (from 0) with the branches on the way and its own, without criterion
+    /// or decision. Fails and panics as [`Self::run_trunk`].
+    pub fn run_with_branches(&mut self, image: &[f32], exit: usize) -> Result<()> {
+        self.run_undecided(image, exit, exit + 1)
+    }
+
+    fn run_undecided(&mut self, image: &[f32], exit: usize, branches: usize) -> Result<()> {
         self.load(image)?;
-        for segment in &mut self.segments[..=exit] {
+        for (i, segment) in self.segments[..=exit].iter_mut().enumerate() {
             segment.run(&mut self.buffers);
+            if let Some(branch) = self.branches.get_mut(i).filter(|_| i < branches) {
+                branch.run(&mut self.buffers);
+            }
         }
         Ok(())
     }

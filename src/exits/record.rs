@@ -93,6 +93,35 @@ impl<R: Role> ExitRecord<R> {
         self
     }
 
+    /// The record of a network that has these exits (from 0) alone; the branches of the others decide
+    /// nothing. Fails where there is no such exit, or none at all.
+    pub fn only(&self, exits: &[usize]) -> Result<Self> {
+        if exits.is_empty() || exits.iter().any(|&exit| exit >= self.exits()) {
+            bail!(Setting, "exits of a record are numbered from 0 to {}, got {exits:?}", self.exits() - 1)
+        }
+        let logits = exits.iter().map(|&exit| self.logits[exit].clone()).collect();
+        Ok(Self::from_logits(logits, self.labels.clone())?.by(self.criterion.clone()))
+    }
+
+    /// The record of these samples, in this order; one may occur several times, as in a bootstrap. Fails
+    /// where there is no such sample, or none at all.
+    pub fn select(&self, samples: &[usize]) -> Result<Self> {
+        if samples.is_empty() || samples.iter().any(|&sample| sample >= self.len()) {
+            bail!(Setting, "samples of a record are numbered from 0 to {}", self.len() - 1)
+        }
+        let classes = self.classes();
+        let rows = |logits: &Vec<f32>| {
+            samples.iter().flat_map(|&i| &logits[i * classes..][..classes]).copied().collect()
+        };
+        Ok(Self {
+            logits: self.logits.iter().map(rows).collect(),
+            labels: samples.iter().map(|&i| self.labels[i]).collect(),
+            criterion: self.criterion.clone(),
+            readings: self.readings.iter().map(|of| samples.iter().map(|&i| of[i]).collect()).collect(),
+            role: PhantomData,
+        })
+    }
+
     /// The criterion that [`Self::readings`], thresholds and answers are by.
     pub fn criterion(&self) -> &Criterion {
         &self.criterion

@@ -34,7 +34,7 @@ impl Results {
         let (validation, test) = (&self.validation, &self.test);
         let mut choices = Vec::new();
         let mut add = |name: &str, origin, thresholds: &[f64]| -> Result<()> {
-            choices.push(Choice { name: name.to_string(), origin, test: test.outcome(thresholds, costs)? });
+            choices.push(Choice { origin, ..self.choice(name, thresholds, costs)? });
             Ok(())
         };
         let last_exit = validation.exit_accuracy().last().copied().unwrap_or(0.0);
@@ -60,6 +60,15 @@ impl Results {
             }
         }
         Ok(choices)
+    }
+}
+
+impl Results {
+    /// Thresholds that were chosen on Validation, under a name of their own, and what they give on the test
+    /// images.
+    pub fn choice(&self, name: &str, thresholds: &[f64], costs: &[f64]) -> Result<Choice> {
+        let test = self.test.outcome(thresholds, costs)?;
+        Ok(Choice { name: name.to_string(), origin: Choice::ON_VALIDATION, test })
     }
 }
 

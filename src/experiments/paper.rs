@@ -53,6 +53,11 @@ pub struct Paper {
     pub curve: &'static [Point],
     /// Its baseline.
     pub baseline: Point,
+    /// Figure 4, where samples leave at exit 1 or at the last exit: the share that leaves at exit 1, and the
+    /// accuracy.
+    pub accuracy_by_share: &'static [(f64, f64)],
+    /// There too: the share that leaves at exit 1, and the largest entropy that does.
+    pub entropy_by_share: &'static [(f64, f64)],
     /// The thresholds that the authors' script tries at every exit.
     pub grid: &'static [f64],
     /// Epochs of the baseline and of the joint training in the authors' scripts.
@@ -92,6 +97,8 @@ const LENET: Paper = Paper {
         point(1.70, 99.27),
     ],
     baseline: point(1.58, 99.20),
+    accuracy_by_share: &[],
+    entropy_by_share: &[],
     grid: &FINE_GRID,
     epochs: [50, 100],
     batch_size: 512,
@@ -119,6 +126,16 @@ const ALEXNET: Paper = Paper {
         point(3.2, 79.15),
     ],
     baseline: point(3.15, 78.38),
+    accuracy_by_share: &[
+        (0.0, 0.7915),
+        (0.40, 0.793),
+        (0.45, 0.795),
+        (0.65, 0.793),
+        (0.80, 0.779),
+        (0.90, 0.768),
+        (1.0, 0.749),
+    ],
+    entropy_by_share: &[(0.0, 0.0), (0.80, 0.0), (0.87, 0.12), (0.95, 0.55), (1.0, 1.5)],
     grid: &[1e-4, 1e-3, 5e-3, 0.01, 0.05, 0.1, 0.5, 0.75, 1.0, 5.0, 10.0],
     epochs: [50, 100],
     batch_size: 512,
@@ -147,6 +164,8 @@ const RESNET110: Paper = Paper {
         point(73.0, 81.8),
     ],
     baseline: point(70.9, 80.70),
+    accuracy_by_share: &[],
+    entropy_by_share: &[],
     grid: &FINE_GRID,
     epochs: [100, 100],
     batch_size: 64,

@@ -1,11 +1,10 @@
 //! What thresholds give: accuracy against time, who leaves where, and how sure each exit is.
 
-use super::style::{GREY, axis, colour, exit_name, layout, legend, log_axis};
+use super::style::{GREY, axis, band, colour, exit_name, layout, legend, log_axis};
 use crate::Result;
 use crate::data::Role;
 use crate::exits::{Criterion, ExitRecord, Outcome};
 use crate::experiments::{Choice, Paper, Point, Results, Seeds, Spread};
-use plotly::color::NamedColor;
 use plotly::common::{
     AxisSide, DashType, ErrorData, ErrorType, Fill, Line, LineShape, Marker, MarkerSymbol, Mode, TickMode,
 };
@@ -90,18 +89,14 @@ impl Panels {
         let mut trace = Scatter::<f64, f64>::new(x, y)
             .name(name)
             .legend_group(name)
-            .show_legend(left && look.named)
+            .show_legend(left)
             .mode(look.mode)
             .marker(marker)
             .line(line)
-            .opacity(look.opacity)
             .x_axis(x_axis)
             .y_axis(y_axis);
         if let Some(deviation) = look.deviation {
             trace = trace.error_y(ErrorData::new(ErrorType::Data).array(vec![deviation * 100.0]));
-        }
-        if look.filled {
-            trace = trace.fill(Fill::ToNextY).fill_color(NamedColor::LightBlue);
         }
         self.plot.add_trace(trace);
     }
@@ -133,30 +128,21 @@ impl Panels {
         let first = fronts.iter().map(|front| front[0].milliseconds).fold(0.0, f64::max);
         let last = fronts.iter().filter_map(|front| front.last()).map(|p| p.milliseconds);
         let last = last.fold(0.0, f64::max);
-        let (mut low, mut mean, mut high) = (Vec::new(), Vec::new(), Vec::new());
-        for step in 0..=STEPS {
-            let milliseconds = first + (last - first) * step as f64 / STEPS as f64;
-            let bought = |front: &Vec<Point>| {
-                let affordable = front.partition_point(|p| p.milliseconds <= milliseconds);
-                front[affordable.max(1) - 1].accuracy
+        let step = |step: usize| first + (last - first) * step as f64 / STEPS as f64;
+        let times: Vec<f64> = (0..=STEPS).map(step).collect();
+        let bought = |front: &Vec<Point>| {
+            let at = |milliseconds: &f64| {
+                let affordable = front.partition_point(|p| p.milliseconds <= *milliseconds);
+                front[affordable.max(1) - 1].accuracy * 100.0
             };
-            let spread = Spread::of(&fronts.iter().map(bought).collect::<Vec<_>>());
-            for (to, off) in [(&mut low, -1.0), (&mut mean, 0.0), (&mut high, 1.0)] {
-                let accuracy = spread.mean + off * spread.deviation;
-                to.push(Point { milliseconds, accuracy });
-            }
-        }
-        let edge = Look { named: false, opacity: 0.5, ..Look::line(colour(0), 0.0) };
-        // A filled trace fills to the one before it in the same panel.
-        for (unit, left) in [(self.baseline, true), (1.0, false)] {
-            self.trace(name, &low, unit, left, edge.clone());
-            self.trace(name, &high, unit, left, Look { filled: true, ..edge.clone() });
-        }
-        for front in fronts {
-            self.add(name, front, Look { named: false, opacity: 0.35, ..Look::line(colour(0), 0.7) });
-        }
+            times.iter().map(at).collect()
+        };
+        let runs: Vec<Vec<f64>> = fronts.iter().map(bought).collect();
         let name = format!("{name}: mean and deviation of {} seeds", fronts.len());
-        self.add(&name, &mean, Look::line(colour(0), 2.0));
+        for (unit, named, axes) in [(self.baseline, true, ("x", "y")), (1.0, false, ("x2", "y2"))] {
+            let x: Vec<f64> = times.iter().map(|milliseconds| milliseconds / unit).collect();
+            band(&mut self.plot, &name, &x, &runs, (colour(0), named), axes);
+        }
     }
 
     fn finish(mut self) -> Plot {
@@ -182,11 +168,6 @@ struct Look {
     width: f64,
     symbol: Option<MarkerSymbol>,
     size: usize,
-    opacity: f64,
-    /// Whether it stands in the legend.
-    named: bool,
-    /// Whether the area to the trace before is filled.
-    filled: bool,
     /// Length of the error bar.
     deviation: Option<f64>,
 }
@@ -200,9 +181,6 @@ impl Look {
             width,
             symbol: None,
             size: 6,
-            opacity: 1.0,
-            named: true,
-            filled: false,
             deviation: None,
         }
     }

@@ -1,9 +1,10 @@
 //! What leaving at each exit costs, in multiply-accumulates and in time.
 
-use super::style::{axis, colour, layout, legend, log_axis};
+use super::style::{GREY, axis, colour, layout, legend, log_axis};
 use crate::exits::BatchTime;
+use crate::experiments::{Paper, Speedup};
 use crate::networks::Network;
-use plotly::common::{DashType, Line, Marker, MarkerSymbol, Mode, Pattern, PatternShape};
+use plotly::common::{DashType, HoverInfo, Line, Marker, MarkerSymbol, Mode, Pattern, PatternShape};
 use plotly::layout::{AxisType, BarMode};
 use plotly::{Bar, Plot, Scatter};
 
@@ -45,6 +46,63 @@ pub fn costs(network: &Network) -> Plot {
             .x_axis(axis("a sample leaves at"))
             .y_axis(axis("million multiply-accumulates"))
             .legend(legend()),
+    );
+    plot
+}
+
+/// How the gain at one mix of exits shrinks from what the paper's timer shows to what a user sees. Lines:
+/// what arithmetic allows at this mix, the most that there could be, and the paper's claims.
+pub fn speedup(speedup: &Speedup, paper: Option<&Paper>) -> Plot {
+    let s = speedup;
+    // From where to where each bar goes.
+    let bars = [
+        ("the paper's timer:<br>trunk only", 0.0, s.trunk_only),
+        ("branches", s.trunk_only, s.with_branches),
+        ("softmax, criterion,<br>decision", s.with_branches, s.end_to_end),
+        ("end to end", 0.0, s.end_to_end),
+    ];
+    // Beneath the bars, where no line crosses them.
+    let label = |(name, from, to): &(&str, f64, f64)| match *from == 0.0 {
+        true => format!("{name}<br><b>{to:.2}x</b>"),
+        false => format!("{name}<br><b>{:+.2}</b>", to - from),
+    };
+    let names: Vec<String> = bars.iter().map(label).collect();
+    let mut plot = Plot::new();
+    let below = bars.iter().map(|(_, from, to)| from.min(*to)).collect();
+    plot.add_trace(
+        Bar::new(names.clone(), below).show_legend(false).opacity(0.0).hover_info(HoverInfo::Skip),
+    );
+    let kind = |from: f64, to: f64| if from == 0.0 { 0 } else { 1 + usize::from(to >= from) };
+    for (i, name) in ["gain over the baseline", "taken away", "added"].into_iter().enumerate() {
+        let height =
+            |&(_, from, to): &(&str, f64, f64)| if kind(from, to) == i { (to - from).abs() } else { 0.0 };
+        let heights: Vec<f64> = bars.iter().map(height).collect();
+        if heights.iter().any(|height| *height > 0.0) {
+            plot.add_trace(
+                Bar::new(names.clone(), heights).name(name).marker(Marker::new().color(colour(i))),
+            );
+        }
+    }
+    let mut line = |name: String, at: f64, colour: &'static str, dash: DashType| {
+        plot.add_trace(
+            Scatter::new(names.clone(), vec![at; names.len()])
+                .name(format!("{name}: {at:.2}x"))
+                .mode(Mode::Lines)
+                .line(Line::new().color(colour).dash(dash).width(2.0)),
+        );
+    };
+    line("arithmetic, all that runs".to_string(), s.macs, "#000000", DashType::Dot);
+    line("time, if all left at exit 1".to_string(), s.time_at_exit_1, colour(3), DashType::Dash);
+    if let Some(paper) = paper {
+        line("paper, CPU".to_string(), paper.cpu.gain, GREY, DashType::Dash);
+        line("paper, GPU".to_string(), paper.gpu.gain, GREY, DashType::DashDot);
+    }
+    plot.set_layout(
+        layout()
+            .bar_mode(BarMode::Stack)
+            .x_axis(axis(""))
+            .y_axis(axis("times faster than the baseline"))
+            .legend(legend().y(-0.3)),
     );
     plot
 }

@@ -11,13 +11,15 @@ mod notebook;
 mod samples;
 mod style;
 mod tables;
+mod thresholds;
 mod training;
 
 pub use accuracy::{accuracy_against_time, certainty, exit_shares};
 pub use card::model_card;
-pub use costs::{costs, time_by_batch};
+pub use costs::{costs, speedup, time_by_batch};
 pub use samples::{confusion, gallery};
 pub use tables::{percent, table, table_of_everything, table_of_records};
+pub use thresholds::{accuracy_against_share, promises};
 pub use training::training_curves;
 
 use crate::Result;

@@ -3,10 +3,11 @@
 //! Colours are those of Okabe and Ito (<https://jfly.uni-koeln.de/color/>), which colour-blind readers can
 //! tell apart; lines differ in dash as well.
 
-use plotly::Layout;
+use crate::experiments::Spread;
 use plotly::color::NamedColor;
-use plotly::common::{Font, Orientation, Title};
+use plotly::common::{Fill, Font, HoverInfo, Line, Mode, Orientation, Title};
 use plotly::layout::{Axis, AxisType, Legend, Margin};
+use plotly::{Layout, Plot, Scatter};
 
 /// One colour per exit.
 const COLOURS: [&str; 8] =
@@ -20,6 +21,65 @@ pub(super) const HEIGHT: usize = 460;
 /// The colour of an exit, from 0.
 pub(super) fn colour(exit: usize) -> &'static str {
     COLOURS[exit % COLOURS.len()]
+}
+
+/// A colour as light as the area of a band.
+fn light(colour: &str) -> String {
+    let part = |at: usize| u8::from_str_radix(&colour[at..at + 2], 16).unwrap_or(0);
+    format!("rgba({}, {}, {}, 0.2)", part(1), part(3), part(5))
+}
+
+/// The area between two lines over `x`. `axes` are those of the panel.
+pub(super) fn area(plot: &mut Plot, x: &[f64], edges: [Vec<f64>; 2], colour: &str, axes: (&str, &str)) {
+    for (i, edge) in edges.into_iter().enumerate() {
+        let mut trace = Scatter::new(x.to_vec(), edge)
+            .show_legend(false)
+            .mode(Mode::Lines)
+            .line(Line::new().color(colour.to_string()).width(0.0))
+            .hover_info(HoverInfo::Skip)
+            .x_axis(axes.0)
+            .y_axis(axes.1);
+        if i == 1 {
+            // To the trace before it in the same panel.
+            trace = trace.fill(Fill::ToNextY).fill_color(light(colour));
+        }
+        plot.add_trace(trace);
+    }
+}
+
+/// A quantity of several runs over `x`: the mean with an area of one standard deviation, and each run
+/// thinly; a single run is a line. In the legend where `named`.
+pub(super) fn band(
+    plot: &mut Plot,
+    name: &str,
+    x: &[f64],
+    runs: &[Vec<f64>],
+    (colour, named): (&str, bool),
+    axes: (&str, &str),
+) {
+    let at = |i: usize| Spread::of(&runs.iter().map(|run| run[i]).collect::<Vec<_>>());
+    let spreads: Vec<Spread> = (0..x.len()).map(at).collect();
+    if runs.len() > 1 {
+        let edge = |side: f64| spreads.iter().map(|s| s.mean + side * s.deviation).collect();
+        area(plot, x, [edge(-1.0), edge(1.0)], colour, axes);
+    }
+    let mut line = |y: Vec<f64>, width: f64, opacity: f64, named: bool| {
+        plot.add_trace(
+            Scatter::new(x.to_vec(), y)
+                .name(name)
+                .legend_group(name)
+                .show_legend(named)
+                .mode(Mode::Lines)
+                .line(Line::new().color(colour.to_string()).width(width))
+                .opacity(opacity)
+                .x_axis(axes.0)
+                .y_axis(axes.1),
+        );
+    };
+    if runs.len() > 1 {
+        runs.iter().for_each(|run| line(run.clone(), 0.7, 0.35, false));
+    }
+    line(spreads.iter().map(|spread| spread.mean).collect(), 2.0, 1.0, named);
 }
 
 pub(super) fn layout() -> Layout {
