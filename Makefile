@@ -24,7 +24,7 @@ endif
 CLI := $(strip cargo run --quiet $(FEATURES) --)
 
 .DEFAULT_GOAL := help
-.PHONY: help settings figures readme lenet alexnet resnet110 images lab setup datasets test check-cuda bench reference times clean prerequisites toolkit driver
+.PHONY: counting help settings figures readme lenet alexnet resnet110 images lab setup datasets test check-cuda bench reference times clean prerequisites toolkit driver
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' Makefile | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -41,7 +41,7 @@ help: ## list the targets
 settings: prerequisites ## list every setting alone
 	@$(CLI) settings
 
-figures: setup datasets ## run all notebooks headless, and one table of everything: into figures/
+figures: setup datasets counting ## run all notebooks headless, and one table of everything: into figures/
 	$(RUN) $(NOTEBOOKS)
 	@$(CLI) tables
 
@@ -60,14 +60,14 @@ readme: figures ## make the figures, and write the tables of README.md anew from
 images: setup ## draw the PNGs that are missing (needs Chromium)
 	$(RUN) --images
 
-lab: setup datasets ## open the notebooks in JupyterLab
+lab: setup datasets counting ## open the notebooks in JupyterLab
 	$(VENV)/bin/jupyter lab --notebook-dir=notebooks $(LAB)
 
 setup: $(DONE)/warm-$(BUILD) figures/plotly.min.js ## install and compile everything, about 10 minutes on two cores
 
 datasets: datasets/mnist.safetensors cifar10 ## fetch MNIST and CIFAR-10 (original files below datasets/, else the Hugging Face hub)
 
-test: setup datasets ## format, lints, all tests, and quick headless runs of the notebooks
+test: setup datasets counting ## format, lints, all tests, and quick headless runs of the notebooks
 	cargo fmt --all --check
 	cargo fmt --manifest-path src/hub/Cargo.toml --check
 	cargo clippy --quiet $(FEATURES) --all-targets -- -D warnings
@@ -97,6 +97,11 @@ reference: $(DONE)/library-$(BUILD) $(DONE)/workflow datasets ## make the refere
 	cargo build --quiet $(FEATURES)
 	LD_LIBRARY_PATH="$$(rustc --print target-libdir):$$LD_LIBRARY_PATH" $(WORKFLOW) --cores all $(if $(SLURM),--profile datasets/reference/slurm) $(if $(DRY),--dry-run) $(RUNS:%=run_%) \
 	  --config program=$(CURDIR)/$(PROGRAM) jobs=$(or $(JOBS),1) device=$(or $(DEVICE),cpu)
+
+# A copy that fits its dynamic library for good: notebooks build that anew after a change.
+counting: $(DONE)/library-$(BUILD) ## copy the program to target/counting, where cache misses are counted
+	cargo build --quiet $(FEATURES)
+	@mkdir -p target/counting && cp -u $(PROGRAM) $(dir $(PROGRAM))libbranchynet.so target/counting/
 
 times: setup ## measure how long a notebook kernel takes to start and a small cell to run
 	$(RUN) --time

@@ -229,6 +229,9 @@ def main():
         for path in arguments.notebooks:
             if not path.is_file():
                 raise Failure(f"{path}: there is no such notebook")
+            if path.name == "7_cache.ipynb" and not (shutil.which("valgrind") or shutil.which("perf")):
+                print(f"== {path.name}: skipped, for neither valgrind nor perf is here (Debian: apt install valgrind)")
+                continue
             run(path)
         if arguments.images:
             draw()

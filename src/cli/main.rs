@@ -79,6 +79,18 @@ struct Time {
     shares: Vec<f64>,
 }
 
+/// Classify random images one at a time on one thread, and nothing else: for counting what that takes, as with
+/// `perf stat`; a second run with more images tells what the start takes
+#[derive(Args)]
+struct Stream {
+    /// Shares of the images that leave at each exit, instead of the baseline
+    #[arg(long, value_name = "W,W,...", value_delimiter = ',')]
+    shares: Vec<f64>,
+    /// How many images
+    #[arg(long, value_name = "N", default_value = "100")]
+    count: usize,
+}
+
 /// Make datasets/NAME.safetensors from original files in datasets/NAME/, or check files of your own there
 #[derive(Args)]
 struct Datasets {
@@ -113,6 +125,7 @@ fn command() -> Command {
         .subcommand(Classify::augment_args(Command::new("classify")))
         .subcommand(Sweep::augment_args(network("sweep")))
         .subcommand(Time::augment_args(network("time")))
+        .subcommand(Stream::augment_args(network("stream")))
         .subcommand(network("summary").about("Print layers, shapes, parameters and multiply-accumulates"))
         .subcommand(Command::new("settings").about("List every setting: environment variable, flag, meaning"))
         .subcommand(
@@ -155,6 +168,7 @@ fn run(name: &str, matches: &ArgMatches) -> Result<()> {
         "classify" => out = classify::classify(&parsed(matches))?,
         "sweep" => out = sweep(&Session::from_matches(matches)?, &parsed(matches))?,
         "time" => out = time(&Session::from_matches(matches)?, &parsed(matches))?,
+        "stream" => stream(&Session::from_matches(matches)?, &parsed(matches))?,
         "summary" => {
             let session = Session::from_matches(matches)?;
             out = summary(&session)?;
@@ -383,6 +397,13 @@ fn time(session: &Session, arguments: &Time) -> Result<String> {
         );
     }
     Ok(out)
+}
+
+fn stream(session: &Session, arguments: &Stream) -> Result<()> {
+    let (baseline, network) = session.networks()?;
+    let images = session.experiment.random_images(arguments.count)?;
+    let timer = Timer::new(&network, &baseline, images, 1)?;
+    timer.stream(Some(&arguments.shares[..]).filter(|shares| !shares.is_empty()))
 }
 
 /// At most `rows` of the outcomes, evenly spread, first and last among them.

@@ -210,17 +210,7 @@ impl Timer {
     /// Times images that leave at the exits in these shares (of 1), early and late ones mixed evenly,
     /// otherwise as [`Self::exits`]. Fails where shares do not fit the exits.
     pub fn mix(&self, shares: &[f64]) -> Result<Mix> {
-        self.check_shares(shares)?;
-        // Each image leaves at the exit that is furthest behind its share.
-        let mut counts = vec![0.0; shares.len()];
-        let leaves: Vec<usize> = (1..=self.images.len())
-            .map(|n| {
-                let behind = |exit: usize| shares[exit] * n as f64 - counts[exit];
-                let exit = (0..shares.len()).max_by(|&a, &b| behind(a).total_cmp(&behind(b))).unwrap_or(0);
-                counts[exit] += 1.0;
-                exit
-            })
-            .collect();
+        let leaves = self.leaves(shares)?;
         let mut contest = Contest::new(self)?;
         let times = self.over_rounds(4, |contender, image, i| match contender {
             0 => contest.baseline(image),
@@ -229,6 +219,33 @@ impl Timer {
             _ => timed(|| contest.plan.run_with_branches(image, leaves[i])),
         })?;
         Ok(Mix { baseline: times[0], mix: times[1], trunk_only: times[2], undecided: times[3] })
+    }
+
+    /// Where each image leaves so that these shares do: at the exit that is furthest behind its share.
+    fn leaves(&self, shares: &[f64]) -> Result<Vec<usize>> {
+        self.check_shares(shares)?;
+        let mut counts = vec![0.0; shares.len()];
+        let leaves = (1..=self.images.len()).map(|n| {
+            let behind = |exit: usize| shares[exit] * n as f64 - counts[exit];
+            let exit = (0..shares.len()).max_by(|&a, &b| behind(a).total_cmp(&behind(b))).unwrap_or(0);
+            counts[exit] += 1.0;
+            exit
+        });
+        Ok(leaves.collect())
+    }
+
+    /// Runs all images once, leaving in these shares, or the baseline where there are none: what
+    /// [`Self::mix`] times, for other measures than time.
+    pub fn stream(&self, shares: Option<&[f64]>) -> Result<()> {
+        let mut contest = Contest::new(self)?;
+        match shares {
+            None => self.images.iter().try_for_each(|image| contest.baseline(image).map(drop)),
+            Some(shares) => {
+                let leaves = self.leaves(shares)?;
+                let mut all = self.images.iter().zip(leaves);
+                all.try_for_each(|(image, exit)| contest.leave(image, exit).map(drop))
+            }
+        }
     }
 
     /// Times whole batches of these sizes on the device of the networks, thresholds set so that `shares`

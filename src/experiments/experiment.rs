@@ -275,11 +275,15 @@ impl Experiment {
             let pixels = images.flatten_from(1)?.to_vec2()?;
             return Ok((pixels, format!("{name} test images")));
         }
+        Ok((self.random_images(count)?, "random images, because the data set is missing".to_string()))
+    }
+
+    /// Images of noise, the same ones each time, of the size of the data set's.
+    pub fn random_images(&self, count: usize) -> Result<Vec<Vec<f32>>> {
         let mut rng = Rng::seed_from_u64(0);
         let size: usize = self.data.image()?.iter().product();
         let mut image = || (0..size).map(|_| rng.random::<f32>()).collect();
-        let pixels = (0..count).map(|_| image()).collect();
-        Ok((pixels, "random images, because the data set is missing".to_string()))
+        Ok((0..count).map(|_| image()).collect())
     }
 }
 

@@ -4,6 +4,7 @@
 //! uses networks, training, exits and data; figures and the program use it. Begin with `experiment.rs`,
 //! whose fields are the settings, then `results.rs`.
 
+mod cache;
 mod choices;
 mod experiment;
 mod paper;
@@ -17,6 +18,7 @@ mod summary;
 mod table1;
 mod weights;
 
+pub use cache::{Cache, CacheMisses, Misses, caches};
 pub use choices::Choice;
 pub use experiment::{Experiment, NAMES, Trained};
 pub use paper::{Paper, Point, Times, paper};

@@ -58,6 +58,9 @@ pub struct Paper {
     pub accuracy_by_share: &'static [(f64, f64)],
     /// There too: the share that leaves at exit 1, and the largest entropy that does.
     pub entropy_by_share: &'static [(f64, f64)],
+    /// Figure 6, CPU, as the threshold varies: time per sample and cache-miss rate, each relative to its own
+    /// baseline's.
+    pub misses_by_time: &'static [(f64, f64)],
     /// The thresholds that the authors' script tries at every exit.
     pub grid: &'static [f64],
     /// Epochs of the baseline and of the joint training in the authors' scripts.
@@ -99,6 +102,7 @@ const LENET: Paper = Paper {
     baseline: point(1.58, 99.20),
     accuracy_by_share: &[],
     entropy_by_share: &[],
+    misses_by_time: &[],
     grid: &FINE_GRID,
     epochs: [50, 100],
     batch_size: 512,
@@ -135,6 +139,13 @@ const ALEXNET: Paper = Paper {
         (0.90, 0.768),
         (1.0, 0.749),
     ],
+    misses_by_time: &[
+        (4.1 / 9.56, 0.05 / 0.221),
+        (4.45 / 9.56, 0.05 / 0.221),
+        (4.9 / 9.56, 0.05 / 0.221),
+        (6.32 / 9.56, 0.113 / 0.221),
+        (9.8 / 9.56, 0.225 / 0.221),
+    ],
     entropy_by_share: &[(0.0, 0.0), (0.80, 0.0), (0.87, 0.12), (0.95, 0.55), (1.0, 1.5)],
     grid: &[1e-4, 1e-3, 5e-3, 0.01, 0.05, 0.1, 0.5, 0.75, 1.0, 5.0, 10.0],
     epochs: [50, 100],
@@ -166,6 +177,7 @@ const RESNET110: Paper = Paper {
     baseline: point(70.9, 80.70),
     accuracy_by_share: &[],
     entropy_by_share: &[],
+    misses_by_time: &[],
     grid: &FINE_GRID,
     epochs: [100, 100],
     batch_size: 64,

@@ -5,6 +5,7 @@
 //! `training.rs`, the simplest; `style.rs` is how all of them look.
 
 mod accuracy;
+mod cache;
 mod card;
 mod costs;
 mod notebook;
@@ -15,6 +16,7 @@ mod thresholds;
 mod training;
 
 pub use accuracy::{accuracy_against_time, certainty, exit_shares};
+pub use cache::{misses_against_time, misses_by_threshold, working_sets};
 pub use card::model_card;
 pub use costs::{costs, speedup, time_by_batch};
 pub use samples::{confusion, gallery};

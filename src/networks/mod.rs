@@ -22,7 +22,7 @@ pub use layer::{
     without_branches,
 };
 pub use lenet::b_lenet;
-pub use network::{ExitCost, Network, Pass};
+pub use network::{ExitCost, Network, Pass, WorkingSet};
 pub(crate) use node::Node;
 pub use node::Shape;
 pub use placement::{Placement, with_branches};

@@ -28,6 +28,17 @@ pub struct ExitCost {
     pub macs: usize,
 }
 
+/// What a part of a network works on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkingSet {
+    /// `trunk, segment 1`, `branch 1`.
+    pub name: String,
+    /// Bytes of its parameters.
+    pub weights: usize,
+    /// Bytes of the largest input and output of a layer together.
+    pub activations: usize,
+}
+
 /// A network with its parameters, on one device.
 #[derive(Debug, Clone)]
 pub struct Network {
@@ -198,6 +209,30 @@ impl Network {
     /// [`crate::exits::ExitRecord`].
     pub fn macs(&self) -> Vec<f64> {
         self.costs().iter().map(|cost| cost.macs as f64).collect()
+    }
+
+    /// What each part of the network works on, in bytes of f32, in the order in which they run: the segments
+    /// of the trunk, and between them the branches.
+    pub fn working_sets(&self) -> Vec<WorkingSet> {
+        let mut shape = self.input;
+        let mut sets = Vec::new();
+        for (i, segment) in self.segments.iter().enumerate() {
+            let mut add = |name: String, nodes: &[Node], mut input: Shape| {
+                let weights = nodes.iter().map(Node::parameter_count).sum::<usize>() * 4;
+                let mut activations = 0;
+                for node in nodes {
+                    activations = activations.max((input.len() + node.output.len()) * 4);
+                    input = node.output;
+                }
+                sets.push(WorkingSet { name, weights, activations });
+                input
+            };
+            shape = add(format!("trunk, segment {}", i + 1), segment, shape);
+            if let Some(branch) = self.branches.get(i) {
+                add(format!("branch {}", i + 1), branch, shape);
+            }
+        }
+        sets
     }
 
     /// The number of trained values.
