@@ -52,7 +52,7 @@ pub mod prelude {
     };
     pub use crate::experiments::{
         Choice, Experiment, Pretrained, Promise, Results, Seeds, Session, Speedup, Summary, TableOne,
-        Trained, Training, paper,
+        Trained, Training, Variant, paper,
     };
     pub use crate::figures::{self, Report, percent, table};
     pub use crate::files::commit;

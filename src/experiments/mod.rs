@@ -16,6 +16,7 @@ mod settings;
 mod speedup;
 mod summary;
 mod table1;
+mod variant;
 mod weights;
 
 pub use cache::{Cache, CacheMisses, Misses, caches};
@@ -30,4 +31,5 @@ pub use settings::Settings;
 pub use speedup::Speedup;
 pub use summary::{Accuracy, Chosen, Summary};
 pub use table1::TableOne;
+pub use variant::Variant;
 pub use weights::{AboutWeights, Pretrained};
