@@ -1,4 +1,5 @@
-"""Writes the tables of README.md anew from those in figures/ (`make readme`): Table I, and the spread over seeds."""
+"""Writes the tables of README.md anew from those in figures/ (`make readme`): the paper's experiments, Table I, and the spread
+over seeds."""
 
 import csv
 import pathlib
@@ -50,9 +51,52 @@ def seeds():
     return markdown(["network", "", "seeds", *(heading for heading, _, _ in columns.values())], lines)
 
 
+def experiments():
+    """A row for each experiment of the paper whose notebook has been run: what the paper says, and what came out."""
+    lines = []
+
+    def row(experiment, says, came_out, notebook, figure):
+        try:
+            lines.append([experiment, says, came_out(), f"[{notebook}](notebooks/{notebook}.ipynb)", f"[figure](figures/{figure}.png)"])
+        except FileNotFoundError:
+            print(f"README.md: no row for {experiment}, whose notebook has not been run")
+
+    def without_loss(network):
+        found = {row["on test"]: row for row in rows("seeds")
+                 if row["network"] == network and row["of"] == "no loss, chosen on validation"}
+        mean, gain = float(found["accuracy"]["mean"]) * 100, float(found["gain"]["mean"])
+        runs = int(found["gain"]["runs"])
+        return f"{mean:.2f} %, {gain:.2f}x without loss, {'one run' if runs == 1 else f'{runs} seeds'}"
+
+    def figure4():
+        alexnet = next(row for row in rows("thresholds/figure4") if row["network"] == "B-AlexNet")
+        none, best, share, every = (float(alexnet[name]) * 100 for name in list(alexnet)[2:])
+        return f"from {none:.2f} to {best:.2f} % at {share:.0f} %; {every:.2f} % when all do"
+
+    def figure6():
+        misses = rows("cache/misses")
+        first, baseline = misses[0], misses[-1]
+        ratios = [float(first[name]) / float(baseline[name]) for name in list(first)[1:]]
+        return "misses per sample fall to {:.2f} of the baseline's in the first level of cache, to {:.2f} in the second or last".format(*ratios)
+
+    def speedup():
+        gains = [float(rows(f"speedup/{name}")[0]["time, end to end"]) for name in ("lenet", "alexnet", "resnet110")]
+        return "at its mix of exits, end to end: " + ", ".join(f"{gain:.2f}x" for gain in gains)
+
+    row("Table I, Figure 3a", "B-LeNet 99.25 %, 5.4x on a CPU", lambda: without_loss("B-LeNet"), "1_lenet_mnist", "lenet_mnist/accuracy_time")
+    row("Table I, Figure 3b", "B-AlexNet 79.19 %, 1.5x", lambda: without_loss("B-AlexNet"), "2_alexnet_cifar10", "alexnet_cifar10/accuracy_time")
+    row("Table I, Figure 3c", "B-ResNet-110 79.17 %, 1.9x", lambda: without_loss("B-ResNet-110"), "3_resnet110_cifar10",
+        "resnet110_cifar10/accuracy_time")
+    row("Figure 4", "B-AlexNet's accuracy rises from 79.15 to 79.5 % while 45 % leave at branch 1; 74.9 % when all do", figure4,
+        "4_thresholds", "thresholds/figure4_alexnet")
+    row("Figure 6", "the rate of cache misses falls to 0.23 of the baseline's", figure6, "7_cache", "cache/figure6")
+    row("the gains of Table I", "5.4x, 1.5x, 1.9x on a CPU", speedup, "8_where_the_speedup_comes_from", "speedup/lenet")
+    return markdown(["experiment", "the paper", "here", "notebook", ""], lines)
+
+
 path = ROOT / "README.md"
 text = path.read_text()
-for name, table in ("table1", table1()), ("seeds", seeds()):
+for name, table in ("experiments", experiments()), ("table1", table1()), ("seeds", seeds()):
     begin, end = f"<!-- {name}: make readme -->\n", "<!-- end -->\n"
     text, count = re.subn(re.escape(begin) + ".*?" + re.escape(end), lambda _: begin + "\n" + table + "\n" + end, text, flags=re.S)
     if count != 1:

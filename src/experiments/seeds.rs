@@ -107,6 +107,34 @@ impl Seeds {
         format!("{}; {records} records{runs}", first.made_with(&seeds))
     }
 
+    /// A table of what Figure 4 shows, for several networks: the accuracy on Test when no sample leaves early,
+    /// the best and the share of samples that leave at exit 1 then, and when all leave there; all others go to
+    /// the last exit. Means over the seeds, in 0..=1.
+    pub fn by_share(networks: &[&Self]) -> Result<DataFrame> {
+        let mut rows: Vec<[f64; 4]> = Vec::new();
+        for seeds in networks {
+            let of_run = |results: &Results| -> Result<[f64; 4]> {
+                let test = results.test.only(&[0, results.test.exits() - 1])?;
+                let curve = test.curve(&[0.0, 1.0])?;
+                let best = curve.iter().max_by_key(|outcome| outcome.right).unwrap_or(&curve[0]);
+                let (none, all) = (curve[0].accuracy(), curve[curve.len() - 1].accuracy());
+                Ok([none, best.accuracy(), best.shares()[0], all])
+            };
+            let all: Vec<[f64; 4]> = seeds.0.iter().map(of_run).collect::<Result<_>>()?;
+            rows.push(std::array::from_fn(|i| all.iter().map(|row| row[i]).sum::<f64>() / all.len() as f64));
+        }
+        let column = |i: usize| rows.iter().map(|row| row[i]).collect::<Vec<_>>();
+        let names = networks.iter().map(|seeds| seeds.0[0].settings.network.clone());
+        Ok(df!(
+            "network" => names.collect::<Vec<_>>(),
+            "runs" => networks.iter().map(|seeds| seeds.0.len() as u64).collect::<Vec<_>>(),
+            "accuracy, none leave early" => column(0),
+            "best accuracy" => column(1),
+            "leave at exit 1 there" => column(2),
+            "accuracy, all leave at exit 1" => column(3),
+        )?)
+    }
+
     /// [`Self::frame`] with costs in multiply-accumulates, which are the same on every machine.
     pub fn frame_in_macs(&self) -> Result<DataFrame> {
         let settings = &self.0[0].settings;
