@@ -2,6 +2,7 @@
 
 use super::style::{GREY, HEIGHT, area, axis, band, colour, layout, legend, log_axis};
 use crate::Result;
+use crate::exits::Criterion;
 use crate::experiments::{Paper, Promise, Seeds, percentile};
 use plotly::common::{DashType, Line, Marker, MarkerSymbol, Mode};
 use plotly::layout::{GridPattern, LayoutGrid};
@@ -25,10 +26,14 @@ pub fn accuracy_against_share(seeds: &Seeds, paper: Option<&Paper>) -> Result<Pl
         let last = |step: usize| curve[at_most(step)].leaving[0].checked_sub(1).map_or(0.0, |n| unsure[n]);
         largest.push((0..=STEPS).map(last).collect::<Vec<f64>>());
     }
+    let criterion = seeds.results()[0].test.criterion();
     let mut plot = Plot::new();
     if let Some(paper) = paper.filter(|paper| !paper.accuracy_by_share.is_empty()) {
-        let both = [(paper.accuracy_by_share, 100.0, "x", "y"), (paper.entropy_by_share, 1.0, "x2", "y2")];
-        for (points, unit, x_axis, y_axis) in both {
+        let mut panels = vec![(paper.accuracy_by_share, 100.0, "x", "y")];
+        if *criterion == Criterion::Entropy {
+            panels.push((paper.entropy_by_share, 1.0, "x2", "y2"));
+        }
+        for (points, unit, x_axis, y_axis) in panels {
             let (x, y) = points.iter().map(|(share, value)| (share * 100.0, value * unit)).unzip();
             plot.add_trace(
                 Scatter::<f64, f64>::new(x, y)
@@ -48,7 +53,6 @@ pub fn accuracy_against_share(seeds: &Seeds, paper: Option<&Paper>) -> Result<Pl
     };
     band(&mut plot, &name, &shares, &accuracies, (colour(0), true), ("x", "y"));
     band(&mut plot, &name, &shares, &largest, (colour(0), false), ("x2", "y2"));
-    let criterion = seeds.results()[0].test.criterion();
     plot.set_layout(
         layout()
             .height(HEIGHT * 5 / 4)
