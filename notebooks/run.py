@@ -75,7 +75,8 @@ class Client(NotebookClient):
         if not marked:
             # A definition cannot fail while it runs; an expression has failed when it shows no value.
             shown = any(output.output_type in ("execute_result", "display_data") for output in cell.outputs)
-            self.completed = shown or not ends or source.lstrip().startswith(DEFINITIONS)
+            begins = next((line for line in lines if line), "")
+            self.completed = shown or not ends or begins.startswith(DEFINITIONS)
         deadline = time.time() + PATIENCE
         while not self.completed and not text_of(cell.outputs) and time.time() < deadline:
             try:
@@ -212,6 +213,17 @@ def measure():
     print(f"kernel start to first result: {ends[len(first)] - ends[0]:.1f} s; small cell: {statistics.median(times):.2f} s (median of {len(times)})")
 
 
+def lacking(path):
+    """What a notebook needs and does not have here; None where it has all."""
+    if path.name == "7_cache.ipynb" and not (shutil.which("valgrind") or shutil.which("perf")):
+        return "neither valgrind nor perf is here (Debian: apt install valgrind)"
+    runs = {"5_branch_structure.ipynb": "branch-alexnet", "6_training.ipynb": "training"}.get(path.name)
+    recorded = list((ROOT / "datasets" / "reference" / "summaries").glob(f"{runs}-*.json"))
+    if runs and not recorded and not (os.environ.get("QUICK") or os.environ.get("RETRAIN")):
+        return "its runs take hours and are not recorded yet (`make reference` makes them; QUICK=1 runs it on a few images)"
+    return None
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("notebooks", nargs="*", type=pathlib.Path, metavar="NOTEBOOK")
@@ -229,8 +241,8 @@ def main():
         for path in arguments.notebooks:
             if not path.is_file():
                 raise Failure(f"{path}: there is no such notebook")
-            if path.name == "7_cache.ipynb" and not (shutil.which("valgrind") or shutil.which("perf")):
-                print(f"== {path.name}: skipped, for neither valgrind nor perf is here (Debian: apt install valgrind)")
+            if why := lacking(path):
+                print(f"== {path.name}: skipped, for {why}")
                 continue
             run(path)
         if arguments.images:

@@ -58,6 +58,9 @@ pub struct Paper {
     pub accuracy_by_share: &'static [(f64, f64)],
     /// There too: the share that leaves at exit 1, and the largest entropy that does.
     pub entropy_by_share: &'static [(f64, f64)],
+    /// Figure 5, with the first branch only: the number of convolutions in it, and the accuracy of the last
+    /// exit.
+    pub accuracy_by_convolutions: &'static [(&'static str, f64)],
     /// Figure 6, CPU, as the threshold varies: time per sample and cache-miss rate, each relative to its own
     /// baseline's.
     pub misses_by_time: &'static [(f64, f64)],
@@ -102,6 +105,7 @@ const LENET: Paper = Paper {
     baseline: point(1.58, 99.20),
     accuracy_by_share: &[],
     entropy_by_share: &[],
+    accuracy_by_convolutions: &[],
     misses_by_time: &[],
     grid: &FINE_GRID,
     epochs: [50, 100],
@@ -139,6 +143,7 @@ const ALEXNET: Paper = Paper {
         (0.90, 0.768),
         (1.0, 0.749),
     ],
+    accuracy_by_convolutions: &[("0", 0.766), ("1", 0.778), ("2", 0.780), ("3", 0.779), ("4", 0.774)],
     misses_by_time: &[
         (4.1 / 9.56, 0.05 / 0.221),
         (4.45 / 9.56, 0.05 / 0.221),
@@ -177,6 +182,7 @@ const RESNET110: Paper = Paper {
     baseline: point(70.9, 80.70),
     accuracy_by_share: &[],
     entropy_by_share: &[],
+    accuracy_by_convolutions: &[],
     misses_by_time: &[],
     grid: &FINE_GRID,
     epochs: [100, 100],

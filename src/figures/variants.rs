@@ -1,8 +1,8 @@
 //! Experiments of many runs: variants side by side, several seeds each.
 
-use super::style::{axis, colour, layout, legend};
+use super::style::{GREY, axis, colour, layout, legend};
 use crate::experiments::{Spread, Variant};
-use plotly::common::{ErrorData, ErrorType, Line, Marker, MarkerSymbol, Mode};
+use plotly::common::{DashType, ErrorData, ErrorType, Line, Marker, MarkerSymbol, Mode, Position};
 use plotly::layout::AxisType;
 use plotly::{Plot, Scatter};
 
@@ -11,9 +11,26 @@ const SYMBOLS: [MarkerSymbol; 4] =
 
 /// A quantity of each variant that its runs were asked for (see [`Variant::new`]): mean and standard
 /// deviation over the seeds, and each seed as a faint point. `unit` is what quantities are shown in, as in
-/// 0.01 for percent.
-pub fn variants(x_title: &str, y_title: &str, unit: f64, variants: &[Variant]) -> Plot {
+/// 0.01 for percent. The paper's points, by the variants' names, are grey.
+pub fn variants(
+    x_title: &str,
+    y_title: &str,
+    unit: f64,
+    variants: &[Variant],
+    paper: &[(&str, f64)],
+) -> Plot {
     let mut plot = Plot::new();
+    if !paper.is_empty() {
+        let (x, y): (Vec<_>, Vec<_>) =
+            paper.iter().map(|(name, value)| (name.to_string(), value / unit)).unzip();
+        plot.add_trace(
+            Scatter::new(x, y)
+                .name("paper, last exit (read off its figure)")
+                .mode(Mode::LinesMarkers)
+                .marker(Marker::new().color(GREY).size(6))
+                .line(Line::new().color(GREY).dash(DashType::Dot).width(1.0)),
+        );
+    }
     let names: Vec<String> = variants.first().map_or_else(Vec::new, Variant::quantities);
     for (i, name) in names.iter().enumerate() {
         let symbol = SYMBOLS[i % SYMBOLS.len()].clone();
@@ -54,6 +71,8 @@ pub fn variants(x_title: &str, y_title: &str, unit: f64, variants: &[Variant]) -
 /// no other beats in both are filled.
 pub fn cost_against_accuracy(x_title: &str, quantity: &str, points: &[(f64, Variant)]) -> Plot {
     let accuracy = |variant: &Variant| Spread::of(&variant.values(quantity));
+    let mut points: Vec<&(f64, Variant)> = points.iter().collect();
+    points.sort_by(|a, b| a.0.total_cmp(&b.0));
     let means: Vec<(f64, f64)> =
         points.iter().map(|(cost, variant)| (*cost, accuracy(variant).mean)).collect();
     let beaten = |&(cost, mean): &(f64, f64)| {
@@ -74,7 +93,13 @@ pub fn cost_against_accuracy(x_title: &str, quantity: &str, points: &[(f64, Vari
             .name(name)
             .mode(Mode::MarkersText)
             .text_array(here().map(|((_, variant), _)| variant.name.clone()).collect::<Vec<_>>())
-            .text_position(plotly::common::Position::TopCenter)
+            // Above and below in turn, so that neighbours leave room.
+            .text_position_array(
+                here()
+                    .enumerate()
+                    .map(|(i, _)| [Position::TopCenter, Position::BottomCenter][i % 2].clone())
+                    .collect(),
+            )
             .marker(Marker::new().color(colour(i)).size(11).symbol(SYMBOLS[i].clone()))
             .error_y(
                 ErrorData::new(ErrorType::Data)
@@ -85,7 +110,7 @@ pub fn cost_against_accuracy(x_title: &str, quantity: &str, points: &[(f64, Vari
     plot.set_layout(
         layout()
             .x_axis(axis(x_title))
-            .y_axis(axis(&format!("accuracy of the {quantity} on test, %")))
+            .y_axis(axis(&format!("accuracy of {quantity} on test, %")))
             .legend(legend()),
     );
     plot
