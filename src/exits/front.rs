@@ -410,6 +410,19 @@ pub fn knee(front: &[Outcome]) -> Option<&Outcome> {
     Some(if front.len() < 3 { last } else { front[1..front.len() - 1].iter().fold(&front[1], best) })
 }
 
+/// The cheapest outcome of a front with at least this accuracy (0..=1). Fails when none has it, naming the
+/// best.
+pub(crate) fn for_accuracy(front: &[Outcome], floor: f64) -> Result<&Outcome> {
+    let best = front.last().map_or(0.0, Outcome::accuracy);
+    match front.iter().find(|outcome| outcome.accuracy() >= floor) {
+        Some(outcome) => Ok(outcome),
+        None => bail!(
+            Unreachable,
+            "no thresholds reach an accuracy of {floor} on the validation split; the best reach {best}"
+        ),
+    }
+}
+
 impl ExitRecord<Validation> {
     /// Thresholds at the knee of the exact Pareto front.
     pub fn choose_knee(&self, costs: &[f64]) -> Result<Outcome> {
@@ -420,15 +433,7 @@ impl ExitRecord<Validation> {
     /// The cheapest thresholds with at least this accuracy (0..=1). Fails when no thresholds reach
     /// it, naming the best.
     pub fn choose_for_accuracy(&self, floor: f64, costs: &[f64]) -> Result<Outcome> {
-        let front = self.pareto_front(costs)?;
-        let best = front.last().map_or(0.0, Outcome::accuracy);
-        match front.into_iter().find(|outcome| outcome.accuracy() >= floor) {
-            Some(outcome) => Ok(outcome),
-            None => bail!(
-                Unreachable,
-                "no thresholds reach an accuracy of {floor} on the validation split; the best reach {best}"
-            ),
-        }
+        for_accuracy(&self.pareto_front(costs)?, floor).cloned()
     }
 
     /// The most accurate thresholds of at most this mean cost. Fails when even the cheapest cost

@@ -15,6 +15,7 @@ mod record;
 
 pub use classify::{Answer, Rule};
 pub use criterion::{Criterion, Own, Reading, Seen};
+pub(crate) use front::for_accuracy;
 pub use front::{knee, undominated};
 pub use latency::{BatchTime, Latency, Mix, Timer, Timing};
 pub use outcome::Outcome;

@@ -3,7 +3,7 @@
 use super::paper::paper;
 use super::results::Results;
 use crate::Result;
-use crate::exits::{Criterion, Outcome};
+use crate::exits::{Criterion, Outcome, for_accuracy, knee};
 use polars::prelude::{Column, DataFrame, df};
 
 /// Thresholds with a name, and what they give on the test images.
@@ -38,17 +38,18 @@ impl Results {
             Ok(())
         };
         let last_exit = validation.exit_accuracy().last().copied().unwrap_or(0.0);
-        let lossless = validation.choose_for_accuracy(last_exit, costs)?;
-        add("no loss", Choice::ON_VALIDATION, &lossless.thresholds)?;
-        let cheaper = validation.choose_for_accuracy(last_exit - 0.01, costs)?;
-        add("1 % less", Choice::ON_VALIDATION, &cheaper.thresholds)?;
+        let front = validation.pareto_front(costs)?;
+        for (name, floor) in [("no loss", last_exit), ("1 % less", last_exit - 0.01)] {
+            add(name, Choice::ON_VALIDATION, &for_accuracy(&front, floor)?.thresholds)?;
+        }
         if let Some((_, baseline)) = self.baselines().last()
-            && let Ok(chosen) = validation.choose_for_accuracy(baseline.validation_accuracy(), costs)
+            && let Ok(chosen) = for_accuracy(&front, baseline.validation_accuracy())
         {
             add("like the baseline", Choice::ON_VALIDATION, &chosen.thresholds)?;
         }
-        let knee = validation.choose_knee(costs)?;
-        add("knee", Choice::ON_VALIDATION, &knee.thresholds)?;
+        if let Some(knee) = knee(&front) {
+            add("knee", Choice::ON_VALIDATION, &knee.thresholds)?;
+        }
         if let Ok(paper) = paper(&self.settings.network)
             && *test.criterion() == Criterion::Entropy
         {
