@@ -11,6 +11,7 @@ trial=$PWD/target/workflow-trial
 cat >"$trial/runs.csv" <<'END'
 run;network;settings;seeds;keeps;hours
 small;lenet;--images 3000 --test-images 500 --baseline-epochs 6 --epochs 12;0-1;weights;0.01
+alone;lenet;--images 3000 --test-images 500 --baseline-epochs 6 --epochs 3 --frozen yes --matched no;0;summary;0.01
 END
 LD_LIBRARY_PATH=$(rustc --print target-libdir) && export LD_LIBRARY_PATH
 program=$(ls target/kernel/target/*/debug/branchynet)
