@@ -5,14 +5,16 @@ mod common;
 use branchynet::candle_core::Device;
 use branchynet::clap;
 use branchynet::data::{Preprocessing, Source, Test, Validation};
-use branchynet::exits::{Criterion, ExitRecord};
+use branchynet::exits::{Criterion, ExitRecord, Loss};
 use branchynet::experiments::{
     Baseline, Choice, Experiment, NAMES, Pretrained, Results, Session, Summary, Trained,
 };
 use branchynet::files::project_dir;
 use branchynet::networks::{Pass, branch, linear, relu, without_branches};
 use branchynet::training::{Config, Epoch, Scores, evaluate};
-use branchynet::{Error, Network, Result};
+use branchynet::{Error, Network, Result, Rng};
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -222,6 +224,40 @@ fn what_is_claimed_keeps_the_promise_and_more_images_keep_it_better_on_test() ->
     assert!(mean(&few.kept) < mean(&many.kept) && mean(&many.kept) <= 0.001);
     // Every draw has a seed.
     assert_eq!(promises, results.promises(0.0, &[1.0, 5.0], &[50, 2_000], 40)?);
+    Ok(())
+}
+
+#[test]
+fn a_guarantee_is_kept_as_often_as_it_says() -> Result<()> {
+    const DIVISIONS: usize = 100;
+    let results = Results::read(&project_dir().join("datasets/reference/lenet-0.safetensors.gz"))?;
+    let (validation, test) = (&results.validation, &results.test);
+    let logits = |exit| [validation.logits(exit), test.logits(exit)].concat();
+    let labels = [validation.labels(), test.labels()].concat();
+    let all = ExitRecord::<Validation>::from_logits(vec![logits(0), logits(1)], labels)?;
+    let last: Vec<usize> = all.readings(1).iter().map(|reading| reading.label).collect();
+    let (epsilon, delta, costs) = (0.01, 0.1, [1.0, 5.0]);
+    for loss in [Loss::Different, Loss::Wrong] {
+        let (mut broken, mut early) = (0, 0.0);
+        for division in 0..DIVISIONS {
+            let mut samples: Vec<usize> = (0..all.len()).collect();
+            samples.shuffle(&mut Rng::seed_from_u64(division as u64));
+            let (choose, rest) = samples.split_at(2_000);
+            let chosen = all.select(choose)?.choose_with_guarantee(loss, epsilon, delta, &costs)?;
+            let others = all.select(rest)?;
+            let answers = others.answers(&chosen.thresholds)?;
+            let lost = answers.iter().zip(rest).zip(others.labels()).filter(|((answer, sample), label)| {
+                let (ours, theirs, label) = (answer.label, last[**sample], usize::from(**label));
+                ours != theirs && (loss == Loss::Different || theirs == label)
+            });
+            broken += usize::from(lost.count() as f64 > epsilon * rest.len() as f64);
+            early += chosen.shares()[0] / DIVISIONS as f64;
+        }
+        // 10 of 100 are allowed; that 20 are seen by chance has a probability of 0.1 %.
+        assert!(broken < 20, "{loss:?}: broken in {broken} of {DIVISIONS}");
+        assert!(early > 0.8, "{loss:?}: only {early} leave early");
+    }
+    assert!(all.choose_with_guarantee(Loss::Wrong, 0.0, 0.05, &costs).is_err());
     Ok(())
 }
 

@@ -8,6 +8,7 @@
 mod classify;
 mod criterion;
 mod front;
+mod guarantee;
 mod latency;
 mod outcome;
 mod plan;
@@ -17,6 +18,7 @@ pub use classify::{Answer, Rule};
 pub use criterion::{Criterion, Own, Reading, Seen};
 pub(crate) use front::for_accuracy;
 pub use front::{knee, undominated};
+pub use guarantee::Loss;
 pub use latency::{BatchTime, Latency, Mix, Timer, Timing};
 pub use outcome::Outcome;
 pub use plan::Plan;
