@@ -48,7 +48,7 @@ pub use process::{device, device_name};
 pub mod prelude {
     pub use crate::data::{Dataset, Preprocessing, Raw, Source, Split, Test, Train, Validation};
     pub use crate::exits::{
-        Answer, BatchTime, Criterion, ExitRecord, Outcome, Plan, Rule, Timer, Timing, knee, undominated,
+        Answer, BatchTime, Criterion, ExitRecord, Loss, Outcome, Plan, Rule, Timer, Timing, knee, undominated,
     };
     pub use crate::experiments::{
         Choice, Experiment, Pretrained, Promise, Results, Seeds, Session, Speedup, Summary, TableOne,

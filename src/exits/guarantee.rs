@@ -28,7 +28,6 @@ impl ExitRecord<Validation> {
     /// chosen. The order is fixed before the test, so that one test at level `delta` is enough for all.
     ///
     /// ```no_run
-    /// use branchynet::exits::Loss;
     /// use branchynet::prelude::*;
     ///
     /// let results = Session::from_environment("lenet")?.results()?;
