@@ -138,16 +138,16 @@ exec '{cargo}' "$@"
 def keep_versions(folder):
     """Has cells use the versions that the library was built with: a copy of the repository's Cargo.lock. evcxr's first
     build is of an empty crate, for which cargo strikes all packages from that file; without it the first cell would
-    take the newest versions and compile them. So a process of its own puts the file back once."""
+    take the newest versions and compile them, and what is shared with the program would no longer fit it. So a process of its
+own puts the file back, as often as it is struck while the kernel starts."""
     good, lock = (ROOT / "Cargo.lock").read_bytes(), folder / "Cargo.lock"
     lock.write_bytes(good)
     if os.fork() > 0:
         return
-    for _ in range(600):
-        time.sleep(0.05)
-        if lock.read_bytes() != good:
+    for _ in range(3000):
+        time.sleep(0.02)
+        if b'name = "branchynet"' not in lock.read_bytes():
             lock.write_bytes(good)
-            break
     os._exit(0)
 
 
