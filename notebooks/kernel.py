@@ -138,13 +138,13 @@ exec '{cargo}' "$@"
 def keep_versions(folder):
     """Has cells use the versions that the library was built with: a copy of the repository's Cargo.lock. evcxr's first
     build is of an empty crate, for which cargo strikes all packages from that file; without it the first cell would
-    take the newest versions and compile them, and what is shared with the program would no longer fit it. So a process of its
-own puts the file back, as often as it is struck while the kernel starts."""
+    take the newest versions and compile them, and the library that it leaves would no longer fit the tests' own candle. So
+    a process of its own puts the file back, as often as it is struck while the kernel starts."""
     good, lock = (ROOT / "Cargo.lock").read_bytes(), folder / "Cargo.lock"
     lock.write_bytes(good)
     if os.fork() > 0:
         return
-    for _ in range(3000):
+    for _ in range(15000):
         time.sleep(0.02)
         if b'name = "branchynet"' not in lock.read_bytes():
             lock.write_bytes(good)
