@@ -17,8 +17,8 @@ finds a cargo that leaves the others out of that list; it hands everything else 
     kernel.py --metadata CARGO ...  what that cargo prints: the metadata of the packages that types come from
 """
 
-import fcntl
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
