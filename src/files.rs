@@ -25,6 +25,16 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
         .map_err(|cause| error!(File, "cannot read {}: {cause}", path.display()).because(cause))
 }
 
+/// The files in a folder of the project whose names end so, in the order of their names; none where there
+/// is no such folder.
+pub(crate) fn listed(folder: &str, ending: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(project_dir().join(folder)).into_iter().flatten();
+    let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.retain(|path| path.to_string_lossy().ends_with(ending));
+    paths.sort();
+    paths
+}
+
 /// Writes a file so that it is either there whole or not at all: a program that is killed leaves
 /// the earlier file, and a `.part` beside it, which the next to write there removes.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {

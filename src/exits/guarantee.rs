@@ -23,9 +23,10 @@ impl ExitRecord<Validation> {
     /// 1 − `delta`, over images of the kind of the validation images, of which these are a random draw.
     ///
     /// One half of the images orders thresholds, from those at which nothing leaves early to the cheapest: the
-    /// front of cost and agreement with the last exit there. The other half tests them in this order, each by the exact binomial
-    /// probability of so few losses if the share were `epsilon`; the last before the first that fails is
-    /// chosen. The order is fixed before the test, so that one test at level `delta` is enough for all.
+    /// front of cost and agreement with the last exit there. The other half tests them in this order, each by
+    /// the exact binomial probability of so few losses if the share were `epsilon`; the last before the first
+    /// that fails is chosen. The order is fixed before the test, so that one test at level `delta` is enough
+    /// for all.
     ///
     /// ```no_run
     /// use branchynet::prelude::*;

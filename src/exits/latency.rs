@@ -200,8 +200,8 @@ impl Timer {
         // Baseline, then for each exit end to end and trunk only.
         let times = self.over_rounds(1 + 2 * exits, |contender, image, _| match contender {
             0 => contest.baseline(image),
-            odd if odd % 2 == 1 => contest.leave(image, odd / 2),
-            even => contest.trunk(image, even / 2 - 1),
+            n if n % 2 == 1 => contest.leave(image, (n - 1) / 2),
+            n => contest.trunk(image, (n - 1) / 2),
         })?;
         let (exits, trunk_only) = times[1..].chunks(2).map(|both| (both[0], both[1])).unzip();
         Ok(Timing { baseline: times[0], exits, trunk_only })

@@ -78,6 +78,9 @@ impl<R: Role> ExitRecord<R> {
 
     /// The same logits, read by another criterion.
     pub fn by(mut self, criterion: Criterion) -> Self {
+        if self.criterion == criterion && !self.readings.is_empty() {
+            return self;
+        }
         let classes = self.classes();
         let mut readings = vec![Vec::with_capacity(self.len()); self.exits()];
         let mut seen = Vec::with_capacity(self.exits() * classes);

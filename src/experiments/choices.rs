@@ -62,9 +62,7 @@ impl Results {
         }
         Ok(choices)
     }
-}
 
-impl Results {
     /// Thresholds that were chosen on Validation, under a name of their own, and what they give on the test
     /// images.
     pub fn choice(&self, name: &str, thresholds: &[f64], costs: &[f64]) -> Result<Choice> {

@@ -3,7 +3,7 @@
 use super::results::Results;
 use super::seeds::Spread;
 use crate::data::Role;
-use crate::exits::{ExitRecord, Outcome};
+use crate::exits::ExitRecord;
 use crate::{Result, Rng};
 use polars::prelude::{DataFrame, df};
 use rand::{Rng as _, SeedableRng};
@@ -24,9 +24,9 @@ pub struct Promise {
     pub cost: Vec<f64>,
 }
 
-/// Accuracy less the last exit's.
-fn over_the_last_exit<R: Role>(record: &ExitRecord<R>, outcome: &Outcome) -> f64 {
-    outcome.accuracy() - record.exit_accuracy().last().copied().unwrap_or(f64::NAN)
+/// The accuracy of the last exit.
+fn last_exit<R: Role>(record: &ExitRecord<R>) -> f64 {
+    record.exit_accuracy().last().copied().unwrap_or(f64::NAN)
 }
 
 impl Results {
@@ -34,14 +34,15 @@ impl Results {
     /// (a bootstrap); the cheapest thresholds that lose no more than `loss` (0..=1) against the last exit
     /// there are chosen, and applied to Test. `costs` are those of leaving at each exit.
     pub fn promises(&self, loss: f64, costs: &[f64], images: &[usize], draws: usize) -> Result<Vec<Promise>> {
+        let last_on_test = last_exit(&self.test);
         let of_draw = |images: usize, draw: usize| -> Result<[f64; 3]> {
             let mut rng = Rng::seed_from_u64((images as u64) << 32 | draw as u64);
             let drawn: Vec<usize> = (0..images).map(|_| rng.random_range(0..self.validation.len())).collect();
             let drawn = self.validation.select(&drawn)?;
-            let floor = drawn.exit_accuracy().last().copied().unwrap_or(0.0) - loss;
-            let chosen = drawn.choose_for_accuracy(floor, costs)?;
+            let last = last_exit(&drawn);
+            let chosen = drawn.choose_for_accuracy(last - loss, costs)?;
             let test = self.test.outcome(&chosen.thresholds, costs)?;
-            Ok([over_the_last_exit(&drawn, &chosen), over_the_last_exit(&self.test, &test), test.cost])
+            Ok([chosen.accuracy() - last, test.accuracy() - last_on_test, test.cost])
         };
         let of_images = |&images: &usize| {
             let all: Vec<[f64; 3]> =

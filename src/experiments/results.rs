@@ -205,11 +205,7 @@ impl Results {
     pub fn recorded(wanted: impl Fn(&Settings) -> bool) -> Result<Vec<Self>> {
         let mut found = Vec::new();
         for folder in ["datasets/reference", "datasets/records"] {
-            let entries = std::fs::read_dir(project_dir().join(folder)).into_iter().flatten();
-            let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-            paths.retain(|path| path.to_string_lossy().ends_with(EXTENSION));
-            paths.sort();
-            for path in paths {
+            for path in files::listed(folder, EXTENSION) {
                 let head = BufReader::new(std::fs::File::open(&path)?);
                 // What cannot be read is named by the whole reading.
                 let head = sealed::peek::<About>(GzDecoder::new(head));

@@ -54,6 +54,11 @@ impl Spread {
     }
 }
 
+/// A cell of a table: a single run has no spread, which is NaN there.
+pub(super) fn known(x: f64) -> Option<f64> {
+    Some(x).filter(|x| !x.is_nan())
+}
+
 /// Results of one experiment that differ in their seed alone.
 #[derive(Debug, Clone)]
 pub struct Seeds(Vec<Results>);
@@ -159,8 +164,6 @@ impl Seeds {
                 rows.push((quantity, Spread::of(&values)));
             }
         }
-        // A single run has no spread.
-        let known = |x: f64| Some(x).filter(|x| !x.is_nan());
         let column = |of: fn(&Spread) -> f64| -> Vec<Option<f64>> {
             rows.iter().map(|(_, spread)| known(of(spread))).collect()
         };

@@ -9,7 +9,6 @@ use super::session::Session;
 use super::settings::Settings;
 use crate::data::{Dataset, Split, Train};
 use crate::error::{bail, error};
-use crate::files::project_dir;
 use crate::networks::Network;
 use crate::training::{Epoch, evaluate, plain};
 use crate::{Result, files};
@@ -133,11 +132,7 @@ impl Summary {
     pub fn recorded(wanted: impl Fn(&Settings) -> bool) -> Result<Vec<Self>> {
         let mut found: Vec<Self> = Vec::new();
         for folder in ["datasets/reference/summaries", "datasets/records"] {
-            let entries = std::fs::read_dir(project_dir().join(folder)).into_iter().flatten();
-            let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-            paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
-            paths.sort();
-            for path in paths {
+            for path in files::listed(folder, ".json") {
                 let summary = Self::read(&path)?;
                 if wanted(&summary.settings) && found.iter().all(|seen| seen.settings != summary.settings) {
                     found.push(summary);

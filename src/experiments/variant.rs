@@ -1,7 +1,7 @@
 //! Runs of one variant of an experiment, several seeds each, reduced to the quantities that variants are
 //! compared by.
 
-use super::seeds::Spread;
+use super::seeds::{Spread, known};
 use super::summary::Summary;
 use crate::Result;
 use polars::prelude::{DataFrame, df};
@@ -71,8 +71,6 @@ impl Variant {
                 rows.push((variant.name.clone(), quantity, spread, Spread::of(&paired)));
             }
         }
-        // A single run has no spread.
-        let known = |x: f64| Some(x).filter(|x| !x.is_nan());
         let column = |of: &dyn Fn(&Spread, &Spread) -> f64| -> Vec<Option<f64>> {
             rows.iter().map(|(_, _, spread, paired)| known(of(spread, paired))).collect()
         };

@@ -129,12 +129,7 @@ impl Pretrained {
 
     /// The files of weights that there are, in the order of their names.
     fn paths() -> Vec<PathBuf> {
-        let folder = std::fs::read_dir(project_dir().join("datasets/reference/weights"));
-        let entries = folder.into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
-        let weights = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "safetensors");
-        let mut paths: Vec<PathBuf> = entries.filter(weights).collect();
-        paths.sort();
-        paths
+        files::listed("datasets/reference/weights", ".safetensors")
     }
 
     /// Loads the weights of a reference run. Fails, naming those that there are, where there are none of

@@ -1,6 +1,6 @@
 //! Cache misses, and what there is to cache.
 
-use super::style::{GREY, axis, colour, layout, legend, log_axis};
+use super::style::{self, axis, colour, layout, legend, log_axis};
 use crate::exits::Outcome;
 use crate::experiments::{Cache, CacheMisses, Misses, Paper};
 use crate::networks::WorkingSet;
@@ -64,13 +64,7 @@ pub fn misses_against_time(
     let times: Vec<f64> = outcomes.iter().map(|outcome| outcome.cost / baseline).collect();
     if let Some(paper) = paper.filter(|paper| !paper.misses_by_time.is_empty()) {
         let (x, y) = paper.misses_by_time.iter().copied().unzip();
-        plot.add_trace(
-            Scatter::<f64, f64>::new(x, y)
-                .name("paper (miss rate, read off its figure)")
-                .mode(Mode::LinesMarkers)
-                .marker(Marker::new().color(GREY).size(6))
-                .line(Line::new().color(GREY).dash(DashType::Dot).width(1.0)),
-        );
+        plot.add_trace(style::paper::<f64, f64>("paper (miss rate, read off its figure)", x, y));
     }
     for (i, (level, of, symbol)) in LEVELS.into_iter().enumerate() {
         let ratio = |outcome: &Outcome| of(&misses.mean(&outcome.shares())) / of(&misses.baseline);

@@ -5,9 +5,10 @@
 
 use crate::experiments::Spread;
 use plotly::color::NamedColor;
-use plotly::common::{Fill, Font, HoverInfo, Line, Mode, Orientation, Title};
+use plotly::common::{DashType, Fill, Font, HoverInfo, Line, Marker, Mode, Orientation, Title};
 use plotly::layout::{Axis, AxisType, Legend, Margin};
 use plotly::{Layout, Plot, Scatter};
+use serde::Serialize;
 
 /// One colour per exit.
 const COLOURS: [&str; 8] =
@@ -80,6 +81,19 @@ pub(super) fn band(
         runs.iter().for_each(|run| line(run.clone(), 0.7, 0.35, false));
     }
     line(spreads.iter().map(|spread| spread.mean).collect(), 2.0, 1.0, named);
+}
+
+/// What the paper's figures show, for the background.
+pub(super) fn paper<X, Y>(name: &str, x: Vec<X>, y: Vec<Y>) -> Box<Scatter<X, Y>>
+where
+    X: Serialize + Clone,
+    Y: Serialize + Clone,
+{
+    Scatter::new(x, y)
+        .name(name)
+        .mode(Mode::LinesMarkers)
+        .marker(Marker::new().color(GREY).size(6))
+        .line(Line::new().color(GREY).dash(DashType::Dot).width(1.0))
 }
 
 pub(super) fn layout() -> Layout {

@@ -1,10 +1,10 @@
 //! What thresholds let through, and what they promise.
 
-use super::style::{GREY, HEIGHT, area, axis, band, colour, layout, legend, log_axis};
+use super::style::{self, HEIGHT, area, axis, band, colour, layout, legend, log_axis};
 use crate::Result;
 use crate::exits::Criterion;
 use crate::experiments::{Paper, Promise, Seeds, percentile};
-use plotly::common::{DashType, Line, Marker, MarkerSymbol, Mode};
+use plotly::common::{Line, Marker, MarkerSymbol, Mode};
 use plotly::layout::{GridPattern, LayoutGrid};
 use plotly::{Plot, Scatter};
 
@@ -36,12 +36,8 @@ pub fn accuracy_against_share(seeds: &Seeds, paper: Option<&Paper>) -> Result<Pl
         for (points, unit, x_axis, y_axis) in panels {
             let (x, y) = points.iter().map(|(share, value)| (share * 100.0, value * unit)).unzip();
             plot.add_trace(
-                Scatter::<f64, f64>::new(x, y)
-                    .name("paper (read off its figure)")
+                style::paper::<f64, f64>("paper (read off its figure)", x, y)
                     .show_legend(y_axis == "y")
-                    .mode(Mode::LinesMarkers)
-                    .marker(Marker::new().color(GREY).size(6))
-                    .line(Line::new().color(GREY).dash(DashType::Dot).width(1.0))
                     .x_axis(x_axis)
                     .y_axis(y_axis),
             );

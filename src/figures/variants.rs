@@ -1,8 +1,8 @@
 //! Experiments of many runs: variants side by side, several seeds each.
 
-use super::style::{GREY, axis, colour, layout, legend};
+use super::style::{self, axis, colour, layout, legend};
 use crate::experiments::{Spread, Variant};
-use plotly::common::{DashType, ErrorData, ErrorType, Line, Marker, MarkerSymbol, Mode, Position};
+use plotly::common::{ErrorData, ErrorType, Line, Marker, MarkerSymbol, Mode, Position};
 use plotly::layout::AxisType;
 use plotly::{Plot, Scatter};
 
@@ -23,13 +23,7 @@ pub fn variants(
     if !paper.is_empty() {
         let (x, y): (Vec<_>, Vec<_>) =
             paper.iter().map(|(name, value)| (name.to_string(), value / unit)).unzip();
-        plot.add_trace(
-            Scatter::new(x, y)
-                .name("paper, last exit (read off its figure)")
-                .mode(Mode::LinesMarkers)
-                .marker(Marker::new().color(GREY).size(6))
-                .line(Line::new().color(GREY).dash(DashType::Dot).width(1.0)),
-        );
+        plot.add_trace(style::paper("paper, last exit (read off its figure)", x, y));
     }
     let names: Vec<String> = variants.first().map_or_else(Vec::new, Variant::quantities);
     for (i, name) in names.iter().enumerate() {
