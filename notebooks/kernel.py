@@ -142,7 +142,14 @@ def keep_versions(folder):
     take the newest versions and compile them, and the library that it leaves would no longer fit the tests' own candle. So
     a process of its own puts the file back, as often as it is struck while the kernel starts."""
     good, lock = (ROOT / "Cargo.lock").read_bytes(), folder / "Cargo.lock"
-    lock.write_bytes(good)
+
+    def put_back():
+        # A new file in its place: cargo, which may be writing at this moment, writes into the old one.
+        new = folder / "Cargo.lock.new"
+        new.write_bytes(good)
+        new.replace(lock)
+
+    put_back()
     kernel = os.getpid()
     if os.fork() > 0:
         return
@@ -156,7 +163,7 @@ def keep_versions(folder):
             break
         with contextlib.suppress(OSError):
             if b'name = "branchynet"' not in lock.read_bytes():
-                lock.write_bytes(good)
+                put_back()
     os._exit(0)
 
 
