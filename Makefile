@@ -72,6 +72,10 @@ test: setup datasets counting ## format, lints, all tests, and quick headless ru
 	cargo fmt --manifest-path src/hub/Cargo.toml --check
 	cargo clippy --quiet $(FEATURES) --all-targets -- -D warnings
 	cargo test --quiet $(FEATURES)
+	for simd in avx2 scalar; do \
+	  BRANCHYNET_SIMD=$$simd $(CLI) settings >/dev/null || continue; \
+	  BRANCHYNET_SIMD=$$simd cargo test --quiet $(FEATURES) --test ops --test exits --test networks --test training || exit 1; \
+	done
 	$(VENV)/bin/python tests/notebooks.py
 
 # One build folder for both: the kernels of candle, which take longest, are the same.

@@ -4,8 +4,11 @@ use crate::Result;
 use crate::error::bail;
 
 /// The device called `cpu` or `cuda`. Fails, saying why, where there is no such device or this was
-/// built without support for it.
+/// built without support for it, and where `BRANCHYNET_SIMD` names instructions that the CPU lacks.
 pub fn device(name: &str) -> Result<candle_core::Device> {
+    if let Err(why) = crate::kernels::instructions() {
+        bail!(Setting, "{why}")
+    }
     match name {
         "cpu" => Ok(candle_core::Device::Cpu),
         #[cfg(not(feature = "cuda"))]

@@ -55,12 +55,14 @@ pub fn classify(arguments: &Classify) -> Result<String> {
         "{:<width$}  {:<12}{:>6}{:>10}{:>13}\n",
         "picture", "label", "exit", "entropy", "probability"
     );
+    // Every exit, asked for the largest probability of all pictures: none leaves before it.
+    let unsure = (0..network.exits()).map(|exit| {
+        let here = (1..network.exits()).map(|n| if n <= exit { 0.0 } else { f64::INFINITY });
+        network.classify(&images, &Rule::new(Criterion::Probability, here.collect::<Vec<_>>()))
+    });
+    let unsure = unsure.collect::<Result<Vec<_>>>()?;
     for (i, (picture, answer)) in pictures.zip(&answers).enumerate() {
-        // The exit that answered, asked for the largest probability: none leaves before it.
-        let here = |exit: usize| if exit < answer.exit { 0.0 } else { f64::INFINITY };
-        let asked =
-            Rule::new(Criterion::Probability, (1..network.exits()).map(|n| here(n - 1)).collect::<Vec<_>>());
-        let sure = network.classify(&images.narrow(0, i, 1)?, &asked)?[0].uncertainty;
+        let sure = unsure[answer.exit][i].uncertainty;
         let label = &weights.about.classes[answer.label];
         out += &format!(
             "{picture:<width$}  {label:<12}{:>6}{:>10.4}{:>13.4}\n",

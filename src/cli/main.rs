@@ -25,7 +25,8 @@ Each network has default settings, those of its record in datasets/reference/. E
 and an environment variable of the same name, which notebooks and make take too; `settings` lists them.
 
 Environment: BRANCHYNET_DIR names the folder that holds datasets/ and figures/, where it is not the
-repository that this was built in.
+repository that this was built in. BRANCHYNET_SIMD (avx512, avx2 or scalar) has the CPU use other
+instructions than its best, and RAYON_NUM_THREADS other than all threads.
 
 Exit codes: 0 success, 1 failure, 2 a mistake on the command line.";
 
@@ -160,6 +161,8 @@ fn main() -> ExitCode {
 }
 
 fn run(name: &str, matches: &ArgMatches) -> Result<()> {
+    // The CPU is always there, but BRANCHYNET_SIMD may ask for instructions that it lacks.
+    branchynet::device("cpu")?;
     let mut out = String::new();
     match name {
         "train" => out = train(&Session::from_matches(matches)?)?,

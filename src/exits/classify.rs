@@ -1,8 +1,9 @@
 //! Inference that stops at the first exit that is sure (paper, figure 2).
 
 use super::criterion::{Criterion, Reading, Seen};
+use super::plan::Plan;
 use crate::error::bail;
-use crate::networks::{Network, Pass};
+use crate::networks::{Network, Pass, Shape};
 use crate::{Result, kernels};
 use candle_core::Tensor;
 
@@ -81,42 +82,94 @@ impl Rule {
 impl Network {
     /// Classifies images (batch, channels, height, width): each sample leaves at the first exit
     /// that is sure enough by `rule`, and the last exit answers for the rest. Samples that left are not
-    /// computed any further. On a GPU entropy, probability and margin are computed there, and the
-    /// samples that stay are moved together there.
+    /// computed any further. On the CPU the network is compiled first ([`super::Plan`], which serves many
+    /// calls and takes as long as some ten images); on a GPU entropy, probability and margin are computed
+    /// there, and the samples that stay are moved together there.
     ///
     /// One answer for each sample, in the order of the input. Fails when the rule does not fit the exits.
     pub fn classify(&self, images: &Tensor, rule: &Rule) -> Result<Vec<Answer>> {
         rule.check(self.exits())?;
-        let (batch, exits) = (images.dim(0)?, self.exits());
-        let mut readings =
-            Readings { criterion: &rule.criterion, exits, classes: self.classes(), seen: Vec::new() };
-        let mut answers = vec![None; batch];
-        // Where in the input the samples that are still on their way came from.
-        let mut staying: Vec<usize> = (0..batch).collect();
-        let mut x = images.clone();
-        for exit in 0..exits {
-            if staying.is_empty() {
-                break;
-            }
-            x = self.segment(exit, &x, &mut Pass::Evaluate)?;
-            let logits = self.exit(exit, &x, &mut Pass::Evaluate)?;
-            let (mut rows, mut next) = (Vec::new(), Vec::new());
-            let of_exit = readings.of(&logits, exit, &staying, batch)?;
-            for (row, (reading, &sample)) in of_exit.into_iter().zip(&staying).enumerate() {
-                if rule.leaves(exit, reading.uncertainty) {
-                    answers[sample] = Some(reading.at(exit));
-                } else {
-                    rows.push(row as u32);
-                    next.push(sample);
-                }
-            }
-            if !rows.is_empty() && rows.len() < staying.len() {
-                x = kernels::gather(&x, &rows)?;
-            }
-            staying = next;
-        }
-        Ok(answers.into_iter().flatten().collect())
+        Engine::new(self)?.classify(images, rule)
     }
+}
+
+/// What computes a network's exits: its plan on the CPU, tensors on a GPU.
+pub(super) struct Engine<'a> {
+    network: &'a Network,
+    plan: Option<Plan>,
+}
+
+impl<'a> Engine<'a> {
+    pub(super) fn new(network: &'a Network) -> Result<Self> {
+        let plan = if network.device().is_cpu() { Some(Plan::new(network)?) } else { None };
+        Ok(Self { network, plan })
+    }
+
+    /// The logits of every exit for images (batch, channels, height, width): for each exit a row for each
+    /// image.
+    pub(super) fn logits(&mut self, images: &Tensor) -> Result<Vec<Vec<f32>>> {
+        if let Some(plan) = &mut self.plan {
+            return plan.logits(&pixels(self.network, images)?);
+        }
+        let logits = self.network.forward(images, &mut Pass::Evaluate)?;
+        let rows = logits.iter().map(|logits| logits.flatten_all()?.to_vec1());
+        Ok(rows.collect::<candle_core::Result<_>>()?)
+    }
+
+    /// As [`Network::classify`].
+    pub(super) fn classify(&mut self, images: &Tensor, rule: &Rule) -> Result<Vec<Answer>> {
+        match &mut self.plan {
+            Some(plan) => plan.classify_all(&pixels(self.network, images)?, rule),
+            None => by_tensors(self.network, images, rule),
+        }
+    }
+}
+
+fn pixels(network: &Network, images: &Tensor) -> Result<Vec<f32>> {
+    let Shape::Image(channels, height, width) = network.input() else {
+        bail!(Shape, "{} takes no images", network.name())
+    };
+    match images.dims()[..] {
+        [_, c, h, w] if (c, h, w) == (channels, height, width) => Ok(images.flatten_all()?.to_vec1()?),
+        _ => bail!(
+            Shape,
+            "{} takes images (batch, {channels}, {height}, {width}), got {:?}",
+            network.name(),
+            images.shape()
+        ),
+    }
+}
+
+fn by_tensors(network: &Network, images: &Tensor, rule: &Rule) -> Result<Vec<Answer>> {
+    let (batch, exits) = (images.dim(0)?, network.exits());
+    let mut readings =
+        Readings { criterion: &rule.criterion, exits, classes: network.classes(), seen: Vec::new() };
+    let mut answers = vec![None; batch];
+    // Where in the input the samples that are still on their way came from.
+    let mut staying: Vec<usize> = (0..batch).collect();
+    let mut x = images.clone();
+    for exit in 0..exits {
+        if staying.is_empty() {
+            break;
+        }
+        x = network.segment(exit, &x, &mut Pass::Evaluate)?;
+        let logits = network.exit(exit, &x, &mut Pass::Evaluate)?;
+        let (mut rows, mut next) = (Vec::new(), Vec::new());
+        let of_exit = readings.of(&logits, exit, &staying, batch)?;
+        for (row, (reading, &sample)) in of_exit.into_iter().zip(&staying).enumerate() {
+            if rule.leaves(exit, reading.uncertainty) {
+                answers[sample] = Some(reading.at(exit));
+            } else {
+                rows.push(row as u32);
+                next.push(sample);
+            }
+        }
+        if !rows.is_empty() && rows.len() < staying.len() {
+            x = kernels::gather(&x, &rows)?;
+        }
+        staying = next;
+    }
+    Ok(answers.into_iter().flatten().collect())
 }
 
 /// What the exits say about the samples of a batch.

@@ -6,11 +6,13 @@
 //! take turns on the same images, and what the paper's timer would have shown stands beside it
 //! under its own name. All times are in milliseconds.
 
-use super::classify::Rule;
-use super::criterion::{Criterion, Seen};
+use super::classify::{Engine, Rule};
+use super::criterion::Criterion;
 use super::plan::Plan;
+use super::record::ExitRecord;
+use crate::data::Validation;
 use crate::error::bail;
-use crate::networks::{Network, Pass, Shape};
+use crate::networks::{Network, Shape};
 use crate::{Result, settle};
 use candle_core::Tensor;
 use polars::prelude::{DataFrame, df};
@@ -271,10 +273,11 @@ impl Timer {
         let pixels = images.take(batch.max(self.images.len()));
         let pixels: Vec<f32> = pixels.flatten().copied().collect();
         let batches: Vec<&[f32]> = pixels.chunks_exact(batch * self.images[0].len()).collect();
-        let run = |network: &Network, pixels: &[f32], rule: &Rule| -> Result<f64> {
+        let mut engines = (Engine::new(&self.baseline)?, Engine::new(&self.network)?);
+        let run = |engine: &mut Engine<'_>, pixels: &[f32], rule: &Rule| -> Result<f64> {
             device.synchronize()?;
             timed(|| {
-                network.classify(&tensor(network, pixels, batch)?, rule)?;
+                engine.classify(&tensor(&self.network, pixels, batch)?, rule)?;
                 Ok(device.synchronize()?)
             })
         };
@@ -282,8 +285,8 @@ impl Timer {
         for round in 0..=self.rounds {
             let mut sums = (0.0, 0.0);
             for pixels in &batches {
-                sums.0 += run(&self.baseline, pixels, never)?;
-                sums.1 += run(&self.network, pixels, rule)?;
+                sums.0 += run(&mut engines.0, pixels, never)?;
+                sums.1 += run(&mut engines.1, pixels, rule)?;
             }
             if round > 0 {
                 means.0.push(sums.0);
@@ -301,41 +304,27 @@ impl Timer {
     /// between the uncertainties of the last image that leaves and the first that stays.
     fn rule_for(&self, shares: &[f64]) -> Result<Rule> {
         let images = &self.images[..self.images.len().min(1000)];
-        let (network, classes) = (&self.network, self.network.classes());
-        let mut x = tensor(network, &images.concat(), images.len())?;
-        let mut seen: Vec<Vec<f32>> = vec![Vec::new(); images.len()];
+        let logits =
+            Engine::new(&self.network)?.logits(&tensor(&self.network, &images.concat(), images.len())?)?;
+        // Labels make no difference.
+        let record = ExitRecord::<Validation>::from_logits(logits, vec![0; images.len()])?;
+        let record = record.by(self.criterion.clone());
         let mut rule = Rule::new(self.criterion.clone(), []);
+        let mut staying: Vec<usize> = (0..images.len()).collect();
         let mut left = 0.0;
         for (exit, share) in shares[..shares.len() - 1].iter().enumerate() {
-            x = network.segment(exit, &x, &mut Pass::Evaluate)?;
-            let logits = network.exit(exit, &x, &mut Pass::Evaluate)?;
-            for (seen, z) in seen.iter_mut().zip(logits.to_vec2::<f32>()?) {
-                seen.extend(z);
-            }
-            let unsure = |seen: &Vec<f32>| rule.criterion.read(Seen::new(seen, classes)).uncertainty;
-            let unsure: Vec<f64> = seen.iter().map(unsure).collect();
-            let mut sorted = unsure.clone();
+            let unsure = |&image: &usize| record.readings(exit)[image].uncertainty;
+            let mut sorted: Vec<f64> = staying.iter().map(unsure).collect();
             sorted.sort_by(f64::total_cmp);
             left += share;
-            let already = images.len() - unsure.len();
-            let leaving =
-                ((left * images.len() as f64).round() as usize).saturating_sub(already).min(unsure.len());
+            let already = images.len() - staying.len();
+            let leaving = ((left * images.len() as f64).round() as usize).saturating_sub(already);
             rule.thresholds.push(match leaving {
+                n if n >= sorted.len() => f64::INFINITY,
                 0 => rule.criterion.never(),
-                n if n == sorted.len() => f64::INFINITY,
                 n => (sorted[n - 1] + sorted[n]) / 2.0,
             });
-            let staying: Vec<u32> = (0u32..)
-                .zip(&unsure)
-                .filter(|(_, unsure)| !rule.leaves(exit, **unsure))
-                .map(|(i, _)| i)
-                .collect();
-            if staying.is_empty() {
-                rule.thresholds.resize(shares.len() - 1, f64::INFINITY);
-                break;
-            }
-            x = crate::kernels::gather(&x, &staying)?;
-            seen = staying.iter().map(|&i| std::mem::take(&mut seen[i as usize])).collect();
+            staying.retain(|image| !rule.leaves(exit, unsure(image)));
         }
         Ok(rule)
     }

@@ -1,17 +1,23 @@
-//! Inference one image at a time, as fast as this machine allows.
+//! Inference as fast as this machine allows, one image at a time or several.
 //!
-//! [`Network`] is for training and batches. A plan is built from it once and runs the same layers as
-//! [`crate::kernels::steps`] on one thread. It gives the same logits, bit for bit.
+//! [`Network`] is for training. A plan is built from it once, with its weights packed, and runs the same
+//! layers as [`crate::kernels::inference`] on one thread of the CPU.
 
 use super::classify::{Answer, Rule};
 use super::criterion::{Criterion, Reading, Seen};
 use crate::Result;
 use crate::error::bail;
-use crate::kernels::steps::{Buffers, Steps, View};
+use crate::kernels::inference::{Buffers, Builder, Steps, View};
 use crate::networks::{Layer, Network, Node, Shape};
 use candle_core::Var;
+use rayon::prelude::*;
+use std::ops::Range;
+use std::sync::Arc;
 
-/// A network compiled for single images on the CPU.
+/// Images that go through a layer together, so that its weights are read once for all of them.
+const BLOCK: usize = 4;
+
+/// A network compiled for the CPU. Clones share the weights.
 ///
 /// ```
 /// use branchynet::prelude::*;
@@ -24,103 +30,165 @@ use candle_core::Var;
 /// ```
 #[derive(Debug, Clone)]
 pub struct Plan {
-    segments: Vec<Steps>,
-    branches: Vec<Steps>,
-    input: View,
-    /// Where the logits of each exit end up.
-    logits: Vec<View>,
-    buffers: Buffers,
+    compiled: Arc<Compiled>,
+    /// One for each thread that has been needed so far, at least one.
+    states: Vec<State>,
+}
+
+#[derive(Debug)]
+struct Compiled {
+    steps: Steps,
+    exits: Vec<Exit>,
+    /// Elements of an image, and classes.
     size: usize,
-    /// The logits of the exits that have seen the image.
-    seen: Vec<f32>,
+    classes: usize,
+}
+
+/// What one thread works with.
+#[derive(Debug, Clone)]
+struct State {
+    buffers: Buffers,
+    /// Of each image in the buffers the logits of the exits that it has seen.
+    seen: Vec<Vec<f32>>,
+}
+
+/// An exit, and the way to it.
+#[derive(Debug, Clone)]
+struct Exit {
+    segment: Range<usize>,
+    /// Empty at the last exit.
+    branch: Range<usize>,
+    /// What the segment gives.
+    trunk: View,
+    logits: View,
 }
 
 impl Plan {
     /// Compiles `network` with the parameters it has now; training it further does not change the
-    /// plan.
+    /// plan. Convolutions of 3×3 and 5×5 pixels are computed with fewer multiplications (Winograd), which
+    /// rounds differently; see [`Self::by_definition`].
     pub fn new(network: &Network) -> Result<Self> {
-        let mut buffers = Buffers::default();
+        Self::compile(network, true)
+    }
+
+    /// The same with all convolutions computed by their definition.
+    pub fn by_definition(network: &Network) -> Result<Self> {
+        Self::compile(network, false)
+    }
+
+    fn compile(network: &Network, fast: bool) -> Result<Self> {
         let shape = match network.input() {
             Shape::Image(channels, height, width) => [channels, height, width],
             Shape::Flat(len) => [1, 1, len],
         };
-        let input = buffers.dense(shape);
-        let (mut segments, mut branches, mut logits) = (Vec::new(), Vec::new(), Vec::new());
-        let mut view = input;
+        let (mut builder, mut view) = Builder::new(shape);
+        let mut exits: Vec<Exit> = Vec::new();
         for (i, nodes) in network.segments.iter().enumerate() {
-            let mut part = |nodes: &[Node], mut view: View| -> Result<(Steps, View)> {
-                let mut steps = Steps::default();
+            let mut part = |nodes: &[Node], mut view: View| -> Result<(Range<usize>, View)> {
+                let start = builder.steps();
                 for node in nodes {
-                    view = place(node, view, &mut steps, &mut buffers)?;
+                    view = place(node, view, &mut builder)?;
                 }
-                Ok((steps, view))
+                Ok((start..builder.steps(), view))
             };
-            let (steps, end) = part(nodes, view)?;
-            segments.push(steps);
-            view = end;
-            logits.push(match network.branches.get(i) {
-                Some(nodes) => {
-                    let (steps, end) = part(nodes, view)?;
-                    branches.push(steps);
-                    end
-                }
-                None => view,
-            });
+            let (segment, trunk) = part(nodes, view)?;
+            let (branch, logits) = part(network.branches.get(i).map_or(&[], Vec::as_slice), trunk)?;
+            exits.push(Exit { segment, branch, trunk, logits });
+            view = trunk;
         }
-        Ok(Self {
-            segments,
-            branches,
-            input,
-            seen: Vec::with_capacity(logits.len() * network.classes()),
-            logits,
-            buffers,
-            size: network.input().len(),
-        })
+        let logits: Vec<View> = exits.iter().map(|exit| exit.logits).collect();
+        let steps = builder.build(fast, &logits);
+        let states = vec![State { buffers: steps.buffers(1), seen: vec![Vec::new()] }];
+        let (size, classes) = (network.input().len(), network.classes());
+        Ok(Self { compiled: Arc::new(Compiled { steps, exits, size, classes }), states })
     }
 
     /// The number of exits.
     pub fn exits(&self) -> usize {
-        self.segments.len()
+        self.compiled.exits.len()
     }
 
-    fn load(&mut self, image: &[f32]) -> Result<()> {
-        if image.len() != self.size {
-            bail!(Shape, "the network takes images of {} values, got {}", self.size, image.len())
-        }
-        self.buffers.write(self.input, image);
-        self.seen.clear();
-        Ok(())
-    }
-
-    /// Classifies one image (channels, height, width; as [`crate::data::Split::batch`] scales it):
-    /// trunk, branches, criterion and decision. The same answer as [`Network::classify`]. Fails when the
-    /// image has another size or the rule does not fit the exits.
+    /// Classifies one image (channels, height, width; as [`crate::data::Split::batch`] scales it), on one
+    /// thread: trunk, branches, criterion and decision. Fails when the image has another size or the rule
+    /// does not fit the exits.
     pub fn classify(&mut self, image: &[f32], rule: &Rule) -> Result<Answer> {
         rule.check(self.exits())?;
-        self.load(image)?;
-        let last = self.exits() - 1;
+        let (compiled, state) = (&*self.compiled, &mut self.states[0]);
+        compiled.load(state, &[image])?;
+        let last = compiled.exits.len() - 1;
         for exit in 0..last {
-            self.segments[exit].run(&mut self.buffers);
-            self.branches[exit].run(&mut self.buffers);
-            let reading = self.read(&rule.criterion, exit);
+            compiled.run(state, exit, true, 1);
+            let reading = compiled.read(state, &rule.criterion, exit, 0, 0);
             if rule.leaves(exit, reading.uncertainty) {
                 return Ok(reading.at(exit));
             }
         }
-        self.segments[last].run(&mut self.buffers);
-        Ok(self.read(&rule.criterion, last).at(last))
+        compiled.run(state, last, true, 1);
+        Ok(compiled.read(state, &rule.criterion, last, 0, 0).at(last))
     }
 
-    fn read(&mut self, criterion: &Criterion, exit: usize) -> Reading {
-        let logits = self.buffers.read(self.logits[exit]);
-        self.seen.extend_from_slice(logits);
-        criterion.read(Seen::new(&self.seen, logits.len()))
+    /// Classifies images that lie one after another, some at a time, on all threads (`RAYON_NUM_THREADS`):
+    /// a layer's weights are read once for several images that have not left before it. One answer for
+    /// each image, the same as [`Self::classify`]'s. Fails likewise.
+    pub fn classify_all(&mut self, images: &[f32], rule: &Rule) -> Result<Vec<Answer>> {
+        rule.check(self.exits())?;
+        let answers = self.on_threads(images, |compiled, state, images| {
+            let mut answers = Vec::new();
+            for block in images.chunks(BLOCK * compiled.size) {
+                answers.extend(compiled.classify(state, block, rule)?);
+            }
+            Ok(answers)
+        })?;
+        Ok(answers.concat())
     }
 
-    /// The logits that exit `exit` (from 0) gave in the last run; stale where that run left before
-    /// it. Panics where there is no such exit.
+    /// The logits of every exit for images that lie one after another, on all threads: for each exit a row
+    /// for each image. Fails where the last image is not whole.
+    pub fn logits(&mut self, images: &[f32]) -> Result<Vec<Vec<f32>>> {
+        let exits = self.exits();
+        let parts = self.on_threads(images, |compiled, state, images| {
+            let mut logits = vec![Vec::new(); exits];
+            for block in images.chunks(BLOCK * compiled.size) {
+                let block: Vec<&[f32]> = block.chunks(compiled.size).collect();
+                compiled.load(state, &block)?;
+                for (exit, logits) in logits.iter_mut().enumerate() {
+                    compiled.run(state, exit, true, block.len());
+                    for number in 0..block.len() {
+                        logits.extend_from_slice(compiled.logits(state, exit, number));
+                    }
+                }
+            }
+            Ok(logits)
+        })?;
+        Ok((0..exits).map(|exit| parts.iter().flat_map(|part| &part[exit]).copied().collect()).collect())
+    }
+
+    /// What `work` makes of the images, divided among the threads; in the order of the images.
+    fn on_threads<T: Send>(
+        &mut self,
+        images: &[f32],
+        work: impl Fn(&Compiled, &mut State, &[f32]) -> Result<T> + Sync,
+    ) -> Result<Vec<T>> {
+        let (compiled, size) = (&*self.compiled, self.compiled.size);
+        if !images.len().is_multiple_of(size) {
+            bail!(Shape, "the network takes images of {size} values, got {} values", images.len())
+        }
+        let share = (images.len() / size).div_ceil(rayon::current_num_threads()).max(1);
+        let parts = images.chunks(share * size);
+        if parts.len() > self.states.len() {
+            self.states.resize(parts.len(), self.states[0].clone());
+        }
+        let mut parts: Vec<_> = self.states.iter_mut().zip(parts).collect();
+        match &mut parts[..] {
+            [(state, images)] => Ok(vec![work(compiled, state, images)?]),
+            parts => parts.par_iter_mut().map(|(state, images)| work(compiled, state, images)).collect(),
+        }
+    }
+
+    /// The logits that exit `exit` (from 0) gave in the last run of one image; stale where that run left
+    /// before it. Panics where there is no such exit.
     pub fn logits_at(&self, exit: usize) -> &[f32] {
-        self.buffers.read(self.logits[exit])
+        self.compiled.logits(&self.states[0], exit, 0)
     }
 
     /// Runs the trunk alone up to where exit `exit` (from 0) branches off, without branches, criterion
@@ -137,19 +205,91 @@ impl Plan {
     }
 
     fn run_undecided(&mut self, image: &[f32], exit: usize, branches: usize) -> Result<()> {
-        self.load(image)?;
-        for (i, segment) in self.segments[..=exit].iter_mut().enumerate() {
-            segment.run(&mut self.buffers);
-            if let Some(branch) = self.branches.get_mut(i).filter(|_| i < branches) {
-                branch.run(&mut self.buffers);
-            }
+        let (compiled, state) = (&*self.compiled, &mut self.states[0]);
+        compiled.load(state, &[image])?;
+        for i in 0..=exit {
+            compiled.run(state, i, i < branches, 1);
         }
         Ok(())
     }
 }
 
-/// Appends one layer that reads `from`; returns where it writes.
-fn place(node: &Node, from: View, steps: &mut Steps, buffers: &mut Buffers) -> Result<View> {
+impl Compiled {
+    fn load(&self, state: &mut State, images: &[&[f32]]) -> Result<()> {
+        if let Some(image) = images.iter().find(|image| image.len() != self.size) {
+            bail!(Shape, "the network takes images of {} values, got {}", self.size, image.len())
+        }
+        if state.seen.len() < images.len() {
+            *state =
+                State { buffers: self.steps.buffers(images.len()), seen: vec![Vec::new(); images.len()] };
+        }
+        for (number, image) in images.iter().enumerate() {
+            self.steps.load(&mut state.buffers, number, image);
+            state.seen[number].clear();
+        }
+        Ok(())
+    }
+
+    /// Runs segment `exit` of the trunk on as many images, and its branch.
+    fn run(&self, state: &mut State, exit: usize, branch: bool, images: usize) {
+        let exit = &self.exits[exit];
+        self.steps.run(exit.segment.clone(), &mut state.buffers, images);
+        if branch {
+            self.steps.run(exit.branch.clone(), &mut state.buffers, images);
+        }
+    }
+
+    fn logits<'a>(&self, state: &'a State, exit: usize, place: usize) -> &'a [f32] {
+        self.steps.read(&state.buffers, self.exits[exit].logits, place)
+    }
+
+    /// What the criterion says about image number `image`, whose logits lie at `place`.
+    fn read(
+        &self,
+        state: &mut State,
+        criterion: &Criterion,
+        exit: usize,
+        place: usize,
+        image: usize,
+    ) -> Reading {
+        let logits = self.steps.read(&state.buffers, self.exits[exit].logits, place);
+        let seen = &mut state.seen[image];
+        seen.extend_from_slice(logits);
+        criterion.read(Seen::new(seen, self.classes))
+    }
+
+    /// Classifies a block of images.
+    fn classify(&self, state: &mut State, images: &[f32], rule: &Rule) -> Result<Vec<Answer>> {
+        let images: Vec<&[f32]> = images.chunks(self.size).collect();
+        self.load(state, &images)?;
+        let mut answers = vec![None; images.len()];
+        // Which image of the block is the nth of those that stay.
+        let mut staying: Vec<usize> = (0..images.len()).collect();
+        for exit in 0..self.exits.len() {
+            self.run(state, exit, true, staying.len());
+            let mut stay = Vec::with_capacity(staying.len());
+            for (place, &image) in staying.iter().enumerate() {
+                let reading = self.read(state, &rule.criterion, exit, place, image);
+                if rule.leaves(exit, reading.uncertainty) {
+                    answers[image] = Some(reading.at(exit));
+                    continue;
+                }
+                if place > stay.len() {
+                    self.steps.copy(&mut state.buffers, self.exits[exit].trunk, place, stay.len());
+                }
+                stay.push(image);
+            }
+            staying = stay;
+            if staying.is_empty() {
+                break;
+            }
+        }
+        Ok(answers.into_iter().flatten().collect())
+    }
+}
+
+/// Appends one layer that reads `from`; returns what it writes.
+fn place(node: &Node, from: View, builder: &mut Builder) -> Result<View> {
     let values = |pair: &Option<(Var, Var)>| -> Result<[Vec<f32>; 2]> {
         let (a, b) = pair.as_ref().expect("built with what the layer needs");
         Ok([a.flatten_all()?.to_vec1()?, b.to_vec1()?])
@@ -157,27 +297,27 @@ fn place(node: &Node, from: View, steps: &mut Steps, buffers: &mut Buffers) -> R
     Ok(match node.layer {
         Layer::Conv { kernel, padding, stride, .. } => {
             let [weight, bias] = values(&node.parameters)?;
-            steps.conv(buffers, from, (kernel, padding, stride), &weight, bias)?
+            builder.conv(from, [kernel, padding, stride], weight, bias)
         }
         Layer::Linear { .. } => {
             let [weight, bias] = values(&node.parameters)?;
-            steps.linear(buffers, from, weight, bias)
+            builder.linear(from, weight, bias)
         }
-        Layer::Relu => steps.relu(buffers, from),
-        Layer::Pool { kind, kernel, stride } => steps.pool(buffers, from, kind, (kernel, stride))?,
-        Layer::Lrn(lrn) => steps.lrn(buffers, from, lrn),
+        Layer::Relu => builder.relu(from),
+        Layer::Pool { kind, kernel, stride } => builder.pool(from, kind, kernel, stride)?,
+        Layer::Lrn(lrn) => builder.lrn(from, lrn),
         Layer::BatchNorm { .. } => {
             let [weight, bias] = values(&node.parameters)?;
             let [mean, variance] = values(&node.statistics)?;
-            steps.batch_norm(buffers, from, [&weight, &bias], [&mean, &variance])
+            builder.batch_norm(from, [&weight, &bias], [&mean, &variance])
         }
         Layer::Residual(_) => {
-            let input = steps.dense(buffers, from);
-            let mut end = input;
+            builder.keep();
+            let mut end = from;
             for node in &node.inner {
-                end = place(node, end, steps, buffers)?;
+                end = place(node, end, builder)?;
             }
-            steps.shortcut(buffers, end, input)?
+            builder.shortcut(end, from)?
         }
         Layer::Dropout(_) => from,
         Layer::Branch(_) => unreachable!("branches are not nodes"),

@@ -2,13 +2,13 @@
 //! forward pass over a split answers every question about them. (The original code ran the network
 //! anew for each combination.)
 
-use super::classify::{Answer, Rule};
+use super::classify::{Answer, Engine, Rule};
 use super::criterion::{Criterion, Reading, Seen};
 use super::outcome::Outcome;
 use crate::Result;
 use crate::data::{Role, Split};
 use crate::error::bail;
-use crate::networks::{Network, Pass};
+use crate::networks::Network;
 use crate::training::EVALUATION_BATCH;
 use std::marker::PhantomData;
 
@@ -45,11 +45,11 @@ impl<R: Role> ExitRecord<R> {
     pub fn collect(network: &Network, split: &Split<R>) -> Result<Self> {
         let mut logits = vec![Vec::with_capacity(split.len() * network.classes()); network.exits()];
         let samples: Vec<usize> = (0..split.len()).collect();
+        let mut engine = Engine::new(network)?;
         for batch in samples.chunks(EVALUATION_BATCH) {
-            let images = split.batch(batch, network.device())?;
-            for (all, logits_of_exit) in logits.iter_mut().zip(network.forward(&images, &mut Pass::Evaluate)?)
-            {
-                all.extend(logits_of_exit.flatten_all()?.to_vec1::<f32>()?);
+            let of_exits = engine.logits(&split.batch(batch, network.device())?)?;
+            for (all, of_exit) in logits.iter_mut().zip(of_exits) {
+                all.extend(of_exit);
             }
         }
         Self::from_logits(logits, split.labels().to_vec())

@@ -4,14 +4,13 @@
 use super::{contiguous, dispatch, unset};
 #[cfg(feature = "cuda")]
 use crate::cuda;
-use crate::simd::Real;
+use crate::simd::{Real, arch};
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, InplaceOp2, Layout, Result, Shape, Tensor, WithDType,
     bail,
 };
 #[cfg(feature = "cuda")]
 use candle_core::{CudaStorage, backend::BackendStorage};
-use pulp::Arch;
 use rayon::prelude::*;
 
 /// Added to the variance; Chainer's value.
@@ -167,7 +166,7 @@ impl CustomOp1 for Sums {
                 .par_chunks(area)
                 .with_min_len(PLANES_PER_TASK)
                 .map(|plane| {
-                    Arch::new().dispatch(
+                    arch().dispatch(
                         #[inline(always)]
                         || {
                             let mean = sum_by(area, |i| plane[i]) / area as f64;
@@ -275,7 +274,7 @@ impl CustomOp3 for Normalise {
                 .with_min_len(PLANES_PER_TASK)
                 .for_each(|(plane, (out, x))| {
                     let (slope, start) = lines[plane % channels];
-                    Arch::new().dispatch(
+                    arch().dispatch(
                         #[inline(always)]
                         || {
                             for (out, &x) in out.iter_mut().zip(x) {
@@ -376,7 +375,7 @@ impl CustomOp2 for GradSums {
                 .with_min_len(PLANES_PER_TASK)
                 .map(|(plane, (x, grad))| {
                     let mean = T::from_f64(mean[plane % channels]);
-                    Arch::new().dispatch(
+                    arch().dispatch(
                         #[inline(always)]
                         || {
                             let sum = sum_by(area, |i| grad[i]);
@@ -477,7 +476,7 @@ impl CustomOp2 for GradX {
                 .with_min_len(PLANES_PER_TASK)
                 .for_each(|(plane, ((out, x), grad))| {
                     let (slope, by_x, start) = lines[plane % channels];
-                    Arch::new().dispatch(
+                    arch().dispatch(
                         #[inline(always)]
                         || {
                             for ((out, &x), &grad) in out.iter_mut().zip(x).zip(grad) {

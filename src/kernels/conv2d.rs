@@ -10,8 +10,8 @@ use super::{contiguous, dispatch, unset};
 #[cfg(feature = "cuda")]
 use crate::cuda;
 use crate::simd::{
-    Epilogue, MORE_PIXELS, MORE_TAPS, OuterProducts, Packed, Real, SLACK, ShiftedDots, channel_product,
-    outer_products, shifted_dots, shifted_product,
+    MORE_PIXELS, MORE_TAPS, OuterProducts, Packed, Real, SLACK, ShiftedDots, channel_product, outer_products,
+    shifted_dots, shifted_product,
 };
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType, bail,
@@ -53,7 +53,7 @@ pub struct Geometry {
     pub out_width: usize,
     /// Rows and columns of one phase plane of the padded image.
     rows: usize,
-    pub row: usize,
+    row: usize,
 }
 
 impl Geometry {
@@ -107,27 +107,27 @@ impl Geometry {
     }
 
     /// Elements of the scratch buffer that [`Self::pad`] fills.
-    pub fn padded_len(&self) -> usize {
+    fn padded_len(&self) -> usize {
         self.inputs * self.stride * self.stride * self.plane() + SLACK
     }
 
     /// Elements from the first to the last pixel of an output plane whose rows are `row` apart.
-    pub fn columns(&self) -> usize {
+    fn columns(&self) -> usize {
         (self.out_height - 1) * self.row + self.out_width
     }
 
     /// Distance of two output planes in scratch: whole vectors can be written without overlap.
-    pub fn out_plane(&self) -> usize {
+    fn out_plane(&self) -> usize {
         self.columns() + SLACK
     }
 
-    pub fn taps(&self) -> usize {
+    fn taps(&self) -> usize {
         self.inputs * self.kernel * self.kernel
     }
 
     /// Where in the padded image the pixel under tap (channel, y, x) of the first output lies, for
     /// all taps in the order of the weight.
-    pub fn offsets(&self) -> Vec<usize> {
+    fn offsets(&self) -> Vec<usize> {
         let (s, k) = (self.stride, self.kernel);
         (0..self.taps())
             .map(|tap| {
@@ -137,11 +137,10 @@ impl Geometry {
             .collect()
     }
 
-    /// Copies one image (in, height, width), whose planes and rows lie this far apart, into the
-    /// padded scratch buffer, which is zero elsewhere.
-    pub fn pad<T: Real>(&self, image: &[T], plane: usize, row: usize, padded: &mut [T]) {
+    /// Copies one image (in, height, width) into the padded scratch buffer, which is zero elsewhere.
+    fn pad<T: Real>(&self, image: &[T], padded: &mut [T]) {
         self.each_row(|channel, y, at| {
-            let source = &image[channel * plane + y * row..][..self.width];
+            let source = &image[(channel * self.height + y) * self.width..][..self.width];
             if self.stride == 1 {
                 padded[at..at + self.width].copy_from_slice(source);
             } else {
@@ -152,7 +151,7 @@ impl Geometry {
         });
     }
 
-    /// The inverse of [`Self::pad`] for an image without gaps: copies it out of the padded buffer.
+    /// The inverse of [`Self::pad`].
     fn unpad<T: Real>(&self, padded: &[T], image: &mut [T]) {
         self.each_row(|channel, y, at| {
             let target = &mut image[(channel * self.height + y) * self.width..][..self.width];
@@ -187,8 +186,7 @@ impl Geometry {
 }
 
 /// A convolution's weights in the order in which its product reads them.
-#[derive(Debug, Clone)]
-pub enum Kernel<T> {
+enum Kernel<T> {
     /// For [`shifted_product`].
     Rows(Packed<T>),
     /// For [`channel_product`]: (tap, output), and the place of every output pixel.
@@ -197,7 +195,7 @@ pub enum Kernel<T> {
 
 impl<T: Real> Kernel<T> {
     /// Packs the weight whose value for an output channel and tap is `at(output, tap)`.
-    pub fn new(g: &Geometry, at: impl Fn(usize, usize) -> T) -> Self {
+    fn new(g: &Geometry, at: impl Fn(usize, usize) -> T) -> Self {
         let (taps, pixels) = (g.taps(), g.out_height * g.out_width);
         // Whole rows of whole registers are computed, gaps between rows included. Channels in the
         // lanes waste nothing, but the result has to be transposed: about one element per cycle,
@@ -215,20 +213,8 @@ impl<T: Real> Kernel<T> {
         }
     }
 
-    /// Multiplies the weights of every output channel by a factor of its own.
-    pub fn scale(&mut self, factor: impl Fn(usize) -> T, outputs: usize) {
-        match self {
-            Self::Rows(packed) => packed.scale_rows(factor),
-            Self::Channels(weights, _) => {
-                for (i, weight) in weights.iter_mut().enumerate() {
-                    *weight *= factor(i % outputs);
-                }
-            }
-        }
-    }
-
     /// Elements of the scratch buffer that [`Self::run`] needs.
-    pub fn scratch(&self, g: &Geometry) -> usize {
+    fn scratch(&self, g: &Geometry) -> usize {
         match self {
             Self::Rows(_) => g.outputs * g.out_plane() + SLACK,
             Self::Channels(_, places) => places.len() * g.outputs,
@@ -236,12 +222,12 @@ impl<T: Real> Kernel<T> {
     }
 
     /// Convolves one padded image into `out` (out, height, width).
-    pub fn run(
+    fn run(
         &self,
         g: &Geometry,
         offsets: &[usize],
         padded: &[T],
-        epilogue: Epilogue<'_, T>,
+        bias: &[T],
         scratch: &mut [T],
         out: &mut [T],
     ) {
@@ -249,7 +235,7 @@ impl<T: Real> Kernel<T> {
         match self {
             Self::Rows(packed) => {
                 let plane = g.out_plane();
-                shifted_product(packed, offsets, padded, epilogue, scratch, plane, g.columns());
+                shifted_product(packed, offsets, padded, Some(bias), scratch, plane, g.columns());
                 for (out, product) in out.chunks_mut(pixels).zip(scratch.chunks(plane)) {
                     for (out, row) in out.chunks_mut(g.out_width).zip(product.chunks(g.row)) {
                         out.copy_from_slice(&row[..g.out_width]);
@@ -257,7 +243,7 @@ impl<T: Real> Kernel<T> {
                 }
             }
             Self::Channels(weights, places) => {
-                channel_product(weights, offsets, padded, places, epilogue, scratch);
+                channel_product(weights, offsets, padded, places, bias, scratch);
                 transpose(scratch, g.outputs, out, pixels);
             }
         }
@@ -301,7 +287,6 @@ impl CustomOp3 for Conv2d {
             let kernel = Kernel::new(g, |o, tap| weight[o * g.taps() + tap]);
             let offsets = g.offsets();
             let mut out = unset(batch * g.outputs * g.out_height * g.out_width);
-            let epilogue = Epilogue { bias: Some(bias), relu: false };
             out.par_chunks_mut(g.outputs * g.out_height * g.out_width)
                 .zip(x.par_chunks(g.inputs * g.height * g.width))
                 .for_each_init(
@@ -310,8 +295,8 @@ impl CustomOp3 for Conv2d {
                         (vec![T::zero(); g.padded_len()], scratch)
                     },
                     |(padded, scratch), (out, image)| {
-                        g.pad(image, g.height * g.width, g.width, padded);
-                        kernel.run(g, &offsets, padded, epilogue, scratch, out);
+                        g.pad(image, padded);
+                        kernel.run(g, &offsets, padded, bias, scratch, out);
                     },
                 );
             out
@@ -481,9 +466,8 @@ impl CustomOp2 for GradInput {
                         for (start, columns, packed, offsets) in &phases {
                             let target = &mut padded[*start..];
                             let plane = s * s * g.plane();
-                            let epilogue = Epilogue { bias: None, relu: false };
                             if !offsets.is_empty() {
-                                shifted_product(packed, offsets, spreaded, epilogue, target, plane, *columns);
+                                shifted_product(packed, offsets, spreaded, None, target, plane, *columns);
                             }
                         }
                         g.unpad(padded, out);
@@ -552,7 +536,7 @@ impl CustomOp2 for GradWeight {
                     },
                     |(padded, spreaded), (images, grads)| {
                         for (image, padded) in images.chunks(image).zip(padded.chunks_mut(padded_len)) {
-                            g.pad(image, g.height * g.width, g.width, padded);
+                            g.pad(image, padded);
                         }
                         for (grad, spreaded) in grads.chunks(output).zip(spreaded.chunks_mut(spread_len)) {
                             spread.fill(g, grad, spreaded);
@@ -632,7 +616,7 @@ fn by_channels<T: Real>(g: &Geometry, x: &[T], grad: &[T]) -> Vec<T> {
                     images.chunks(image * SAMPLES_PER_STEP).zip(grads.chunks(output * SAMPLES_PER_STEP))
                 {
                     for (image, padded) in images.chunks(image).zip(padded.chunks_mut(padded_len)) {
-                        g.pad(image, g.height * g.width, g.width, padded);
+                        g.pad(image, padded);
                     }
                     for (grad, transposed) in grads.chunks(output).zip(transposed.chunks_mut(output)) {
                         transpose(grad, pixels, transposed, g.outputs);

@@ -3,7 +3,7 @@
 //!
 //! This crate knows candle and nothing of networks, data or exits. Everything else in branchynet is
 //! candle's own or is built from what is here. Begin with [`relu`], the simplest operation; [`conv2d`]
-//! is where the time goes, [`steps`] runs single images, [`cuda`] compiles and launches GPU kernels.
+//! is where the time goes, [`inference`] is for answers without training, [`cuda`] compiles and launches GPU kernels.
 //! Every gradient is tested against central differences in f64 and against PyTorch's values
 //! (`tests/ops.rs`).
 
@@ -14,13 +14,13 @@ mod cross_entropy;
 pub mod cuda;
 mod elementwise;
 mod gather;
+pub mod inference;
 mod linear;
 mod lrn;
 mod pool2d;
 mod precision;
 mod shortcut;
 mod simd;
-pub mod steps;
 
 pub use batch_norm::{EPSILON, Moments, batch_norm, batch_norm_by, update_running};
 pub use conv2d::{Geometry as ConvGeometry, conv2d, conv2d_backward};
@@ -34,7 +34,7 @@ pub use lrn::{Lrn, lrn};
 pub use pool2d::{Pool, Pooling, pool2d};
 pub use precision::{Precision, PrecisionScope};
 pub use shortcut::{Shortcut, add_shortcut};
-pub use simd::Real;
+pub use simd::{Real, instructions};
 
 use candle_core::{CpuStorage, Layout, Result, Shape, bail};
 

@@ -37,7 +37,7 @@ struct Linear;
 
 /// `out[s][o] = bias[o] + weight[o] · x[s]` for the samples in `x`; `products` is scratch of the
 /// size of `out`.
-pub fn samples<T: Real>(x: &[T], weight: &[T], bias: &[T], products: &mut [T], out: &mut [T]) {
+fn samples<T: Real>(x: &[T], weight: &[T], bias: &[T], products: &mut [T], out: &mut [T]) {
     let outputs = bias.len();
     let inputs = weight.len() / outputs;
     let count = x.len() / inputs;

@@ -5,11 +5,10 @@
 use super::{contiguous, dispatch, unset};
 #[cfg(feature = "cuda")]
 use crate::cuda;
-use crate::simd::Real;
+use crate::simd::{Real, arch};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail};
 #[cfg(feature = "cuda")]
 use candle_core::{CudaStorage, backend::BackendStorage};
-use pulp::Arch;
 use rayon::prelude::*;
 
 /// The constants of a local response normalisation.
@@ -82,7 +81,7 @@ impl Lrn {
     /// Replaces every scale by `scale^-beta`. For the usual beta of 3/4 two square roots do, many times
     /// faster than a power.
     #[inline(always)]
-    fn powers<T: Real>(&self, scales: &mut [T]) {
+    pub fn powers<T: Real>(&self, scales: &mut [T]) {
         if self.beta == 0.75 {
             let one = T::from_f64(1.0);
             for scale in scales {
@@ -97,8 +96,8 @@ impl Lrn {
     }
 
     /// Normalises one image into `out`. `scales` is scratch of the image's size.
-    pub fn image<T: Real>(&self, image: &[T], area: usize, scales: &mut [T], out: &mut [T]) {
-        Arch::new().dispatch(
+    fn image<T: Real>(&self, image: &[T], area: usize, scales: &mut [T], out: &mut [T]) {
+        arch().dispatch(
             #[inline(always)]
             || {
                 self.scales(image, area, scales);
@@ -199,7 +198,7 @@ impl CustomOp2 for LrnGrad {
             out.par_chunks_mut(size).zip(x.par_chunks(size)).zip(grad.par_chunks(size)).for_each_init(
                 || (zeros(), zeros(), zeros()),
                 |(a, b, c), ((out, image), grad)| {
-                    Arch::new().dispatch(
+                    arch().dispatch(
                         #[inline(always)]
                         || lrn.image_grad((image, grad), area, [a, b, c], out),
                     );

@@ -8,11 +8,10 @@
 use super::{contiguous, dispatch, unset};
 #[cfg(feature = "cuda")]
 use crate::cuda;
-use crate::simd::Real;
+use crate::simd::{Real, arch};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail};
 #[cfg(feature = "cuda")]
 use candle_core::{CudaStorage, backend::BackendStorage};
-use pulp::Arch;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -39,11 +38,11 @@ pub fn pool2d(x: &Tensor, kind: Pooling, kernel: usize, stride: usize) -> Result
 /// The windows of one pooling over planes of one size.
 #[derive(Debug, Clone, Copy)]
 pub struct Pool {
-    kind: Pooling,
+    pub kind: Pooling,
     height: usize,
     width: usize,
-    kernel: usize,
-    stride: usize,
+    pub kernel: usize,
+    pub stride: usize,
     pub out_height: usize,
     pub out_width: usize,
 }
@@ -84,15 +83,14 @@ impl Pool {
         x.apply_op2_no_bwd(&grad.contiguous()?, &PoolGrad(*self))
     }
 
-    /// Calls `pixel(window, pixel)` for all pixels of all windows of a plane whose rows lie `row`
-    /// apart, for windows that stay inside.
+    /// Calls `pixel(window, pixel)` for all pixels of all windows of a plane, for windows that stay inside.
     #[inline(always)]
-    fn each(&self, row: usize, mut pixel: impl FnMut(usize, usize)) {
+    fn each(&self, mut pixel: impl FnMut(usize, usize)) {
         for window in 0..self.out_height * self.out_width {
             let (top, left) = (window / self.out_width * self.stride, window % self.out_width * self.stride);
             for y in top..top + self.kernel {
                 for x in left..left + self.kernel {
-                    pixel(window, y * row + x);
+                    pixel(window, y * self.width + x);
                 }
             }
         }
@@ -103,22 +101,15 @@ impl Pool {
         T::from_f64(1.0 / (self.kernel * self.kernel) as f64)
     }
 
-    /// Pools one plane whose rows lie `row` elements apart; calls `put(y, x, value)`. `scratch` has
-    /// [`Self::scratch`] elements.
+    /// Pools one plane; calls `put(y, x, value)`. `scratch` has [`Self::scratch`] elements.
     #[inline(always)]
-    pub fn plane<T: Real>(
-        &self,
-        plane: &[T],
-        row: usize,
-        scratch: &mut [T],
-        mut put: impl FnMut(usize, usize, T),
-    ) {
+    fn plane<T: Real>(&self, plane: &[T], scratch: &mut [T], mut put: impl FnMut(usize, usize, T)) {
         match self.kind {
-            Pooling::Max => self.largest(plane, row, scratch, put),
+            Pooling::Max => self.largest(plane, scratch, put),
             Pooling::Average => {
                 let sums = &mut scratch[..self.out_height * self.out_width];
                 sums.fill(T::zero());
-                self.each(row, |window, pixel| sums[window] += plane[pixel]);
+                self.each(|window, pixel| sums[window] += plane[pixel]);
                 for (window, &sum) in sums.iter().enumerate() {
                     let (y, x) = (window / self.out_width, window % self.out_width);
                     put(y, x, sum * self.share());
@@ -128,25 +119,19 @@ impl Pool {
     }
 
     /// Elements of scratch that [`Self::plane`] needs.
-    pub fn scratch(&self) -> usize {
+    fn scratch(&self) -> usize {
         self.width.max(self.out_height * self.out_width)
     }
 
     #[inline(always)]
-    fn largest<T: Real>(
-        &self,
-        plane: &[T],
-        row: usize,
-        column_max: &mut [T],
-        mut put: impl FnMut(usize, usize, T),
-    ) {
+    fn largest<T: Real>(&self, plane: &[T], column_max: &mut [T], mut put: impl FnMut(usize, usize, T)) {
         let larger = |a: T, b: T| if b > a { b } else { a };
         for y in 0..self.out_height {
             let top = y * self.stride;
             let column_max = &mut column_max[..self.width];
-            column_max.copy_from_slice(&plane[top * row..][..self.width]);
+            column_max.copy_from_slice(&plane[top * self.width..][..self.width]);
             for below in top + 1..(top + self.kernel).min(self.height) {
-                for (max, &value) in column_max.iter_mut().zip(&plane[below * row..]) {
+                for (max, &value) in column_max.iter_mut().zip(&plane[below * self.width..]) {
                     *max = larger(*max, value);
                 }
             }
@@ -203,7 +188,7 @@ impl Pool {
             (Pooling::Max, _) => self.scatter::<T, 0>(plane, grad, out),
             (Pooling::Average, _) => {
                 let share = self.share::<T>();
-                self.each(self.width, |window, pixel| out[pixel] += grad[window] * share);
+                self.each(|window, pixel| out[pixel] += grad[window] * share);
             }
         }
     }
@@ -224,10 +209,10 @@ impl CustomOp1 for Pool {
                 .for_each_init(
                     || vec![T::zero(); p.scratch()],
                     |scratch, (out, plane)| {
-                        Arch::new().dispatch(
+                        arch().dispatch(
                             #[inline(always)]
                             || {
-                                p.plane(plane, p.width, scratch, |y, x, value| {
+                                p.plane(plane, scratch, |y, x, value| {
                                     out[y * p.out_width + x] = value;
                                 })
                             },

@@ -4,7 +4,7 @@
 use super::{contiguous, dispatch, unset};
 #[cfg(feature = "cuda")]
 use crate::cuda;
-use crate::simd::Real;
+use crate::simd::{Real, arch};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail};
 #[cfg(feature = "cuda")]
 use candle_core::{CudaStorage, backend::BackendStorage};
@@ -74,6 +74,11 @@ impl Shortcut {
         self.from == self.to
     }
 
+    /// The distance of the pixels that it takes.
+    pub fn stride(&self) -> usize {
+        self.stride
+    }
+
     /// As the kernels take them.
     #[cfg(feature = "cuda")]
     fn sizes(&self) -> [cuda::Number; 7] {
@@ -106,7 +111,7 @@ impl Shortcut {
 
     /// `out = max(body + shortcut(x), 0)` for one sample without gaps.
     #[inline(always)]
-    pub fn image<T: Real>(&self, body: &[T], x: &[T], out: &mut [T]) {
+    fn image<T: Real>(&self, body: &[T], x: &[T], out: &mut [T]) {
         let rectified = |x: T| if x < T::zero() { T::zero() } else { x };
         if self.is_identity() {
             for ((out, &body), &x) in out.iter_mut().zip(body).zip(x) {
@@ -143,7 +148,7 @@ impl CustomOp2 for Shortcut {
                 .zip(body.par_chunks(s.output_len()))
                 .zip(x.par_chunks(s.input_len()))
                 .for_each(|((out, body), x)| {
-                    pulp::Arch::new().dispatch(
+                    arch().dispatch(
                         #[inline(always)]
                         || s.image(body, x, out),
                     );

@@ -12,6 +12,7 @@
 //! does not depend on how many samples were computed beside it.
 
 use pulp::{Arch, Simd, WithSimd};
+use std::sync::OnceLock;
 
 /// The most elements that one vector register holds (16 × f32). Buffers that kernels read or
 /// write carry this many elements of slack at their end, so that no loop needs a masked tail.
@@ -36,10 +37,6 @@ pub trait Real:
         b: Self::Vector<S>,
         c: Self::Vector<S>,
     ) -> Self::Vector<S>;
-    /// The larger of `a` and `b`, lane by lane.
-    fn larger<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
-    /// Negative infinity.
-    fn lowest() -> Self;
     /// The square root.
     fn root(self) -> Self;
     /// The elements of a slice shorter than a register, zeros behind them.
@@ -49,7 +46,7 @@ pub trait Real:
 }
 
 macro_rules! real {
-    ($t:ty, $vector:ident, $splat:ident, $mul_add:ident, $max:ident, $load:ident, $sum:ident) => {
+    ($t:ty, $vector:ident, $splat:ident, $mul_add:ident, $load:ident, $sum:ident) => {
         impl Real for $t {
             type Vector<S: Simd> = S::$vector;
             #[inline(always)]
@@ -59,13 +56,6 @@ macro_rules! real {
             #[inline(always)]
             fn mul_add<S: Simd>(simd: S, a: S::$vector, b: S::$vector, c: S::$vector) -> S::$vector {
                 simd.$mul_add(a, b, c)
-            }
-            #[inline(always)]
-            fn larger<S: Simd>(simd: S, a: S::$vector, b: S::$vector) -> S::$vector {
-                simd.$max(a, b)
-            }
-            fn lowest() -> Self {
-                <$t>::NEG_INFINITY
             }
             #[inline(always)]
             fn root(self) -> Self {
@@ -82,12 +72,62 @@ macro_rules! real {
         }
     };
 }
-real!(f32, f32s, splat_f32s, mul_add_f32s, max_f32s, partial_load_f32s, reduce_sum_f32s);
-real!(f64, f64s, splat_f64s, mul_add_f64s, max_f64s, partial_load_f64s, reduce_sum_f64s);
+real!(f32, f32s, splat_f32s, mul_add_f32s, partial_load_f32s, reduce_sum_f32s);
+real!(f64, f64s, splat_f64s, mul_add_f64s, partial_load_f64s, reduce_sum_f64s);
+
+/// The instruction set that kernels use: what `BRANCHYNET_SIMD` names, or this machine's best. Fails where the
+/// machine lacks it.
+pub fn instructions() -> Result<Arch, String> {
+    let Ok(name) = std::env::var("BRANCHYNET_SIMD") else { return Ok(Arch::new()) };
+    let found = match name.as_str() {
+        "" => Some(Arch::new()),
+        "scalar" => Some(Arch::Scalar),
+        #[cfg(target_arch = "x86_64")]
+        "avx2" => pulp::x86::V3::try_new().map(Arch::V3),
+        #[cfg(target_arch = "x86_64")]
+        "avx512" => pulp::x86::V4::try_new().map(Arch::V4),
+        _ => {
+            return Err(format!(
+                "BRANCHYNET_SIMD={name}: expected avx512, avx2 or scalar, or nothing for the best there is"
+            ));
+        }
+    };
+    found.ok_or_else(|| format!("BRANCHYNET_SIMD={name}: this processor does not have these instructions"))
+}
+
+/// [`instructions`], or this machine's best where that fails.
+pub fn arch() -> Arch {
+    static ARCH: OnceLock<Arch> = OnceLock::new();
+    *ARCH.get_or_init(|| instructions().unwrap_or_default())
+}
+
+/// Runs `work` with these instructions.
+pub fn dispatch<W: WithSimd>(work: W) -> W::Output {
+    arch().dispatch(work)
+}
+
+struct Sizes;
+impl WithSimd for Sizes {
+    type Output = (usize, usize);
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> Self::Output {
+        (S::F32_LANES, S::REGISTER_COUNT)
+    }
+}
+
+/// Elements (f32) that a vector register of this machine holds.
+pub fn lanes() -> usize {
+    dispatch(Sizes).0
+}
+
+/// The number of vector registers of this machine.
+pub fn registers() -> usize {
+    dispatch(Sizes).1
+}
 
 /// `n` split into the fewest, most even parts of at most `max`.
 #[inline(always)]
-fn parts(n: usize, max: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+pub fn parts(n: usize, max: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
     let count = n.div_ceil(max);
     (0..count).map(move |i| i * n / count..(i + 1) * n / count)
 }
@@ -105,15 +145,7 @@ impl<T: Real> Packed<T> {
     pub fn new(rows: usize, depth: usize, at: impl Fn(usize, usize) -> T) -> Self {
         // 8 rows × 3 registers of accumulators fit the 32 registers of AVX-512 and NEON,
         // 6 rows × 2 the 16 of AVX2.
-        struct Registers;
-        impl WithSimd for Registers {
-            type Output = usize;
-            #[inline(always)]
-            fn with_simd<S: Simd>(self, _: S) -> usize {
-                S::REGISTER_COUNT
-            }
-        }
-        let block = if Arch::new().dispatch(Registers) >= 32 { 8 } else { 6 };
+        let block = if registers() >= 32 { 8 } else { 6 };
         let mut values = Vec::with_capacity(rows * depth);
         for part in parts(rows, block) {
             for k in 0..depth {
@@ -121,34 +153,6 @@ impl<T: Real> Packed<T> {
             }
         }
         Self { rows, block, values }
-    }
-
-    /// Multiplies every row by a factor of its own.
-    pub fn scale_rows(&mut self, factor: impl Fn(usize) -> T) {
-        let depth = self.values.len() / self.rows;
-        for part in parts(self.rows, self.block) {
-            let block = &mut self.values[part.start * depth..part.end * depth];
-            for column in block.chunks_mut(part.len()) {
-                for (value, row) in column.iter_mut().zip(part.clone()) {
-                    *value *= factor(row);
-                }
-            }
-        }
-    }
-}
-
-/// What [`shifted_product`] does beside multiplying.
-#[derive(Debug, Clone, Copy)]
-pub struct Epilogue<'a, T> {
-    /// What each row's sums start from; 0 where there is none.
-    pub bias: Option<&'a [T]>,
-    /// Whether 0 is stored instead of what is below 0.
-    pub relu: bool,
-}
-
-impl<T: Real> Epilogue<'_, T> {
-    fn floor(&self) -> T {
-        if self.relu { T::zero() } else { T::lowest() }
     }
 }
 
@@ -161,12 +165,11 @@ pub fn shifted_product<T: Real>(
     a: &Packed<T>,
     offsets: &[usize],
     b: &[T],
-    epilogue: Epilogue<'_, T>,
+    bias: Option<&[T]>,
     out: &mut [T],
     out_stride: usize,
     columns: usize,
 ) {
-    let (bias, floor) = (epilogue.bias, epilogue.floor());
     let deepest = offsets.iter().max().copied().unwrap_or(0);
     assert!(deepest + columns + SLACK <= b.len(), "right-hand buffer too short");
     assert!((a.rows - 1) * out_stride + columns + SLACK <= out.len(), "output buffer too short");
@@ -178,7 +181,6 @@ pub fn shifted_product<T: Real>(
         offsets: &'a [usize],
         b: *const T,
         bias: Option<&'a [T]>,
-        floor: T,
         out: *mut T,
         out_stride: usize,
         columns: usize,
@@ -202,9 +204,9 @@ pub fn shifted_product<T: Real>(
                         let bias = self.bias.map(|bias| bias[rows.start..].as_ptr());
                         macro_rules! tile {
                             ($($m:literal)*) => { match (rows.len(), group.len()) {
-                                $(($m, 1) => tile::<T, S, $m, 1>(simd, a, self.offsets, b, (bias, self.floor), out, self.out_stride),
-                                  ($m, 2) => tile::<T, S, $m, 2>(simd, a, self.offsets, b, (bias, self.floor), out, self.out_stride),
-                                  ($m, 3) => tile::<T, S, $m, 3>(simd, a, self.offsets, b, (bias, self.floor), out, self.out_stride),)*
+                                $(($m, 1) => tile::<T, S, $m, 1>(simd, a, self.offsets, b, bias, out, self.out_stride),
+                                  ($m, 2) => tile::<T, S, $m, 2>(simd, a, self.offsets, b, bias, out, self.out_stride),
+                                  ($m, 3) => tile::<T, S, $m, 3>(simd, a, self.offsets, b, bias, out, self.out_stride),)*
                                 _ => unreachable!("blocks have at most 8 rows and 3 registers"),
                             }};
                         }
@@ -220,7 +222,7 @@ pub fn shifted_product<T: Real>(
         mut a: *const T,
         offsets: &[usize],
         b: *const T,
-        (bias, floor): (Option<*const T>, T),
+        bias: Option<*const T>,
         out: *mut T,
         out_stride: usize,
     ) {
@@ -246,26 +248,14 @@ pub fn shifted_product<T: Real>(
                 }
                 a = a.add(M);
             }
-            let floor = T::splat(simd, floor);
             for (m, row) in sums.iter().enumerate() {
                 for (n, &sum) in row.iter().enumerate() {
-                    out.add(m * out_stride + n * lanes)
-                        .cast::<T::Vector<S>>()
-                        .write_unaligned(T::larger(simd, floor, sum));
+                    out.add(m * out_stride + n * lanes).cast::<T::Vector<S>>().write_unaligned(sum);
                 }
             }
         }
     }
-    Arch::new().dispatch(Run {
-        a,
-        offsets,
-        b: b.as_ptr(),
-        bias,
-        floor,
-        out: out.as_mut_ptr(),
-        out_stride,
-        columns,
-    })
+    arch().dispatch(Run { a, offsets, b: b.as_ptr(), bias, out: out.as_mut_ptr(), out_stride, columns })
 }
 
 /// `out[m][k] += Σ_i Σ_p a[i·a_step + m·a_stride + p] · b[i·b_step + offsets[k] + p]`, for `p` in
@@ -376,7 +366,7 @@ pub fn shifted_dots<T: Real>(dots: &ShiftedDots<'_, T>, out: &mut [T]) {
     unsafe fn partial<T: Real, S: Simd>(simd: S, from: *const T, count: usize) -> T::Vector<S> {
         T::partial_load(simd, unsafe { std::slice::from_raw_parts(from, count) })
     }
-    Arch::new().dispatch(Run(dots, out))
+    arch().dispatch(Run(dots, out))
 }
 
 /// Pixels behind the last one that [`channel_product`] reads, and rows behind the last one of `out`
@@ -394,7 +384,7 @@ pub fn channel_product<T: Real>(
     offsets: &[usize],
     image: &[T],
     pixels: &[usize],
-    epilogue: Epilogue<'_, T>,
+    bias: &[T],
     out: &mut [T],
 ) {
     let channels = weights.len() / offsets.len();
@@ -403,14 +393,14 @@ pub fn channel_product<T: Real>(
     assert!(channels.is_multiple_of(SLACK) && pixels.len() > MORE_PIXELS);
     assert_eq!(weights.len(), offsets.len() * channels);
     assert!(out.len() >= pixels.len() * channels);
-    assert!(epilogue.bias.is_none_or(|bias| bias.len() == channels));
+    assert_eq!(bias.len(), channels);
     struct Run<'a, T> {
         weights: &'a [T],
         channels: usize,
         offsets: &'a [usize],
         image: &'a [T],
         pixels: &'a [usize],
-        epilogue: Epilogue<'a, T>,
+        bias: &'a [T],
         out: &'a mut [T],
     }
     impl<T: Real> WithSimd for Run<'_, T> {
@@ -434,8 +424,7 @@ pub fn channel_product<T: Real>(
                                     (self.weights.as_ptr().add(first), self.channels),
                                     self.offsets,
                                     (self.image.as_ptr(), pixels),
-                                    self.epilogue.bias.map(|bias| bias.as_ptr().add(first)),
-                                    self.epilogue.floor(),
+                                    self.bias.as_ptr().add(first),
                                     out,
                                 )
                             };
@@ -462,18 +451,15 @@ pub fn channel_product<T: Real>(
         (mut weights, channels): (*const T, usize),
         offsets: &[usize],
         (image, pixels): (*const T, *const usize),
-        bias: Option<*const T>,
-        floor: T,
+        bias: *const T,
         out: *mut T,
     ) {
         unsafe {
             let lanes = T::lanes::<S>();
             let mut sums = [[T::splat(simd, T::zero()); N]; P];
-            if let Some(bias) = bias {
-                for p in 0..P {
-                    for n in 0..N {
-                        sums[p][n] = bias.add(n * lanes).cast::<T::Vector<S>>().read_unaligned();
-                    }
+            for p in 0..P {
+                for n in 0..N {
+                    sums[p][n] = bias.add(n * lanes).cast::<T::Vector<S>>().read_unaligned();
                 }
             }
             let mut places = [image; P];
@@ -494,16 +480,15 @@ pub fn channel_product<T: Real>(
                 }
                 weights = weights.add(channels);
             }
-            let floor = T::splat(simd, floor);
             for p in 0..P {
                 for n in 0..N {
                     let to = out.add(p * channels + n * lanes).cast::<T::Vector<S>>();
-                    to.write_unaligned(T::larger(simd, floor, sums[p][n]));
+                    to.write_unaligned(sums[p][n]);
                 }
             }
         }
     }
-    Arch::new().dispatch(Run { weights, channels, offsets, image, pixels, epilogue, out })
+    arch().dispatch(Run { weights, channels, offsets, image, pixels, bias, out })
 }
 
 /// Offsets behind the last one that [`outer_products`] reads, and rows behind the last one of `sums`
@@ -618,5 +603,5 @@ pub fn outer_products<T: Real>(outer: &OuterProducts<'_, T>, sums: &mut [T]) {
             }
         }
     }
-    Arch::new().dispatch(Run(outer, sums))
+    arch().dispatch(Run(outer, sums))
 }

@@ -1,0 +1,96 @@
+//! Where activations lie in memory.
+
+use crate::simd::{SLACK, lanes};
+
+/// The layout of one activation, an image or a vector (one pixel). The channels of a pixel lie side by
+/// side, filled up with zeros to whole registers; around the image lie the zeros that convolutions read,
+/// so that they need no copy with padding. The network's input alone is planar, as it comes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Image {
+    pub channels: usize,
+    pub height: usize,
+    pub width: usize,
+    /// Zeros around the image, in pixels.
+    pub border: usize,
+    /// More zeros to the right and below.
+    pub beyond: usize,
+    pub planar: bool,
+    /// The distance of two pixels: channels, with the zeros behind them.
+    pub depth: usize,
+}
+
+impl Image {
+    pub fn new([channels, height, width]: [usize; 3]) -> Self {
+        let depth = channels.next_multiple_of(lanes());
+        Self { channels, height, width, border: 0, beyond: 0, planar: false, depth }
+    }
+
+    /// The network's input.
+    pub fn planar(shape: [usize; 3]) -> Self {
+        Self { planar: true, depth: 1, ..Self::new(shape) }
+    }
+
+    pub fn shape(&self) -> [usize; 3] {
+        [self.channels, self.height, self.width]
+    }
+
+    /// The distance of two rows.
+    #[inline(always)]
+    pub fn row(&self) -> usize {
+        (self.width + 2 * self.border + self.beyond) * self.depth
+    }
+
+    #[inline(always)]
+    fn plane(&self) -> usize {
+        (self.height + 2 * self.border + self.beyond) * self.row()
+    }
+
+    /// Where pixel (y, x) of the first channel lies; borders count, so that both may be negative down to
+    /// the border.
+    #[inline(always)]
+    pub fn at(&self, y: isize, x: isize) -> usize {
+        let (y, x) = (y + self.border as isize, x + self.border as isize);
+        y as usize * self.row() + x as usize * self.depth
+    }
+
+    /// Elements of one image.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.plane() * if self.planar { self.channels } else { 1 } + SLACK
+    }
+
+    /// The elements of an image as runs without gaps: their length, where each begins, and for each of its
+    /// elements the place in (channels, height, width), or nothing for a zero that fills a register.
+    pub fn runs(&self) -> (usize, Vec<usize>, impl Fn(usize, usize) -> Option<usize> + use<>) {
+        let Self { channels, height, width, planar, .. } = *self;
+        let (depth, rows) = (self.depth, if planar { channels * height } else { height });
+        // The rows of an image without a border are one run.
+        let joined = if !planar && self.border + self.beyond == 0 { rows } else { 1 };
+        let starts = (0..rows / joined)
+            .map(|run| run / height * self.plane() + self.at((run % height) as isize, 0))
+            .collect();
+        let place = move |run: usize, i: usize| {
+            if planar {
+                return (i < width).then_some(run * width + i);
+            }
+            let (pixel, channel) = (run * width + i / depth, i % depth);
+            (channel < channels).then_some(channel * height * width + pixel)
+        };
+        (joined * width * depth, starts, place)
+    }
+
+    /// Copies an image (channels, height, width) into a planar one.
+    pub fn load(&self, values: &[f32], to: &mut [f32]) {
+        for (i, row) in values.chunks(self.width).enumerate() {
+            let at = i / self.height * self.plane() + self.at((i % self.height) as isize, 0);
+            to[at..at + self.width].copy_from_slice(row);
+        }
+    }
+
+    /// The place of tap (channel, y, x) of a kernel under the pixel at its top left.
+    #[inline(always)]
+    pub fn tap(&self, channel: usize, y: usize, x: usize) -> usize {
+        let channel = if self.planar { channel * self.plane() } else { channel };
+        channel + y * self.row() + x * self.depth
+    }
+}

@@ -1,0 +1,404 @@
+//! Inference on the CPU: a network compiled into steps over buffers that are laid out beforehand.
+//!
+//! The bookkeeping of tensors takes longer than the arithmetic of one image. Here weights are packed once
+//! and every activation has its place, so that running the steps allocates nothing. All of them have one
+//! layout ([`image::Image`]): the channels of a pixel side by side, zeros around the image. So the inner
+//! product ([`product`]) finds channels in whole registers, no step copies or transposes, and a
+//! convolution adds bias, shortcut and rectifier to its sums before it stores them.
+//!
+//! Several images go through each step together, as weights are then read from memory once for all of
+//! them. What an image gets does not depend on the others, bit for bit.
+
+// Iterators over arrays of registers compile to calls, plain indices to registers.
+#![allow(clippy::needless_range_loop)]
+
+mod image;
+mod layers;
+mod product;
+mod winograd;
+
+use self::image::Image;
+use self::layers::Linear;
+use self::product::{Direct, Finish};
+use self::winograd::Winograd;
+use crate::{EPSILON, Lrn, Pool, Pooling, Shortcut};
+use candle_core::Result;
+use std::ops::Range;
+
+/// An activation, by its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct View(usize);
+
+/// What a step is to do, before it is compiled.
+enum Draft {
+    Conv {
+        sizes: [usize; 3],
+        weight: Vec<f32>,
+        /// Factor of each output channel.
+        scale: Vec<f32>,
+        bias: Vec<f32>,
+        relu: bool,
+        addend: Option<View>,
+    },
+    Linear {
+        weight: Vec<f32>,
+        bias: Vec<f32>,
+        relu: bool,
+    },
+    Pool {
+        pool: Pool,
+        relu: bool,
+    },
+    Lrn(Lrn),
+    Affine {
+        lines: Vec<(f32, f32)>,
+        relu: bool,
+    },
+    Shortcut {
+        input: View,
+        stride: usize,
+    },
+}
+
+/// Collects the layers of a network. Each method appends a layer that reads `from`, and returns what it
+/// writes.
+pub struct Builder {
+    images: Vec<Image>,
+    steps: Vec<(Draft, View, View)>,
+    /// The first step that the next layer may become part of.
+    open: usize,
+}
+
+impl Builder {
+    /// A builder, and the input (channels, height, width) of its network.
+    pub fn new(shape: [usize; 3]) -> (Self, View) {
+        let image = Image::planar(shape);
+        (Self { images: vec![image], steps: Vec::new(), open: 0 }, View(0))
+    }
+
+    fn push(&mut self, draft: Draft, from: View, shape: [usize; 3]) -> View {
+        self.images.push(Image::new(shape));
+        let to = View(self.images.len() - 1);
+        self.steps.push((draft, from, to));
+        to
+    }
+
+    fn shape(&self, view: View) -> [usize; 3] {
+        self.images[view.0].shape()
+    }
+
+    /// The last step, where the next layer may become part of it.
+    fn last(&mut self) -> Option<&mut Draft> {
+        let open = &mut self.steps[self.open..];
+        open.last_mut().map(|(draft, ..)| draft)
+    }
+
+    /// Keeps what has been written so far as it is: it is read again later.
+    pub fn keep(&mut self) {
+        self.open = self.steps.len();
+    }
+
+    /// A convolution with `weight` (outputs, inputs, kernel, kernel); kernel, padding, stride.
+    pub fn conv(&mut self, from: View, sizes: [usize; 3], weight: Vec<f32>, bias: Vec<f32>) -> View {
+        let ([_, height, width], [kernel, padding, stride]) = (self.shape(from), sizes);
+        let size = |length: usize| (length + 2 * padding - kernel) / stride + 1;
+        let shape = [bias.len(), size(height), size(width)];
+        let scale = vec![1.0; bias.len()];
+        self.push(Draft::Conv { sizes, weight, scale, bias, relu: false, addend: None }, from, shape)
+    }
+
+    /// A fully connected layer with `weight` (outputs, inputs).
+    pub fn linear(&mut self, from: View, weight: Vec<f32>, bias: Vec<f32>) -> View {
+        let shape = [bias.len(), 1, 1];
+        self.push(Draft::Linear { weight, bias, relu: false }, from, shape)
+    }
+
+    /// A rectifier.
+    pub fn relu(&mut self, from: View) -> View {
+        if let Some(
+            Draft::Conv { relu, .. }
+            | Draft::Linear { relu, .. }
+            | Draft::Pool { relu, .. }
+            | Draft::Affine { relu, .. },
+        ) = self.last()
+        {
+            *relu = true;
+            return from;
+        }
+        let lines = vec![(1.0, 0.0); self.shape(from)[0]];
+        self.push(Draft::Affine { lines, relu: true }, from, self.shape(from))
+    }
+
+    /// A pooling.
+    pub fn pool(&mut self, from: View, kind: Pooling, kernel: usize, stride: usize) -> Result<View> {
+        let [channels, height, width] = self.shape(from);
+        let pool = Pool::new(kind, height, width, kernel, stride)?;
+        self.push(Draft::Pool { pool, relu: false }, from, [channels, pool.out_height, pool.out_width]);
+        // The largest of rectified values is the largest, rectified.
+        let relu_before = self.steps.len() > self.open + 1
+            && kind == Pooling::Max
+            && matches!(&self.steps[self.steps.len() - 2].0, Draft::Affine { lines, relu: true } if lines.iter().all(|&line| line == (1.0, 0.0)));
+        if relu_before {
+            let (_, from, _) = self.steps.remove(self.steps.len() - 2);
+            if let Some((Draft::Pool { relu, .. }, source, _)) = self.steps.last_mut() {
+                (*relu, *source) = (true, from);
+            }
+        }
+        Ok(View(self.images.len() - 1))
+    }
+
+    /// Local response normalisation.
+    pub fn lrn(&mut self, from: View, lrn: Lrn) -> View {
+        self.push(Draft::Lrn(lrn), from, self.shape(from))
+    }
+
+    /// A batch normalisation by running statistics: weight and bias, mean and variance for each
+    /// channel. After a convolution it becomes part of its weights.
+    pub fn batch_norm(
+        &mut self,
+        from: View,
+        [weight, bias]: [&[f32]; 2],
+        [mean, variance]: [&[f32]; 2],
+    ) -> View {
+        let line = |c: usize| {
+            let slope = f64::from(weight[c]) / (f64::from(variance[c]) + EPSILON).sqrt();
+            let start = f64::from(bias[c]) - f64::from(mean[c]) * slope;
+            (slope as f32, start as f32)
+        };
+        let lines: Vec<(f32, f32)> = (0..weight.len()).map(line).collect();
+        if let Some(Draft::Conv { scale, bias, relu: false, addend: None, .. }) = self.last() {
+            for ((scale, bias), (slope, start)) in scale.iter_mut().zip(bias).zip(lines) {
+                *scale *= slope;
+                *bias = *bias * slope + start;
+            }
+            return from;
+        }
+        self.push(Draft::Affine { lines, relu: false }, from, self.shape(from))
+    }
+
+    /// The end of a residual block: the rectified sum of `from` and the block's `input`.
+    pub fn shortcut(&mut self, from: View, input: View) -> Result<View> {
+        let shortcut = Shortcut::new(self.shape(input), self.shape(from))?;
+        if shortcut.is_identity()
+            && !self.images[input.0].planar
+            && let Some(Draft::Conv { relu: relu @ false, addend: addend @ None, .. }) = self.last()
+        {
+            (*relu, *addend) = (true, Some(input));
+            return Ok(from);
+        }
+        Ok(self.push(Draft::Shortcut { input, stride: shortcut.stride() }, from, self.shape(from)))
+    }
+
+    /// The number of steps so far. Layers that follow become no part of them.
+    pub fn steps(&mut self) -> usize {
+        self.keep();
+        self.steps.len()
+    }
+
+    /// Compiles the steps. Without `fast`, convolutions are computed by their definition. `last` are the
+    /// activations that are read when all steps have run.
+    pub fn build(mut self, fast: bool, last: &[View]) -> Steps {
+        // Zeros around the images, as many as their readers want.
+        let mut tiles = Vec::new();
+        for (draft, from, to) in &self.steps {
+            let &Draft::Conv { sizes, .. } = draft else {
+                tiles.push(None);
+                continue;
+            };
+            let (outputs, image) = (self.images[to.0].channels, &mut self.images[from.0]);
+            let [kernel, padding, _] = sizes;
+            image.border = image.border.max(padding);
+            let tile = Winograd::suits(image, sizes, outputs).filter(|_| fast);
+            if let Some(tile) = tile {
+                for length in [image.height, image.width] {
+                    let beyond = Winograd::beyond(tile, length + 2 * padding, kernel);
+                    image.beyond = image.beyond.max(beyond);
+                }
+            }
+            tiles.push(tile);
+        }
+        let slots = self.slots(last);
+        let images = &self.images;
+        let steps = self.steps.into_iter().zip(tiles).map(|((draft, from, to), tile)| {
+            let (input, outputs) = (&images[from.0], &images[to.0]);
+            let op = match draft {
+                Draft::Conv { sizes, weight, scale, mut bias, relu, addend } => {
+                    let [kernel, padding, _] = sizes;
+                    let inputs = input.channels;
+                    let at = |o: usize, c: usize, y: usize, x: usize| {
+                        weight[((o * inputs + c) * kernel + y) * kernel + x] * scale[o]
+                    };
+                    let conv = match tile {
+                        Some(tile) => Conv::Tiles(Winograd::new(input, tile, padding, outputs.channels, at)),
+                        None => Conv::Direct(Direct::new(input, sizes, outputs.channels, at)),
+                    };
+                    bias.resize(outputs.depth, 0.0);
+                    Op::Conv { conv, bias, relu, addend }
+                }
+                Draft::Linear { weight, bias, relu } => Op::Linear(Linear::new(input, &weight, &bias), relu),
+                Draft::Pool { pool, relu } => Op::Pool(pool, relu),
+                Draft::Lrn(lrn) => Op::Lrn(lrn),
+                Draft::Affine { lines, relu } => Op::Affine(lines, relu),
+                Draft::Shortcut { input, stride } => Op::Shortcut { input, stride },
+            };
+            Step { op, from, to }
+        });
+        let steps: Vec<Step> = steps.collect();
+        let scratch = steps.iter().map(|step| step.op.scratch(&self.images[step.from.0])).max();
+        Steps { steps, scratch: scratch.unwrap_or(0), images: self.images, slots }
+    }
+
+    /// The buffer of each activation. Activations of one layout share a buffer where the first has been
+    /// read for the last time before the second is written: fewer buffers stay in the cache.
+    fn slots(&self, last: &[View]) -> Vec<usize> {
+        let mut read = vec![0; self.images.len()];
+        for (i, (draft, from, _)) in self.steps.iter().enumerate() {
+            read[from.0] = i;
+            if let Draft::Conv { addend: Some(input), .. } | Draft::Shortcut { input, .. } = draft {
+                read[input.0] = i;
+            }
+        }
+        for view in last {
+            read[view.0] = usize::MAX;
+        }
+        // Of each buffer its layout and when it is free.
+        let mut buffers = vec![(self.images[0], read[0])];
+        let mut slots = vec![0; self.images.len()];
+        for (i, (_, _, to)) in self.steps.iter().enumerate() {
+            let image = self.images[to.0];
+            let free = buffers.iter().position(|&(layout, free)| layout == image && free < i);
+            slots[to.0] = free.unwrap_or(buffers.len());
+            match free {
+                Some(slot) => buffers[slot].1 = read[to.0],
+                None => buffers.push((image, read[to.0])),
+            }
+        }
+        slots
+    }
+}
+
+#[derive(Debug)]
+enum Conv {
+    Direct(Direct),
+    Tiles(Winograd),
+}
+
+#[derive(Debug)]
+enum Op {
+    Conv { conv: Conv, bias: Vec<f32>, relu: bool, addend: Option<View> },
+    Linear(Linear, bool),
+    Pool(Pool, bool),
+    Lrn(Lrn),
+    Affine(Vec<(f32, f32)>, bool),
+    Shortcut { input: View, stride: usize },
+}
+
+impl Op {
+    /// Elements of scratch that it needs.
+    fn scratch(&self, from: &Image) -> usize {
+        match self {
+            Self::Conv { conv: Conv::Tiles(conv), .. } => conv.scratch(from),
+            Self::Lrn(lrn) => 2 * (from.channels + lrn.n),
+            _ => 0,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Step {
+    op: Op,
+    from: View,
+    to: View,
+}
+
+/// A compiled network.
+#[derive(Debug)]
+pub struct Steps {
+    steps: Vec<Step>,
+    images: Vec<Image>,
+    slots: Vec<usize>,
+    scratch: usize,
+}
+
+/// The memory that a network's steps work in.
+#[derive(Debug, Clone)]
+pub struct Buffers {
+    slots: Vec<Vec<f32>>,
+    scratch: Vec<f32>,
+}
+
+impl Steps {
+    /// Memory for as many images at a time.
+    pub fn buffers(&self, images: usize) -> Buffers {
+        let count = self.slots.iter().max().map_or(0, |slot| slot + 1);
+        let mut slots = vec![Vec::new(); count];
+        for (image, &slot) in self.images.iter().zip(&self.slots) {
+            slots[slot].resize(images * image.len(), 0.0);
+        }
+        Buffers { slots, scratch: vec![0.0; self.scratch] }
+    }
+
+    /// Puts an image (channels, height, width) into place `number` of the network's input.
+    pub fn load(&self, buffers: &mut Buffers, number: usize, values: &[f32]) {
+        let image = &self.images[0];
+        image.load(values, &mut buffers.slots[self.slots[0]][number * image.len()..]);
+    }
+
+    /// The vector that image `number` has at `view`.
+    pub fn read<'a>(&self, buffers: &'a Buffers, view: View, number: usize) -> &'a [f32] {
+        let image = &self.images[view.0];
+        &buffers.slots[self.slots[view.0]][number * image.len()..][..image.channels]
+    }
+
+    /// Copies what image `from` has at `view` to image `to`.
+    pub fn copy(&self, buffers: &mut Buffers, view: View, from: usize, to: usize) {
+        let len = self.images[view.0].len();
+        buffers.slots[self.slots[view.0]].copy_within(from * len..(from + 1) * len, to * len);
+    }
+
+    /// Runs these steps on the first `images` images.
+    pub fn run(&self, range: Range<usize>, buffers: &mut Buffers, images: usize) {
+        for step in &self.steps[range] {
+            let slot = self.slots[step.to.0];
+            let mut out = std::mem::take(&mut buffers.slots[slot]);
+            step.run(self, buffers, &mut out, images);
+            buffers.slots[slot] = out;
+        }
+    }
+}
+
+impl Step {
+    fn run(&self, all: &Steps, buffers: &mut Buffers, out: &mut [f32], images: usize) {
+        let Buffers { slots, scratch } = buffers;
+        let (from, to) = (&all.images[self.from.0], &all.images[self.to.0]);
+        let view = |view: View| (&all.images[view.0], slots[all.slots[view.0]].as_slice());
+        let input = view(self.from).1;
+        match &self.op {
+            Op::Conv { conv: Conv::Tiles(conv), bias, relu, addend } => {
+                let finish = Finish { bias, relu: *relu, addend: addend.map(view) };
+                return conv.run((from, input), finish, (to, out), scratch, images);
+            }
+            Op::Linear(linear, relu) => return linear.run(*relu, (from, input), (to, out), images),
+            _ => {}
+        }
+        for number in 0..images {
+            let nth = |(image, values): (&'_ Image, &'_ [f32])| number * image.len()..values.len();
+            let input = (from, &input[number * from.len()..]);
+            let to = (to, &mut out[number * to.len()..]);
+            match &self.op {
+                Op::Conv { conv: Conv::Direct(conv), bias, relu, addend } => {
+                    let addend = addend.map(view).map(|both| (both.0, &both.1[nth(both)]));
+                    conv.run(input, Finish { bias, relu: *relu, addend }, to);
+                }
+                Op::Pool(pool, relu) => layers::pool(pool, *relu, input, to),
+                Op::Lrn(lrn) => layers::lrn(lrn, input, to, scratch),
+                Op::Affine(lines, relu) => layers::affine(lines, *relu, input, to),
+                Op::Shortcut { input: first, stride } => {
+                    let first = view(*first);
+                    layers::shortcut(*stride, input, (first.0, &first.1[nth(first)]), to);
+                }
+                Op::Conv { .. } | Op::Linear(..) => unreachable!("run for all images above"),
+            }
+        }
+    }
+}

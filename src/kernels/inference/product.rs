@@ -1,0 +1,261 @@
+//! The inner product of all inference, and the convolution that uses it as it is.
+
+use super::image::Image;
+use crate::simd::{self, parts};
+use pulp::{Simd, WithSimd};
+
+/// A matrix (terms, channels) in the order in which [`tile`] reads it: groups of as many registers of
+/// channels as one tile has, and inside a group the terms one after another.
+#[derive(Debug, Clone)]
+pub struct Matrix {
+    pub terms: usize,
+    /// Channels, with the zeros that fill the last register.
+    pub channels: usize,
+    values: Vec<f32>,
+}
+
+impl Matrix {
+    /// The matrix whose element is `at(term, channel)`.
+    pub fn new(terms: usize, channels: usize, at: impl Fn(usize, usize) -> f32) -> Self {
+        let lanes = simd::lanes();
+        let depth = channels.next_multiple_of(lanes);
+        let mut values = Vec::with_capacity(terms * depth);
+        for group in parts(depth / lanes, widest(simd::registers())) {
+            for term in 0..terms {
+                let channel = |c| if c < channels { at(term, c) } else { 0.0 };
+                values.extend((group.start * lanes..group.end * lanes).map(channel));
+            }
+        }
+        Self { terms, channels: depth, values }
+    }
+
+    /// The values of the group of channels that begins with channel `first`.
+    pub fn of(&self, first: usize) -> *const f32 {
+        self.values[first * self.terms..].as_ptr()
+    }
+}
+
+/// The most registers of channels in a tile, given how many registers there are.
+pub fn widest(registers: usize) -> usize {
+    if registers >= 32 { 4 } else { 3 }
+}
+
+/// What a convolution does with its sums.
+#[derive(Clone, Copy)]
+pub struct Finish<'a> {
+    /// What the sums start from, for all channels.
+    pub bias: &'a [f32],
+    /// Whether 0 is stored instead of what is below 0.
+    pub relu: bool,
+    /// An image of the output's size that is added.
+    pub addend: Option<(&'a Image, &'a [f32])>,
+}
+
+impl Finish<'_> {
+    pub fn floor(&self) -> f32 {
+        if self.relu { 0.0 } else { f32::NEG_INFINITY }
+    }
+}
+
+/// Work on a tile of `P` pixels and `N` registers of channels, sizes that the compiler knows.
+pub trait Tile {
+    fn run<const N: usize, const P: usize>(self);
+}
+
+/// The largest number of pixels in a tile of `n` registers of channels.
+#[inline(always)]
+pub fn most_pixels<S: Simd>(n: usize) -> usize {
+    if S::REGISTER_COUNT >= 32 { [12, 12, 8, 6][n - 1] } else { [10, 6, 4, 2][n - 1] }
+}
+
+/// Runs a tile of these sizes.
+#[inline(always)]
+pub fn sized(n: usize, p: usize, tile: impl Tile) {
+    macro_rules! sizes {
+        ($(($n:literal $($p:literal)*))*) => {
+            match (n, p) {
+                $($(($n, $p) => tile.run::<$n, $p>(),)*)*
+                _ => unreachable!("no tile has {n} registers and {p} pixels"),
+            }
+        };
+    }
+    sizes!((1 1 2 3 4 5 6 7 8 9 10 11 12) (2 1 2 3 4 5 6 7 8 9 10 11 12) (3 1 2 3 4 5 6 7 8) (4 1 2 3 4 5 6))
+}
+
+/// `start[n] + Σ_t Σ_c weights · image[p·step + taps[t] + c]` for `P` pixels and `N` registers of
+/// channels; c runs over `run` elements, and `weights` has `N` registers for each term, all terms one
+/// after another.
+///
+/// # Safety
+/// `weights` has as many values, and what is read of `image` exists.
+#[inline(always)]
+pub unsafe fn tile<S: Simd, const N: usize, const P: usize>(
+    simd: S,
+    mut weights: *const f32,
+    (taps, run): (&[usize], usize),
+    (image, step): (*const f32, usize),
+    start: [S::f32s; N],
+) -> [[S::f32s; N]; P] {
+    unsafe {
+        let lanes = S::F32_LANES;
+        let mut sums = [start; P];
+        for &tap in taps {
+            let image = image.add(tap);
+            for c in 0..run {
+                let mut left = start;
+                for n in 0..N {
+                    left[n] = load(weights.add(n * lanes));
+                }
+                for p in 0..P {
+                    let right = simd.splat_f32s(*image.add(p * step + c));
+                    for n in 0..N {
+                        sums[p][n] = simd.mul_add_f32s(left[n], right, sums[p][n]);
+                    }
+                }
+                weights = weights.add(N * lanes);
+            }
+        }
+        sums
+    }
+}
+
+#[inline(always)]
+pub unsafe fn load<V: Copy>(from: *const f32) -> V {
+    unsafe { from.cast::<V>().read_unaligned() }
+}
+
+#[inline(always)]
+pub unsafe fn store<V: Copy>(to: *mut f32, value: V) {
+    unsafe { to.cast::<V>().write_unaligned(value) }
+}
+
+/// A convolution by its definition, for kernels and strides of all sizes.
+#[derive(Debug, Clone)]
+pub struct Direct {
+    matrix: Matrix,
+    /// Where runs of `run` terms lie that are side by side in the image.
+    taps: Vec<usize>,
+    run: usize,
+    stride: usize,
+    padding: usize,
+}
+
+impl Direct {
+    /// Of an image `from`, with `weight` (outputs, inputs, kernel, kernel).
+    pub fn new(
+        from: &Image,
+        [kernel, padding, stride]: [usize; 3],
+        outputs: usize,
+        weight: impl Fn(usize, usize, usize, usize) -> f32,
+    ) -> Self {
+        let (channels, area) = (from.channels, kernel * kernel);
+        if from.planar {
+            let taps = (0..channels * area).map(|t| from.tap(t / area, t / kernel % kernel, t % kernel));
+            let at = |t: usize, o| weight(o, t / area, t / kernel % kernel, t % kernel);
+            let matrix = Matrix::new(channels * area, outputs, at);
+            return Self { matrix, taps: taps.collect(), run: 1, stride, padding };
+        }
+        let taps = (0..area).map(|t| from.tap(0, t / kernel, t % kernel)).collect();
+        let at = |t: usize, o| weight(o, t % channels, t / channels / kernel, t / channels % kernel);
+        let matrix = Matrix::new(area * channels, outputs, at);
+        Self { matrix, taps, run: channels, stride, padding }
+    }
+
+    /// Convolves one image.
+    pub fn run(&self, (from, input): (&Image, &[f32]), finish: Finish<'_>, (to, out): (&Image, &mut [f32])) {
+        assert!(from.len() <= input.len() && to.len() <= out.len() && from.border >= self.padding);
+        assert!(finish.bias.len() == self.matrix.channels && to.depth == self.matrix.channels);
+        simd::dispatch(Run { conv: self, from, input, finish, to, out });
+    }
+}
+
+struct Run<'a> {
+    conv: &'a Direct,
+    from: &'a Image,
+    input: &'a [f32],
+    finish: Finish<'a>,
+    to: &'a Image,
+    out: &'a mut [f32],
+}
+
+impl WithSimd for Run<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { conv, from, input, finish, to, out } = self;
+        let (lanes, stride) = (S::F32_LANES, conv.stride);
+        let padding = conv.padding as isize;
+        for group in parts(conv.matrix.channels / lanes, widest(S::REGISTER_COUNT)) {
+            let first = group.start * lanes;
+            let weights = conv.matrix.of(first);
+            for y in 0..to.height {
+                for x in parts(to.width, most_pixels::<S>(group.len())) {
+                    let corner =
+                        from.at((y * stride) as isize - padding, (x.start * stride) as isize - padding);
+                    let at = to.at(y as isize, x.start as isize) + first;
+                    let addend = finish.addend.map(|(image, values)| {
+                        let at = image.at(y as isize, x.start as isize) + first;
+                        &values[at..]
+                    });
+                    sized(
+                        group.len(),
+                        x.len(),
+                        DirectTile {
+                            simd,
+                            weights,
+                            terms: (&conv.taps, conv.run),
+                            image: (input[corner..].as_ptr(), stride * from.depth),
+                            bias: finish.bias[first..].as_ptr(),
+                            floor: finish.floor(),
+                            addend: addend.map(<[f32]>::as_ptr),
+                            out: out[at..].as_mut_ptr(),
+                            depth: to.depth,
+                        },
+                    );
+                }
+            }
+        }
+    }
+}
+
+struct DirectTile<'a, S> {
+    simd: S,
+    weights: *const f32,
+    terms: (&'a [usize], usize),
+    image: (*const f32, usize),
+    bias: *const f32,
+    floor: f32,
+    addend: Option<*const f32>,
+    out: *mut f32,
+    depth: usize,
+}
+
+impl<S: Simd> Tile for DirectTile<'_, S> {
+    #[inline(always)]
+    fn run<const N: usize, const P: usize>(self) {
+        let (simd, lanes) = (self.simd, S::F32_LANES);
+        // Safety: a tile lies inside the images, whose sizes `Direct::run` has asserted.
+        unsafe {
+            let mut start = [simd.splat_f32s(0.0); N];
+            for n in 0..N {
+                start[n] = load(self.bias.add(n * lanes));
+            }
+            let mut sums = tile::<S, N, P>(simd, self.weights, self.terms, self.image, start);
+            let floor = simd.splat_f32s(self.floor);
+            // Two loops: one with a condition inside is not unrolled, and then all sums lie in memory.
+            if let Some(addend) = self.addend {
+                for p in 0..P {
+                    for n in 0..N {
+                        sums[p][n] = simd.add_f32s(sums[p][n], load(addend.add(p * self.depth + n * lanes)));
+                    }
+                }
+            }
+            for p in 0..P {
+                for n in 0..N {
+                    let sum = simd.max_f32s(floor, sums[p][n]);
+                    store(self.out.add(p * self.depth + n * lanes), sum);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,419 @@
+//! Convolutions of stride 1 with fewer multiplications (Winograd; Lavin and Gray 2015,
+//! <https://arxiv.org/abs/1509.09308>).
+//!
+//! A tile of M×M results needs A×A pixels, A = M + kernel − 1. Both are polynomials' values at A points
+//! after a transform of each axis, where the convolution is a product of numbers: A² multiplications
+//! for each pair of channels instead of M²·kernel². Rounding differs from the definition's: the error
+//! grows with the points.
+
+use super::image::Image;
+use super::product::{Finish, Matrix, Tile, load, most_pixels, sized, store, tile, widest};
+use crate::simd::{self, parts};
+use pulp::{Simd, WithSimd};
+
+/// The transforms of one axis by its points.
+trait Scheme<const A: usize, const M: usize> {
+    /// Of A pixels.
+    fn input<S: Simd>(simd: S, d: [S::f32s; A]) -> [S::f32s; A];
+    /// From A products to M results.
+    fn output<S: Simd>(simd: S, m: [S::f32s; A]) -> [S::f32s; M];
+}
+
+/// Points 0, 1, −1 and infinity.
+struct Four;
+/// Points 0, ±1, ±2 and infinity.
+struct Six;
+
+impl Scheme<4, 2> for Four {
+    #[inline(always)]
+    fn input<S: Simd>(s: S, d: [S::f32s; 4]) -> [S::f32s; 4] {
+        [s.sub_f32s(d[2], d[0]), s.add_f32s(d[1], d[2]), s.sub_f32s(d[2], d[1]), s.sub_f32s(d[3], d[1])]
+    }
+    #[inline(always)]
+    fn output<S: Simd>(s: S, m: [S::f32s; 4]) -> [S::f32s; 2] {
+        let (sum, difference) = (s.add_f32s(m[1], m[2]), s.sub_f32s(m[1], m[2]));
+        [s.add_f32s(m[0], sum), s.add_f32s(difference, m[3])]
+    }
+}
+
+impl Six {
+    #[inline(always)]
+    fn transform<S: Simd>(s: S, d: [S::f32s; 6]) -> [S::f32s; 6] {
+        let four = s.splat_f32s(4.0);
+        let (minus_four, minus_five) = (s.splat_f32s(-4.0), s.splat_f32s(-5.0));
+        let even = s.mul_add_f32s(minus_four, d[2], d[4]);
+        let odd = s.mul_add_f32s(minus_four, d[1], d[3]);
+        let even_2 = s.sub_f32s(d[4], d[2]);
+        let half = s.sub_f32s(d[3], d[1]);
+        let odd_2 = s.add_f32s(half, half);
+        [
+            s.mul_add_f32s(four, d[0], s.mul_add_f32s(minus_five, d[2], d[4])),
+            s.add_f32s(even, odd),
+            s.sub_f32s(even, odd),
+            s.add_f32s(even_2, odd_2),
+            s.sub_f32s(even_2, odd_2),
+            s.mul_add_f32s(four, d[1], s.mul_add_f32s(minus_five, d[3], d[5])),
+        ]
+    }
+}
+
+impl Scheme<6, 4> for Six {
+    #[inline(always)]
+    fn input<S: Simd>(s: S, d: [S::f32s; 6]) -> [S::f32s; 6] {
+        Self::transform(s, d)
+    }
+    #[inline(always)]
+    fn output<S: Simd>(s: S, m: [S::f32s; 6]) -> [S::f32s; 4] {
+        let (even, odd) = (s.add_f32s(m[1], m[2]), s.sub_f32s(m[1], m[2]));
+        let (even_2, odd_2) = (s.add_f32s(m[3], m[4]), s.sub_f32s(m[3], m[4]));
+        [
+            s.add_f32s(m[0], s.add_f32s(even, even_2)),
+            s.mul_add_f32s(s.splat_f32s(2.0), odd_2, odd),
+            s.mul_add_f32s(s.splat_f32s(4.0), even_2, even),
+            s.add_f32s(s.mul_add_f32s(s.splat_f32s(8.0), odd_2, odd), m[5]),
+        ]
+    }
+}
+
+impl Scheme<6, 2> for Six {
+    #[inline(always)]
+    fn input<S: Simd>(s: S, d: [S::f32s; 6]) -> [S::f32s; 6] {
+        Self::transform(s, d)
+    }
+    #[inline(always)]
+    fn output<S: Simd>(s: S, m: [S::f32s; 6]) -> [S::f32s; 2] {
+        let (even, odd) = (s.add_f32s(m[1], m[2]), s.sub_f32s(m[1], m[2]));
+        let (even_2, odd_2) = (s.add_f32s(m[3], m[4]), s.sub_f32s(m[3], m[4]));
+        [
+            s.add_f32s(m[0], s.add_f32s(even, even_2)),
+            s.add_f32s(s.mul_add_f32s(s.splat_f32s(2.0), odd_2, odd), m[5]),
+        ]
+    }
+}
+
+/// A convolution by tiles.
+#[derive(Debug, Clone)]
+pub struct Winograd {
+    /// Pixels of a tile's side, A, and results, M.
+    size: usize,
+    results: usize,
+    padding: usize,
+    /// For each of the A² products the weights (inputs, outputs).
+    matrices: Vec<Matrix>,
+}
+
+/// Elements of transformed tiles that are worked on at a time: they are to stay in the second-level
+/// cache beside the weights.
+const BLOCK: usize = 16;
+/// Elements between the tiles of two products: without them tiles lie powers of two apart, which take
+/// each other's place in the first-level cache.
+const SKEW: usize = 16;
+
+impl Winograd {
+    /// The tile that suits a convolution of `from`, if any: A and M.
+    pub fn suits(
+        from: &Image,
+        [kernel, padding, stride]: [usize; 3],
+        outputs: usize,
+    ) -> Option<(usize, usize)> {
+        let (height, width) = (from.height + 2 * padding, from.width + 2 * padding);
+        let enough = |channels: usize| channels >= 16;
+        if from.planar
+            || stride != 1
+            || kernel > height.min(width)
+            || !enough(from.channels)
+            || !enough(outputs)
+        {
+            return None;
+        }
+        let (height, width) = (height - kernel + 1, width - kernel + 1);
+        match kernel {
+            // On small images the weights, read once for few tiles, take longest: fewer points.
+            3 if height * width <= 100 => Some((4, 2)),
+            3 => Some((6, 4)),
+            5 => Some((6, 2)),
+            _ => None,
+        }
+    }
+
+    /// The zeros that tiles of this size read to the right of an image with its padding, or below.
+    pub fn beyond((size, results): (usize, usize), length: usize, kernel: usize) -> usize {
+        let tiles = (length - kernel + 1).div_ceil(results);
+        (tiles * results + size - results).saturating_sub(length)
+    }
+
+    /// Of an image `from`, with `weight` (outputs, inputs, kernel, kernel).
+    pub fn new(
+        from: &Image,
+        (size, results): (usize, usize),
+        padding: usize,
+        outputs: usize,
+        weight: impl Fn(usize, usize, usize, usize) -> f32,
+    ) -> Self {
+        let (kernel, area) = (size - results + 1, size * size);
+        let points = &[0.0, 1.0, -1.0, 2.0, -2.0][..size - 1];
+        // Row i holds 1, p, p², … by the product of p's distances to the other points; infinity's is the
+        // last power alone.
+        let transform: Vec<Vec<f64>> = (0..size)
+            .map(|i| {
+                let powers = 0..kernel as i32;
+                let Some(&p) = points.get(i) else {
+                    return powers.map(|power| f64::from(power + 1 == kernel as i32)).collect();
+                };
+                let others = points.iter().filter(|&&other| other != p);
+                let scale: f64 = others.map(|other| p - other).product();
+                powers.map(|power| f64::powi(p, power) / scale).collect()
+            })
+            .collect();
+        // (product, input, output)
+        let mut values = vec![0.0; area * from.channels * outputs];
+        for o in 0..outputs {
+            for c in 0..from.channels {
+                for i in 0..size {
+                    for j in 0..size {
+                        let mut sum = 0.0;
+                        for y in 0..kernel {
+                            for x in 0..kernel {
+                                sum += transform[i][y] * transform[j][x] * f64::from(weight(o, c, y, x));
+                            }
+                        }
+                        values[((i * size + j) * from.channels + c) * outputs + o] = sum as f32;
+                    }
+                }
+            }
+        }
+        let matrices = (0..area)
+            .map(|i| {
+                Matrix::new(from.channels, outputs, |c, o| values[(i * from.channels + c) * outputs + o])
+            })
+            .collect();
+        Self { size, results, padding, matrices }
+    }
+
+    /// Elements of scratch that [`Self::run`] needs.
+    pub fn scratch(&self, from: &Image) -> usize {
+        self.matrices.iter().map(|matrix| BLOCK * (from.depth + matrix.channels) + 2 * SKEW).sum()
+    }
+
+    /// Convolves images that lie one after another.
+    pub fn run(
+        &self,
+        (from, input): (&Image, &[f32]),
+        finish: Finish<'_>,
+        (to, out): (&Image, &mut [f32]),
+        scratch: &mut [f32],
+        images: usize,
+    ) {
+        let (kernel, both) = (self.size - self.results + 1, (self.size, self.results));
+        assert!(images * from.len() <= input.len() && images * to.len() <= out.len());
+        assert!(finish.addend.is_none_or(|(image, values)| images * image.len() <= values.len()));
+        assert!(from.border >= self.padding && scratch.len() >= self.scratch(from));
+        for length in [from.height, from.width] {
+            assert!(from.beyond >= Self::beyond(both, length + 2 * self.padding, kernel));
+        }
+        let run = Run { conv: self, from, input, finish, to, out, scratch, images };
+        match both {
+            (4, 2) => simd::dispatch(By::<Four, 4, 2>(run, Four)),
+            (6, 4) => simd::dispatch(By::<Six, 6, 4>(run, Six)),
+            (6, 2) => simd::dispatch(By::<Six, 6, 2>(run, Six)),
+            _ => unreachable!("no such tiles"),
+        }
+    }
+}
+
+struct Run<'a> {
+    conv: &'a Winograd,
+    from: &'a Image,
+    input: &'a [f32],
+    finish: Finish<'a>,
+    to: &'a Image,
+    out: &'a mut [f32],
+    scratch: &'a mut [f32],
+    images: usize,
+}
+
+struct By<'a, T, const A: usize, const M: usize>(Run<'a>, T);
+
+impl<T: Scheme<A, M>, const A: usize, const M: usize> WithSimd for By<'_, T, A, M> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Run { conv, from, input, finish, to, out, scratch, images } = self.0;
+        let (depth, channels) = (from.depth, to.depth);
+        let (across, down) = (to.width.div_ceil(M), to.height.div_ceil(M));
+        let (inputs, products) = scratch.split_at_mut(A * A * (BLOCK * depth + SKEW));
+        // Image, row and column of a tile.
+        let place = |tile: usize| (tile / (across * down), tile / across % down * M, tile % across * M);
+        for tiles in parts(images * across * down, BLOCK) {
+            let count = tiles.len();
+            let steps = (count * depth + SKEW, count * channels + SKEW);
+            for (i, tile) in tiles.clone().enumerate() {
+                let (image, y, x) = place(tile);
+                let padding = conv.padding as isize;
+                let at = image * from.len() + from.at(y as isize - padding, x as isize - padding);
+                // Safety: `Winograd::run` has asserted that tiles lie inside the image and its zeros.
+                unsafe {
+                    let to = inputs.as_mut_ptr().add(i * depth);
+                    transform::<T, S, A, M>(simd, input.as_ptr().add(at), from, to, steps.0);
+                }
+            }
+            for (i, matrix) in conv.matrices.iter().enumerate() {
+                let from = &inputs[i * steps.0..];
+                let to = &mut products[i * steps.1..];
+                multiply(simd, matrix, (from, depth), to, count);
+            }
+            for (i, tile) in tiles.enumerate() {
+                let (image, y, x) = place(tile);
+                // Safety: as above; only results inside the image are written.
+                unsafe {
+                    let from = products.as_ptr().add(i * channels);
+                    let out = out.as_mut_ptr().add(image * to.len());
+                    results::<T, S, A, M>(simd, (from, steps.1), finish, image, (to, out), (y, x));
+                }
+            }
+        }
+    }
+}
+
+/// Transforms the tile at `from`; product i of its `depth` channels goes to `to + i · step`.
+#[inline(always)]
+unsafe fn transform<T: Scheme<A, M>, S: Simd, const A: usize, const M: usize>(
+    simd: S,
+    from: *const f32,
+    image: &Image,
+    to: *mut f32,
+    step: usize,
+) {
+    unsafe {
+        let (row, depth) = (image.row(), image.depth);
+        for c in (0..depth).step_by(S::F32_LANES) {
+            let zero = [simd.splat_f32s(0.0); A];
+            let mut rows = [zero; A];
+            let mut at = from.add(c);
+            for y in 0..A {
+                let mut pixels = zero;
+                for x in 0..A {
+                    pixels[x] = load(at.add(x * depth));
+                }
+                rows[y] = T::input(simd, pixels);
+                at = at.add(row);
+            }
+            for x in 0..A {
+                let mut column = zero;
+                for y in 0..A {
+                    column[y] = rows[y][x];
+                }
+                let column = T::input(simd, column);
+                for y in 0..A {
+                    store(to.add((y * A + x) * step + c), column[y]);
+                }
+            }
+        }
+    }
+}
+
+/// `to = from · matrix` for `count` tiles.
+#[inline(always)]
+fn multiply<S: Simd>(simd: S, matrix: &Matrix, (from, depth): (&[f32], usize), to: &mut [f32], count: usize) {
+    struct Product<S> {
+        simd: S,
+        weights: *const f32,
+        terms: usize,
+        from: *const f32,
+        depth: usize,
+        to: *mut f32,
+        channels: usize,
+    }
+    impl<S: Simd> Tile for Product<S> {
+        #[inline(always)]
+        fn run<const N: usize, const P: usize>(self) {
+            let start = [self.simd.splat_f32s(0.0); N];
+            // Safety: the assertion below bounds every read and write.
+            unsafe {
+                let image = (self.from, self.depth);
+                let sums = tile::<S, N, P>(self.simd, self.weights, (&[0], self.terms), image, start);
+                for p in 0..P {
+                    for n in 0..N {
+                        store(self.to.add(p * self.channels + n * S::F32_LANES), sums[p][n]);
+                    }
+                }
+            }
+        }
+    }
+    let (terms, channels) = (matrix.terms, matrix.channels);
+    assert!(count * depth <= from.len() && count * channels <= to.len());
+    for group in parts(channels / S::F32_LANES, widest(S::REGISTER_COUNT)) {
+        let first = group.start * S::F32_LANES;
+        let weights = matrix.of(first);
+        for pixels in parts(count, most_pixels::<S>(group.len())) {
+            let product = Product {
+                simd,
+                weights,
+                terms,
+                from: from[pixels.start * depth..].as_ptr(),
+                depth,
+                to: to[pixels.start * channels + first..].as_mut_ptr(),
+                channels,
+            };
+            sized(group.len(), pixels.len(), product);
+        }
+    }
+}
+
+/// The results of the tile whose first result is (y, x) of image number `number`, from its products, which
+/// lie `step` apart.
+#[inline(always)]
+unsafe fn results<T: Scheme<A, M>, S: Simd, const A: usize, const M: usize>(
+    simd: S,
+    (from, step): (*const f32, usize),
+    finish: Finish<'_>,
+    number: usize,
+    (to, out): (&Image, *mut f32),
+    (top, left): (usize, usize),
+) {
+    unsafe {
+        let floor = simd.splat_f32s(finish.floor());
+        let (height, width) = (M.min(to.height - top), M.min(to.width - left));
+        let (top, left) = (top as isize, left as isize);
+        let out = out.add(to.at(top, left));
+        let addend = finish.addend.map(|(image, values)| {
+            (image.row(), values.as_ptr().add(number * image.len() + image.at(top, left)))
+        });
+        let (row, depth) = (to.row(), to.depth);
+        for c in (0..depth).step_by(S::F32_LANES) {
+            let zero = simd.splat_f32s(0.0);
+            let mut columns = [[zero; M]; A];
+            for x in 0..A {
+                let mut column = [zero; A];
+                for y in 0..A {
+                    column[y] = load(from.add((y * A + x) * step + c));
+                }
+                columns[x] = T::output(simd, column);
+            }
+            let bias = load(finish.bias.as_ptr().add(c));
+            for y in 0..height {
+                let mut products = [zero; A];
+                for x in 0..A {
+                    products[x] = columns[x][y];
+                }
+                let mut results = T::output(simd, products);
+                for x in 0..M {
+                    results[x] = simd.add_f32s(results[x], bias);
+                }
+                if let Some((row, addend)) = addend {
+                    for x in 0..M {
+                        // Beyond the image as well: what is read there is not stored.
+                        let pixel = load(addend.add(y * row + x * depth + c));
+                        results[x] = simd.add_f32s(results[x], pixel);
+                    }
+                }
+                let out = out.add(y * row + c);
+                for x in 0..M {
+                    if x < width {
+                        store(out.add(x * depth), simd.max_f32s(floor, results[x]));
+                    }
+                }
+            }
+        }
+    }
+}
