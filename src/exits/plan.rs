@@ -33,6 +33,8 @@ pub struct Plan {
     compiled: Arc<Compiled>,
     /// One for each thread that has been needed so far, at least one.
     states: Vec<State>,
+    /// For one image.
+    threads: usize,
 }
 
 #[derive(Debug)]
@@ -100,7 +102,15 @@ impl Plan {
         let steps = builder.build(fast, &logits);
         let states = vec![State { buffers: steps.buffers(1), seen: vec![Vec::new()] }];
         let (size, classes) = (network.input().len(), network.classes());
-        Ok(Self { compiled: Arc::new(Compiled { steps, exits, size, classes }), states })
+        Ok(Self { compiled: Arc::new(Compiled { steps, exits, size, classes }), states, threads: 1 })
+    }
+
+    /// The same with so many threads for one image. They spin while they wait for each other, some
+    /// microseconds at a time: that pays for large networks on cores that nobody else wants. Answers stay
+    /// the same, bit for bit.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads.max(1);
+        self
     }
 
     /// The number of exits.
@@ -108,22 +118,22 @@ impl Plan {
         self.compiled.exits.len()
     }
 
-    /// Classifies one image (channels, height, width; as [`crate::data::Split::batch`] scales it), on one
-    /// thread: trunk, branches, criterion and decision. Fails when the image has another size or the rule
-    /// does not fit the exits.
+    /// Classifies one image (channels, height, width; as [`crate::data::Split::batch`] scales it):
+    /// trunk, branches, criterion and decision. Fails when the image has another size or the rule does not
+    /// fit the exits.
     pub fn classify(&mut self, image: &[f32], rule: &Rule) -> Result<Answer> {
         rule.check(self.exits())?;
         let (compiled, state) = (&*self.compiled, &mut self.states[0]);
         compiled.load(state, &[image])?;
         let last = compiled.exits.len() - 1;
         for exit in 0..last {
-            compiled.run(state, exit, true, 1);
+            compiled.run(state, exit, true, 1, self.threads);
             let reading = compiled.read(state, &rule.criterion, exit, 0, 0);
             if rule.leaves(exit, reading.uncertainty) {
                 return Ok(reading.at(exit));
             }
         }
-        compiled.run(state, last, true, 1);
+        compiled.run(state, last, true, 1, self.threads);
         Ok(compiled.read(state, &rule.criterion, last, 0, 0).at(last))
     }
 
@@ -152,7 +162,7 @@ impl Plan {
                 let block: Vec<&[f32]> = block.chunks(compiled.size).collect();
                 compiled.load(state, &block)?;
                 for (exit, logits) in logits.iter_mut().enumerate() {
-                    compiled.run(state, exit, true, block.len());
+                    compiled.run(state, exit, true, block.len(), 1);
                     for number in 0..block.len() {
                         logits.extend_from_slice(compiled.logits(state, exit, number));
                     }
@@ -208,7 +218,7 @@ impl Plan {
         let (compiled, state) = (&*self.compiled, &mut self.states[0]);
         compiled.load(state, &[image])?;
         for i in 0..=exit {
-            compiled.run(state, i, i < branches, 1);
+            compiled.run(state, i, i < branches, 1, self.threads);
         }
         Ok(())
     }
@@ -231,11 +241,11 @@ impl Compiled {
     }
 
     /// Runs segment `exit` of the trunk on as many images, and its branch.
-    fn run(&self, state: &mut State, exit: usize, branch: bool, images: usize) {
+    fn run(&self, state: &mut State, exit: usize, branch: bool, images: usize, threads: usize) {
         let exit = &self.exits[exit];
-        self.steps.run(exit.segment.clone(), &mut state.buffers, images);
+        self.steps.run(exit.segment.clone(), &mut state.buffers, images, threads);
         if branch {
-            self.steps.run(exit.branch.clone(), &mut state.buffers, images);
+            self.steps.run(exit.branch.clone(), &mut state.buffers, images, threads);
         }
     }
 
@@ -266,7 +276,7 @@ impl Compiled {
         // Which image of the block is the nth of those that stay.
         let mut staying: Vec<usize> = (0..images.len()).collect();
         for exit in 0..self.exits.len() {
-            self.run(state, exit, true, staying.len());
+            self.run(state, exit, true, staying.len(), 1);
             let mut stay = Vec::with_capacity(staying.len());
             for (place, &image) in staying.iter().enumerate() {
                 let reading = self.read(state, &rule.criterion, exit, place, image);

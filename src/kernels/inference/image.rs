@@ -1,6 +1,12 @@
 //! Where activations lie in memory.
 
+use super::team::Shared;
 use crate::simd::{SLACK, lanes};
+
+/// Activations that are read: their layout, and the images one after another.
+pub type From<'a> = (&'a Image, &'a [f32]);
+/// Activations that are written.
+pub type To<'a> = (&'a Image, Shared);
 
 /// The layout of one activation, an image or a vector (one pixel). The channels of a pixel lie side by
 /// side, filled up with zeros to whole registers; around the image lie the zeros that convolutions read,

@@ -1,135 +1,149 @@
 //! The layers beside convolutions. Channels are in the lanes of registers.
 
-use super::image::Image;
+use super::image::{From, Image, To};
 use super::product::{load, store};
+use super::team::{Part, Shared};
 use crate::simd::{self, parts};
 use crate::{Lrn, Pool, Pooling};
 use pulp::{Simd, WithSimd};
+use std::ops::Range;
 
-/// An activation that is read.
-pub type From<'a> = (&'a Image, &'a [f32]);
-/// An activation that is written.
-pub type To<'a> = (&'a Image, &'a mut [f32]);
-
-/// Calls `pixel(y, x, place)` for all pixels of an image.
+/// Calls `row(number, y, out)` for this part of the rows of `images` images, with the elements of a row.
 #[inline(always)]
-fn pixels(image: &Image, mut pixel: impl FnMut(usize, usize, usize)) {
-    for y in 0..image.height {
-        for x in 0..image.width {
-            pixel(y, x, image.at(y as isize, x as isize));
-        }
+fn rows((to, out): To<'_>, images: usize, part: Part, mut row: impl FnMut(usize, isize, &mut [f32])) {
+    for n in part.of(images * to.height) {
+        let (number, y) = (n / to.height, (n % to.height) as isize);
+        // Safety: a row belongs to one part.
+        let out = unsafe { out.write(number * to.len() + to.at(y, 0), to.width * to.depth) };
+        row(number, y, out);
     }
+}
+
+/// The elements of image `number` from pixel (y, x) on.
+#[inline(always)]
+fn pixel<'a>((image, values): From<'a>, number: usize, y: isize, x: isize) -> &'a [f32] {
+    &values[number * image.len() + image.at(y, x)..]
 }
 
 fn floor(relu: bool) -> f32 {
     if relu { 0.0 } else { f32::NEG_INFINITY }
 }
 
-/// Pools one image.
-pub fn pool(pool: &Pool, relu: bool, (from, input): From<'_>, (to, out): To<'_>) {
-    struct Run<'a>(&'a Pool, f32, From<'a>, To<'a>);
+/// Pooling.
+pub fn pool(pool: &Pool, relu: bool, from: From<'_>, to: To<'_>, images: usize, part: Part) {
+    struct Run<'a>(&'a Pool, f32, From<'a>, To<'a>, usize, Part);
     impl WithSimd for Run<'_> {
         type Output = ();
         #[inline(always)]
         fn with_simd<S: Simd>(self, simd: S) {
-            let Self(pool, floor, (from, input), (to, out)) = self;
-            let (row, depth) = (from.row(), from.depth);
+            let Self(pool, floor, from, to, images, part) = self;
+            let (step, depth) = (from.0.row(), from.0.depth);
             let (largest, share) = match pool.kind {
                 Pooling::Max => (true, 1.0),
                 Pooling::Average => (false, 1.0 / (pool.kernel * pool.kernel) as f32),
             };
             let (floor, share) = (simd.splat_f32s(floor), simd.splat_f32s(share));
-            pixels(to, |y, x, at| {
-                let (y, x) = (y * pool.stride, x * pool.stride);
-                let (height, width) = (pool.kernel.min(from.height - y), pool.kernel.min(from.width - x));
-                let corner = from.at(y as isize, x as isize);
-                for c in (0..depth).step_by(S::F32_LANES) {
-                    // Safety: the window is clipped to the image, whose size is asserted below.
-                    unsafe {
-                        let first = input.as_ptr().add(corner + c);
+            rows(to, images, part, |number, y, out| {
+                let top = y as usize * pool.stride;
+                let height = pool.kernel.min(from.0.height - top);
+                for x in 0..to.0.width {
+                    let left = x * pool.stride;
+                    let width = pool.kernel.min(from.0.width - left);
+                    let window = pixel(from, number, top as isize, left as isize);
+                    assert!(window.len() >= (height - 1) * step + width * depth);
+                    for c in (0..depth).step_by(S::F32_LANES) {
                         let start = if largest { f32::NEG_INFINITY } else { 0.0 };
                         let mut value: S::f32s = simd.splat_f32s(start);
-                        for y in 0..height {
-                            for x in 0..width {
-                                let pixel = load(first.add(y * row + x * depth));
-                                value = match largest {
-                                    true => simd.max_f32s(value, pixel),
-                                    false => simd.add_f32s(value, pixel),
-                                };
+                        // Safety: as the assertion says, and a row of `out` has whole registers.
+                        unsafe {
+                            for y in 0..height {
+                                for x in 0..width {
+                                    let pixel = load(window.as_ptr().add(y * step + x * depth + c));
+                                    value = match largest {
+                                        true => simd.max_f32s(value, pixel),
+                                        false => simd.add_f32s(value, pixel),
+                                    };
+                                }
                             }
+                            let value = simd.max_f32s(floor, simd.mul_f32s(value, share));
+                            store(out.as_mut_ptr().add(x * depth + c), value);
                         }
-                        let value = simd.max_f32s(floor, simd.mul_f32s(value, share));
-                        store(out.as_mut_ptr().add(at + c), value);
                     }
                 }
             });
         }
     }
-    assert!(from.len() <= input.len() && to.len() <= out.len() && from.depth == to.depth);
-    simd::dispatch(Run(pool, floor(relu), (from, input), (to, out)));
+    assert_eq!(from.0.depth, to.0.depth);
+    simd::dispatch(Run(pool, floor(relu), from, to, images, part));
 }
 
-/// Local response normalisation of one image.
-pub fn lrn(lrn: &Lrn, (from, input): From<'_>, (to, out): To<'_>, scratch: &mut [f32]) {
-    struct Run<'a>(&'a Lrn, From<'a>, To<'a>, &'a mut [f32]);
+/// Local response normalisation.
+pub fn lrn(lrn: &Lrn, from: From<'_>, to: To<'_>, scratch: &mut [f32], images: usize, part: Part) {
+    struct Run<'a>(&'a Lrn, From<'a>, To<'a>, &'a mut [f32], usize, Part);
     impl WithSimd for Run<'_> {
         type Output = ();
         #[inline(always)]
         fn with_simd<S: Simd>(self, _: S) {
-            let Self(lrn, (from, input), (to, out), scratch) = self;
-            let (channels, half) = (from.channels, lrn.n / 2);
+            let Self(lrn, from, to, scratch, images, part) = self;
+            let (channels, half) = (from.0.channels, lrn.n / 2);
             let (squares, scales) = scratch.split_at_mut(channels + 2 * half);
             let scales = &mut scales[..channels];
             squares.fill(0.0);
             let (k, alpha) = (lrn.k as f32, lrn.alpha as f32);
-            pixels(from, |y, x, at| {
-                let pixel = &input[at..at + channels];
-                for (square, x) in squares[half..].iter_mut().zip(pixel) {
-                    *square = x * x;
-                }
-                scales.fill(0.0);
-                for near in 0..lrn.n {
-                    for (scale, square) in scales.iter_mut().zip(&squares[near..]) {
-                        *scale += square;
+            rows(to, images, part, |number, y, out| {
+                for (x, out) in out.chunks_mut(to.0.depth).enumerate() {
+                    let pixel = &pixel(from, number, y, x as isize)[..channels];
+                    for (square, x) in squares[half..].iter_mut().zip(pixel) {
+                        *square = x * x;
                     }
-                }
-                scales.iter_mut().for_each(|scale| *scale = k + alpha * *scale);
-                lrn.powers(scales);
-                let at = to.at(y as isize, x as isize);
-                for ((out, x), power) in out[at..at + channels].iter_mut().zip(pixel).zip(scales.iter()) {
-                    *out = x * power;
+                    scales.fill(0.0);
+                    for near in 0..lrn.n {
+                        for (scale, square) in scales.iter_mut().zip(&squares[near..]) {
+                            *scale += square;
+                        }
+                    }
+                    scales.iter_mut().for_each(|scale| *scale = k + alpha * *scale);
+                    lrn.powers(scales);
+                    for ((out, x), power) in out.iter_mut().zip(pixel).zip(scales.iter()) {
+                        *out = x * power;
+                    }
                 }
             });
         }
     }
-    simd::dispatch(Run(lrn, (from, input), (to, out), scratch));
+    simd::dispatch(Run(lrn, from, to, scratch, images, part));
 }
 
 /// `x · slope + start` for each channel, and the rectifier where `relu`.
-pub fn affine(lines: &[(f32, f32)], relu: bool, (from, input): From<'_>, (to, out): To<'_>) {
+pub fn affine(lines: &[(f32, f32)], relu: bool, from: From<'_>, to: To<'_>, images: usize, part: Part) {
     let floor = floor(relu);
-    pixels(from, |y, x, at| {
-        let out = &mut out[to.at(y as isize, x as isize)..];
-        for (c, (out, (slope, start))) in out.iter_mut().zip(lines).enumerate() {
-            *out = (input[from.tap(c, 0, 0) + at] * slope + start).max(floor);
+    rows(to, images, part, |number, y, out| {
+        for (x, out) in out.chunks_mut(to.0.depth).enumerate() {
+            let pixel = pixel(from, number, y, x as isize);
+            for (c, (out, (slope, start))) in out.iter_mut().zip(lines).enumerate() {
+                *out = (pixel[from.0.tap(c, 0, 0)] * slope + start).max(floor);
+            }
         }
     });
 }
 
 /// The end of a residual block whose input has to be subsampled and filled up with channels in front.
-pub fn shortcut(stride: usize, (from, body): From<'_>, (first, input): From<'_>, (to, out): To<'_>) {
+pub fn shortcut(stride: usize, from: From<'_>, first: From<'_>, to: To<'_>, images: usize, part: Part) {
     let rectified = |x: f32| if x < 0.0 { 0.0 } else { x };
-    let zeros = from.channels - first.channels;
-    pixels(from, |y, x, at| {
-        let input = &input[first.at((y * stride) as isize, (x * stride) as isize)..][..first.channels];
-        let out = &mut out[to.at(y as isize, x as isize)..][..from.channels];
-        let (body, more) = body[at..at + from.channels].split_at(zeros);
-        let (out, sums) = out.split_at_mut(zeros);
-        for (out, &body) in out.iter_mut().zip(body) {
-            *out = rectified(body);
-        }
-        for (out, (&body, &input)) in sums.iter_mut().zip(more.iter().zip(input)) {
-            *out = rectified(body + input);
+    let (channels, inputs) = (from.0.channels, first.0.channels);
+    let stride = stride as isize;
+    rows(to, images, part, |number, y, out| {
+        for (x, out) in out.chunks_mut(to.0.depth).enumerate() {
+            let x = x as isize;
+            let input = pixel(first, number, y * stride, x * stride);
+            let (body, more) = pixel(from, number, y, x)[..channels].split_at(channels - inputs);
+            let (out, sums) = out[..channels].split_at_mut(channels - inputs);
+            for (out, &body) in out.iter_mut().zip(body) {
+                *out = rectified(body);
+            }
+            for (c, (out, &body)) in sums.iter_mut().zip(more).enumerate() {
+                *out = rectified(body + input[first.0.tap(c, 0, 0)]);
+            }
         }
     });
 }
@@ -160,10 +174,11 @@ impl Linear {
         Self { starts, run, weight: packed, bias: bias.to_vec() }
     }
 
-    /// Multiplies inputs that lie one after another.
-    pub fn run(&self, relu: bool, (from, input): From<'_>, (to, out): To<'_>, images: usize) {
+    /// Computes this part of the outputs, for inputs that lie one after another.
+    pub fn run(&self, relu: bool, (from, input): From<'_>, (to, out): To<'_>, images: usize, part: Part) {
         assert!(images * from.len() <= input.len() && images * to.len() <= out.len());
-        simd::dispatch(Product { linear: self, floor: floor(relu), from, input, to, out, images });
+        let outputs = part.of(self.bias.len());
+        simd::dispatch(Product { linear: self, floor: floor(relu), from, input, to, out, images, outputs });
     }
 }
 
@@ -173,24 +188,26 @@ struct Product<'a> {
     from: &'a Image,
     input: &'a [f32],
     to: &'a Image,
-    out: &'a mut [f32],
+    out: Shared,
     images: usize,
+    outputs: Range<usize>,
 }
 
 impl WithSimd for Product<'_> {
     type Output = ();
     #[inline(always)]
-    fn with_simd<S: Simd>(mut self, simd: S) {
+    fn with_simd<S: Simd>(self, simd: S) {
         let most = if S::REGISTER_COUNT >= 32 { 4 } else { 2 };
-        for outputs in parts(self.linear.bias.len(), 8) {
+        for outputs in parts(self.outputs.len(), 8) {
+            let first = self.outputs.start + outputs.start;
             for images in parts(self.images, most) {
                 macro_rules! sizes {
                     ($($n:literal)*) => {
                         match (outputs.len(), images.len()) {
-                            $(($n, 1) => self.tile::<S, $n, 1>(simd, outputs.start, images.start),
-                              ($n, 2) => self.tile::<S, $n, 2>(simd, outputs.start, images.start),
-                              ($n, 3) => self.tile::<S, $n, 3>(simd, outputs.start, images.start),
-                              ($n, 4) => self.tile::<S, $n, 4>(simd, outputs.start, images.start),)*
+                            $(($n, 1) => self.tile::<S, $n, 1>(simd, first, images.start),
+                              ($n, 2) => self.tile::<S, $n, 2>(simd, first, images.start),
+                              ($n, 3) => self.tile::<S, $n, 3>(simd, first, images.start),
+                              ($n, 4) => self.tile::<S, $n, 4>(simd, first, images.start),)*
                             _ => unreachable!("at most 8 outputs of 4 images"),
                         }
                     };
@@ -203,7 +220,7 @@ impl WithSimd for Product<'_> {
 
 impl Product<'_> {
     #[inline(always)]
-    fn tile<S: Simd, const N: usize, const I: usize>(&mut self, simd: S, output: usize, image: usize) {
+    fn tile<S: Simd, const N: usize, const I: usize>(&self, simd: S, output: usize, image: usize) {
         let Linear { starts, run, weight, bias } = self.linear;
         let width = starts.len() * run;
         let mut sums = [[simd.splat_f32s(0.0); N]; I];
@@ -231,7 +248,9 @@ impl Product<'_> {
         for i in 0..I {
             for n in 0..N {
                 let sum = bias[output + n] + simd.reduce_sum_f32s(sums[i][n]);
-                self.out[(image + i) * self.to.len() + output + n] = sum.max(self.floor);
+                let to = self.out.at((image + i) * self.to.len() + output + n);
+                // Safety: an output belongs to one part.
+                unsafe { to.write(sum.max(self.floor)) };
             }
         }
     }

@@ -15,15 +15,20 @@
 mod image;
 mod layers;
 mod product;
+mod team;
 mod winograd;
 
 use self::image::Image;
 use self::layers::Linear;
 use self::product::{Direct, Finish};
+use self::team::{Barrier, Part, Shared};
 use self::winograd::Winograd;
 use crate::{EPSILON, Lrn, Pool, Pooling, Shortcut};
 use candle_core::Result;
 use std::ops::Range;
+
+/// Bytes of weights that are taken to stay in the second-level cache.
+const CACHE: usize = 2 << 20;
 
 /// An activation, by its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -200,15 +205,21 @@ impl Builder {
     pub fn build(mut self, fast: bool, last: &[View]) -> Steps {
         // Zeros around the images, as many as their readers want.
         let mut tiles = Vec::new();
+        let weights = self.steps.iter().map(|(draft, ..)| match draft {
+            Draft::Conv { weight, .. } => weight.len(),
+            _ => 0,
+        });
+        // What the second-level cache does not keep from image to image comes from further away.
+        let read = if 4 * weights.sum::<usize>() > CACHE { 14 } else { 2 };
         for (draft, from, to) in &self.steps {
             let &Draft::Conv { sizes, .. } = draft else {
                 tiles.push(None);
                 continue;
             };
-            let (outputs, image) = (self.images[to.0].channels, &mut self.images[from.0]);
+            let (outputs, image) = (self.images[to.0], &mut self.images[from.0]);
             let [kernel, padding, _] = sizes;
             image.border = image.border.max(padding);
-            let tile = Winograd::suits(image, sizes, outputs).filter(|_| fast);
+            let tile = Winograd::suits(image, &outputs, sizes, read).filter(|_| fast);
             if let Some(tile) = tile {
                 for length in [image.height, image.width] {
                     let beyond = Winograd::beyond(tile, length + 2 * padding, kernel);
@@ -324,7 +335,8 @@ pub struct Steps {
 #[derive(Debug, Clone)]
 pub struct Buffers {
     slots: Vec<Vec<f32>>,
-    scratch: Vec<f32>,
+    /// Of each thread.
+    scratch: Vec<Vec<f32>>,
 }
 
 impl Steps {
@@ -335,7 +347,7 @@ impl Steps {
         for (image, &slot) in self.images.iter().zip(&self.slots) {
             slots[slot].resize(images * image.len(), 0.0);
         }
-        Buffers { slots, scratch: vec![0.0; self.scratch] }
+        Buffers { slots, scratch: Vec::new() }
     }
 
     /// Puts an image (channels, height, width) into place `number` of the network's input.
@@ -356,49 +368,54 @@ impl Steps {
         buffers.slots[self.slots[view.0]].copy_within(from * len..(from + 1) * len, to * len);
     }
 
-    /// Runs these steps on the first `images` images.
-    pub fn run(&self, range: Range<usize>, buffers: &mut Buffers, images: usize) {
-        for step in &self.steps[range] {
-            let slot = self.slots[step.to.0];
-            let mut out = std::mem::take(&mut buffers.slots[slot]);
-            step.run(self, buffers, &mut out, images);
-            buffers.slots[slot] = out;
+    /// Runs these steps on the first `images` images, on so many threads: this one, and others of rayon's
+    /// pool, which spin while they wait for each other. Fewer where the pool has not as many, and on this one
+    /// alone where it belongs to the pool, whose other threads may be busy for long.
+    pub fn run(&self, range: Range<usize>, buffers: &mut Buffers, images: usize, threads: usize) {
+        let most = if rayon::current_thread_index().is_some() { 1 } else { rayon::current_num_threads() };
+        let threads = threads.min(most).max(1);
+        buffers.scratch.resize_with(threads.max(buffers.scratch.len()), || vec![0.0; self.scratch]);
+        let slots: Vec<Shared> = buffers.slots.iter_mut().map(|slot| Shared::new(slot)).collect();
+        let barrier = Barrier::new(threads);
+        let run = |index: usize, scratch: &mut [f32]| {
+            for step in &self.steps[range.clone()] {
+                step.run(self, &slots, scratch, images, Part { index, threads });
+                barrier.wait();
+            }
+        };
+        let [own, others @ ..] = &mut buffers.scratch[..threads] else { unreachable!("at least one thread") };
+        if threads == 1 {
+            return run(0, own);
         }
+        rayon::in_place_scope(|scope| {
+            for (i, scratch) in others.iter_mut().enumerate() {
+                let run = &run;
+                scope.spawn(move |_| run(i + 1, scratch));
+            }
+            run(0, own);
+        });
     }
 }
 
 impl Step {
-    fn run(&self, all: &Steps, buffers: &mut Buffers, out: &mut [f32], images: usize) {
-        let Buffers { slots, scratch } = buffers;
-        let (from, to) = (&all.images[self.from.0], &all.images[self.to.0]);
-        let view = |view: View| (&all.images[view.0], slots[all.slots[view.0]].as_slice());
-        let input = view(self.from).1;
+    fn run(&self, all: &Steps, slots: &[Shared], scratch: &mut [f32], images: usize, part: Part) {
+        let shared = |view: View| (&all.images[view.0], slots[all.slots[view.0]]);
+        // Safety: the buffers live as long as the call, and a step writes to no buffer that it reads.
+        let view = |view: View| (shared(view).0, unsafe { shared(view).1.read() });
+        let (from, to) = (view(self.from), shared(self.to));
         match &self.op {
-            Op::Conv { conv: Conv::Tiles(conv), bias, relu, addend } => {
+            Op::Conv { conv, bias, relu, addend } => {
                 let finish = Finish { bias, relu: *relu, addend: addend.map(view) };
-                return conv.run((from, input), finish, (to, out), scratch, images);
-            }
-            Op::Linear(linear, relu) => return linear.run(*relu, (from, input), (to, out), images),
-            _ => {}
-        }
-        for number in 0..images {
-            let nth = |(image, values): (&'_ Image, &'_ [f32])| number * image.len()..values.len();
-            let input = (from, &input[number * from.len()..]);
-            let to = (to, &mut out[number * to.len()..]);
-            match &self.op {
-                Op::Conv { conv: Conv::Direct(conv), bias, relu, addend } => {
-                    let addend = addend.map(view).map(|both| (both.0, &both.1[nth(both)]));
-                    conv.run(input, Finish { bias, relu: *relu, addend }, to);
+                match conv {
+                    Conv::Direct(conv) => conv.run(from, finish, to, images, part),
+                    Conv::Tiles(conv) => conv.run(from, finish, to, scratch, images, part),
                 }
-                Op::Pool(pool, relu) => layers::pool(pool, *relu, input, to),
-                Op::Lrn(lrn) => layers::lrn(lrn, input, to, scratch),
-                Op::Affine(lines, relu) => layers::affine(lines, *relu, input, to),
-                Op::Shortcut { input: first, stride } => {
-                    let first = view(*first);
-                    layers::shortcut(*stride, input, (first.0, &first.1[nth(first)]), to);
-                }
-                Op::Conv { .. } | Op::Linear(..) => unreachable!("run for all images above"),
             }
+            Op::Linear(linear, relu) => linear.run(*relu, from, to, images, part),
+            Op::Pool(pool, relu) => layers::pool(pool, *relu, from, to, images, part),
+            Op::Lrn(lrn) => layers::lrn(lrn, from, to, scratch, images, part),
+            Op::Affine(lines, relu) => layers::affine(lines, *relu, from, to, images, part),
+            Op::Shortcut { input, stride } => layers::shortcut(*stride, from, view(*input), to, images, part),
         }
     }
 }

@@ -1,8 +1,10 @@
 //! The inner product of all inference, and the convolution that uses it as it is.
 
-use super::image::Image;
+use super::image::{From, Image, To};
+use super::team::{Part, Shared};
 use crate::simd::{self, parts};
 use pulp::{Simd, WithSimd};
+use std::ops::Range;
 
 /// A matrix (terms, channels) in the order in which [`tile`] reads it: groups of as many registers of
 /// channels as one tile has, and inside a group the terms one after another.
@@ -161,11 +163,20 @@ impl Direct {
         Self { matrix, taps, run: channels, stride, padding }
     }
 
-    /// Convolves one image.
-    pub fn run(&self, (from, input): (&Image, &[f32]), finish: Finish<'_>, (to, out): (&Image, &mut [f32])) {
-        assert!(from.len() <= input.len() && to.len() <= out.len() && from.border >= self.padding);
+    /// Convolves this part of the rows of `images` images that lie one after another.
+    pub fn run(
+        &self,
+        (from, input): From<'_>,
+        finish: Finish<'_>,
+        (to, out): To<'_>,
+        images: usize,
+        part: Part,
+    ) {
+        assert!(images * from.len() <= input.len() && images * to.len() <= out.len());
+        assert!(finish.addend.is_none_or(|(image, values)| images * image.len() <= values.len()));
         assert!(finish.bias.len() == self.matrix.channels && to.depth == self.matrix.channels);
-        simd::dispatch(Run { conv: self, from, input, finish, to, out });
+        assert!(from.border >= self.padding);
+        simd::dispatch(Run { conv: self, from, input, finish, to, out, rows: part.of(images * to.height) });
     }
 }
 
@@ -175,43 +186,40 @@ struct Run<'a> {
     input: &'a [f32],
     finish: Finish<'a>,
     to: &'a Image,
-    out: &'a mut [f32],
+    out: Shared,
+    rows: Range<usize>,
 }
 
 impl WithSimd for Run<'_> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { conv, from, input, finish, to, out } = self;
+        let Self { conv, from, input, finish, to, out, rows } = self;
         let (lanes, stride) = (S::F32_LANES, conv.stride);
         let padding = conv.padding as isize;
         for group in parts(conv.matrix.channels / lanes, widest(S::REGISTER_COUNT)) {
             let first = group.start * lanes;
             let weights = conv.matrix.of(first);
-            for y in 0..to.height {
+            for row in rows.clone() {
+                let (number, y) = (row / to.height, row % to.height);
                 for x in parts(to.width, most_pixels::<S>(group.len())) {
-                    let corner =
-                        from.at((y * stride) as isize - padding, (x.start * stride) as isize - padding);
-                    let at = to.at(y as isize, x.start as isize) + first;
-                    let addend = finish.addend.map(|(image, values)| {
-                        let at = image.at(y as isize, x.start as isize) + first;
-                        &values[at..]
-                    });
-                    sized(
-                        group.len(),
-                        x.len(),
-                        DirectTile {
-                            simd,
-                            weights,
-                            terms: (&conv.taps, conv.run),
-                            image: (input[corner..].as_ptr(), stride * from.depth),
-                            bias: finish.bias[first..].as_ptr(),
-                            floor: finish.floor(),
-                            addend: addend.map(<[f32]>::as_ptr),
-                            out: out[at..].as_mut_ptr(),
-                            depth: to.depth,
-                        },
-                    );
+                    let at = |image: &Image, y: isize, x: isize| number * image.len() + image.at(y, x);
+                    let (top, left) = ((y * stride) as isize, (x.start * stride) as isize);
+                    let corner = at(from, top - padding, left - padding);
+                    let (y, left) = (y as isize, x.start as isize);
+                    let addend = finish.addend.map(|(image, values)| &values[at(image, y, left) + first..]);
+                    let tile = DirectTile {
+                        simd,
+                        weights,
+                        terms: (&conv.taps, conv.run),
+                        image: (input[corner..].as_ptr(), stride * from.depth),
+                        bias: finish.bias[first..].as_ptr(),
+                        floor: finish.floor(),
+                        addend: addend.map(<[f32]>::as_ptr),
+                        out: out.at(at(to, y, left) + first),
+                        depth: to.depth,
+                    };
+                    sized(group.len(), x.len(), tile);
                 }
             }
         }

@@ -6,10 +6,12 @@
 //! for each pair of channels instead of M²·kernel². Rounding differs from the definition's: the error
 //! grows with the points.
 
-use super::image::Image;
+use super::image::{From, Image, To};
 use super::product::{Finish, Matrix, Tile, load, most_pixels, sized, store, tile, widest};
+use super::team::{Part, Shared};
 use crate::simd::{self, parts};
 use pulp::{Simd, WithSimd};
+use std::ops::Range;
 
 /// The transforms of one axis by its points.
 trait Scheme<const A: usize, const M: usize> {
@@ -110,30 +112,35 @@ const BLOCK: usize = 16;
 const SKEW: usize = 16;
 
 impl Winograd {
-    /// The tile that suits a convolution of `from`, if any: A and M.
+    /// The tiles, A and M, by which a convolution of `from` to `to` is fastest, if any are faster than the
+    /// definition. The estimate counts the instructions of one image, and `read` for each register of
+    /// weights: how many others fit into the time that it takes to come from its cache.
     pub fn suits(
         from: &Image,
-        [kernel, padding, stride]: [usize; 3],
-        outputs: usize,
+        to: &Image,
+        [kernel, _, stride]: [usize; 3],
+        read: usize,
     ) -> Option<(usize, usize)> {
-        let (height, width) = (from.height + 2 * padding, from.width + 2 * padding);
-        let enough = |channels: usize| channels >= 16;
-        if from.planar
-            || stride != 1
-            || kernel > height.min(width)
-            || !enough(from.channels)
-            || !enough(outputs)
-        {
+        if from.planar || stride != 1 {
             return None;
         }
-        let (height, width) = (height - kernel + 1, width - kernel + 1);
-        match kernel {
-            // On small images the weights, read once for few tiles, take longest: fewer points.
-            3 if height * width <= 100 => Some((4, 2)),
-            3 => Some((6, 4)),
-            5 => Some((6, 2)),
-            _ => None,
-        }
+        let registers = |image: &Image| image.depth / simd::lanes();
+        let (inputs, outputs) = (registers(from), registers(to));
+        let terms = from.channels * outputs;
+        let estimate = |&(size, results): &(usize, usize)| {
+            let tiles = to.height.div_ceil(results) * to.width.div_ceil(results);
+            // About 4 and 3 instructions for each element that is transformed, and some around products.
+            size * size * (tiles * (terms + 4 * inputs + 3 * outputs + 3) + terms * read)
+        };
+        let definition = kernel * kernel * terms * (to.height * to.width + read);
+        let sizes: &[(usize, usize)] = match kernel {
+            3 => &[(4, 2), (6, 4)],
+            5 => &[(6, 2)],
+            _ => &[],
+        };
+        // Rounding differs: not for little.
+        let best = sizes.iter().copied().min_by_key(estimate)?;
+        (5 * estimate(&best) < 4 * definition).then_some(best)
     }
 
     /// The zeros that tiles of this size read to the right of an image with its padding, or below.
@@ -195,14 +202,15 @@ impl Winograd {
         self.matrices.iter().map(|matrix| BLOCK * (from.depth + matrix.channels) + 2 * SKEW).sum()
     }
 
-    /// Convolves images that lie one after another.
+    /// Convolves this part of the tiles of `images` images that lie one after another.
     pub fn run(
         &self,
-        (from, input): (&Image, &[f32]),
+        (from, input): From<'_>,
         finish: Finish<'_>,
-        (to, out): (&Image, &mut [f32]),
+        (to, out): To<'_>,
         scratch: &mut [f32],
         images: usize,
+        part: Part,
     ) {
         let (kernel, both) = (self.size - self.results + 1, (self.size, self.results));
         assert!(images * from.len() <= input.len() && images * to.len() <= out.len());
@@ -211,7 +219,8 @@ impl Winograd {
         for length in [from.height, from.width] {
             assert!(from.beyond >= Self::beyond(both, length + 2 * self.padding, kernel));
         }
-        let run = Run { conv: self, from, input, finish, to, out, scratch, images };
+        let tiles = part.of(images * to.height.div_ceil(self.results) * to.width.div_ceil(self.results));
+        let run = Run { conv: self, from, input, finish, to, out, scratch, tiles };
         match both {
             (4, 2) => simd::dispatch(By::<Four, 4, 2>(run, Four)),
             (6, 4) => simd::dispatch(By::<Six, 6, 4>(run, Six)),
@@ -227,9 +236,9 @@ struct Run<'a> {
     input: &'a [f32],
     finish: Finish<'a>,
     to: &'a Image,
-    out: &'a mut [f32],
+    out: Shared,
     scratch: &'a mut [f32],
-    images: usize,
+    tiles: Range<usize>,
 }
 
 struct By<'a, T, const A: usize, const M: usize>(Run<'a>, T);
@@ -238,13 +247,14 @@ impl<T: Scheme<A, M>, const A: usize, const M: usize> WithSimd for By<'_, T, A, 
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Run { conv, from, input, finish, to, out, scratch, images } = self.0;
+        let Run { conv, from, input, finish, to, out, scratch, tiles: all } = self.0;
         let (depth, channels) = (from.depth, to.depth);
         let (across, down) = (to.width.div_ceil(M), to.height.div_ceil(M));
         let (inputs, products) = scratch.split_at_mut(A * A * (BLOCK * depth + SKEW));
         // Image, row and column of a tile.
         let place = |tile: usize| (tile / (across * down), tile / across % down * M, tile % across * M);
-        for tiles in parts(images * across * down, BLOCK) {
+        for tiles in parts(all.len(), BLOCK) {
+            let tiles = all.start + tiles.start..all.start + tiles.end;
             let count = tiles.len();
             let steps = (count * depth + SKEW, count * channels + SKEW);
             for (i, tile) in tiles.clone().enumerate() {
@@ -267,7 +277,7 @@ impl<T: Scheme<A, M>, const A: usize, const M: usize> WithSimd for By<'_, T, A, 
                 // Safety: as above; only results inside the image are written.
                 unsafe {
                     let from = products.as_ptr().add(i * channels);
-                    let out = out.as_mut_ptr().add(image * to.len());
+                    let out = out.at(image * to.len());
                     results::<T, S, A, M>(simd, (from, steps.1), finish, image, (to, out), (y, x));
                 }
             }
