@@ -89,9 +89,9 @@ check-cuda: toolkit $(DONE)/rust-src ## build and lint the CUDA code, and run it
 	  tests/cuda/emulate.sh cargo test --quiet --features $$feature --test ops --test gpu --test exits || exit 1; \
 	done
 
-bench: setup datasets $(DONE)/peers ## compare speed with PyTorch and ONNX Runtime on this machine (downloads PyTorch)
+bench: setup datasets $(DONE)/peers ## compare speed with PyTorch and ONNX Runtime on this machine (downloads PyTorch; SIMD=avx2: without AVX-512)
 	cargo bench --quiet --profile dev --bench speed --no-run
-	target/peers/bin/python benches/speed.py
+	SIMD=$(SIMD) target/peers/bin/python benches/speed.py
 
 # Progress of a run is in target/reference/RUN.log. The program finds the standard library where cargo would.
 PROGRAM = $(firstword $(wildcard target/$(BUILD)/target/*/debug/branchynet))

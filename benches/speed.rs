@@ -11,6 +11,9 @@ use branchynet::{Result, Rng};
 use rand::{Rng as _, SeedableRng};
 use std::time::Instant;
 
+/// Images in a batch of inference.
+const BATCH: usize = 64;
+
 /// Median milliseconds for the exact Pareto front of a record of 10,000 samples with entropies of
 /// all sizes.
 fn record_ms(exits: usize) -> Result<f64> {
@@ -103,19 +106,39 @@ fn main() -> Result<()> {
     let timing = timer.exits()?;
     // The baseline alone, as the peers are timed: a little faster than in turn with the others, which
     // take its weights out of the cache.
-    let (mut plan, all) = (Plan::new(&baseline)?, Rule::entropy([]));
-    let mut alone = Vec::new();
-    for i in 0..images.len() * (rounds + 1) {
+    let (plan, all) = (Plan::new(&baseline)?, Rule::entropy([]));
+    let alone = |threads: usize| -> Result<f64> {
+        let (mut plan, mut times) = (plan.clone().threads(threads), Vec::new());
+        for i in 0..images.len() * (rounds + 1) {
+            let start = Instant::now();
+            plan.classify(&images[i % images.len()], &all)?;
+            if i >= images.len() {
+                times.push(start.elapsed().as_secs_f64() * 1e3);
+            }
+        }
+        times.sort_by(f64::total_cmp);
+        Ok(times[times.len() / 2])
+    };
+    // Batches, on all threads.
+    let batch: Vec<f32> = images.iter().cycle().take(BATCH).flatten().copied().collect();
+    let mut whole = plan.clone();
+    let mut batches: Vec<f64> = Vec::new();
+    for i in 0..4 + 40 * rounds * images.len() / (20 * BATCH) {
         let start = Instant::now();
-        plan.classify(&images[i % images.len()], &all)?;
-        if i >= images.len() {
-            alone.push(start.elapsed().as_secs_f64() * 1e3);
+        whole.classify_all(&batch, &all)?;
+        if i > 0 {
+            batches.push(BATCH as f64 / start.elapsed().as_secs_f64());
         }
     }
-    alone.sort_by(f64::total_cmp);
+    batches.sort_by(f64::total_cmp);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut fields = vec![
         format!(r#""training_images_per_second": {speed:.1}"#),
-        format!(r#""alone_ms": {:.5}"#, alone[alone.len() / 2]),
+        format!(r#""alone_1_ms": {:.5}"#, alone(1)?),
+        format!(r#""alone_{threads}_ms": {:.5}"#, alone(threads)?),
+        format!(r#""batch_images_per_second": {:.1}"#, batches[batches.len() / 2]),
+        format!(r#""macs": {}"#, baseline.costs()[0].macs),
+        format!(r#""peak_gflops": {:.1}"#, branchynet::kernels::inference::peak()),
         format!(r#""baseline_ms": {:.5}"#, timing.baseline.median),
     ];
     for (i, (exit, trunk)) in timing.exits.iter().zip(&timing.trunk_only).enumerate() {

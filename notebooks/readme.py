@@ -1,5 +1,5 @@
-"""Writes the tables of README.md anew from those in figures/ (`make readme`): the paper's experiments, Table I, and the spread
-over seeds."""
+"""Writes the tables of README.md anew from those in figures/ and benches/ (`make readme`): the paper's experiments, Table I, the
+spread over seeds, and speed."""
 
 import csv
 import pathlib
@@ -94,9 +94,15 @@ def experiments():
     return markdown(["experiment", "the paper", "here", "notebook", ""], lines)
 
 
+def speed():
+    """The tables of `make bench`, without the notes below them."""
+    files = [ROOT / "benches" / name for name in ("speed.md", "speed-avx2.md")]
+    return "\n".join("\n\n".join(file.read_text().split("\n\n")[:2]) + "\n" for file in files if file.exists())
+
+
 path = ROOT / "README.md"
 text = path.read_text()
-for name, table in ("experiments", experiments()), ("table1", table1()), ("seeds", seeds()):
+for name, table in ("experiments", experiments()), ("table1", table1()), ("seeds", seeds()), ("speed", speed()):
     begin, end = f"<!-- {name}: make readme -->\n", "<!-- end -->\n"
     text, count = re.subn(re.escape(begin) + ".*?" + re.escape(end), lambda _: begin + "\n" + table + "\n" + end, text, flags=re.S)
     if count != 1:

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 /// Calls `row(number, y, out)` for this part of the rows of `images` images, with the elements of a row.
 #[inline(always)]
-fn rows((to, out): To<'_>, images: usize, part: Part, mut row: impl FnMut(usize, isize, &mut [f32])) {
+pub fn rows((to, out): To<'_>, images: usize, part: Part, mut row: impl FnMut(usize, isize, &mut [f32])) {
     for n in part.of(images * to.height) {
         let (number, y) = (n / to.height, (n % to.height) as isize);
         // Safety: a row belongs to one part.
@@ -43,34 +43,40 @@ pub fn pool(pool: &Pool, relu: bool, from: From<'_>, to: To<'_>, images: usize, 
                 Pooling::Average => (false, 1.0 / (pool.kernel * pool.kernel) as f32),
             };
             let (floor, share) = (simd.splat_f32s(floor), simd.splat_f32s(share));
-            rows(to, images, part, |number, y, out| {
-                let top = y as usize * pool.stride;
-                let height = pool.kernel.min(from.0.height - top);
-                for x in 0..to.0.width {
-                    let left = x * pool.stride;
-                    let width = pool.kernel.min(from.0.width - left);
-                    let window = pixel(from, number, top as isize, left as isize);
-                    assert!(window.len() >= (height - 1) * step + width * depth);
-                    for c in (0..depth).step_by(S::F32_LANES) {
-                        let start = if largest { f32::NEG_INFINITY } else { 0.0 };
-                        let mut value: S::f32s = simd.splat_f32s(start);
-                        // Safety: as the assertion says, and a row of `out` has whole registers.
-                        unsafe {
-                            for y in 0..height {
-                                for x in 0..width {
-                                    let pixel = load(window.as_ptr().add(y * step + x * depth + c));
-                                    value = match largest {
-                                        true => simd.max_f32s(value, pixel),
-                                        false => simd.add_f32s(value, pixel),
-                                    };
+            rows(
+                to,
+                images,
+                part,
+                #[inline(always)]
+                |number, y, out| {
+                    let top = y as usize * pool.stride;
+                    let height = pool.kernel.min(from.0.height - top);
+                    for x in 0..to.0.width {
+                        let left = x * pool.stride;
+                        let width = pool.kernel.min(from.0.width - left);
+                        let window = pixel(from, number, top as isize, left as isize);
+                        assert!(window.len() >= (height - 1) * step + width * depth);
+                        for c in (0..depth).step_by(S::F32_LANES) {
+                            let start = if largest { f32::NEG_INFINITY } else { 0.0 };
+                            let mut value: S::f32s = simd.splat_f32s(start);
+                            // Safety: as the assertion says, and a row of `out` has whole registers.
+                            unsafe {
+                                for y in 0..height {
+                                    for x in 0..width {
+                                        let pixel = load(window.as_ptr().add(y * step + x * depth + c));
+                                        value = match largest {
+                                            true => simd.max_f32s(value, pixel),
+                                            false => simd.add_f32s(value, pixel),
+                                        };
+                                    }
                                 }
+                                let value = simd.max_f32s(floor, simd.mul_f32s(value, share));
+                                store(out.as_mut_ptr().add(x * depth + c), value);
                             }
-                            let value = simd.max_f32s(floor, simd.mul_f32s(value, share));
-                            store(out.as_mut_ptr().add(x * depth + c), value);
                         }
                     }
-                }
-            });
+                },
+            );
         }
     }
     assert_eq!(from.0.depth, to.0.depth);
@@ -90,25 +96,31 @@ pub fn lrn(lrn: &Lrn, from: From<'_>, to: To<'_>, scratch: &mut [f32], images: u
             let scales = &mut scales[..channels];
             squares.fill(0.0);
             let (k, alpha) = (lrn.k as f32, lrn.alpha as f32);
-            rows(to, images, part, |number, y, out| {
-                for (x, out) in out.chunks_mut(to.0.depth).enumerate() {
-                    let pixel = &pixel(from, number, y, x as isize)[..channels];
-                    for (square, x) in squares[half..].iter_mut().zip(pixel) {
-                        *square = x * x;
-                    }
-                    scales.fill(0.0);
-                    for near in 0..lrn.n {
-                        for (scale, square) in scales.iter_mut().zip(&squares[near..]) {
-                            *scale += square;
+            rows(
+                to,
+                images,
+                part,
+                #[inline(always)]
+                |number, y, out| {
+                    for (x, out) in out.chunks_mut(to.0.depth).enumerate() {
+                        let pixel = &pixel(from, number, y, x as isize)[..channels];
+                        for (square, x) in squares[half..].iter_mut().zip(pixel) {
+                            *square = x * x;
+                        }
+                        scales.fill(0.0);
+                        for near in 0..lrn.n {
+                            for (scale, square) in scales.iter_mut().zip(&squares[near..]) {
+                                *scale += square;
+                            }
+                        }
+                        scales.iter_mut().for_each(|scale| *scale = k + alpha * *scale);
+                        lrn.powers(scales);
+                        for ((out, x), power) in out.iter_mut().zip(pixel).zip(scales.iter()) {
+                            *out = x * power;
                         }
                     }
-                    scales.iter_mut().for_each(|scale| *scale = k + alpha * *scale);
-                    lrn.powers(scales);
-                    for ((out, x), power) in out.iter_mut().zip(pixel).zip(scales.iter()) {
-                        *out = x * power;
-                    }
-                }
-            });
+                },
+            );
         }
     }
     simd::dispatch(Run(lrn, from, to, scratch, images, part));
@@ -117,14 +129,20 @@ pub fn lrn(lrn: &Lrn, from: From<'_>, to: To<'_>, scratch: &mut [f32], images: u
 /// `x · slope + start` for each channel, and the rectifier where `relu`.
 pub fn affine(lines: &[(f32, f32)], relu: bool, from: From<'_>, to: To<'_>, images: usize, part: Part) {
     let floor = floor(relu);
-    rows(to, images, part, |number, y, out| {
-        for (x, out) in out.chunks_mut(to.0.depth).enumerate() {
-            let pixel = pixel(from, number, y, x as isize);
-            for (c, (out, (slope, start))) in out.iter_mut().zip(lines).enumerate() {
-                *out = (pixel[from.0.tap(c, 0, 0)] * slope + start).max(floor);
+    rows(
+        to,
+        images,
+        part,
+        #[inline(always)]
+        |number, y, out| {
+            for (x, out) in out.chunks_mut(to.0.depth).enumerate() {
+                let pixel = pixel(from, number, y, x as isize);
+                for (c, (out, (slope, start))) in out.iter_mut().zip(lines).enumerate() {
+                    *out = (pixel[from.0.tap(c, 0, 0)] * slope + start).max(floor);
+                }
             }
-        }
-    });
+        },
+    );
 }
 
 /// The end of a residual block whose input has to be subsampled and filled up with channels in front.
@@ -132,20 +150,26 @@ pub fn shortcut(stride: usize, from: From<'_>, first: From<'_>, to: To<'_>, imag
     let rectified = |x: f32| if x < 0.0 { 0.0 } else { x };
     let (channels, inputs) = (from.0.channels, first.0.channels);
     let stride = stride as isize;
-    rows(to, images, part, |number, y, out| {
-        for (x, out) in out.chunks_mut(to.0.depth).enumerate() {
-            let x = x as isize;
-            let input = pixel(first, number, y * stride, x * stride);
-            let (body, more) = pixel(from, number, y, x)[..channels].split_at(channels - inputs);
-            let (out, sums) = out[..channels].split_at_mut(channels - inputs);
-            for (out, &body) in out.iter_mut().zip(body) {
-                *out = rectified(body);
+    rows(
+        to,
+        images,
+        part,
+        #[inline(always)]
+        |number, y, out| {
+            for (x, out) in out.chunks_mut(to.0.depth).enumerate() {
+                let x = x as isize;
+                let input = pixel(first, number, y * stride, x * stride);
+                let (body, more) = pixel(from, number, y, x)[..channels].split_at(channels - inputs);
+                let (out, sums) = out[..channels].split_at_mut(channels - inputs);
+                for (out, &body) in out.iter_mut().zip(body) {
+                    *out = rectified(body);
+                }
+                for (c, (out, &body)) in sums.iter_mut().zip(more).enumerate() {
+                    *out = rectified(body + input[first.0.tap(c, 0, 0)]);
+                }
             }
-            for (c, (out, &body)) in sums.iter_mut().zip(more).enumerate() {
-                *out = rectified(body + input[first.0.tap(c, 0, 0)]);
-            }
-        }
-    });
+        },
+    );
 }
 
 /// A fully connected layer.

@@ -18,9 +18,11 @@ mod product;
 mod team;
 mod winograd;
 
+pub use self::product::peak;
+
 use self::image::Image;
 use self::layers::Linear;
-use self::product::{Direct, Finish};
+use self::product::{Direct, Finish, Rows};
 use self::team::{Barrier, Part, Shared};
 use self::winograd::Winograd;
 use crate::{EPSILON, Lrn, Pool, Pooling, Shortcut};
@@ -234,13 +236,16 @@ impl Builder {
             let (input, outputs) = (&images[from.0], &images[to.0]);
             let op = match draft {
                 Draft::Conv { sizes, weight, scale, mut bias, relu, addend } => {
-                    let [kernel, padding, _] = sizes;
+                    let [kernel, padding, stride] = sizes;
                     let inputs = input.channels;
                     let at = |o: usize, c: usize, y: usize, x: usize| {
                         weight[((o * inputs + c) * kernel + y) * kernel + x] * scale[o]
                     };
                     let conv = match tile {
                         Some(tile) => Conv::Tiles(Winograd::new(input, tile, padding, outputs.channels, at)),
+                        None if addend.is_none() && Rows::suits(input, outputs, stride) => {
+                            Conv::Rows(Rows::new(input, (kernel, padding), outputs.channels, at))
+                        }
                         None => Conv::Direct(Direct::new(input, sizes, outputs.channels, at)),
                     };
                     bias.resize(outputs.depth, 0.0);
@@ -291,6 +296,7 @@ impl Builder {
 #[derive(Debug)]
 enum Conv {
     Direct(Direct),
+    Rows(Rows),
     Tiles(Winograd),
 }
 
@@ -408,6 +414,7 @@ impl Step {
                 let finish = Finish { bias, relu: *relu, addend: addend.map(view) };
                 match conv {
                     Conv::Direct(conv) => conv.run(from, finish, to, images, part),
+                    Conv::Rows(conv) => conv.run(from, finish, to, images, part),
                     Conv::Tiles(conv) => conv.run(from, finish, to, scratch, images, part),
                 }
             }
