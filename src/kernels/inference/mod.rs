@@ -1,7 +1,7 @@
 //! Inference on the CPU: a network compiled into steps over buffers that are laid out beforehand.
 //!
 //! The bookkeeping of tensors takes longer than the arithmetic of one image. Here weights are packed once
-//! and every activation has its place, so that running the steps allocates nothing. All of them have one
+//! and every activation has its place, so that running the steps is arithmetic alone. All of them have one
 //! layout ([`image::Image`]): the channels of a pixel side by side, zeros around the image. So the inner
 //! product ([`product`]) finds channels in whole registers, no step copies or transposes, and a
 //! convolution adds bias, shortcut and rectifier to its sums before it stores them.
