@@ -12,6 +12,7 @@
 // Iterators over arrays of registers compile to calls, plain indices to registers.
 #![allow(clippy::needless_range_loop)]
 
+mod conv;
 mod image;
 mod layers;
 mod product;
@@ -20,9 +21,10 @@ mod winograd;
 
 pub use self::product::peak;
 
+use self::conv::{Direct, Rows};
 use self::image::Image;
 use self::layers::Linear;
-use self::product::{Direct, Finish, Rows};
+use self::product::Finish;
 use self::team::{Barrier, Part, Shared};
 use self::winograd::Winograd;
 use crate::{EPSILON, Lrn, Pool, Pooling, Shortcut};
