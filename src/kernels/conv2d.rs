@@ -121,7 +121,7 @@ impl Geometry {
         self.columns() + SLACK
     }
 
-    fn taps(&self) -> usize {
+    pub fn taps(&self) -> usize {
         self.inputs * self.kernel * self.kernel
     }
 
