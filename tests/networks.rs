@@ -210,6 +210,8 @@ fn plans() -> Result<Vec<(Vec<Layer>, [usize; 3])>> {
         // The block's input is read again: neither rectifier nor normalisation may change it.
         (twice(vec![relu(), conv(16, 16, 3, 1), batch_norm(16)]), [3, 11, 11]),
         (twice(vec![batch_norm(16), relu(), conv(16, 16, 3, 1)]), [3, 11, 11]),
+        // An input without a border.
+        (twice(vec![conv(16, 16, 1, 0), relu(), conv(16, 16, 3, 1)]), [3, 11, 11]),
         // Rectified before it is normalised, or pooled.
         (deep(vec![relu(), batch_norm(20), lrn(), relu(), average_pool(3, 2)], 720), [3, 13, 13]),
         (deep(vec![batch_norm(20), relu(), relu(), max_pool(2, 2), lrn()], 20 * 49), [3, 13, 13]),

@@ -1,7 +1,7 @@
 //! The layers beside convolutions. Channels are in the lanes of registers.
 
 use super::image::{From, Image, To};
-use super::product::{load, store};
+use super::product::{floor, load, store};
 use super::team::{Part, Shared};
 use crate::simd::{self, parts};
 use crate::{Lrn, Pool, Pooling};
@@ -23,10 +23,6 @@ pub fn rows((to, out): To<'_>, images: usize, part: Part, mut row: impl FnMut(us
 #[inline(always)]
 fn pixel<'a>((image, values): From<'a>, number: usize, y: isize, x: isize) -> &'a [f32] {
     &values[number * image.len() + image.at(y, x)..]
-}
-
-fn floor(relu: bool) -> f32 {
-    if relu { 0.0 } else { f32::NEG_INFINITY }
 }
 
 /// Pooling.

@@ -1,6 +1,6 @@
 //! The inner product of all convolutions.
 
-use super::image::Image;
+use super::image::From;
 use crate::simd::{self, parts};
 use pulp::{Simd, WithSimd};
 
@@ -48,13 +48,18 @@ pub struct Finish<'a> {
     /// Whether 0 is stored instead of what is below 0.
     pub relu: bool,
     /// An image of the output's size that is added.
-    pub addend: Option<(&'a Image, &'a [f32])>,
+    pub addend: Option<From<'a>>,
 }
 
 impl Finish<'_> {
     pub fn floor(&self) -> f32 {
-        if self.relu { 0.0 } else { f32::NEG_INFINITY }
+        floor(self.relu)
     }
+}
+
+/// What is stored instead of anything below it.
+pub fn floor(relu: bool) -> f32 {
+    if relu { 0.0 } else { f32::NEG_INFINITY }
 }
 
 /// Work on a tile of `P` pixels and `N` registers of channels, sizes that the compiler knows.

@@ -104,8 +104,8 @@ pub struct Winograd {
     matrices: Vec<Matrix>,
 }
 
-/// Elements of transformed tiles that are worked on at a time: they are to stay in the second-level
-/// cache beside the weights.
+/// Tiles that are worked on at a time: transformed, they are to stay in the second-level cache beside the
+/// weights.
 const BLOCK: usize = 16;
 /// Elements between the tiles of two products: without them tiles lie powers of two apart, which take
 /// each other's place in the first-level cache.
@@ -199,7 +199,7 @@ impl Winograd {
 
     /// Elements of scratch that [`Self::run`] needs.
     pub fn scratch(&self, from: &Image) -> usize {
-        self.matrices.iter().map(|matrix| BLOCK * (from.depth + matrix.channels) + 2 * SKEW).sum()
+        self.matrices.len() * (BLOCK * (from.depth + self.matrices[0].channels) + 2 * SKEW)
     }
 
     /// Convolves this part of the tiles of `images` images that lie one after another.
@@ -406,21 +406,16 @@ unsafe fn results<T: Scheme<A, M>, S: Simd, const A: usize, const M: usize>(
                 for x in 0..A {
                     products[x] = columns[x][y];
                 }
-                let mut results = T::output(simd, products);
-                for x in 0..M {
-                    results[x] = simd.add_f32s(results[x], bias);
-                }
-                if let Some((row, addend)) = addend {
-                    for x in 0..M {
-                        // Beyond the image as well: what is read there is not stored.
-                        let pixel = load(addend.add(y * row + x * depth + c));
-                        results[x] = simd.add_f32s(results[x], pixel);
-                    }
-                }
+                let results = T::output(simd, products);
                 let out = out.add(y * row + c);
+                // Only inside the image: an addend need not have zeros around it.
                 for x in 0..M {
                     if x < width {
-                        store(out.add(x * depth), simd.max_f32s(floor, results[x]));
+                        let mut result = simd.add_f32s(results[x], bias);
+                        if let Some((row, addend)) = addend {
+                            result = simd.add_f32s(result, load(addend.add(y * row + x * depth + c)));
+                        }
+                        store(out.add(x * depth), simd.max_f32s(floor, result));
                     }
                 }
             }
