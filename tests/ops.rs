@@ -7,6 +7,7 @@
 mod common;
 
 use branchynet::Rng;
+use branchynet::candle_core::backprop::GradStore;
 use branchynet::candle_core::{DType, Device, Result, Tensor, Var};
 use branchynet::kernels::{
     Lrn, Pooling, add_shortcut, batch_norm, batch_norm_by, conv2d, cross_entropy, dropout, linear, lrn,
@@ -60,7 +61,8 @@ fn check_on(
     f: &impl Fn(&[Tensor]) -> Result<Tensor>,
 ) -> Result<()> {
     let tensors: Vec<Tensor> = inputs.iter().map(|var| var.as_tensor().clone()).collect();
-    let out = digest(&f(&tensors)?)?;
+    let exact = f(&tensors)?;
+    let out = digest(&exact)?;
     let grads = out.backward()?;
     let close = |what: &str, got: f64, want: f64, tolerance: f64| {
         assert!(
@@ -92,12 +94,21 @@ fn check_on(
     let single: Vec<Tensor> = tensors.iter().map(|t| t.to_dtype(DType::F32)).collect::<Result<_>>()?;
     let single: Vec<Var> = single.iter().map(Var::from_tensor).collect::<Result<_>>()?;
     let views: Vec<Tensor> = single.iter().map(|var| var.as_tensor().clone()).collect();
-    let out = digest(&f(&views)?)?;
-    let grads = out.backward()?;
-    close("output in f32", scalar(&out)?, expected[0], 1e-4);
-    for (i, var) in single.iter().enumerate() {
-        let grad = scalar(&digest(grads.get(var).expect("every input has a gradient"))?)?;
-        close(&format!("gradient of input {i} in f32"), grad, expected[i + 1], 1e-4);
+    let out = f(&views)?;
+    let near = |what: &str, single: &Tensor, exact: &Tensor| -> Result<()> {
+        let error = scalar(&(single.to_dtype(DType::F64)? - exact)?.abs()?.flatten_all()?.max(0)?)?;
+        let largest = scalar(&exact.abs()?.flatten_all()?.max(0)?)?;
+        assert!(
+            error <= 1e-4 * (1.0 + largest),
+            "{case}, {what} in f32: off by {error} where {largest} is the largest"
+        );
+        Ok(())
+    };
+    near("output", &out, &exact)?;
+    let single_grads = digest(&out)?.backward()?;
+    for (i, (single, var)) in single.iter().zip(inputs).enumerate() {
+        let of = |grads: &GradStore, var: &Var| grads.get(var).expect("every input has a gradient").clone();
+        near(&format!("gradient of input {i}"), &of(&single_grads, single), &of(&grads, var))?;
     }
     // Not contiguous: each input is stored transposed, and a tensor with an offset in front of it.
     let views: Vec<Tensor> = tensors
@@ -133,6 +144,10 @@ const CONV: &[((usize, usize, usize, usize, usize, usize, usize, usize), [f64; 4
     ((2, 4, 48, 8, 9, 3, 1, 2), [-3.03168686, 5.21631735, 3.13834091, 0.856870567]),
     ((3, 2, 64, 6, 6, 5, 2, 1), [1.30785629, -0.438171852, 4.55688014, -0.0164645826]),
     ((1, 1, 80, 4, 4, 2, 0, 1), [-0.882371281, 4.59286849, 0.407550029, -0.00441057617]),
+    ((18, 16, 16, 10, 9, 3, 1, 1), [0.0909509956, 203.817452, 0.0884304579, 0.429220216]),
+    ((2, 8, 32, 11, 13, 5, 2, 1), [-0.331757889, 10.0415851, -7.06334688, -2.80860154]),
+    ((3, 64, 48, 8, 8, 3, 1, 1), [-1.65945201, -306.844674, 4.4136712, -1.81975798]),
+    ((2, 16, 32, 9, 9, 3, 1, 2), [-11.0256303, 53.5121037, -1.81806628, -2.36122099]),
 ];
 
 #[test]
@@ -407,6 +422,7 @@ fn wrong_shapes_are_refused_in_one_line() -> Result<()> {
         (conv2d(&t(&[1, 3, 8, 8])?, &t(&[4, 3, 3, 3])?, &t(&[5])?, 1, 1), "bias"),
         (conv2d(&t(&[1, 3, 2, 2])?, &t(&[4, 3, 5, 5])?, &t(&[4])?, 1, 1), "does not fit an image of 4x4"),
         (conv2d(&t(&[1, 3, 2, 2])?, &t(&[4, 3, 1, 1])?, &t(&[4])?, 1, 0), "stride 0"),
+        (conv2d(&t(&[1, 3, 2, 2])?, &t(&[4, 3, 1, 1])?, &t(&[4])?, 1, 1), "padding of 1 with a kernel of 1"),
         (pool2d(&t(&[1, 3, 2, 2])?, Pooling::Max, 3, 2), "does not fit an image of 2x2"),
         (linear(&t(&[1, 3])?, &t(&[4, 2])?, &t(&[4])?), "needs an input (batch, 2)"),
         (lrn(&t(&[1, 3, 2, 2])?, Lrn { n: 2, ..Lrn::default() }), "n must be odd"),

@@ -1,18 +1,19 @@
 //! Two-dimensional convolution with bias, fast in both directions on the CPU.
 //!
-//! candle's own `conv2d` has the right values, but its backward pass on the CPU goes through
-//! transposed convolutions and is several times slower than PyTorch's. Here the forward pass and
-//! both gradients are one kind of product over a zero-padded copy of a single image that stays in
-//! the cache (see [`crate::simd`]). A stride `s` splits the padded image into `s²` *phases*
-//! (pixels of equal coordinates modulo `s`), inside which the convolution has stride 1.
+//! candle's own `conv2d` has the right values, but its backward pass on the CPU goes through transposed
+//! convolutions and is several times slower than PyTorch's. Here both directions are the convolutions that
+//! inference uses too ([`crate::conv`]): a few images at a time are laid out with their channels side by
+//! side, and what comes out is put back. The gradient of the image is a convolution itself, of the
+//! output's gradient with the mirrored kernel.
+//!
+//! That is for f32. In f64, which is there so that gradients can be checked finely, everything is computed by the
+//! definition.
 
 use super::{contiguous, dispatch, unset};
+use crate::conv::{Conv, Finish, Gradient, Image, Part, Shared, Tiles};
 #[cfg(feature = "cuda")]
 use crate::cuda;
-use crate::simd::{
-    MORE_PIXELS, MORE_TAPS, OuterProducts, Packed, Real, SLACK, ShiftedDots, channel_product, outer_products,
-    shifted_dots, shifted_product,
-};
+use crate::simd::Real;
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType, bail,
 };
@@ -22,7 +23,10 @@ use rayon::prelude::*;
 
 /// Samples whose kernel gradients one task sums before the partial sums are added up. Fixed, so
 /// that the result does not depend on the number of threads.
-const SAMPLES_PER_TASK: usize = 4;
+const SAMPLES_PER_TASK: usize = 16;
+
+/// Bytes of images that are laid out at a time: with the weights they are to stay in the second-level cache.
+const AT_A_TIME: usize = 256 << 10;
 
 /// Convolves `x` (batch, in, height, width) with `weight` (out, in, kernel, kernel) and adds `bias`
 /// (out).
@@ -33,13 +37,13 @@ const SAMPLES_PER_TASK: usize = 4;
 /// by cuBLAS.
 ///
 /// Fails when the channel counts of `x`, `weight` and `bias` differ or the kernel is larger than
-/// the padded image.
+/// the padded image or not larger than the padding.
 pub fn conv2d(x: &Tensor, weight: &Tensor, bias: &Tensor, padding: usize, stride: usize) -> Result<Tensor> {
     let op = Conv2d { geometry: Geometry::new(x, weight, bias.dims(), padding, stride)? };
     x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)
 }
 
-/// The sizes of one convolution, and where its padded image lies in a scratch buffer.
+/// The sizes of one convolution.
 #[derive(Debug, Clone)]
 pub struct Geometry {
     pub inputs: usize,
@@ -51,9 +55,6 @@ pub struct Geometry {
     pub stride: usize,
     pub out_height: usize,
     pub out_width: usize,
-    /// Rows and columns of one phase plane of the padded image.
-    rows: usize,
-    row: usize,
 }
 
 impl Geometry {
@@ -86,6 +87,11 @@ impl Geometry {
                 "conv2d: a kernel of {kernel} with stride {stride} does not fit an image of {padded_height}x{padded_width} (padding {padding} included)"
             )
         }
+        if padding >= kernel {
+            bail!(
+                "conv2d: a padding of {padding} with a kernel of {kernel}: it has to be smaller than the kernel"
+            )
+        }
         Ok(Self {
             inputs,
             height,
@@ -96,172 +102,88 @@ impl Geometry {
             stride,
             out_height: (padded_height - kernel) / stride + 1,
             out_width: (padded_width - kernel) / stride + 1,
-            rows: padded_height.div_ceil(stride),
-            row: padded_width.div_ceil(stride),
         })
-    }
-
-    /// Elements of one phase plane, with slack so that whole vectors can be written to its end.
-    fn plane(&self) -> usize {
-        self.rows * self.row + SLACK
-    }
-
-    /// Elements of the scratch buffer that [`Self::pad`] fills.
-    fn padded_len(&self) -> usize {
-        self.inputs * self.stride * self.stride * self.plane() + SLACK
-    }
-
-    /// Elements from the first to the last pixel of an output plane whose rows are `row` apart.
-    fn columns(&self) -> usize {
-        (self.out_height - 1) * self.row + self.out_width
-    }
-
-    /// Distance of two output planes in scratch: whole vectors can be written without overlap.
-    fn out_plane(&self) -> usize {
-        self.columns() + SLACK
     }
 
     pub fn taps(&self) -> usize {
         self.inputs * self.kernel * self.kernel
     }
 
-    /// Where in the padded image the pixel under tap (channel, y, x) of the first output lies, for
-    /// all taps in the order of the weight.
-    fn offsets(&self) -> Vec<usize> {
-        let (s, k) = (self.stride, self.kernel);
-        (0..self.taps())
-            .map(|tap| {
-                let (channel, y, x) = (tap / (k * k), tap / k % k, tap % k);
-                ((channel * s + y % s) * s + x % s) * self.plane() + y / s * self.row + x / s
-            })
-            .collect()
+    fn sizes(&self) -> [usize; 3] {
+        [self.kernel, self.padding, self.stride]
     }
 
-    /// Copies one image (in, height, width) into the padded scratch buffer, which is zero elsewhere.
-    fn pad<T: Real>(&self, image: &[T], padded: &mut [T]) {
-        self.each_row(|channel, y, at| {
-            let source = &image[(channel * self.height + y) * self.width..][..self.width];
-            if self.stride == 1 {
-                padded[at..at + self.width].copy_from_slice(source);
-            } else {
-                for (x, &value) in source.iter().enumerate() {
-                    padded[self.column(at, x)] = value;
+    /// Elements of an image, and of its output.
+    fn lens(&self) -> (usize, usize) {
+        (self.inputs * self.height * self.width, self.outputs * self.out_height * self.out_width)
+    }
+
+    /// Calls `term(output, pixel, weight)` with the places of all factors of one sample.
+    fn terms(&self, mut term: impl FnMut(usize, usize, usize)) {
+        let (s, k, p) = (self.stride, self.kernel, self.padding);
+        for out in 0..self.lens().1 {
+            let (o, y, x) = (
+                out / (self.out_height * self.out_width),
+                out / self.out_width % self.out_height,
+                out % self.out_width,
+            );
+            for tap in 0..self.taps() {
+                let (channel, y, x) = (tap / (k * k), y * s + tap / k % k, x * s + tap % k);
+                if (p..p + self.height).contains(&y) && (p..p + self.width).contains(&x) {
+                    let pixel = (channel * self.height + y - p) * self.width + x - p;
+                    term(out, pixel, o * self.taps() + tap);
                 }
-            }
-        });
-    }
-
-    /// The inverse of [`Self::pad`].
-    fn unpad<T: Real>(&self, padded: &[T], image: &mut [T]) {
-        self.each_row(|channel, y, at| {
-            let target = &mut image[(channel * self.height + y) * self.width..][..self.width];
-            if self.stride == 1 {
-                target.copy_from_slice(&padded[at..at + self.width]);
-            } else {
-                for (x, value) in target.iter_mut().enumerate() {
-                    *value = padded[self.column(at, x)];
-                }
-            }
-        });
-    }
-
-    /// Calls `row(channel, y, place)` for every image row. The place in the padded buffer is that
-    /// of the row's first pixel with stride 1; with a larger stride that of the row's phase 0,
-    /// where [`Self::column`] finds pixels.
-    fn each_row(&self, mut row: impl FnMut(usize, usize, usize)) {
-        let s = self.stride;
-        let left = if s == 1 { self.padding } else { 0 };
-        for channel in 0..self.inputs {
-            for y in 0..self.height {
-                let at = y + self.padding;
-                row(channel, y, (channel * s + at % s) * s * self.plane() + at / s * self.row + left);
-            }
-        }
-    }
-
-    fn column(&self, row_start: usize, x: usize) -> usize {
-        let at = x + self.padding;
-        row_start + at % self.stride * self.plane() + at / self.stride
-    }
-}
-
-/// A convolution's weights in the order in which its product reads them.
-enum Kernel<T> {
-    /// For [`shifted_product`].
-    Rows(Packed<T>),
-    /// For [`channel_product`]: (tap, output), and the place of every output pixel.
-    Channels(Vec<T>, Vec<usize>),
-}
-
-impl<T: Real> Kernel<T> {
-    /// Packs the weight whose value for an output channel and tap is `at(output, tap)`.
-    fn new(g: &Geometry, at: impl Fn(usize, usize) -> T) -> Self {
-        let (taps, pixels) = (g.taps(), g.out_height * g.out_width);
-        // Whole rows of whole registers are computed, gaps between rows included. Channels in the
-        // lanes waste nothing, but the result has to be transposed: about one element per cycle,
-        // where a tap takes 1/32 of a cycle per element.
-        let wasted = g.columns().next_multiple_of(SLACK) as f64 / pixels as f64 - 1.0;
-        let fits = g.outputs > SLACK && g.outputs.is_multiple_of(SLACK);
-        if fits && wasted > 0.05 + 32.0 / taps as f64 {
-            let weights = (0..taps * g.outputs).map(|i| at(i % g.outputs, i / g.outputs));
-            let mut places: Vec<usize> =
-                (0..pixels).map(|p| p / g.out_width * g.row + p % g.out_width).collect();
-            places.resize(pixels + MORE_PIXELS, 0);
-            Self::Channels(weights.collect(), places)
-        } else {
-            Self::Rows(Packed::new(g.outputs, taps, at))
-        }
-    }
-
-    /// Elements of the scratch buffer that [`Self::run`] needs.
-    fn scratch(&self, g: &Geometry) -> usize {
-        match self {
-            Self::Rows(_) => g.outputs * g.out_plane() + SLACK,
-            Self::Channels(_, places) => places.len() * g.outputs,
-        }
-    }
-
-    /// Convolves one padded image into `out` (out, height, width).
-    fn run(
-        &self,
-        g: &Geometry,
-        offsets: &[usize],
-        padded: &[T],
-        bias: &[T],
-        scratch: &mut [T],
-        out: &mut [T],
-    ) {
-        let pixels = g.out_height * g.out_width;
-        match self {
-            Self::Rows(packed) => {
-                let plane = g.out_plane();
-                shifted_product(packed, offsets, padded, Some(bias), scratch, plane, g.columns());
-                for (out, product) in out.chunks_mut(pixels).zip(scratch.chunks(plane)) {
-                    for (out, row) in out.chunks_mut(g.out_width).zip(product.chunks(g.row)) {
-                        out.copy_from_slice(&row[..g.out_width]);
-                    }
-                }
-            }
-            Self::Channels(weights, places) => {
-                channel_product(weights, offsets, padded, places, bias, scratch);
-                transpose(scratch, g.outputs, out, pixels);
             }
         }
     }
 }
 
-/// Transposes the matrix `from`, whose rows have `columns` elements, into `to`. In blocks, so that both
-/// stay in the cache.
-fn transpose<T: Copy>(from: &[T], columns: usize, to: &mut [T], rows: usize) {
-    const BLOCK: usize = 16;
-    for top in (0..rows).step_by(BLOCK) {
-        for column in 0..columns {
-            let to = &mut to[column * rows + top..column * rows + rows.min(top + BLOCK)];
-            for (to, from) in to.iter_mut().zip(from[top * columns + column..].iter().step_by(columns)) {
-                *to = *from;
-            }
+/// The layouts of the images of a convolution with these sizes, and the tiles that suit it.
+fn layouts(from: [usize; 3], to: [usize; 3], sizes: [usize; 3]) -> (Image, Image, Option<Tiles>) {
+    let ([kernel, padding, _], to) = (sizes, Image::new(to));
+    let mut image = Image { border: padding, ..Image::new(from) };
+    let tiles = Tiles::suit(&image, &to, sizes, 0);
+    match tiles {
+        Some(tiles) => {
+            let beyond = |length: usize| tiles.beyond(length + 2 * padding, kernel);
+            image.beyond = beyond(image.height).max(beyond(image.width));
         }
+        None => image.depth = image.channels,
     }
+    (image, to, tiles)
+}
+
+/// Convolves the images in `x`, whose pixels are put `apart` from each other to images of shape `from`, to
+/// images of shape `to`; kernel, padding, stride. `weight` is (outputs, inputs, kernel, kernel).
+fn convolve(
+    (x, apart): (&[f32], usize),
+    [from, to]: [[usize; 3]; 2],
+    sizes: [usize; 3],
+    weight: impl Fn(usize, usize, usize, usize) -> f32 + Sync,
+    bias: &[f32],
+    batch: usize,
+) -> Vec<f32> {
+    let (from, to, tiles) = layouts(from, to, sizes);
+    let conv = Conv::new(&from, &to, sizes, tiles, weight);
+    let mut bias = bias.to_vec();
+    bias.resize(to.depth, 0.0);
+    let count = (AT_A_TIME / (size_of::<f32>() * (from.len() + to.len()))).clamp(1, 16);
+    let (len, out_len) = (x.len() / batch, to.shape().iter().product());
+    let mut out = unset(batch * out_len);
+    out.par_chunks_mut(count * out_len).zip(x.par_chunks(count * len)).for_each_init(
+        || [count * from.len(), count * to.len(), conv.scratch(&from)].map(|len| vec![0.0; len]),
+        |[images, outs, scratch], (out, x)| {
+            for (image, x) in images.chunks_mut(from.len()).zip(x.chunks(len)) {
+                from.pack(x, apart, image);
+            }
+            let finish = Finish { bias: &bias, relu: false, addend: None };
+            conv.run((&from, images), finish, (&to, Shared::new(outs)), scratch, x.len() / len, Part::WHOLE);
+            for (outs, out) in outs.chunks(to.len()).zip(out.chunks_mut(out_len)) {
+                to.unpack(outs, out);
+            }
+        },
+    );
+    out
 }
 
 struct Conv2d {
@@ -282,28 +204,27 @@ impl CustomOp3 for Conv2d {
         bias: &CpuStorage,
         bias_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        fn forward<T: Real>(g: &Geometry, x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
-            let batch = x.len() / (g.inputs * g.height * g.width);
-            let kernel = Kernel::new(g, |o, tap| weight[o * g.taps() + tap]);
-            let offsets = g.offsets();
-            let mut out = unset(batch * g.outputs * g.out_height * g.out_width);
-            out.par_chunks_mut(g.outputs * g.out_height * g.out_width)
-                .zip(x.par_chunks(g.inputs * g.height * g.width))
-                .for_each_init(
-                    || {
-                        let scratch = vec![T::zero(); kernel.scratch(g)];
-                        (vec![T::zero(); g.padded_len()], scratch)
-                    },
-                    |(padded, scratch), (out, image)| {
-                        g.pad(image, padded);
-                        kernel.run(g, &offsets, padded, bias, scratch, out);
-                    },
-                );
-            out
-        }
         let g = &self.geometry;
         let batch = x_layout.dims()[0];
         let shape = Shape::from((batch, g.outputs, g.out_height, g.out_width));
+        if let CpuStorage::F32(_) = x {
+            let weight: &[f32] = contiguous(weight, weight_layout)?;
+            let k = g.kernel;
+            let at = |o: usize, c: usize, y: usize, x: usize| weight[((o * g.inputs + c) * k + y) * k + x];
+            let shapes = [[g.inputs, g.height, g.width], [g.outputs, g.out_height, g.out_width]];
+            let (x, bias) = (contiguous(x, x_layout)?, contiguous(bias, bias_layout)?);
+            return Ok((CpuStorage::F32(convolve((x, 1), shapes, g.sizes(), at, bias, batch)), shape));
+        }
+        fn forward<T: Real>(g: &Geometry, x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
+            let (image, output) = g.lens();
+            let mut out = unset(x.len() / image * output);
+            out.par_chunks_mut(output).zip(x.par_chunks(image)).for_each(|(out, x)| {
+                let pixels = out.len() / bias.len();
+                out.chunks_mut(pixels).zip(bias).for_each(|(out, &bias)| out.fill(bias));
+                g.terms(|o, i, w| out[o] += x[i] * weight[w]);
+            });
+            out
+        }
         let out = dispatch!(self, x, T => T::to_cpu_storage_owned(forward::<T>(
             g,
             contiguous(x, x_layout)?,
@@ -380,35 +301,6 @@ pub fn conv2d_backward(
     backward(&geometry, x, &weight.contiguous()?, grad, of_image)
 }
 
-/// Gradients of the output planes laid out like the padded image: rows `row` apart, zeros between
-/// and `margin` zeros before each plane, so that reading `margin − shift` further on never leaves
-/// it.
-struct SpreadGrad {
-    margin: usize,
-    plane: usize,
-}
-
-impl SpreadGrad {
-    fn new(g: &Geometry) -> Self {
-        let reach = (g.kernel - 1) / g.stride;
-        let margin = reach * g.row + reach;
-        Self { margin, plane: margin + g.plane() }
-    }
-
-    fn len(&self, g: &Geometry) -> usize {
-        g.outputs * self.plane + SLACK
-    }
-
-    fn fill<T: Real>(&self, g: &Geometry, grad: &[T], spread: &mut [T]) {
-        for (grad, plane) in grad.chunks(g.out_height * g.out_width).zip(spread.chunks_mut(self.plane)) {
-            for (y, row) in grad.chunks(g.out_width).enumerate() {
-                let at = self.margin + y * g.row;
-                plane[at..at + g.out_width].copy_from_slice(row);
-            }
-        }
-    }
-}
-
 /// The gradient of the image: a convolution of the output's gradient with the mirrored kernel.
 struct GradInput {
     geometry: Geometry,
@@ -426,57 +318,31 @@ impl CustomOp2 for GradInput {
         weight: &CpuStorage,
         weight_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
+        let g = &self.geometry;
+        let batch = grad_layout.dims()[0];
+        let shape = Shape::from((batch, g.inputs, g.height, g.width));
+        if let CpuStorage::F32(_) = grad {
+            // With a stride there are zeros between the gradients, and at the end pixels that no output has seen.
+            let k = g.kernel;
+            let size = |length: usize| length + 2 * g.padding + 1 - k;
+            let shapes = [[g.outputs, size(g.height), size(g.width)], [g.inputs, g.height, g.width]];
+            let (grad, weight): (_, &[f32]) =
+                (contiguous(grad, grad_layout)?, contiguous(weight, weight_layout)?);
+            let mirrored = |c: usize, o: usize, y: usize, x: usize| {
+                weight[((o * g.inputs + c) * k + k - 1 - y) * k + k - 1 - x]
+            };
+            let sizes = [k, k - 1 - g.padding, 1];
+            let out = convolve((grad, g.stride), shapes, sizes, mirrored, &vec![0.0; g.inputs], batch);
+            return Ok((CpuStorage::F32(out), shape));
+        }
         fn backward<T: Real>(g: &Geometry, grad: &[T], weight: &[T]) -> Vec<T> {
-            let (s, k, area) = (g.stride, g.kernel, g.kernel * g.kernel);
-            let spread = SpreadGrad::new(g);
-            // For every phase: the kernel positions that reach it, as a matrix and its shifts.
-            let phases: Vec<_> = (0..s * s)
-                .map(|phase| {
-                    let (phase_y, phase_x) = (phase / s, phase % s);
-                    let taps: Vec<usize> = (0..g.outputs * area)
-                        .filter(|tap| tap / k % k % s == phase_y && tap % k % s == phase_x)
-                        .collect();
-                    let packed = Packed::new(g.inputs, taps.len(), |channel, i| {
-                        let (output, position) = (taps[i] / area, taps[i] % area);
-                        weight[(output * g.inputs + channel) * area + position]
-                    });
-                    // Only rows that hold image pixels are computed, not the padding.
-                    let first = (g.padding - phase_y.min(g.padding)) / s;
-                    let last = (g.height + g.padding - 1 - phase_y.min(g.height + g.padding - 1)) / s;
-                    let start = first * g.row;
-                    let columns = (last + 1 - first) * g.row;
-                    let offsets: Vec<usize> = taps
-                        .iter()
-                        .map(|tap| {
-                            let shift = tap / k % k / s * g.row + tap % k / s;
-                            tap / area * spread.plane + spread.margin + start - shift
-                        })
-                        .collect();
-                    (phase * g.plane() + start, columns, packed, offsets)
-                })
-                .collect();
-            let batch = grad.len() / (g.outputs * g.out_height * g.out_width);
-            let mut out = unset(batch * g.inputs * g.height * g.width);
-            out.par_chunks_mut(g.inputs * g.height * g.width)
-                .zip(grad.par_chunks(g.outputs * g.out_height * g.out_width))
-                .for_each_init(
-                    || (vec![T::zero(); spread.len(g)], vec![T::zero(); g.padded_len()]),
-                    |(spreaded, padded), (out, grad)| {
-                        spread.fill(g, grad, spreaded);
-                        for (start, columns, packed, offsets) in &phases {
-                            let target = &mut padded[*start..];
-                            let plane = s * s * g.plane();
-                            if !offsets.is_empty() {
-                                shifted_product(packed, offsets, spreaded, None, target, plane, *columns);
-                            }
-                        }
-                        g.unpad(padded, out);
-                    },
-                );
+            let (image, output) = g.lens();
+            let mut out = vec![T::zero(); grad.len() / output * image];
+            out.par_chunks_mut(image).zip(grad.par_chunks(output)).for_each(|(out, grad)| {
+                g.terms(|o, i, w| out[i] += grad[o] * weight[w]);
+            });
             out
         }
-        let g = &self.geometry;
-        let shape = Shape::from((grad_layout.dims()[0], g.inputs, g.height, g.width));
         let out = dispatch!(self, grad, T => T::to_cpu_storage_owned(backward::<T>(
             g,
             contiguous(grad, grad_layout)?,
@@ -517,63 +383,26 @@ impl CustomOp2 for GradWeight {
         grad: &CpuStorage,
         grad_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
+        let g = &self.geometry;
+        let shape = Shape::from((g.outputs, g.inputs, g.kernel, g.kernel));
+        if let CpuStorage::F32(_) = x {
+            let out = kernel_gradient(g, contiguous(x, x_layout)?, contiguous(grad, grad_layout)?);
+            return Ok((CpuStorage::F32(out), shape));
+        }
         fn backward<T: Real>(g: &Geometry, x: &[T], grad: &[T]) -> Vec<T> {
-            let image = g.inputs * g.height * g.width;
-            let output = g.outputs * g.out_height * g.out_width;
-            let spread = SpreadGrad { margin: 0, plane: g.plane() };
-            if g.outputs > SLACK && g.outputs.is_multiple_of(SLACK) {
-                return by_channels(g, x, grad);
-            }
-            let offsets = g.offsets();
-            let (padded_len, spread_len) = (g.padded_len(), spread.len(g));
-            let partial: Vec<Vec<T>> = x
-                .par_chunks(image * SAMPLES_PER_TASK)
-                .zip(grad.par_chunks(output * SAMPLES_PER_TASK))
-                .map_init(
-                    || {
-                        let task = SAMPLES_PER_TASK;
-                        (vec![T::zero(); padded_len * task], vec![T::zero(); spread_len * task])
-                    },
-                    |(padded, spreaded), (images, grads)| {
-                        for (image, padded) in images.chunks(image).zip(padded.chunks_mut(padded_len)) {
-                            g.pad(image, padded);
-                        }
-                        for (grad, spreaded) in grads.chunks(output).zip(spreaded.chunks_mut(spread_len)) {
-                            spread.fill(g, grad, spreaded);
-                        }
-                        let mut sums = vec![T::zero(); g.outputs * g.taps()];
-                        let dots = ShiftedDots {
-                            a: spreaded,
-                            a_stride: spread.plane,
-                            a_step: spread_len,
-                            b: padded,
-                            b_step: padded_len,
-                            offsets: &offsets,
-                            rows: g.outputs,
-                            // Whole registers: behind the last pixel the gradient is zero.
-                            columns: g.columns().next_multiple_of(SLACK),
-                            samples: images.len() / image,
-                        };
-                        shifted_dots(&dots, &mut sums);
-                        sums
-                    },
-                )
-                .collect();
+            let (image, output) = g.lens();
             let mut sums = vec![T::zero(); g.outputs * g.taps()];
-            for part in partial {
-                for (sum, part) in sums.iter_mut().zip(part) {
-                    *sum += part;
-                }
+            for (x, grad) in x.chunks(image).zip(grad.chunks(output)) {
+                g.terms(|o, i, w| sums[w] += x[i] * grad[o]);
             }
             sums
         }
-        let g = &self.geometry;
         let out = dispatch!(self, x, T => T::to_cpu_storage_owned(backward::<T>(
             g,
             contiguous(x, x_layout)?,
             contiguous(grad, grad_layout)?,
         )));
-        Ok((out, Shape::from((g.outputs, g.inputs, g.kernel, g.kernel))))
+        Ok((out, shape))
     }
 
     #[cfg(feature = "cuda")]
@@ -591,59 +420,44 @@ impl CustomOp2 for GradWeight {
     }
 }
 
-/// The gradient of the kernel where the output's channels fill several registers.
-fn by_channels<T: Real>(g: &Geometry, x: &[T], grad: &[T]) -> Vec<T> {
-    // Fixed, as above; a task adds up the samples of a few steps, each of which stays in the cache.
-    const SAMPLES_PER_STEP: usize = 4;
-    const STEPS: usize = 4;
-    let (image, pixels) = (g.inputs * g.height * g.width, g.out_height * g.out_width);
-    let output = g.outputs * pixels;
-    let (padded_len, taps) = (g.padded_len(), g.taps());
-    let mut offsets = g.offsets();
-    offsets.resize(taps + MORE_TAPS, 0);
-    let task = STEPS * SAMPLES_PER_STEP;
-    let partial: Vec<Vec<T>> = x
-        .par_chunks(image * task)
-        .zip(grad.par_chunks(output * task))
+fn kernel_gradient(g: &Geometry, x: &[f32], grad: &[f32]) -> Vec<f32> {
+    let shapes = [[g.inputs, g.height, g.width], [g.outputs, g.out_height, g.out_width]];
+    let (from, mut to, tiles) = layouts(shapes[0], shapes[1], g.sizes());
+    if let Some(Tiles { results, .. }) = tiles {
+        let beyond = |length: usize| length.next_multiple_of(results) - length;
+        to.beyond = beyond(to.height).max(beyond(to.width));
+    }
+    let gradient = Gradient { from: &from, to: &to, sizes: g.sizes(), tiles };
+    let (len, scratch) = gradient.lens();
+    let count = (AT_A_TIME / (size_of::<f32>() * (from.len() + to.len()))).clamp(1, SAMPLES_PER_TASK);
+    let (image, output) = g.lens();
+    let partial: Vec<Vec<f32>> = x
+        .par_chunks(image * SAMPLES_PER_TASK)
+        .zip(grad.par_chunks(output * SAMPLES_PER_TASK))
         .map_init(
-            || {
-                let padded = vec![T::zero(); padded_len * SAMPLES_PER_STEP];
-                (padded, vec![T::zero(); output * SAMPLES_PER_STEP])
-            },
-            |(padded, transposed), (images, grads)| {
-                let mut sums = vec![T::zero(); offsets.len() * g.outputs];
-                for (images, grads) in
-                    images.chunks(image * SAMPLES_PER_STEP).zip(grads.chunks(output * SAMPLES_PER_STEP))
-                {
-                    for (image, padded) in images.chunks(image).zip(padded.chunks_mut(padded_len)) {
-                        g.pad(image, padded);
+            || [count * from.len(), count * to.len(), scratch].map(|len| vec![0.0; len]),
+            |[images, grads, scratch], (x, grad)| {
+                let mut sums = vec![0.0; len];
+                for (x, grad) in x.chunks(count * image).zip(grad.chunks(count * output)) {
+                    for (to, x) in images.chunks_mut(from.len()).zip(x.chunks(image)) {
+                        from.pack(x, 1, to);
                     }
-                    for (grad, transposed) in grads.chunks(output).zip(transposed.chunks_mut(output)) {
-                        transpose(grad, pixels, transposed, g.outputs);
+                    for (into, grad) in grads.chunks_mut(to.len()).zip(grad.chunks(output)) {
+                        to.pack(grad, 1, into);
                     }
-                    let outer = OuterProducts {
-                        grads: &transposed[..grads.len()],
-                        channels: g.outputs,
-                        images: padded,
-                        image_len: padded_len,
-                        offsets: &offsets,
-                        height: g.out_height,
-                        width: g.out_width,
-                        row: g.row,
-                        samples: images.len() / image,
-                    };
-                    outer_products(&outer, &mut sums);
+                    gradient.add(images, grads, x.len() / image, scratch, &mut sums);
                 }
-                sums
+                gradient.finish(sums)
             },
         )
         .collect();
-    // From (tap, output) to (output, tap).
+    // From (kernel, kernel, input, output) to (output, input, kernel, kernel).
+    let (area, taps) = (g.kernel * g.kernel, g.taps());
     let mut sums = unset(g.outputs * taps);
     sums.par_chunks_mut(taps).enumerate().for_each(|(output, sums)| {
         for (tap, sum) in sums.iter_mut().enumerate() {
-            let at = tap * g.outputs + output;
-            *sum = partial.iter().fold(T::zero(), |sum, part| sum + part[at]);
+            let at = (tap % area * g.inputs + tap / area) * to.depth + output;
+            *sum = partial.iter().fold(0.0, |sum, part| sum + part[at]);
         }
     });
     sums

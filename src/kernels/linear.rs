@@ -9,7 +9,7 @@ use super::{contiguous, dispatch, unset};
 #[cfg(feature = "cuda")]
 use crate::cuda;
 use crate::precision::Precision;
-use crate::simd::{Real, ShiftedDots, shifted_dots};
+use crate::simd::{Real, dots};
 use candle_core::{CpuStorage, CustomOp1, CustomOp3, DType, Layout, Result, Shape, Tensor, WithDType, bail};
 #[cfg(feature = "cuda")]
 use candle_core::{CudaStorage, backend::BackendStorage};
@@ -42,21 +42,7 @@ fn samples<T: Real>(x: &[T], weight: &[T], bias: &[T], products: &mut [T], out: 
     let inputs = weight.len() / outputs;
     let count = x.len() / inputs;
     // The products come out (output, sample): the rows of the weight are the long dimension.
-    products.fill(T::zero());
-    let mut offsets = [0; SAMPLES_PER_TASK];
-    (0..count).for_each(|sample| offsets[sample] = sample * inputs);
-    let dots = ShiftedDots {
-        a: weight,
-        a_stride: inputs,
-        a_step: 0,
-        b: x,
-        b_step: 0,
-        offsets: &offsets[..count],
-        rows: outputs,
-        columns: inputs,
-        samples: 1,
-    };
-    shifted_dots(&dots, products);
+    dots(weight, x, inputs, products);
     for (sample, out) in out.chunks_mut(outputs).enumerate() {
         for (o, out) in out.iter_mut().enumerate() {
             *out = bias[o] + products[o * count + sample];

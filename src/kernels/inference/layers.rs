@@ -1,23 +1,10 @@
 //! The layers beside convolutions. Channels are in the lanes of registers.
 
-use super::image::{From, Image, To};
-use super::product::{floor, load, store};
-use super::team::{Part, Shared};
+use crate::conv::{From, Image, Part, Shared, To, floor, load, rows, store};
 use crate::simd::{self, parts};
 use crate::{Lrn, Pool, Pooling};
 use pulp::{Simd, WithSimd};
 use std::ops::Range;
-
-/// Calls `row(number, y, out)` for this part of the rows of `images` images, with the elements of a row.
-#[inline(always)]
-pub fn rows((to, out): To<'_>, images: usize, part: Part, mut row: impl FnMut(usize, isize, &mut [f32])) {
-    for n in part.of(images * to.height) {
-        let (number, y) = (n / to.height, (n % to.height) as isize);
-        // Safety: a row belongs to one part.
-        let out = unsafe { out.write(number * to.len() + to.at(y, 0), to.width * to.depth) };
-        row(number, y, out);
-    }
-}
 
 /// The elements of image `number` from pixel (y, x) on.
 #[inline(always)]

@@ -2,8 +2,8 @@
 //!
 //! The bookkeeping of tensors takes longer than the arithmetic of one image. Here weights are packed once
 //! and every activation has its place, so that running the steps is arithmetic alone. All of them have one
-//! layout ([`image::Image`]): the channels of a pixel side by side, zeros around the image. So the inner
-//! product ([`product`]) finds channels in whole registers, no step copies or transposes, and a
+//! layout ([`Image`]): the channels of a pixel side by side, zeros around the image. So the inner
+//! product of convolutions finds channels in whole registers, no step copies or transposes, and a
 //! convolution adds bias, shortcut and rectifier to its sums before it stores them.
 //!
 //! Several images go through each step together, as weights are then read from memory once for all of
@@ -12,21 +12,14 @@
 // Iterators over arrays of registers compile to calls, plain indices to registers.
 #![allow(clippy::needless_range_loop)]
 
-mod conv;
-mod image;
 mod layers;
-mod product;
 mod team;
-mod winograd;
 
-pub use self::product::peak;
+pub use crate::conv::peak;
 
-use self::conv::{Direct, Rows};
-use self::image::Image;
 use self::layers::Linear;
-use self::product::Finish;
-use self::team::{Barrier, Part, Shared};
-use self::winograd::Winograd;
+use self::team::Barrier;
+use crate::conv::{Conv, Finish, Image, Part, Shared, Tiles};
 use crate::{EPSILON, Lrn, Pool, Pooling, Shortcut};
 use candle_core::Result;
 use std::ops::Range;
@@ -223,33 +216,25 @@ impl Builder {
             let (outputs, image) = (self.images[to.0], &mut self.images[from.0]);
             let [kernel, padding, _] = sizes;
             image.border = image.border.max(padding);
-            let tile = Winograd::suits(image, &outputs, sizes, read).filter(|_| fast);
-            if let Some(tile) = tile {
+            let suited = Tiles::suit(image, &outputs, sizes, read).filter(|_| fast);
+            if let Some(tiles) = suited {
                 for length in [image.height, image.width] {
-                    let beyond = Winograd::beyond(tile, length + 2 * padding, kernel);
-                    image.beyond = image.beyond.max(beyond);
+                    image.beyond = image.beyond.max(tiles.beyond(length + 2 * padding, kernel));
                 }
             }
-            tiles.push(tile);
+            tiles.push(suited);
         }
         let slots = self.slots(last);
         let images = &self.images;
-        let steps = self.steps.into_iter().zip(tiles).map(|((draft, from, to), tile)| {
+        let steps = self.steps.into_iter().zip(tiles).map(|((draft, from, to), tiles)| {
             let (input, outputs) = (&images[from.0], &images[to.0]);
             let op = match draft {
                 Draft::Conv { sizes, weight, scale, mut bias, relu, addend } => {
-                    let [kernel, padding, stride] = sizes;
-                    let inputs = input.channels;
+                    let (kernel, inputs) = (sizes[0], input.channels);
                     let at = |o: usize, c: usize, y: usize, x: usize| {
                         weight[((o * inputs + c) * kernel + y) * kernel + x] * scale[o]
                     };
-                    let conv = match tile {
-                        Some(tile) => Conv::Tiles(Winograd::new(input, tile, padding, outputs.channels, at)),
-                        None if addend.is_none() && Rows::suits(input, outputs, stride) => {
-                            Conv::Rows(Rows::new(input, (kernel, padding), outputs.channels, at))
-                        }
-                        None => Conv::Direct(Direct::new(input, sizes, outputs.channels, at)),
-                    };
+                    let conv = Conv::new(input, outputs, sizes, tiles, at);
                     bias.resize(outputs.depth, 0.0);
                     Op::Conv { conv, bias, relu, addend }
                 }
@@ -296,13 +281,6 @@ impl Builder {
 }
 
 #[derive(Debug)]
-enum Conv {
-    Direct(Direct),
-    Rows(Rows),
-    Tiles(Winograd),
-}
-
-#[derive(Debug)]
 enum Op {
     Conv { conv: Conv, bias: Vec<f32>, relu: bool, addend: Option<View> },
     Linear(Linear, bool),
@@ -316,7 +294,7 @@ impl Op {
     /// Elements of scratch that it needs.
     fn scratch(&self, from: &Image) -> usize {
         match self {
-            Self::Conv { conv: Conv::Tiles(conv), .. } => conv.scratch(from),
+            Self::Conv { conv, .. } => conv.scratch(from),
             Self::Lrn(lrn) => 2 * (from.channels + lrn.n),
             _ => 0,
         }
@@ -414,11 +392,7 @@ impl Step {
         match &self.op {
             Op::Conv { conv, bias, relu, addend } => {
                 let finish = Finish { bias, relu: *relu, addend: addend.map(view) };
-                match conv {
-                    Conv::Direct(conv) => conv.run(from, finish, to, images, part),
-                    Conv::Rows(conv) => conv.run(from, finish, to, images, part),
-                    Conv::Tiles(conv) => conv.run(from, finish, to, scratch, images, part),
-                }
+                conv.run(from, finish, to, scratch, images, part)
             }
             Op::Linear(linear, relu) => linear.run(*relu, from, to, images, part),
             Op::Pool(pool, relu) => layers::pool(pool, *relu, from, to, images, part),

@@ -29,6 +29,17 @@ impl Matrix {
         Self { terms, channels: depth, values }
     }
 
+    /// The matrix of these rows.
+    pub fn of_rows<'a>(terms: usize, channels: usize, row: impl Fn(usize) -> &'a [f32]) -> Self {
+        let lanes = simd::lanes();
+        let depth = channels.next_multiple_of(lanes);
+        let mut values = Vec::with_capacity(terms * depth);
+        for group in parts(depth / lanes, widest(simd::registers())) {
+            (0..terms).for_each(|term| values.extend(&row(term)[group.start * lanes..group.end * lanes]));
+        }
+        Self { terms, channels: depth, values }
+    }
+
     /// The values of the group of channels that begins with channel `first`.
     pub fn of(&self, first: usize) -> *const f32 {
         self.values[first * self.terms..].as_ptr()
@@ -88,17 +99,16 @@ pub fn sized(n: usize, p: usize, tile: impl Tile) {
     sizes!((1 1 2 3 4 5 6 7 8 9 10 11 12) (2 1 2 3 4 5 6 7 8 9 10 11 12) (3 1 2 3 4 5 6 7 8) (4 1 2 3 4 5 6))
 }
 
-/// `start[n] + Σ_t Σ_c weights · image[p·step + taps[t] + c]` for `P` pixels and `N` registers of
-/// channels; c runs over `run` elements, and `weights` has `N` registers for each term, all terms one
-/// after another.
+/// `start[n] + Σ_t Σ_c weights · image[p·step + taps[t] + c·next]` for `P` pixels and `N` registers of
+/// channels; c runs over `run` elements, and the weights' registers of two terms are `width` apart.
 ///
 /// # Safety
 /// `weights` has as many values, and what is read of `image` exists.
 #[inline(always)]
 pub unsafe fn tile<S: Simd, const N: usize, const P: usize>(
     simd: S,
-    mut weights: *const f32,
-    (taps, run): (&[usize], usize),
+    (mut weights, width): (*const f32, usize),
+    (taps, (run, next)): (&[usize], (usize, usize)),
     (image, step): (*const f32, usize),
     start: [S::f32s; N],
 ) -> [[S::f32s; N]; P] {
@@ -106,19 +116,20 @@ pub unsafe fn tile<S: Simd, const N: usize, const P: usize>(
         let lanes = S::F32_LANES;
         let mut sums = [start; P];
         for &tap in taps {
-            let image = image.add(tap);
-            for c in 0..run {
+            let mut image = image.add(tap);
+            for _ in 0..run {
                 let mut left = start;
                 for n in 0..N {
                     left[n] = load(weights.add(n * lanes));
                 }
                 for p in 0..P {
-                    let right = simd.splat_f32s(*image.add(p * step + c));
+                    let right = simd.splat_f32s(*image.add(p * step));
                     for n in 0..N {
                         sums[p][n] = simd.mul_add_f32s(left[n], right, sums[p][n]);
                     }
                 }
-                weights = weights.add(N * lanes);
+                weights = weights.add(width);
+                image = image.add(next);
             }
         }
         sums
@@ -150,8 +161,9 @@ pub fn peak() -> f64 {
             // Safety: the sizes below are those of the largest tile there is.
             unsafe {
                 let start = [self.0.splat_f32s(0.0); N];
+                let weights = (matrix.of(0), N * S::F32_LANES);
                 let sums =
-                    tile::<S, N, P>(self.0, matrix.of(0), (&[0], TERMS), (image.as_ptr(), TERMS), start);
+                    tile::<S, N, P>(self.0, weights, (&[0], (TERMS, 1)), (image.as_ptr(), TERMS), start);
                 for p in 0..P {
                     for n in 0..N {
                         store(out.as_mut_ptr().add((p * N + n) * S::F32_LANES), sums[p][n]);

@@ -1,6 +1,7 @@
 //! Where activations lie in memory.
 
-use super::team::Shared;
+use super::part::{Part, Shared};
+use super::transpose::transpose;
 use crate::simd::{SLACK, lanes};
 
 /// Activations that are read: their layout, and the images one after another.
@@ -93,10 +94,42 @@ impl Image {
         }
     }
 
+    /// Copies the pixels of an image (channels, height, width) to places `apart` from each other in one whose
+    /// channels lie side by side; between them lie zeros.
+    pub fn pack(&self, values: &[f32], apart: usize, to: &mut [f32]) {
+        let (width, height) = (self.width.div_ceil(apart), self.height.div_ceil(apart));
+        let plane = values.len() / self.channels;
+        let rows = plane / width;
+        debug_assert!(rows <= height);
+        for y in 0..rows {
+            let from = (&values[y * width..], plane);
+            let to = &mut to[self.at((y * apart) as isize, 0)..];
+            transpose(from, (to, apart * self.depth), self.channels, width);
+        }
+    }
+
+    /// Copies an image whose channels lie side by side, without zeros around it, to one (channels, height, width).
+    pub fn unpack(&self, from: &[f32], values: &mut [f32]) {
+        let plane = self.height * self.width;
+        debug_assert_eq!(self.border + self.beyond, 0);
+        transpose((from, self.depth), (values, plane), plane, self.channels);
+    }
+
     /// The place of tap (channel, y, x) of a kernel under the pixel at its top left.
     #[inline(always)]
     pub fn tap(&self, channel: usize, y: usize, x: usize) -> usize {
         let channel = if self.planar { channel * self.plane() } else { channel };
         channel + y * self.row() + x * self.depth
+    }
+}
+
+/// Calls `row(number, y, out)` for this part of the rows of `images` images, with the elements of a row.
+#[inline(always)]
+pub fn rows((to, out): To<'_>, images: usize, part: Part, mut row: impl FnMut(usize, isize, &mut [f32])) {
+    for n in part.of(images * to.height) {
+        let (number, y) = (n / to.height, (n % to.height) as isize);
+        // Safety: a row belongs to one part.
+        let out = unsafe { out.write(number * to.len() + to.at(y, 0), to.width * to.depth) };
+        row(number, y, out);
     }
 }

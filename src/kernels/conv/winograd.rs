@@ -7,24 +7,27 @@
 //! grows with the points.
 
 use super::image::{From, Image, To};
+use super::part::{Part, Shared};
 use super::product::{Finish, Matrix, Tile, load, most_pixels, sized, store, tile, widest};
-use super::team::{Part, Shared};
 use crate::simd::{self, parts};
 use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
 use std::ops::Range;
 
 /// The transforms of one axis by its points.
-trait Scheme<const A: usize, const M: usize> {
+pub trait Scheme<const A: usize, const M: usize> {
     /// Of A pixels.
     fn input<S: Simd>(simd: S, d: [S::f32s; A]) -> [S::f32s; A];
     /// From A products to M results.
     fn output<S: Simd>(simd: S, m: [S::f32s; A]) -> [S::f32s; M];
+    /// From gradients of M results to those of A products: `output`, transposed.
+    fn gradient<S: Simd>(simd: S, g: [S::f32s; M]) -> [S::f32s; A];
 }
 
 /// Points 0, 1, −1 and infinity.
-struct Four;
+pub struct Four;
 /// Points 0, ±1, ±2 and infinity.
-struct Six;
+pub struct Six;
 
 impl Scheme<4, 2> for Four {
     #[inline(always)]
@@ -35,6 +38,10 @@ impl Scheme<4, 2> for Four {
     fn output<S: Simd>(s: S, m: [S::f32s; 4]) -> [S::f32s; 2] {
         let (sum, difference) = (s.add_f32s(m[1], m[2]), s.sub_f32s(m[1], m[2]));
         [s.add_f32s(m[0], sum), s.add_f32s(difference, m[3])]
+    }
+    #[inline(always)]
+    fn gradient<S: Simd>(s: S, g: [S::f32s; 2]) -> [S::f32s; 4] {
+        [g[0], s.add_f32s(g[0], g[1]), s.sub_f32s(g[0], g[1]), g[1]]
     }
 }
 
@@ -75,6 +82,16 @@ impl Scheme<6, 4> for Six {
             s.add_f32s(s.mul_add_f32s(s.splat_f32s(8.0), odd_2, odd), m[5]),
         ]
     }
+    #[inline(always)]
+    fn gradient<S: Simd>(s: S, g: [S::f32s; 4]) -> [S::f32s; 6] {
+        let (even, odd) = (s.add_f32s(g[0], g[2]), s.add_f32s(g[1], g[3]));
+        let four = s.splat_f32s(4.0);
+        let even_2 = s.mul_add_f32s(four, g[2], g[0]);
+        let half = s.mul_add_f32s(four, g[3], g[1]);
+        let odd_2 = s.add_f32s(half, half);
+        let (sum, difference) = (s.add_f32s(even_2, odd_2), s.sub_f32s(even_2, odd_2));
+        [g[0], s.add_f32s(even, odd), s.sub_f32s(even, odd), sum, difference, g[3]]
+    }
 }
 
 impl Scheme<6, 2> for Six {
@@ -91,36 +108,26 @@ impl Scheme<6, 2> for Six {
             s.add_f32s(s.mul_add_f32s(s.splat_f32s(2.0), odd_2, odd), m[5]),
         ]
     }
+    #[inline(always)]
+    fn gradient<S: Simd>(s: S, g: [S::f32s; 2]) -> [S::f32s; 6] {
+        let (sum, difference) = (s.add_f32s(g[0], g[1]), s.sub_f32s(g[0], g[1]));
+        let twice = s.add_f32s(g[1], g[1]);
+        [g[0], sum, difference, s.add_f32s(g[0], twice), s.sub_f32s(g[0], twice), g[1]]
+    }
 }
 
-/// A convolution by tiles.
-#[derive(Debug, Clone)]
-pub struct Winograd {
-    /// Pixels of a tile's side, A, and results, M.
-    size: usize,
-    results: usize,
-    padding: usize,
-    /// For each of the A² products the weights (inputs, outputs).
-    matrices: Vec<Matrix>,
+/// The sizes of a tile: pixels of its side, A, and results, M.
+#[derive(Debug, Clone, Copy)]
+pub struct Tiles {
+    pub size: usize,
+    pub results: usize,
 }
 
-/// Tiles that are worked on at a time: transformed, they are to stay in the second-level cache beside the
-/// weights.
-const BLOCK: usize = 16;
-/// Elements between the tiles of two products: without them tiles lie powers of two apart, which take
-/// each other's place in the first-level cache.
-const SKEW: usize = 16;
-
-impl Winograd {
-    /// The tiles, A and M, by which a convolution of `from` to `to` is fastest, if any are faster than the
+impl Tiles {
+    /// The tiles by which a convolution of `from` to `to` is fastest, if any are faster than the
     /// definition. The estimate counts the instructions of one image, and `read` for each register of
     /// weights: how many others fit into the time that it takes to come from its cache.
-    pub fn suits(
-        from: &Image,
-        to: &Image,
-        [kernel, _, stride]: [usize; 3],
-        read: usize,
-    ) -> Option<(usize, usize)> {
+    pub fn suit(from: &Image, to: &Image, [kernel, _, stride]: [usize; 3], read: usize) -> Option<Self> {
         if from.planar || stride != 1 {
             return None;
         }
@@ -140,61 +147,103 @@ impl Winograd {
         };
         // Rounding differs: not for little.
         let best = sizes.iter().copied().min_by_key(estimate)?;
-        (5 * estimate(&best) < 4 * definition).then_some(best)
+        (5 * estimate(&best) < 4 * definition).then_some(Self { size: best.0, results: best.1 })
     }
 
     /// The zeros that tiles of this size read to the right of an image with its padding, or below.
-    pub fn beyond((size, results): (usize, usize), length: usize, kernel: usize) -> usize {
-        let tiles = (length - kernel + 1).div_ceil(results);
-        (tiles * results + size - results).saturating_sub(length)
+    pub fn beyond(self, length: usize, kernel: usize) -> usize {
+        let tiles = (length - kernel + 1).div_ceil(self.results);
+        (tiles * self.results + self.size - self.results).saturating_sub(length)
     }
+}
 
+/// The transform of one axis of a kernel, (A, kernel): row i holds 1, p, p², … by the product of the point p's
+/// distances to the other points; infinity's is the last power alone.
+pub fn kernel_transform(Tiles { size, results }: Tiles) -> Vec<Vec<f32>> {
+    let points = &[0.0, 1.0, -1.0, 2.0, -2.0][..size - 1];
+    let kernel = (size - results + 1) as i32;
+    let row = |i: usize| {
+        let Some(&p) = points.get(i) else {
+            return (0..kernel).map(|power| f32::from(power + 1 == kernel)).collect();
+        };
+        let others = points.iter().filter(|&&other| other != p);
+        let scale: f64 = others.map(|other| p - other).product();
+        (0..kernel).map(|power| (f64::powi(p, power) / scale) as f32).collect()
+    };
+    (0..size).map(row).collect()
+}
+
+/// A convolution by tiles.
+#[derive(Debug, Clone)]
+pub struct Winograd {
+    tiles: Tiles,
+    padding: usize,
+    /// For each of the A² products the weights (inputs, outputs).
+    matrices: Vec<Matrix>,
+}
+
+/// Tiles that are worked on at a time: transformed, they are to stay in the second-level cache beside the
+/// weights.
+pub const BLOCK: usize = 16;
+/// Elements between the tiles of two products: without them tiles lie powers of two apart, which take
+/// each other's place in the first-level cache.
+pub const SKEW: usize = 16;
+
+impl Winograd {
     /// Of an image `from`, with `weight` (outputs, inputs, kernel, kernel).
     pub fn new(
         from: &Image,
-        (size, results): (usize, usize),
+        tiles: Tiles,
         padding: usize,
         outputs: usize,
-        weight: impl Fn(usize, usize, usize, usize) -> f32,
+        weight: impl Fn(usize, usize, usize, usize) -> f32 + Sync,
     ) -> Self {
-        let (kernel, area) = (size - results + 1, size * size);
-        let points = &[0.0, 1.0, -1.0, 2.0, -2.0][..size - 1];
-        // Row i holds 1, p, p², … by the product of p's distances to the other points; infinity's is the
-        // last power alone.
-        let transform: Vec<Vec<f64>> = (0..size)
-            .map(|i| {
-                let powers = 0..kernel as i32;
-                let Some(&p) = points.get(i) else {
-                    return powers.map(|power| f64::from(power + 1 == kernel as i32)).collect();
-                };
-                let others = points.iter().filter(|&&other| other != p);
-                let scale: f64 = others.map(|other| p - other).product();
-                powers.map(|power| f64::powi(p, power) / scale).collect()
-            })
-            .collect();
-        // (product, input, output)
-        let mut values = vec![0.0; area * from.channels * outputs];
-        for o in 0..outputs {
-            for c in 0..from.channels {
+        struct Run<'a>(&'a [Vec<f32>], &'a [f32], &'a mut [f32], &'a mut [f32]);
+        impl WithSimd for Run<'_> {
+            type Output = ();
+            #[inline(always)]
+            fn with_simd<S: Simd>(self, _: S) {
+                // First down, then across, for all outputs side by side.
+                let Self(transform, weights, columns, products) = self;
+                let (size, kernel) = (transform.len(), transform[0].len());
+                let depth = weights.len() / (kernel * kernel);
+                columns.fill(0.0);
+                for i in 0..size {
+                    for y in 0..kernel {
+                        let to = &mut columns[i * kernel * depth..][..kernel * depth];
+                        let from = &weights[y * kernel * depth..];
+                        to.iter_mut().zip(from).for_each(|(to, from)| *to += transform[i][y] * from);
+                    }
+                }
                 for i in 0..size {
                     for j in 0..size {
-                        let mut sum = 0.0;
-                        for y in 0..kernel {
-                            for x in 0..kernel {
-                                sum += transform[i][y] * transform[j][x] * f64::from(weight(o, c, y, x));
-                            }
+                        let to = &mut products[(i * size + j) * depth..][..depth];
+                        for x in 0..kernel {
+                            let from = &columns[(i * kernel + x) * depth..];
+                            to.iter_mut().zip(from).for_each(|(to, from)| *to += transform[j][x] * from);
                         }
-                        values[((i * size + j) * from.channels + c) * outputs + o] = sum as f32;
                     }
                 }
             }
         }
-        let matrices = (0..area)
-            .map(|i| {
-                Matrix::new(from.channels, outputs, |c, o| values[(i * from.channels + c) * outputs + o])
-            })
-            .collect();
-        Self { size, results, padding, matrices }
+        let transform = kernel_transform(tiles);
+        let (kernel, area) = (transform[0].len(), tiles.size * tiles.size);
+        let depth = outputs.next_multiple_of(simd::lanes());
+        // (input, product, output)
+        let mut products = vec![0.0; from.channels * area * depth];
+        products.par_chunks_mut(area * depth).enumerate().for_each_init(
+            || (vec![0.0; kernel * kernel * depth], vec![0.0; tiles.size * kernel * depth]),
+            |(weights, columns), (c, products)| {
+                for (tap, weights) in weights.chunks_mut(depth).enumerate() {
+                    let (y, x) = (tap / kernel, tap % kernel);
+                    weights.iter_mut().take(outputs).enumerate().for_each(|(o, to)| *to = weight(o, c, y, x));
+                }
+                simd::dispatch(Run(&transform, weights, columns, products));
+            },
+        );
+        let row = |c: usize, i: usize| &products[(c * area + i) * depth..][..depth];
+        let matrix = |i| Matrix::of_rows(from.channels, outputs, |c| row(c, i));
+        Self { tiles, padding, matrices: (0..area).into_par_iter().map(matrix).collect() }
     }
 
     /// Elements of scratch that [`Self::run`] needs.
@@ -212,16 +261,16 @@ impl Winograd {
         images: usize,
         part: Part,
     ) {
-        let (kernel, both) = (self.size - self.results + 1, (self.size, self.results));
+        let Tiles { size, results } = self.tiles;
         assert!(images * from.len() <= input.len() && images * to.len() <= out.len());
         assert!(finish.addend.is_none_or(|(image, values)| images * image.len() <= values.len()));
         assert!(from.border >= self.padding && scratch.len() >= self.scratch(from));
         for length in [from.height, from.width] {
-            assert!(from.beyond >= Self::beyond(both, length + 2 * self.padding, kernel));
+            assert!(from.beyond >= self.tiles.beyond(length + 2 * self.padding, size - results + 1));
         }
-        let tiles = part.of(images * to.height.div_ceil(self.results) * to.width.div_ceil(self.results));
+        let tiles = part.of(images * to.height.div_ceil(results) * to.width.div_ceil(results));
         let run = Run { conv: self, from, input, finish, to, out, scratch, tiles };
-        match both {
+        match (size, results) {
             (4, 2) => simd::dispatch(By::<Four, 4, 2>(run, Four)),
             (6, 4) => simd::dispatch(By::<Six, 6, 4>(run, Six)),
             (6, 2) => simd::dispatch(By::<Six, 6, 2>(run, Six)),
@@ -264,7 +313,16 @@ impl<T: Scheme<A, M>, const A: usize, const M: usize> WithSimd for By<'_, T, A, 
                 // Safety: `Winograd::run` has asserted that tiles lie inside the image and its zeros.
                 unsafe {
                     let to = inputs.as_mut_ptr().add(i * depth);
-                    transform::<T, S, A, M>(simd, input.as_ptr().add(at), from, to, steps.0);
+                    let at = input.as_ptr().add(at);
+                    transform::<S, A, A>(
+                        simd,
+                        at,
+                        from,
+                        to,
+                        steps.0,
+                        #[inline(always)]
+                        |d| T::input(simd, d),
+                    );
                 }
             }
             for (i, matrix) in conv.matrices.iter().enumerate() {
@@ -285,35 +343,37 @@ impl<T: Scheme<A, M>, const A: usize, const M: usize> WithSimd for By<'_, T, A, 
     }
 }
 
-/// Transforms the tile at `from`; product i of its `depth` channels goes to `to + i · step`.
+/// Transforms both axes of the `I`×`I` pixels at `from` to A; product i of their `depth` channels goes to
+/// `to + i · step`.
 #[inline(always)]
-unsafe fn transform<T: Scheme<A, M>, S: Simd, const A: usize, const M: usize>(
+pub unsafe fn transform<S: Simd, const I: usize, const A: usize>(
     simd: S,
     from: *const f32,
     image: &Image,
     to: *mut f32,
     step: usize,
+    axis: impl Fn([S::f32s; I]) -> [S::f32s; A],
 ) {
     unsafe {
         let (row, depth) = (image.row(), image.depth);
+        let zero = simd.splat_f32s(0.0);
         for c in (0..depth).step_by(S::F32_LANES) {
-            let zero = [simd.splat_f32s(0.0); A];
-            let mut rows = [zero; A];
+            let mut rows = [[zero; A]; I];
             let mut at = from.add(c);
-            for y in 0..A {
-                let mut pixels = zero;
-                for x in 0..A {
+            for y in 0..I {
+                let mut pixels = [zero; I];
+                for x in 0..I {
                     pixels[x] = load(at.add(x * depth));
                 }
-                rows[y] = T::input(simd, pixels);
+                rows[y] = axis(pixels);
                 at = at.add(row);
             }
             for x in 0..A {
-                let mut column = zero;
-                for y in 0..A {
+                let mut column = [zero; I];
+                for y in 0..I {
                     column[y] = rows[y][x];
                 }
-                let column = T::input(simd, column);
+                let column = axis(column);
                 for y in 0..A {
                     store(to.add((y * A + x) * step + c), column[y]);
                 }
@@ -340,8 +400,8 @@ fn multiply<S: Simd>(simd: S, matrix: &Matrix, (from, depth): (&[f32], usize), t
             let start = [self.simd.splat_f32s(0.0); N];
             // Safety: the assertion below bounds every read and write.
             unsafe {
-                let image = (self.from, self.depth);
-                let sums = tile::<S, N, P>(self.simd, self.weights, (&[0], self.terms), image, start);
+                let (weights, image) = ((self.weights, N * S::F32_LANES), (self.from, self.depth));
+                let sums = tile::<S, N, P>(self.simd, weights, (&[0], (self.terms, 1)), image, start);
                 for p in 0..P {
                     for n in 0..N {
                         store(self.to.add(p * self.channels + n * S::F32_LANES), sums[p][n]);

@@ -1,0 +1,80 @@
+//! Convolutions on the CPU over images whose channels lie side by side, for inference and for training.
+//!
+//! [`Image`] is where activations lie, [`product`] the inner product of everything here. A convolution runs
+//! by its definition ([`direct`]), with pixels in the lanes of registers where it has few outputs ([`rows`]),
+//! or with fewer multiplications ([`winograd`]); [`gradient`] is the gradient of its kernel.
+
+// Iterators over arrays of registers compile to calls, plain indices to registers.
+#![allow(clippy::needless_range_loop)]
+
+mod direct;
+mod gradient;
+mod image;
+mod part;
+mod product;
+mod rows;
+mod transpose;
+mod winograd;
+
+pub use self::gradient::Gradient;
+pub use self::image::{From, Image, To, rows};
+pub use self::part::{Part, Shared};
+pub use self::product::{Finish, floor, load, peak, store};
+pub use self::winograd::{Tiles, Winograd};
+
+use self::direct::Direct;
+use self::rows::Rows;
+
+/// A convolution, in the way that is fastest for it.
+#[derive(Debug)]
+pub enum Conv {
+    Direct(Direct),
+    Rows(Rows),
+    Winograd(Winograd),
+}
+
+impl Conv {
+    /// A convolution of an image `from` to `to` by [`Tiles`], if any; kernel, padding, stride. `weight` is
+    /// (outputs, inputs, kernel, kernel).
+    pub fn new(
+        from: &Image,
+        to: &Image,
+        sizes: [usize; 3],
+        tiles: Option<Tiles>,
+        weight: impl Fn(usize, usize, usize, usize) -> f32 + Sync,
+    ) -> Self {
+        let [kernel, padding, stride] = sizes;
+        match tiles {
+            Some(tiles) => Self::Winograd(Winograd::new(from, tiles, padding, to.channels, weight)),
+            None if Rows::suits(from, to, stride) => {
+                Self::Rows(Rows::new(from, (kernel, padding), to.channels, weight))
+            }
+            None => Self::Direct(Direct::new(from, sizes, to.channels, weight)),
+        }
+    }
+
+    /// Elements of scratch that [`Self::run`] needs.
+    pub fn scratch(&self, from: &Image) -> usize {
+        match self {
+            Self::Winograd(conv) => conv.scratch(from),
+            _ => 0,
+        }
+    }
+
+    /// Convolves this part of `images` images that lie one after another.
+    pub fn run(
+        &self,
+        from: From<'_>,
+        finish: Finish<'_>,
+        to: To<'_>,
+        scratch: &mut [f32],
+        images: usize,
+        part: Part,
+    ) {
+        match self {
+            Self::Direct(conv) => conv.run(from, finish, to, images, part),
+            Self::Rows(conv) => conv.run(from, finish, to, images, part),
+            Self::Winograd(conv) => conv.run(from, finish, to, scratch, images, part),
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Shares of work that several threads do together.
+
+use std::ops::Range;
+
+/// One of the threads that run a step together.
+#[derive(Debug, Clone, Copy)]
+pub struct Part {
+    pub index: usize,
+    pub threads: usize,
+}
+
+impl Part {
+    /// The only thread.
+    pub const WHOLE: Self = Self { index: 0, threads: 1 };
+
+    /// Its share of `count` pieces of work.
+    pub fn of(self, count: usize) -> Range<usize> {
+        count * self.index / self.threads..count * (self.index + 1) / self.threads
+    }
+}
+
+/// A buffer that threads write different parts of.
+#[derive(Debug, Clone, Copy)]
+pub struct Shared {
+    start: *mut f32,
+    len: usize,
+}
+
+// Safety: it is no more than an address; who uses it promises the rest.
+unsafe impl Send for Shared {}
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    pub fn new(buffer: &mut [f32]) -> Self {
+        Self { start: buffer.as_mut_ptr(), len: buffer.len() }
+    }
+
+    pub fn len(self) -> usize {
+        self.len
+    }
+
+    /// The address of an element.
+    pub fn at(self, place: usize) -> *mut f32 {
+        debug_assert!(place < self.len);
+        self.start.wrapping_add(place)
+    }
+
+    /// The whole buffer.
+    ///
+    /// # Safety
+    /// It outlives the result, and nobody writes to it meanwhile.
+    pub unsafe fn read<'a>(self) -> &'a [f32] {
+        unsafe { std::slice::from_raw_parts(self.start, self.len) }
+    }
+
+    /// A part of the buffer. Panics outside of it.
+    ///
+    /// # Safety
+    /// It outlives the result, and nobody else reads or writes that part meanwhile.
+    pub unsafe fn write<'a>(self, start: usize, len: usize) -> &'a mut [f32] {
+        assert!(start + len <= self.len);
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
+    }
+}
