@@ -1,7 +1,9 @@
 //! `branchynet classify`: a trained network's answers for one's own pictures.
 
-use branchynet::exits::{Criterion, Rule};
+use branchynet::candle_nn::ops::softmax;
+use branchynet::exits::Rule;
 use branchynet::experiments::Pretrained;
+use branchynet::networks::Pass;
 use branchynet::{Error, ErrorKind, Result, clap};
 use image::imageops::FilterType;
 use std::path::{Path, PathBuf};
@@ -55,20 +57,16 @@ pub fn classify(arguments: &Classify) -> Result<String> {
         "{:<width$}  {:<12}{:>6}{:>10}{:>13}\n",
         "picture", "label", "exit", "entropy", "probability"
     );
-    // Every exit, asked for the largest probability of all pictures: none leaves before it.
-    let unsure = (0..network.exits()).map(|exit| {
-        let here = (1..network.exits()).map(|n| if n <= exit { 0.0 } else { f64::INFINITY });
-        network.classify(&images, &Rule::new(Criterion::Probability, here.collect::<Vec<_>>()))
-    });
-    let unsure = unsure.collect::<Result<Vec<_>>>()?;
+    let logits = network.forward(&images, &mut Pass::Evaluate)?;
     for (i, (picture, answer)) in pictures.zip(&answers).enumerate() {
-        let sure = unsure[answer.exit][i].uncertainty;
+        let probabilities = softmax(&logits[answer.exit].get(i)?, 0)?;
+        let probability: f32 = probabilities.get(answer.label)?.to_scalar()?;
         let label = &weights.about.classes[answer.label];
         out += &format!(
             "{picture:<width$}  {label:<12}{:>6}{:>10.4}{:>13.4}\n",
             answer.exit + 1,
             answer.uncertainty,
-            1.0 - sure
+            probability
         );
     }
     Ok(out)

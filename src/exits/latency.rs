@@ -118,6 +118,8 @@ pub struct BatchTime {
     pub baseline: f64,
     /// Likewise with early exits.
     pub early_exit: f64,
+    /// Threads that share a batch: on the CPU all, but one for a single image; on a GPU one.
+    pub threads: usize,
 }
 
 impl BatchTime {
@@ -131,6 +133,7 @@ impl BatchTime {
         let column = |of: fn(&Self) -> f64| times.iter().map(of).collect::<Vec<_>>();
         Ok(df!(
             "batch" => times.iter().map(|t| t.batch as u64).collect::<Vec<_>>(),
+            "threads" => times.iter().map(|t| t.threads as u64).collect::<Vec<_>>(),
             "baseline, ms per image" => column(|t| t.baseline),
             "early exit, ms per image" => column(|t| t.early_exit),
             "gain" => column(Self::gain),
@@ -297,7 +300,8 @@ impl Timer {
             means.sort_by(f64::total_cmp);
             means[means.len() / 2] / (batches.len() * batch) as f64
         };
-        Ok(BatchTime { batch, baseline: median(means.0), early_exit: median(means.1) })
+        let threads = if device.is_cpu() { batch.min(rayon::current_num_threads()) } else { 1 };
+        Ok(BatchTime { batch, baseline: median(means.0), early_exit: median(means.1), threads })
     }
 
     /// A rule by which these shares of the images leave, whatever the weights are: each threshold lies

@@ -124,10 +124,14 @@ pub fn time_by_batch(times: &[BatchTime]) -> Plot {
     add("baseline", "#000000", MarkerSymbol::Diamond, |time| time.baseline);
     add("early exit", colour(0), MarkerSymbol::Circle, |time| time.early_exit);
     let ticks = sizes.iter().map(f64::to_string).collect();
+    let title = match times.iter().map(|time| time.threads).max() {
+        Some(threads @ 2..) => format!("images per batch, on {threads} threads (a single image on one)"),
+        _ => "images per batch, on one thread".to_string(),
+    };
     let each = times.iter().flat_map(|time| [time.baseline, time.early_exit]);
     plot.set_layout(
         layout()
-            .x_axis(axis("images per batch").type_(AxisType::Log).tick_values(sizes).tick_text(ticks))
+            .x_axis(axis(&title).type_(AxisType::Log).tick_values(sizes).tick_text(ticks))
             .y_axis(log_axis("ms per image (logarithmic)", each))
             .legend(legend()),
     );
