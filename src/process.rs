@@ -52,11 +52,11 @@ pub(crate) fn settle() {
         // returns them to the system each time, and fetching the pages again costs as much
         // as a small convolution.
         #[cfg(all(target_os = "linux", target_env = "gnu"))]
-        // Safety: mallopt only sets numbers of the allocator. 32 MiB is the largest threshold it
-        // accepts.
+        // Safety: mallopt only sets numbers of the allocator: no memory of an allocation's own, and
+        // nothing returned.
         unsafe {
-            libc::mallopt(libc::M_MMAP_THRESHOLD, 32 << 20);
-            libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
+            libc::mallopt(libc::M_MMAP_MAX, 0);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, -1);
         }
     });
 }

@@ -21,10 +21,6 @@ use candle_core::{
 use candle_core::{CudaStorage, backend::BackendStorage};
 use rayon::prelude::*;
 
-/// Samples whose kernel gradients one task sums before the partial sums are added up. Fixed, so
-/// that the result does not depend on the number of threads.
-const SAMPLES_PER_TASK: usize = 16;
-
 /// Bytes of images that are laid out at a time: with the weights they are to stay in the second-level cache.
 const AT_A_TIME: usize = 256 << 10;
 
@@ -153,6 +149,13 @@ fn layouts(from: [usize; 3], to: [usize; 3], sizes: [usize; 3]) -> (Image, Image
     (image, to, tiles)
 }
 
+/// Images that are laid out at a time: what fits into the cache, or as many as have a block of tiles.
+fn at_a_time(from: &Image, to: &Image, tiles: Option<Tiles>) -> usize {
+    let bytes = size_of::<f32>() * (from.len() + to.len());
+    let block = tiles.map_or(1, |tiles| tiles.block(from, to.depth).div_ceil(tiles.count(to)));
+    (AT_A_TIME / bytes).clamp(1, 16).max(block)
+}
+
 /// Convolves the images in `x`, whose pixels are put `apart` from each other to images of shape `from`, to
 /// images of shape `to`; kernel, padding, stride. `weight` is (outputs, inputs, kernel, kernel).
 fn convolve(
@@ -167,7 +170,7 @@ fn convolve(
     let conv = Conv::new(&from, &to, sizes, tiles, weight);
     let mut bias = bias.to_vec();
     bias.resize(to.depth, 0.0);
-    let count = (AT_A_TIME / (size_of::<f32>() * (from.len() + to.len()))).clamp(1, 16);
+    let count = at_a_time(&from, &to, tiles);
     let (len, out_len) = (x.len() / batch, to.shape().iter().product());
     let mut out = unset(batch * out_len);
     out.par_chunks_mut(count * out_len).zip(x.par_chunks(count * len)).for_each_init(
@@ -429,11 +432,14 @@ fn kernel_gradient(g: &Geometry, x: &[f32], grad: &[f32]) -> Vec<f32> {
     }
     let gradient = Gradient { from: &from, to: &to, sizes: g.sizes(), tiles };
     let (len, scratch) = gradient.lens();
-    let count = (AT_A_TIME / (size_of::<f32>() * (from.len() + to.len()))).clamp(1, SAMPLES_PER_TASK);
     let (image, output) = g.lens();
+    // One task sums the gradients of so many samples before the partial sums are added up: it depends on the size
+    // of the batch alone, so that the result does not depend on the number of threads.
+    let task = (x.len() / image / 8).clamp(4, 64);
+    let count = at_a_time(&from, &to, tiles).min(task);
     let partial: Vec<Vec<f32>> = x
-        .par_chunks(image * SAMPLES_PER_TASK)
-        .zip(grad.par_chunks(output * SAMPLES_PER_TASK))
+        .par_chunks(image * task)
+        .zip(grad.par_chunks(output * task))
         .map_init(
             || [count * from.len(), count * to.len(), scratch].map(|len| vec![0.0; len]),
             |[images, grads, scratch], (x, grad)| {

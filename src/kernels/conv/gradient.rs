@@ -3,7 +3,7 @@
 
 use super::image::{From, Image};
 use super::product::{Tile, load, most_pixels, sized, store, tile, widest};
-use super::winograd::{BLOCK, Four, SKEW, Scheme, Six, Tiles, kernel_transform, transform};
+use super::winograd::{Four, SKEW, Scheme, Six, Tiles, kernel_transform, transform};
 use crate::simd::{self, parts};
 use pulp::{Simd, WithSimd};
 
@@ -21,8 +21,8 @@ impl Gradient<'_> {
         let (from, to) = (self.from, self.to);
         match self.tiles {
             None => (self.sizes[0].pow(2) * from.channels * to.depth, 0),
-            Some(Tiles { size, .. }) => {
-                let scratch = BLOCK * (from.depth + to.depth) + 2 * SKEW;
+            Some(tiles @ Tiles { size, .. }) => {
+                let scratch = tiles.block(from, to.depth) * (from.depth + to.depth) + 2 * SKEW;
                 (size * size * from.channels * to.depth, size * size * scratch)
             }
         }
@@ -45,7 +45,8 @@ impl Gradient<'_> {
                     assert!(self.from.beyond >= tiles.beyond(from + 2 * padding, kernel));
                     assert!(self.to.beyond >= to.next_multiple_of(tiles.results) - to);
                 }
-                let run = ByTiles { padding, x, grads, images, scratch, sums };
+                let block = tiles.block(from, to.depth);
+                let run = ByTiles { padding, block, x, grads, images, scratch, sums };
                 match (tiles.size, tiles.results) {
                     (4, 2) => simd::dispatch(By::<Four, 4, 2>(run, Four)),
                     (6, 4) => simd::dispatch(By::<Six, 6, 4>(run, Six)),
@@ -129,6 +130,7 @@ impl WithSimd for Definition<'_> {
 /// these products are transformed back once.
 struct ByTiles<'a> {
     padding: usize,
+    block: usize,
     x: From<'a>,
     grads: From<'a>,
     images: usize,
@@ -142,12 +144,12 @@ impl<T: Scheme<A, M>, const A: usize, const M: usize> WithSimd for By<'_, T, A, 
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let ByTiles { padding, x: (from, x), grads: (to, grads), images, scratch, sums } = self.0;
+        let ByTiles { padding, block, x: (from, x), grads: (to, grads), images, scratch, sums } = self.0;
         let (down, across, padding) = (to.height.div_ceil(M), to.width.div_ceil(M), padding as isize);
-        let (pixels, outputs) = scratch.split_at_mut(A * A * (BLOCK * from.depth + SKEW));
+        let (pixels, outputs) = scratch.split_at_mut(A * A * (block * from.depth + SKEW));
         let all = images * down * across;
-        for tiles in (0..all).step_by(BLOCK) {
-            let tiles = tiles..all.min(tiles + BLOCK);
+        for tiles in (0..all).step_by(block) {
+            let tiles = tiles..all.min(tiles + block);
             let steps = (tiles.len() * from.depth + SKEW, tiles.len() * to.depth + SKEW);
             for (i, tile) in tiles.clone().enumerate() {
                 let (image, y, x_) = (tile / (across * down), tile / across % down * M, tile % across * M);

@@ -150,6 +150,20 @@ impl Tiles {
         (5 * estimate(&best) < 4 * definition).then_some(Self { size: best.0, results: best.1 })
     }
 
+    /// Tiles that are worked on at a time: transformed, they are to stay in the second-level cache beside the
+    /// weights of an image `from` and so many outputs. Where these do not fit, they come from further away once for
+    /// more tiles.
+    pub fn block(self, from: &Image, outputs: usize) -> usize {
+        const CACHE: usize = 2 << 20;
+        let weights = size_of::<f32>() * self.size * self.size * from.channels * outputs;
+        if weights > CACHE { 64 } else { 16 }
+    }
+
+    /// The tiles of an image `to` of results.
+    pub fn count(self, to: &Image) -> usize {
+        to.height.div_ceil(self.results) * to.width.div_ceil(self.results)
+    }
+
     /// The zeros that tiles of this size read to the right of an image with its padding, or below.
     pub fn beyond(self, length: usize, kernel: usize) -> usize {
         let tiles = (length - kernel + 1).div_ceil(self.results);
@@ -177,14 +191,12 @@ pub fn kernel_transform(Tiles { size, results }: Tiles) -> Vec<Vec<f32>> {
 #[derive(Debug, Clone)]
 pub struct Winograd {
     tiles: Tiles,
+    block: usize,
     padding: usize,
     /// For each of the A² products the weights (inputs, outputs).
     matrices: Vec<Matrix>,
 }
 
-/// Tiles that are worked on at a time: transformed, they are to stay in the second-level cache beside the
-/// weights.
-pub const BLOCK: usize = 16;
 /// Elements between the tiles of two products: without them tiles lie powers of two apart, which take
 /// each other's place in the first-level cache.
 pub const SKEW: usize = 16;
@@ -243,12 +255,13 @@ impl Winograd {
         );
         let row = |c: usize, i: usize| &products[(c * area + i) * depth..][..depth];
         let matrix = |i| Matrix::of_rows(from.channels, outputs, |c| row(c, i));
-        Self { tiles, padding, matrices: (0..area).into_par_iter().map(matrix).collect() }
+        let block = tiles.block(from, depth);
+        Self { tiles, block, padding, matrices: (0..area).into_par_iter().map(matrix).collect() }
     }
 
     /// Elements of scratch that [`Self::run`] needs.
     pub fn scratch(&self, from: &Image) -> usize {
-        self.matrices.len() * (BLOCK * (from.depth + self.matrices[0].channels) + 2 * SKEW)
+        self.matrices.len() * (self.block * (from.depth + self.matrices[0].channels) + 2 * SKEW)
     }
 
     /// Convolves this part of the tiles of `images` images that lie one after another.
@@ -268,7 +281,7 @@ impl Winograd {
         for length in [from.height, from.width] {
             assert!(from.beyond >= self.tiles.beyond(length + 2 * self.padding, size - results + 1));
         }
-        let tiles = part.of(images * to.height.div_ceil(results) * to.width.div_ceil(results));
+        let tiles = part.of(images * self.tiles.count(to));
         let run = Run { conv: self, from, input, finish, to, out, scratch, tiles };
         match (size, results) {
             (4, 2) => simd::dispatch(By::<Four, 4, 2>(run, Four)),
@@ -299,10 +312,10 @@ impl<T: Scheme<A, M>, const A: usize, const M: usize> WithSimd for By<'_, T, A, 
         let Run { conv, from, input, finish, to, out, scratch, tiles: all } = self.0;
         let (depth, channels) = (from.depth, to.depth);
         let (across, down) = (to.width.div_ceil(M), to.height.div_ceil(M));
-        let (inputs, products) = scratch.split_at_mut(A * A * (BLOCK * depth + SKEW));
+        let (inputs, products) = scratch.split_at_mut(A * A * (conv.block * depth + SKEW));
         // Image, row and column of a tile.
         let place = |tile: usize| (tile / (across * down), tile / across % down * M, tile % across * M);
-        for tiles in parts(all.len(), BLOCK) {
+        for tiles in parts(all.len(), conv.block) {
             let tiles = all.start + tiles.start..all.start + tiles.end;
             let count = tiles.len();
             let steps = (count * depth + SKEW, count * channels + SKEW);
