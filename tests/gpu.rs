@@ -4,7 +4,7 @@
 mod common;
 
 use branchynet::candle_core::{Device, Tensor};
-use branchynet::data::{Dataset, Preprocessing};
+use branchynet::data::{Augmentation, Dataset, Preprocessing};
 use branchynet::exits::{Criterion, ExitRecord};
 use branchynet::kernels::{Precision, cross_entropy};
 use branchynet::networks::Pass;
@@ -89,7 +89,7 @@ fn batches_are_those_of_the_cpu() -> Result<()> {
         // Shifted and flipped alike: the same draws of the same generator.
         let augmented = |device: &Device| -> Result<_> {
             let rng = &mut Rng::seed_from_u64(5);
-            Ok(pixels(data.train.augmented_batch(&samples, rng, device)?)?)
+            Ok(pixels(data.train.augmented_batch(&samples, Augmentation::Random, 1, rng, device)?)?)
         };
         assert_eq!(augmented(device)?, augmented(&Device::Cpu)?);
         assert_ne!(augmented(device)?, batch(device)?);
@@ -150,7 +150,7 @@ fn gradients_are_those_of_the_cpu() -> Result<()> {
         let (logits, tape) = network.forward_with_tape(&images, &mut Rng::seed_from_u64(0))?;
         let of_logits = logits
             .iter()
-            .map(|logits| Ok(cross_entropy(logits, &labels, 1.0 / 40.0)?.gradient))
+            .map(|logits| Ok(cross_entropy(logits, &labels, 1.0 / 40.0, 0.0)?.gradient))
             .collect::<Result<_>>()?;
         Ok((tape.backward(of_logits)?, weights(&network)?))
     };

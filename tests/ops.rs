@@ -10,7 +10,7 @@ use branchynet::Rng;
 use branchynet::candle_core::backprop::GradStore;
 use branchynet::candle_core::{DType, Device, Result, Tensor, Var};
 use branchynet::kernels::{
-    Lrn, Pooling, add_shortcut, batch_norm, batch_norm_by, conv2d, cross_entropy, dropout, linear, lrn,
+    Lrn, Pooling, add_shortcut, batch_norm, batch_norm_by, conv2d, cross_entropy, dropout, gelu, linear, lrn,
     pool2d, relu,
 };
 use rand::SeedableRng;
@@ -190,6 +190,27 @@ fn max_pool2d_agrees_with_pytorch_and_central_differences() -> Result<()> {
     Ok(())
 }
 
+/// The same for windows that stay inside the image.
+#[rustfmt::skip]
+#[allow(clippy::type_complexity)]
+const INSIDE: &[((usize, usize, usize, usize, usize, usize), [f64; 2])] = &[
+    ((2, 3, 7, 7, 2, 2), [0.0681206034, -0.550355598]),
+    ((1, 2, 31, 9, 2, 2), [2.42212687, 0.568521188]),
+    ((2, 2, 8, 7, 3, 3), [-0.95130271, -2.10333504]),
+    ((1, 1, 5, 6, 4, 3), [0.996829794, -0.475536928]),
+];
+
+#[test]
+fn max_pool2d_inside_agrees_with_pytorch_and_central_differences() -> Result<()> {
+    for &(case, expected) in INSIDE {
+        let (batch, channels, height, width, kernel, stride) = case;
+        let x = wave(1, &[batch, channels, height, width])?;
+        let pool = |t: &[Tensor]| pool2d(&t[0], Pooling::MaxInside, kernel, stride);
+        check(&format!("pool inside {case:?}"), &[x], &expected, pool)?;
+    }
+    Ok(())
+}
+
 #[test]
 fn max_pool2d_gives_the_whole_gradient_to_the_first_of_equals() -> Result<()> {
     let x = Var::from_tensor(&Tensor::ones((1, 1, 4, 4), DType::F32, &Device::Cpu)?)?;
@@ -244,6 +265,12 @@ fn linear_agrees_with_pytorch_and_central_differences() -> Result<()> {
 #[test]
 fn relu_agrees_with_pytorch_and_central_differences() -> Result<()> {
     check("relu of 40000", &[wave(1, &[40_000])?], &[1.20472198, 9990.51374], |t| relu(&t[0]))
+}
+
+#[test]
+fn gelu_agrees_with_pytorch_and_central_differences() -> Result<()> {
+    let x = Var::from_tensor(&(wave(1, &[40_000])?.as_tensor() * 6.0)?)?;
+    check("gelu of 40000", &[x], &[7.23260173, 9997.69602], |t| gelu(&t[0]))
 }
 
 /// (batch, channels, height, width): output, and gradients of x, weight, bias.
@@ -328,24 +355,26 @@ fn add_shortcut_agrees_with_pytorch_and_central_differences() -> Result<()> {
     Ok(())
 }
 
-/// (batch, classes), label i · 7 mod classes: the losses, and the gradient of 0.3 of their sum.
+/// (batch, classes, smoothing), label i · 7 mod classes: the losses, and the gradient of 0.3 of their sum.
 #[rustfmt::skip]
 #[allow(clippy::type_complexity)]
-const CROSS_ENTROPY: &[((usize, usize), [f64; 2])] = &[
-    ((1, 2), [0.482122706, -0.0269863844]),
-    ((5, 10), [2.62322298, 0.0499725393]),
-    ((37, 3), [-6.19882838, -3.5106983]),
+const CROSS_ENTROPY: &[((usize, usize, f64), [f64; 2])] = &[
+    ((1, 2, 0.0), [0.482122706, -0.0269863844]),
+    ((5, 10, 0.0), [2.62322298, 0.0499725393]),
+    ((37, 3, 0.0), [-6.19882838, -3.5106983]),
+    ((5, 10, 0.2), [2.61101708, 0.035296083]),
+    ((37, 3, 0.7), [-0.179222395, -1.27834704]),
 ];
 
 #[test]
 fn cross_entropy_agrees_with_pytorch_and_central_differences() -> Result<()> {
     for device in common::devices() {
-        for &((batch, classes), expected) in CROSS_ENTROPY {
+        for &((batch, classes, smoothing), expected) in CROSS_ENTROPY {
             let logits = (wave(1, &[batch, classes])?.as_tensor() * 5.0)?.to_device(device)?;
             let labels: Vec<u32> = (0..batch).map(|i| (i * 7 % classes) as u32).collect();
             let labels = Tensor::new(labels, device)?;
             for (dtype, tolerance) in [(DType::F64, 1e-8), (DType::F32, 1e-5)] {
-                let losses = cross_entropy(&logits.to_dtype(dtype)?, &labels, 0.3)?;
+                let losses = cross_entropy(&logits.to_dtype(dtype)?, &labels, 0.3, smoothing)?;
                 for (got, want) in [
                     (scalar(&digest(&losses.each()?)?)?, expected[0]),
                     (scalar(&digest(&losses.gradient)?)?, expected[1]),
@@ -356,14 +385,14 @@ fn cross_entropy_agrees_with_pytorch_and_central_differences() -> Result<()> {
             }
             // The gradient belongs to the losses' sum.
             let (values, h) = (logits.flatten_all()?.to_vec1::<f64>()?, 1e-5);
-            let losses = cross_entropy(&logits, &labels, 1.0)?;
+            let losses = cross_entropy(&logits, &labels, 1.0, smoothing)?;
             let gradient = losses.gradient.flatten_all()?.to_vec1::<f64>()?;
             for at in 0..values.len() {
                 let shifted = |by: f64| {
                     let mut values = values.clone();
                     values[at] += by;
                     let logits = Tensor::from_vec(values, logits.shape(), device)?;
-                    Result::Ok(cross_entropy(&logits, &labels, 1.0)?.sums()?.0)
+                    Result::Ok(cross_entropy(&logits, &labels, 1.0, smoothing)?.sums()?.0)
                 };
                 let difference = (shifted(h)? - shifted(-h)?) / (2.0 * h);
                 assert!((gradient[at] - difference).abs() < 1e-6, "{batch}, {classes} at {at}");

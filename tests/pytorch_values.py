@@ -60,6 +60,10 @@ print("RELU (elements): output, gradient of x")
 x = wave(1, 40_000)
 show("40000", F.relu(x), x)
 
+print("GELU (elements): output, gradient of x, which is six times as large")
+x = 6 * wave(1, 40_000)
+show("40000", F.gelu(x), x)
+
 print("BATCH_NORM (batch, channels, height, width): output, and gradients of x, weight, bias")
 for b, c, h, w in [(1, 1, 2, 2), (3, 4, 5, 7), (8, 2, 16, 17), (20, 3, 1, 1)]:
     x, weight, bias = wave(1, b, c, h, w), wave(2, c), wave(3, c)
@@ -69,6 +73,11 @@ print("BATCH_NORM_BY (batch, channels, height, width): output by means wave(4) a
 for b, c, h, w in [(1, 1, 2, 2), (3, 4, 5, 7)]:
     x, weight, bias = wave(1, b, c, h, w), wave(2, c), wave(3, c)
     show(f"({b}, {c}, {h}, {w})", F.batch_norm(x, wave(4, c).detach(), 1 + wave(5, c).detach(), weight, bias, False, eps=2e-5), x, weight, bias)
+
+print("INSIDE (batch, channels, height, width, kernel, stride): the largest of windows inside the image, gradient of x")
+for b, c, h, w, k, s in [(2, 3, 7, 7, 2, 2), (1, 2, 31, 9, 2, 2), (2, 2, 8, 7, 3, 3), (1, 1, 5, 6, 4, 3)]:
+    x = wave(1, b, c, h, w)
+    show(f"({b}, {c}, {h}, {w}, {k}, {s})", F.max_pool2d(x, k, s), x)
 
 print("AVERAGE (batch, channels, height, width, kernel, stride): output, gradient of x")
 for b, c, h, w, k, s in [(2, 3, 8, 8, 6, 1), (1, 2, 8, 8, 8, 1), (3, 1, 9, 7, 3, 2), (1, 1, 1, 1, 1, 1)]:
@@ -80,17 +89,18 @@ for b, i, o, h, w, s in [(2, 3, 3, 5, 6, 1), (2, 4, 8, 30, 30, 2), (3, 2, 5, 15,
     x, body = wave(1, b, i, h, w), wave(2, b, o, -(-h // s), -(-w // s))
     show(f"({b}, {i}, {o}, {h}, {w}, {s})", torch.relu(body + F.pad(x[:, :, ::s, ::s], (0, 0, 0, 0, o - i, 0))), body, x)
 
-print("CROSS_ENTROPY (batch, classes), label i * 7 % classes: losses, gradient of 0.3 of their sum")
-for b, c in [(1, 2), (5, 10), (37, 3)]:
+print("CROSS_ENTROPY (batch, classes, smoothing), label i * 7 % classes: losses, gradient of 0.3 of their sum")
+for b, c, smoothing in [(1, 2, 0.0), (5, 10, 0.0), (37, 3, 0.0), (5, 10, 0.2), (37, 3, 0.7)]:
     logits, labels = 5 * wave(1, b, c), torch.arange(b) * 7 % c
-    losses = F.cross_entropy(logits, labels, reduction="none")
+    losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
     gradient, = torch.autograd.grad(0.3 * losses.sum(), logits)
-    print(f"    (({b}, {c}), [{digest(losses).item():.9}, {digest(gradient).item():.9}]),")
+    print(f"    (({b}, {c}, {smoothing}), [{digest(losses).item():.9}, {digest(gradient).item():.9}]),")
 
 print("OPTIMIZERS (src/training/optimizer.rs): three steps with gradients of their own, in f32")
 for name, optimizer, options in [
     ("Adam", torch.optim.Adam, {}), ("SGD", torch.optim.SGD, {}),
     ("SGD with momentum and weight decay", torch.optim.SGD, {"momentum": 0.9, "weight_decay": 0.01}),
+    ("Nesterov's SGD with the same", torch.optim.SGD, {"momentum": 0.9, "weight_decay": 0.01, "nesterov": True}),
 ]:
     weight = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float32, requires_grad=True)
     steps = optimizer([weight], **options)

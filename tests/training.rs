@@ -2,12 +2,13 @@
 
 mod common;
 
-use branchynet::data::{Dataset, Split};
+use branchynet::data::{Augmentation, Dataset, Split};
 use branchynet::exits::ExitRecord;
 use branchynet::networks::{
-    self, Layer, batch_norm, branch, conv, dropout, linear, max_pool, relu, residual, without_branches,
+    self, Layer, Start, batch_norm, branch, conv, dropout, gelu, linear, max_pool, relu, residual, scale,
+    without_branches,
 };
-use branchynet::training::{Config, Optimizer, evaluate, load_checkpoint};
+use branchynet::training::{Config, Optimizer, Schedule, evaluate, load_checkpoint};
 use branchynet::{Network, Result};
 use candle_core::{Device, Tensor};
 use common::train_at;
@@ -28,7 +29,8 @@ fn layers() -> Vec<Layer> {
         relu(),
         residual([conv(8, 8, 3, 1), batch_norm(8)]),
         linear(128, 16),
-        relu(),
+        gelu(),
+        scale(0.5),
         dropout(0.2),
         linear(16, 4),
     ]
@@ -114,6 +116,24 @@ fn a_frozen_trunk_stays_as_it_was_and_its_branch_learns() -> Result<()> {
 }
 
 #[test]
+fn a_whitening_is_fitted_to_the_images_and_stays() -> Result<()> {
+    let (scratch, data) = (Scratch::new("whitening"), quadrants());
+    let whitening = conv(1, 8, 2, 0).start(Start::Whitening)?;
+    let layers =
+        vec![whitening, gelu(), conv(8, 8, 3, 1).start(Start::Identity)?, max_pool(3, 2), linear(72, 4)];
+    let network = build(layers.clone(), 0);
+    let config = Config { optimizer: Optimizer::Sgd, learning_rate: 0.02, ..config(6) };
+    train_at(&network, &data, &config, &scratch.file(), |_| ())?;
+    let weight = network.parameters()["conv1.weight"].flatten_all()?.to_vec1::<f32>()?;
+    assert_eq!(weight, data.train.patch_whitening(2)?);
+    assert!(evaluate(&network, &data.test)?.accuracy[0] > 0.9);
+    let second = build([vec![conv(1, 1, 1, 0)], layers].concat(), 0);
+    let error = train_at(&second, &data, &config, &scratch.0.join("second"), |_| ()).expect_err("not first");
+    assert!(error.to_string().contains("conv2: a whitening convolution must be the first layer"), "{error}");
+    Ok(())
+}
+
+#[test]
 fn a_cascade_trains_the_last_exit_on_those_the_first_is_least_sure_of() -> Result<()> {
     let (scratch, data) = (Scratch::new("cascade"), common::quadrants(1, 64, 16));
     // Without batch normalisation and dropout samples do not depend on each other.
@@ -167,7 +187,19 @@ fn the_same_seed_gives_the_same_weights_and_another_does_not() -> Result<()> {
 fn killed(optimizer: Optimizer) -> Config {
     match optimizer {
         Optimizer::Adam => config(30),
-        Optimizer::Sgd => Config { optimizer, warmup: 3, weight_decay: 1e-3, ..config(30) },
+        Optimizer::Sgd => Config {
+            optimizer,
+            warmup: 3,
+            schedule: Schedule::Triangle,
+            weight_decay: 1e-3,
+            nesterov: true,
+            norm_rate: 4.0,
+            average: true,
+            smoothing: 0.1,
+            augment: true,
+            augmentation: Augmentation::Alternating,
+            ..config(30)
+        },
     }
 }
 

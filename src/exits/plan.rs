@@ -314,6 +314,8 @@ fn place(node: &Node, from: View, builder: &mut Builder) -> Result<View> {
             builder.linear(from, weight, bias)
         }
         Layer::Relu => builder.relu(from),
+        Layer::Gelu => builder.gelu(from),
+        Layer::Scale(factor) => builder.scale(from, factor),
         Layer::Pool { kind, kernel, stride } => builder.pool(from, kind, kernel, stride)?,
         Layer::Lrn(lrn) => builder.lrn(from, lrn),
         Layer::BatchNorm { .. } => {

@@ -34,14 +34,16 @@ impl Losses {
 }
 
 /// The cross-entropy of the softmax of `logits` (batch, classes) with `labels` (batch; u32), and its
-/// gradient times `scale`: the exit's weight over the batch size, for the paper's equation 1. f32 and
-/// f64. Fails when the sizes do not fit; labels must be below the number of classes.
-pub fn cross_entropy(logits: &Tensor, labels: &Tensor, scale: f64) -> Result<Losses> {
+/// gradient times `scale`: the exit's weight over the batch size, for the paper's equation 1. `smoothing` is
+/// the share of the target that all classes have alike (Szegedy et al. 2016,
+/// <https://arxiv.org/abs/1512.00567>); 0 for none. f32 and f64. Fails when the sizes do not fit; labels must be
+/// below the number of classes.
+pub fn cross_entropy(logits: &Tensor, labels: &Tensor, scale: f64, smoothing: f64) -> Result<Losses> {
     let (batch, classes) = logits.dims2()?;
     if labels.dims() != [batch] {
         bail!("cross_entropy: {batch} samples need as many labels, got {:?}", labels.shape())
     }
-    let op = CrossEntropy { scale };
+    let op = CrossEntropy { scale, smoothing };
     let flat = logits.contiguous()?.apply_op2_no_bwd(&labels.contiguous()?, &op)?;
     let gradient = flat.narrow(0, 0, batch * classes)?.reshape((batch, classes))?;
     let scores = flat.narrow(0, batch * classes, 2 * batch)?.reshape((2, batch))?;
@@ -51,6 +53,7 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor, scale: f64) -> Result<Los
 /// Gradients, then losses, then who is right, one behind the other.
 struct CrossEntropy {
     scale: f64,
+    smoothing: f64,
 }
 
 impl CustomOp2 for CrossEntropy {
@@ -65,7 +68,7 @@ impl CustomOp2 for CrossEntropy {
         labels: &CpuStorage,
         labels_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        fn forward<T: Real>(logits: &[T], labels: &[u32], scale: f64) -> Result<Vec<T>> {
+        fn forward<T: Real>(op: &CrossEntropy, logits: &[T], labels: &[u32]) -> Result<Vec<T>> {
             let (batch, classes) = (labels.len(), logits.len() / labels.len());
             let mut out = vec![T::zero(); batch * (classes + 2)];
             let (gradients, scores) = out.split_at_mut(batch * classes);
@@ -79,11 +82,13 @@ impl CustomOp2 for CrossEntropy {
                 }
                 let distance = |class: usize| z[class].to_f64() - z[best].to_f64();
                 let sum: f64 = (0..classes).map(|class| distance(class).exp()).sum();
-                scores[sample] = T::from_f64(sum.ln() - distance(label));
+                let share = op.smoothing / classes as f64;
+                let target = |class| share + if class == label { 1.0 - op.smoothing } else { 0.0 };
+                let mean: f64 = (0..classes).map(|class| target(class) * distance(class)).sum();
+                scores[sample] = T::from_f64(sum.ln() - mean);
                 scores[batch + sample] = T::from_f64(f64::from(u8::from(best == label)));
                 for (class, gradient) in gradients[sample * classes..][..classes].iter_mut().enumerate() {
-                    let target = f64::from(u8::from(class == label));
-                    *gradient = T::from_f64((distance(class).exp() / sum - target) * scale);
+                    *gradient = T::from_f64((distance(class).exp() / sum - target(class)) * op.scale);
                 }
             }
             Ok(out)
@@ -92,11 +97,9 @@ impl CustomOp2 for CrossEntropy {
             bail!("internal error: labels that are not contiguous")
         };
         let labels = &labels.as_slice::<u32>()?[start..end];
-        let out = dispatch!(self, logits, T => T::to_cpu_storage_owned(forward::<T>(
-            contiguous(logits, layout)?,
-            labels,
-            self.scale,
-        )?));
+        let out = dispatch!(self, logits, T => {
+            T::to_cpu_storage_owned(forward::<T>(self, contiguous(logits, layout)?, labels)?)
+        });
         let (batch, classes) = layout.shape().dims2()?;
         Ok((out, Shape::from(batch * (classes + 2))))
     }
@@ -113,7 +116,7 @@ impl CustomOp2 for CrossEntropy {
         let inputs = [(logits, layout), (labels, labels_layout)];
         let (dtype, len) = (logits.dtype(), batch * (classes + 2));
         let mut out = cuda::unset(logits.device(), dtype, len)?;
-        let numbers = [classes.into(), self.scale.into()];
+        let numbers = [classes.into(), self.scale.into(), self.smoothing.into()];
         cuda::update("cross_entropy", dtype, &inputs, &mut out, 0, batch, &numbers)?;
         Ok((out, Shape::from(len)))
     }

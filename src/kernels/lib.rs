@@ -15,6 +15,7 @@ mod cross_entropy;
 pub mod cuda;
 mod elementwise;
 mod gather;
+mod gelu;
 pub mod inference;
 mod linear;
 mod lrn;
@@ -30,6 +31,7 @@ pub use elementwise::{add, dropout, dropout_mask, relu, relu_backward};
 pub use gather::gather;
 #[cfg(feature = "cuda")]
 pub use gather::{Measure, read_exit};
+pub use gelu::{gelu, gelu_backward};
 pub use linear::{backward as linear_backward, linear};
 pub use lrn::{Lrn, lrn};
 pub use pool2d::{Pool, Pooling, pool2d};

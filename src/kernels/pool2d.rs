@@ -23,6 +23,8 @@ pub enum Pooling {
     /// ⌈(size − kernel) / stride⌉ + 1 of them. The gradient goes to the first largest element, in
     /// reading order, as in PyTorch.
     Max,
+    /// The same for windows that stay inside the image.
+    MaxInside,
     /// Its mean. Windows stay inside the image: ⌊(size − kernel) / stride⌋ + 1 of them.
     Average,
 }
@@ -57,7 +59,7 @@ impl Pool {
         let windows = |size: usize| match kind {
             // A window must begin inside the image, or it would see nothing at all.
             Pooling::Max => ((size - kernel).div_ceil(stride) + 1).min((size - 1) / stride + 1),
-            Pooling::Average => (size - kernel) / stride + 1,
+            Pooling::MaxInside | Pooling::Average => (size - kernel) / stride + 1,
         };
         let (out_height, out_width) = (windows(height), windows(width));
         Ok(Self { kind, height, width, kernel, stride, out_height, out_width })
@@ -66,7 +68,7 @@ impl Pool {
     /// The names of the kernels, forward and backward.
     fn names(&self) -> [&'static str; 2] {
         match self.kind {
-            Pooling::Max => ["max_pool2d", "max_pool2d_grad"],
+            Pooling::Max | Pooling::MaxInside => ["max_pool2d", "max_pool2d_grad"],
             Pooling::Average => ["avg_pool2d", "avg_pool2d_grad"],
         }
     }
@@ -105,7 +107,7 @@ impl Pool {
     #[inline(always)]
     fn plane<T: Real>(&self, plane: &[T], scratch: &mut [T], mut put: impl FnMut(usize, usize, T)) {
         match self.kind {
-            Pooling::Max => self.largest(plane, scratch, put),
+            Pooling::Max | Pooling::MaxInside => self.largest(plane, scratch, put),
             Pooling::Average => {
                 let sums = &mut scratch[..self.out_height * self.out_width];
                 sums.fill(T::zero());
@@ -183,9 +185,9 @@ impl Pool {
     /// The gradient of a plane, `out` at first zero.
     fn plane_backward<T: Real>(&self, plane: &[T], grad: &[T], out: &mut [T]) {
         match (self.kind, self.kernel) {
-            (Pooling::Max, 2) => self.scatter::<T, 2>(plane, grad, out),
-            (Pooling::Max, 3) => self.scatter::<T, 3>(plane, grad, out),
-            (Pooling::Max, _) => self.scatter::<T, 0>(plane, grad, out),
+            (Pooling::Max | Pooling::MaxInside, 2) => self.scatter::<T, 2>(plane, grad, out),
+            (Pooling::Max | Pooling::MaxInside, 3) => self.scatter::<T, 3>(plane, grad, out),
+            (Pooling::Max | Pooling::MaxInside, _) => self.scatter::<T, 0>(plane, grad, out),
             (Pooling::Average, _) => {
                 let share = self.share::<T>();
                 self.each(|window, pixel| out[pixel] += grad[window] * share);
@@ -287,7 +289,7 @@ impl CustomOp2 for PoolGrad {
         // A mean's gradient does not depend on what was averaged.
         let inputs = [(x, x_layout), (grad, grad_layout)];
         let inputs = match self.0.kind {
-            Pooling::Max => &inputs[..],
+            Pooling::Max | Pooling::MaxInside => &inputs[..],
             Pooling::Average => &inputs[1..],
         };
         let (dtype, len) = (x.dtype(), shape.elem_count());

@@ -1,6 +1,6 @@
 //! From a list of layers to a network: shapes, names, and initial weights.
 
-use super::layer::Layer;
+use super::layer::{Layer, Start};
 use super::network::Network;
 use super::node::{Node, Shape};
 use crate::error::{bail, error};
@@ -73,17 +73,23 @@ impl Builder<'_> {
             Ok(Var::from_tensor(&Tensor::full(value, len, self.device)?)?)
         };
         Ok(match *layer {
-            Layer::Conv { inputs, outputs, kernel, .. } => {
-                (Some(self.draw(name, &[outputs, inputs, kernel, kernel])?), None)
+            Layer::Conv { inputs, outputs, kernel, start, .. } => {
+                let drawn = self.draw(name, &[outputs, inputs, kernel, kernel])?;
+                if start == Start::Identity {
+                    pass_on(&drawn.0)?;
+                }
+                (Some(drawn), None)
             }
             Layer::Linear { inputs, outputs } => (Some(self.draw(name, &[outputs, inputs])?), None),
-            Layer::BatchNorm { channels } => (
+            Layer::BatchNorm { channels, .. } => (
                 Some((filled(channels, 1.0)?, filled(channels, 0.0)?)),
                 Some((filled(channels, 0.0)?, filled(channels, 1.0)?)),
             ),
             Layer::Pool { .. }
             | Layer::Lrn(_)
             | Layer::Relu
+            | Layer::Gelu
+            | Layer::Scale(_)
             | Layer::Dropout(_)
             | Layer::Residual(_)
             | Layer::Branch(_) => (None, None),
@@ -106,6 +112,19 @@ impl Builder<'_> {
     }
 }
 
+/// Lets the first outputs of a convolution with `weight` (outputs, inputs, kernel, kernel) be its inputs.
+fn pass_on(weight: &Var) -> Result<()> {
+    let (outputs, inputs, kernel, _) = weight.dims4()?;
+    let mut values = weight.flatten_all()?.to_vec1::<f32>()?;
+    let area = kernel * kernel;
+    for channel in 0..inputs.min(outputs) {
+        let filter = &mut values[channel * inputs * area..][..inputs * area];
+        filter.fill(0.0);
+        filter[channel * area + area / 2] = 1.0;
+    }
+    Ok(weight.set(&Tensor::from_vec(values, weight.shape(), weight.device())?)?)
+}
+
 /// What a layer makes of a sample of this shape, or what it expects instead. `inner` are the nodes of a
 /// residual block.
 fn output(layer: &Layer, input: Shape, inner: &[Node]) -> std::result::Result<Shape, String> {
@@ -119,7 +138,7 @@ fn output(layer: &Layer, input: Shape, inner: &[Node]) -> std::result::Result<Sh
     };
     let unfit = |what: &str, cause| format!("{what} ({})", Error::from(cause));
     Ok(match *layer {
-        Layer::Conv { inputs, outputs, kernel, padding, stride } => {
+        Layer::Conv { inputs, outputs, kernel, padding, stride, .. } => {
             let (height, width) = of_channels(inputs)?;
             let g = ConvGeometry::of(inputs, height, width, outputs, kernel, padding, stride)
                 .map_err(|cause| unfit("an image that its kernel fits", cause))?;
@@ -131,7 +150,7 @@ fn output(layer: &Layer, input: Shape, inner: &[Node]) -> std::result::Result<Sh
                 .map_err(|cause| unfit("an image that its window fits", cause))?;
             Shape::Image(channels, pool.out_height, pool.out_width)
         }
-        Layer::BatchNorm { channels } => {
+        Layer::BatchNorm { channels, .. } => {
             of_channels(channels)?;
             input
         }
@@ -149,7 +168,7 @@ fn output(layer: &Layer, input: Shape, inner: &[Node]) -> std::result::Result<Sh
             end
         }
         Layer::Lrn(_) => image().map(|_| input)?,
-        Layer::Relu | Layer::Dropout(_) => input,
+        Layer::Relu | Layer::Gelu | Layer::Scale(_) | Layer::Dropout(_) => input,
         Layer::Linear { inputs, outputs } if inputs == input.len() => Shape::Flat(outputs),
         Layer::Linear { inputs, .. } => return Err(format!("{inputs} values")),
         Layer::Branch(_) => return Err("to stand in the trunk".to_string()),

@@ -24,6 +24,8 @@ pub enum Layer {
         padding: usize,
         #[serde(default = "one", skip_serializing_if = "is_one")]
         stride: usize,
+        #[serde(default, skip_serializing_if = "is_default")]
+        start: Start,
     },
     /// Fully connected layer; an image is flattened first.
     Linear { inputs: usize, outputs: usize },
@@ -32,9 +34,18 @@ pub enum Layer {
     /// Local response normalisation.
     Lrn(Lrn),
     /// Batch normalisation of every channel.
-    BatchNorm { channels: usize },
+    BatchNorm {
+        channels: usize,
+        /// Whether the scale stays 1.
+        #[serde(default, skip_serializing_if = "is_default")]
+        plain: bool,
+    },
     /// Rectifier.
     Relu,
+    /// Gaussian error linear unit.
+    Gelu,
+    /// Multiplication by a number.
+    Scale(f32),
     /// Dropout with this probability while training, nothing otherwise.
     Dropout(f32),
     /// A residual block: the rectified sum of what these layers give and the block's input
@@ -42,6 +53,25 @@ pub enum Layer {
     Residual(Vec<Layer>),
     /// A side branch that ends in an exit.
     Branch(Vec<Layer>),
+}
+
+/// What a convolution's weights are before training.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// Normal with variance 1 / fan-in, as Chainer draws them.
+    #[default]
+    Normal,
+    /// The same, but as many of the first outputs as there are inputs pass these on (Dirac).
+    Identity,
+    /// Fitted to the training images, and never trained: products with patches of their pixels that have
+    /// no correlation and variance 1, and their negatives
+    /// ([`crate::data::Split::patch_whitening`]). The bias is trained.
+    Whitening,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 fn one() -> usize {
@@ -55,7 +85,7 @@ fn is_one(stride: &usize) -> bool {
 
 /// A convolution with stride 1: input channels, output channels, kernel size, padding.
 pub fn conv(inputs: usize, outputs: usize, kernel: usize, padding: usize) -> Layer {
-    Layer::Conv { inputs, outputs, kernel, padding, stride: 1 }
+    Layer::Conv { inputs, outputs, kernel, padding, stride: 1, start: Start::Normal }
 }
 
 /// A fully connected layer: input size (channels × height × width of an image), output size.
@@ -69,6 +99,12 @@ pub fn max_pool(kernel: usize, stride: usize) -> Layer {
     Layer::Pool { kind, kernel, stride }
 }
 
+/// Max pooling whose windows stay inside the image: window size, stride.
+pub fn max_pool_inside(kernel: usize, stride: usize) -> Layer {
+    let kind = Pooling::MaxInside;
+    Layer::Pool { kind, kernel, stride }
+}
+
 /// Average pooling whose windows stay inside the image: window size, stride.
 pub fn average_pool(kernel: usize, stride: usize) -> Layer {
     let kind = Pooling::Average;
@@ -78,7 +114,12 @@ pub fn average_pool(kernel: usize, stride: usize) -> Layer {
 /// Batch normalisation: channels. In training it uses the moments of the batch and updates running
 /// statistics with them (decay 0.9 per step, as in Chainer); otherwise it uses the running statistics.
 pub fn batch_norm(channels: usize) -> Layer {
-    Layer::BatchNorm { channels }
+    Layer::BatchNorm { channels, plain: false }
+}
+
+/// [`batch_norm`] whose scale stays 1.
+pub fn plain_norm(channels: usize) -> Layer {
+    Layer::BatchNorm { channels, plain: true }
 }
 
 /// Local response normalisation with the constants of the authors' AlexNet.
@@ -89,6 +130,16 @@ pub fn lrn() -> Layer {
 /// Rectifier.
 pub fn relu() -> Layer {
     Layer::Relu
+}
+
+/// Gaussian error linear unit, x · Φ(x).
+pub fn gelu() -> Layer {
+    Layer::Gelu
+}
+
+/// Multiplication by `factor`.
+pub fn scale(factor: f32) -> Layer {
+    Layer::Scale(factor)
 }
 
 /// Dropout with probability `p` of losing an element.
@@ -124,6 +175,15 @@ impl Layer {
         Ok(self)
     }
 
+    /// This convolution with other weights before training. Fails for other layers.
+    pub fn start(mut self, with: Start) -> Result<Self> {
+        match &mut self {
+            Self::Conv { start, .. } => *start = with,
+            other => bail!(Setting, "{other} has no start; only a convolution has"),
+        }
+        Ok(self)
+    }
+
     /// Whether it is a side branch.
     pub fn is_branch(&self) -> bool {
         matches!(self, Self::Branch(_))
@@ -135,12 +195,14 @@ impl Layer {
             Self::Conv { .. } => "conv",
             Self::Linear { .. } => "linear",
             Self::Pool { kind, .. } => match kind {
-                Pooling::Max => "max_pool",
+                Pooling::Max | Pooling::MaxInside => "max_pool",
                 Pooling::Average => "average_pool",
             },
             Self::Lrn(_) => "lrn",
             Self::BatchNorm { .. } => "batch_norm",
             Self::Relu => "relu",
+            Self::Gelu => "gelu",
+            Self::Scale(_) => "scale",
             Self::Dropout(_) => "dropout",
             Self::Residual(_) => "residual",
             Self::Branch(_) => "branch",
@@ -153,7 +215,7 @@ impl fmt::Display for Layer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = self.kind();
         match self {
-            Self::Conv { inputs, outputs, kernel, padding, stride } => {
+            Self::Conv { inputs, outputs, kernel, padding, stride, .. } => {
                 write!(f, "{kind}({inputs}, {outputs}, {kernel}, {padding})")?;
                 match stride {
                     1 => Ok(()),
@@ -162,8 +224,9 @@ impl fmt::Display for Layer {
             }
             Self::Linear { inputs, outputs } => write!(f, "{kind}({inputs}, {outputs})"),
             Self::Pool { kernel, stride, .. } => write!(f, "{kind}({kernel}, {stride})"),
-            Self::BatchNorm { channels } => write!(f, "{kind}({channels})"),
-            Self::Lrn(_) | Self::Relu => write!(f, "{kind}()"),
+            Self::BatchNorm { channels, .. } => write!(f, "{kind}({channels})"),
+            Self::Lrn(_) | Self::Relu | Self::Gelu => write!(f, "{kind}()"),
+            Self::Scale(factor) => write!(f, "{kind}({factor})"),
             Self::Dropout(p) => write!(f, "{kind}({p})"),
             Self::Residual(_) => write!(f, "residual block"),
             Self::Branch(_) => write!(f, "branch"),

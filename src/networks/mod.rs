@@ -6,6 +6,7 @@
 //! folder uses the kernels and nothing else; begin with `lenet.rs`, a network on one screen, then
 //! `layer.rs`.
 
+mod airbench;
 mod alexnet;
 mod build;
 mod layer;
@@ -16,10 +17,11 @@ mod placement;
 mod resnet;
 mod summary;
 
+pub use airbench::b_airbench;
 pub use alexnet::b_alexnet;
 pub use layer::{
-    Layer, average_pool, batch_norm, branch, conv, dropout, linear, lrn, max_pool, relu, residual,
-    without_branches,
+    Layer, Start, average_pool, batch_norm, branch, conv, dropout, gelu, linear, lrn, max_pool,
+    max_pool_inside, plain_norm, relu, residual, scale, without_branches,
 };
 pub use lenet::b_lenet;
 pub use network::{ExitCost, Network, Pass, WorkingSet};

@@ -1,7 +1,8 @@
 //! A network with its parameters: what it is made of, and how batches pass through it.
 
-use super::layer::Layer;
+use super::layer::{Layer, Start};
 use super::node::{Node, Shape};
+use crate::data::{Split, Train};
 use crate::error::{bail, error};
 use crate::kernels::{self, Precision};
 use crate::{Result, Rng};
@@ -165,6 +166,29 @@ impl Network {
         Ok(())
     }
 
+    /// Fits the convolutions that whiten ([`super::Start::Whitening`]) to the images that training sees. Fails
+    /// where such a convolution does not come first or has another number of outputs.
+    pub(crate) fn fit(&self, train: &Split<Train>) -> Result<()> {
+        for (i, node) in self.nodes().enumerate() {
+            let Layer::Conv { inputs, outputs, kernel, start: Start::Whitening, .. } = node.layer else {
+                continue;
+            };
+            let patch = inputs * kernel * kernel;
+            if i > 0 || outputs != 2 * patch {
+                bail!(
+                    Setting,
+                    "{}: a whitening convolution must be the first layer and have {} outputs",
+                    node.name,
+                    2 * patch
+                )
+            }
+            let (weight, _) = node.parameters.as_ref().expect("built with parameters");
+            let values = train.patch_whitening(kernel)?;
+            weight.set(&Tensor::from_vec(values, weight.shape(), weight.device())?)?;
+        }
+        Ok(())
+    }
+
     /// Runs trunk segment `i`, from 0: (batch, …) in, (batch, …) out.
     pub fn segment(&self, i: usize, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
         let _scope = self.precision.scope();
@@ -259,6 +283,8 @@ impl Node {
             Layer::BatchNorm { .. } => self.normalise(x, pass)?,
             Layer::Residual(_) => kernels::add_shortcut(&run(&self.inner, x, pass)?, x)?,
             Layer::Relu => kernels::relu(x)?,
+            Layer::Gelu => kernels::gelu(x)?,
+            Layer::Scale(factor) => (x * f64::from(factor))?,
             Layer::Dropout(p) => match pass {
                 Pass::Train(rng) => kernels::dropout(x, p, rng)?,
                 Pass::Evaluate => x.clone(),

@@ -63,6 +63,9 @@ pub(super) fn write(path: &Path, network: &Network, about: &About, state: &State
             parts.push(part(format!("{mean}/{name}"), &means.get(i)?)?);
         }
     }
+    for (name, average) in state.average.iter().flatten() {
+        parts.push(part(format!("average/{name}"), average)?);
+    }
     files::write_atomically(path, &sealed::seal(KIND, about, parts)?)
 }
 
@@ -95,6 +98,11 @@ pub(super) fn read(path: &Path, network: &Network, optimizer: Option<&mut State>
         let parameters = network.parameters();
         optimizer.means = parameters.iter().map(means).collect::<Result<_>>()?;
         optimizer.steps = about.steps;
+        if let Some(average) = &mut optimizer.average {
+            for (name, var) in &state {
+                average.insert(name.clone(), get(format!("average/{name}"), var)?);
+            }
+        }
     }
     for (var, weight) in state.values().zip(&weights) {
         var.set(weight)?;

@@ -3,10 +3,32 @@
 
 use super::optimizer::Optimizer;
 use crate::Result;
+use crate::data::Augmentation;
 use crate::error::bail;
 use crate::kernels::Precision;
 use clap::builder::BoolishValueParser;
 use serde::{Deserialize, Serialize};
+
+/// How the step size changes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// Half a cosine, after a warm-up from 0.
+    #[default]
+    Cosine,
+    /// A line, after a warm-up from a fifth, as in airbench.
+    Triangle,
+}
+
+impl Schedule {
+    /// The share of the largest step size at which a warm-up begins.
+    fn start(self) -> f64 {
+        match self {
+            Self::Cosine => 0.0,
+            Self::Triangle => 0.2,
+        }
+    }
+}
 
 /// How a network is trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
@@ -28,12 +50,21 @@ pub struct Config {
     /// the paper
     #[arg(long = "final-rate", env = "FINAL_RATE", value_name = "X")]
     pub final_learning_rate: f64,
-    /// Epochs in which the step size first rises, step by step, from 0 to the largest; the cosine follows
+    /// How the step size falls: cosine, or triangle: first rising from a fifth, then falling along a line
+    #[arg(long, env, value_name = "NAME", value_enum, hide_possible_values = true)]
+    pub schedule: Schedule,
+    /// Epochs in which the step size first rises, step by step, to the largest
     #[arg(long, env, value_name = "N")]
     pub warmup: usize,
     /// SGD's decay of the gradients' sum
     #[arg(long, env, value_name = "X")]
     pub momentum: f64,
+    /// SGD looks a step ahead (Nesterov)
+    #[arg(long, env, value_name = "yes|no", value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
+    pub nesterov: bool,
+    /// SGD moves the biases of batch normalisations so many times further, and lets them decay as much less
+    #[arg(long, env, value_name = "X")]
+    pub norm_rate: f64,
     /// SGD adds this share of every parameter to its gradient
     #[arg(long, env, value_name = "X")]
     pub weight_decay: f64,
@@ -43,6 +74,12 @@ pub struct Config {
     /// Adam's decay of the squared gradient's mean
     #[arg(long, env, value_name = "X")]
     pub beta2: f64,
+    /// Every five steps all weights become their running average (lookahead)
+    #[arg(long, env, value_name = "yes|no", value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
+    pub average: bool,
+    /// The share of the loss's target that all classes have alike (label smoothing)
+    #[arg(long, env, value_name = "X")]
+    pub smoothing: f64,
     /// The weight of each exit's loss, as in 1,0.3,1; 1 each where none are given
     #[arg(long = "weights", env = "WEIGHTS", value_name = "W,W,...", value_delimiter = ',')]
     pub exit_weights: Vec<f64>,
@@ -56,6 +93,9 @@ pub struct Config {
     /// Shift and flip training images at random; the paper does not
     #[arg(long, env, value_name = "yes|no", value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
     pub augment: bool,
+    /// How images are altered: random, or alternating: flipped in every other epoch, and shifted less
+    #[arg(long, env, value_name = "NAME", value_enum, hide_possible_values = true)]
+    pub augmentation: Augmentation,
     /// What products are computed in on a GPU: f32, tf32 or bf16
     #[arg(long, env, value_name = "P")]
     pub precision: Precision,
@@ -72,15 +112,21 @@ impl Default for Config {
             learning_rate: 1e-3,
             final_learning_rate: 1.0,
             optimizer: Optimizer::Adam,
+            schedule: Schedule::Cosine,
             warmup: 0,
             momentum: 0.9,
+            nesterov: false,
+            norm_rate: 1.0,
             weight_decay: 0.0,
             beta1: 0.9,
             beta2: 0.999,
+            average: false,
+            smoothing: 0.0,
             exit_weights: Vec::new(),
             frozen: false,
             keeps: 1.0,
             augment: false,
+            augmentation: Augmentation::Random,
             precision: Precision::F32,
             seed: 0,
         }
@@ -125,6 +171,17 @@ impl Config {
                 self.optimizer
             )
         }
+        if !positive(self.norm_rate) || !(0.0..1.0).contains(&self.smoothing) {
+            bail!(
+                Setting,
+                "norm_rate must be above 0 and smoothing in 0..1, got {} and {}",
+                self.norm_rate,
+                self.smoothing
+            )
+        }
+        if self.optimizer == Optimizer::Adam && (self.nesterov || self.norm_rate != 1.0) {
+            bail!(Setting, "nesterov and norm_rate are for optimizer=sgd, and this is adam")
+        }
         if self.warmup > 0 && self.warmup >= self.epochs {
             bail!(Setting, "warmup must be shorter than the {} epochs, got {}", self.epochs, self.warmup)
         }
@@ -156,12 +213,17 @@ impl Config {
         config
     }
 
-    /// The step size in an epoch, from 1, of which this share is done: rising in the warm-up, then the same
-    /// for an epoch.
+    /// The step size in an epoch, from 1, of which this share is done: rising in the warm-up, then by the cosine
+    /// the same for an epoch, by the triangle falling step by step.
     pub(super) fn rate(&self, epoch: usize, done: f64) -> f64 {
         let before = (epoch - 1) as f64;
         if epoch <= self.warmup {
-            return self.learning_rate * (before + done) / self.warmup as f64;
+            let risen = (before + done) / self.warmup as f64;
+            return self.learning_rate * (self.schedule.start() + (1.0 - self.schedule.start()) * risen);
+        }
+        if self.schedule == Schedule::Triangle {
+            let progress = (before + done - self.warmup as f64) / (self.epochs - self.warmup) as f64;
+            return self.learning_rate * (1.0 - (1.0 - self.final_learning_rate) * progress);
         }
         let falling = (self.epochs - self.warmup).max(2) as f64;
         let progress = (before - self.warmup as f64) / falling;

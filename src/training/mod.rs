@@ -7,6 +7,7 @@
 //! but the number needs to be stored. This folder uses networks, data and kernels; begin with
 //! `config.rs`, the settings, then `run.rs`, the loop.
 
+mod average;
 mod cascade;
 mod checkpoint;
 mod config;
@@ -17,7 +18,7 @@ mod scores;
 mod tape;
 
 pub use checkpoint::load_checkpoint;
-pub use config::Config;
+pub use config::{Config, Schedule};
 pub use optimizer::Optimizer;
 pub use progress::{Progress, plain};
 pub use run::{Epoch, Keep, Run, find, train, train_with};

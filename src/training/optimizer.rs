@@ -2,6 +2,7 @@
 //! 2013, <https://proceedings.mlr.press/v28/sutskever13.html>, as PyTorch has it): their state, which
 //! checkpoints keep, and their step on one parameter, in place on CPU and GPU.
 
+use super::average::Average;
 use super::config::Config;
 use super::tape::Gradients;
 use crate::kernels::contiguous;
@@ -41,6 +42,8 @@ pub(super) struct State {
     /// By parameter, (means, …): the running means in the order of [`Optimizer::means`].
     pub(super) means: BTreeMap<String, Tensor>,
     pub(super) steps: usize,
+    /// The weights' running average, where there is one.
+    pub(super) average: Option<Average>,
 }
 
 impl State {
@@ -51,23 +54,31 @@ impl State {
         };
         let means =
             parameters.iter().map(|(name, var)| Ok((name.clone(), zeros(var)?))).collect::<Result<_>>()?;
-        Ok(Self { parameters, means, steps: 0 })
+        Ok(Self { parameters, means, steps: 0, average: None })
     }
 
     /// Moves every parameter by its gradient.
     pub(super) fn step(&mut self, gradients: &Gradients, config: &Config, rate: f64) -> Result<()> {
         self.steps += 1;
-        let rates = Rates::new(config, rate, self.steps);
+        let all = Rates::new(config, rate, self.steps);
         let update = |(name, means): (&String, &Tensor)| -> Result<()> {
             let Some(grad) = gradients.get(name) else {
                 return Ok(());
             };
             let (weight, grad) = (&self.parameters[name], grad.contiguous()?);
+            let mut rates = all;
+            if name.contains("batch_norm") && name.ends_with(".bias") {
+                rates.rate *= config.norm_rate;
+                rates.weight_decay /= config.norm_rate;
+            }
             match config.optimizer {
                 Optimizer::Adam => means.inplace_op2(&grad, &Moments(rates))?,
                 Optimizer::Sgd => means.inplace_op3(&grad, weight, &Velocity(rates))?,
             }
-            weight.inplace_op2(means, &Step(config.optimizer, rates))
+            match config.nesterov {
+                true => weight.inplace_op3(means, &grad, &Ahead(rates)),
+                false => weight.inplace_op2(means, &Step(config.optimizer, rates)),
+            }
         };
         if self.parameters.values().any(|var| var.device().is_cuda()) {
             return self.means.iter().try_for_each(update);
@@ -252,19 +263,63 @@ impl InplaceOp2 for Step {
     }
 }
 
+/// The weights, moved by where SGD's sum of gradients will be a step ahead (Nesterov, as PyTorch has it).
+struct Ahead(Rates);
+
+impl InplaceOp3 for Ahead {
+    fn name(&self) -> &'static str {
+        "nesterov-step"
+    }
+
+    fn cpu_fwd(
+        &self,
+        weight: &mut CpuStorage,
+        _: &Layout,
+        velocity: &CpuStorage,
+        layout: &Layout,
+        grad: &CpuStorage,
+        grad_layout: &Layout,
+    ) -> Result<()> {
+        let velocity = contiguous::<f32>(velocity, layout)?;
+        let grad = contiguous::<f32>(grad, grad_layout)?;
+        let Rates { momentum, weight_decay, rate, .. } = self.0;
+        let (momentum, decay, rate) = (momentum as f32, weight_decay as f32, rate as f32);
+        for ((weight, &velocity), &g) in elements(weight)?.iter_mut().zip(velocity).zip(grad) {
+            *weight -= (velocity * momentum + (g + *weight * decay)) * rate;
+        }
+        Ok(())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        weight: &mut CudaStorage,
+        weight_layout: &Layout,
+        velocity: &CudaStorage,
+        layout: &Layout,
+        grad: &CudaStorage,
+        grad_layout: &Layout,
+    ) -> Result<()> {
+        let (start, len) = (weight_layout.start_offset(), weight_layout.shape().elem_count());
+        let numbers = [self.0.rate.into(), self.0.momentum.into(), self.0.weight_decay.into()];
+        let (dtype, inputs) = (grad.dtype(), [(velocity, layout), (grad, grad_layout)]);
+        cuda::update("nesterov_step", dtype, &inputs, weight, start, len, &numbers)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use candle_core::Device;
 
-    /// Three steps, each with another gradient and another rate, on the parameter 0.5, -1, 2.
-    fn three_steps(config: &Config) -> Result<Vec<f32>> {
+    /// Three steps, each with another gradient and another rate, on a parameter of this name, 0.5, -1, 2.
+    fn three_steps(config: &Config, name: &str) -> Result<Vec<f32>> {
         let parameter = Var::new(&[0.5f32, -1.0, 2.0], &Device::Cpu)?;
-        let parameters = BTreeMap::from([("w".to_string(), parameter.clone())]);
+        let parameters = BTreeMap::from([(name.to_string(), parameter.clone())]);
         let mut state = State::new(config.optimizer, parameters)?;
         for (step, rate) in [0.1, 0.05, 0.2].into_iter().enumerate() {
             let gradient = [0.1f32, -2.0, 0.3].map(|g| g * (step as f32 + 1.0) - 0.25);
-            let gradients = BTreeMap::from([("w".to_string(), Tensor::new(&gradient, &Device::Cpu)?)]);
+            let gradients = BTreeMap::from([(name.to_string(), Tensor::new(&gradient, &Device::Cpu)?)]);
             state.step(&gradients, config, rate)?;
         }
         parameter.as_tensor().to_vec1()
@@ -277,12 +332,32 @@ mod tests {
         for (config, expected) in [
             (Config::default(), [0.733_386_75_f32, -0.658_644_1, 1.684_793]),
             (Config { momentum: 0.0, weight_decay: 0.0, ..sgd.clone() }, [0.507_5, 0.687_5, 1.847_5]),
-            (sgd, [0.543_785_1, 1.924_019_1, 1.759_483_5]),
+            (sgd.clone(), [0.543_785_1, 1.924_019_1, 1.759_483_5]),
+            (Config { nesterov: true, ..sgd }, [0.54501456, 3.3194387, 1.624198]),
         ] {
-            for (ours, theirs) in three_steps(&config)?.into_iter().zip(expected) {
+            for (ours, theirs) in three_steps(&config, "w")?.into_iter().zip(expected) {
                 assert!((ours - theirs).abs() < 1e-6, "{:?}: {ours} and {theirs}", config.optimizer);
             }
         }
+        Ok(())
+    }
+
+    #[test]
+    fn biases_of_normalisations_have_a_rate_of_their_own() -> Result<()> {
+        let config = Config {
+            optimizer: Optimizer::Sgd,
+            nesterov: true,
+            weight_decay: 0.04,
+            norm_rate: 4.0,
+            ..Config::default()
+        };
+        let others = Config { norm_rate: 1.0, ..config.clone() };
+        assert_eq!(three_steps(&config, "conv1.bias")?, three_steps(&others, "conv1.bias")?);
+        // Steps four times as large with a quarter of the decay.
+        let slow = Config { weight_decay: 0.01, norm_rate: 1.0, ..config.clone() };
+        let parameter = three_steps(&config, "batch_norm2.bias")?;
+        let moved = |w: &[f32]| w[0] - 0.5;
+        assert!(moved(&parameter) / moved(&three_steps(&slow, "batch_norm2.bias")?) > 3.0);
         Ok(())
     }
 }

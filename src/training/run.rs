@@ -1,5 +1,6 @@
 //! The training loop.
 
+use super::average;
 use super::cascade::cascade;
 use super::checkpoint::{self, About, identity};
 use super::config::Config;
@@ -92,6 +93,7 @@ pub fn train(network: &Network, data: &Dataset, config: &Config) -> Result<Run> 
 /// The finished run of these settings in `datasets/runs/`, its weights loaded into `network`; `None`,
 /// and the network as it was, where there is none or it is not finished.
 pub fn find(network: &Network, data: &Dataset, config: &Config) -> Result<Option<Run>> {
+    network.fit(&data.train)?;
     let path = run_path(network, &identity(network, data, config)?);
     if !path.exists() || checkpoint::history(&path)?.len() < config.epochs {
         return Ok(None);
@@ -140,6 +142,7 @@ pub fn train_with(
     if data.train.is_empty() {
         bail!(Setting, "the training split is empty")
     }
+    network.fit(&data.train)?;
     let identity = identity(network, data, config)?;
     let path = keep.checkpoint.clone().unwrap_or_else(|| run_path(network, &identity));
     let mut about = About {
@@ -153,6 +156,9 @@ pub fn train_with(
         history: Vec::new(),
     };
     let mut state = State::new(config.optimizer, network.parameters())?;
+    if config.average {
+        state.average = Some(average::begin(network)?);
+    }
     if !keep.anew && path.exists() {
         let there = checkpoint::read(&path, network, Some(&mut state))?;
         if there.identity != about.identity {
@@ -217,6 +223,9 @@ impl Trainer<'_> {
         for (step, batch) in order.chunks(config.batch_size).enumerate() {
             let rate = config.rate(epoch, step as f64 / steps as f64);
             let losses = self.step(state, rate, batch, &mut rng)?;
+            if let Some(average) = &mut state.average {
+                average::update(average, network, state.steps, steps * config.epochs)?;
+            }
             // Read last: a GPU has all of the step's work by then.
             let means = sums.add(&losses, batch.len())?;
             if let Some(exit) = means.iter().position(|loss| !loss.is_finite()) {
@@ -262,7 +271,8 @@ impl Trainer<'_> {
     ) -> Result<Vec<kernels::Losses>> {
         let (network, train) = (self.network, &self.data.train);
         let images = if self.config.augment {
-            train.augmented_batch(batch, rng, network.device())?
+            let augmentation = self.config.augmentation;
+            train.augmented_batch(batch, augmentation, self.epoch, rng, network.device())?
         } else {
             train.batch(batch, network.device())?
         };
@@ -274,7 +284,10 @@ impl Trainer<'_> {
         let losses = logits
             .iter()
             .zip(self.weights)
-            .map(|(z, weight)| kernels::cross_entropy(z, &labels, weight / batch.len() as f64))
+            .map(|(z, weight)| {
+                let scale = weight / batch.len() as f64;
+                kernels::cross_entropy(z, &labels, scale, self.config.smoothing)
+            })
             .collect::<candle_core::Result<Vec<_>>>()?;
         let mut of_logits: Vec<_> = losses.iter().map(|loss| loss.gradient.clone()).collect();
         if self.config.keeps < 1.0 {

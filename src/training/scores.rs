@@ -62,7 +62,7 @@ pub fn evaluate<R: Role>(network: &Network, split: &Split<R>) -> Result<Scores> 
         let labels = split.batch_labels(batch, network.device())?;
         let losses = logits
             .iter()
-            .map(|logits| kernels::cross_entropy(logits, &labels, 1.0))
+            .map(|logits| kernels::cross_entropy(logits, &labels, 1.0, 0.0))
             .collect::<candle_core::Result<Vec<_>>>()?;
         sums.add(&losses, batch.len())?;
     }

@@ -7,7 +7,7 @@
 //! uses (`tests/training.rs` compares).
 
 use crate::kernels::{self, Precision};
-use crate::networks::{Layer, Network, Node, Pass};
+use crate::networks::{Layer, Network, Node, Pass, Start};
 use crate::{Result, Rng};
 use candle_core::{Tensor, Var};
 use std::collections::BTreeMap;
@@ -131,17 +131,19 @@ fn one(node: &Node, x: &Tensor, rng: &mut Rng) -> Result<(Tensor, Step)> {
         (plain(weight), plain(bias))
     };
     let name = node.name.clone();
-    let keep = move |gradients: &mut Gradients, weight: Tensor, bias: Tensor| {
-        gradients.insert(format!("{name}.weight"), weight);
+    // A weight that is not trained has no gradient.
+    let keep = move |gradients: &mut Gradients, weight: Option<Tensor>, bias: Tensor| {
+        weight.map(|weight| gradients.insert(format!("{name}.weight"), weight));
         gradients.insert(format!("{name}.bias"), bias);
     };
     Ok(match node.layer {
-        Layer::Conv { padding, stride, .. } => {
+        Layer::Conv { padding, stride, start, .. } => {
             let (weight, bias) = parameters();
             let out = kernels::conv2d(&x, &weight, &bias, padding, stride)?;
             let step: Step = Box::new(move |grad, of_input, gradients| {
                 let geometry = (padding, stride);
                 let (x, weight, bias) = kernels::conv2d_backward(&x, &weight, grad, geometry, of_input)?;
+                let weight = (start != Start::Whitening).then_some(weight);
                 keep(gradients, weight, bias);
                 Ok(x)
             });
@@ -153,18 +155,18 @@ fn one(node: &Node, x: &Tensor, rng: &mut Rng) -> Result<(Tensor, Step)> {
             let out = kernels::linear(&flat, &weight, &bias)?;
             let step: Step = Box::new(move |grad, _, gradients| {
                 let (flat, weight, bias) = kernels::linear_backward(&flat, &weight, grad)?;
-                keep(gradients, weight, bias);
+                keep(gradients, Some(weight), bias);
                 Ok(Some(flat.reshape(x.shape())?))
             });
             (out, step)
         }
-        Layer::BatchNorm { .. } => {
+        Layer::BatchNorm { plain, .. } => {
             let (weight, bias) = parameters();
             let (out, moments) = kernels::batch_norm(&x, &weight, &bias)?;
             node.update_statistics(&moments)?;
             let step: Step = Box::new(move |grad, _, gradients| {
                 let (x, weight, bias) = moments.backward(&x, &weight, grad)?;
-                keep(gradients, weight, bias);
+                keep(gradients, (!plain).then_some(weight), bias);
                 Ok(Some(x))
             });
             (out, step)
@@ -183,6 +185,14 @@ fn one(node: &Node, x: &Tensor, rng: &mut Rng) -> Result<(Tensor, Step)> {
             let out = kernels::relu(&x)?;
             let kept = out.clone();
             (out, Box::new(move |grad, _, _| Ok(Some(kernels::relu_backward(&kept, grad)?))))
+        }
+        Layer::Gelu => {
+            let out = kernels::gelu(&x)?;
+            (out, Box::new(move |grad, _, _| Ok(Some(kernels::gelu_backward(&x, grad)?))))
+        }
+        Layer::Scale(factor) => {
+            let factor = f64::from(factor);
+            ((&x * factor)?, Box::new(move |grad, _, _| Ok(Some((grad * factor)?))))
         }
         Layer::Dropout(p) => {
             let mask = kernels::dropout_mask(&x, p, rng)?;

@@ -60,10 +60,13 @@ fn the_program_explains_itself_and_its_exit_codes_tell_failures_apart() {
 fn other_value(variable: &str) -> &'static str {
     match variable {
         "EPOCHS" | "BASELINE_EPOCHS" | "BATCH_SIZE" | "SEED" | "IMAGES" | "TEST_IMAGES" | "WARMUP" => "77",
-        "LEARNING_RATE" | "FINAL_RATE" | "BETA1" | "BETA2" | "MOMENTUM" | "WEIGHT_DECAY" => "0.25",
+        "LEARNING_RATE" | "FINAL_RATE" | "BETA1" | "BETA2" | "MOMENTUM" | "WEIGHT_DECAY" | "NORM_RATE"
+        | "SMOOTHING" => "0.25",
         "WEIGHTS" => "1,0.3,0.5",
         "KEEPS" => "0.25",
-        "FROZEN" => "yes",
+        "FROZEN" | "NESTEROV" | "AVERAGE" => "yes",
+        "SCHEDULE" => "triangle",
+        "AUGMENTATION" => "alternating",
         "BRANCHES" => "conv3:2x16",
         "AUGMENT" | "TRAIN" | "MATCHED" => "no",
         "OPTIMIZER" => "sgd",

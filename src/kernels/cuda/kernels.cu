@@ -25,6 +25,17 @@ KERNEL(relu_grad)(const T *out, const T *grad, T *masked, int len) {
   masked[i] = out[i] > T(0) ? grad[i] : T(0);
 }
 
+KERNEL(gelu)(const T *x, T *out, int len) {
+  FOR_EACH(i, len);
+  out[i] = x[i] * T(0.5) * (T(1) + erf(x[i] * T(0.70710678118654752440)));
+}
+
+KERNEL(gelu_grad)(const T *x, const T *grad, T *of_x, int len) {
+  FOR_EACH(i, len);
+  const T below = T(0.5) * (T(1) + erf(x[i] * T(0.70710678118654752440)));
+  of_x[i] = grad[i] * (below + x[i] * exp(T(-0.5) * x[i] * x[i]) * T(0.39894228040143267794));
+}
+
 KERNEL(add)(const T *a, const T *b, T *out, int len) {
   FOR_EACH(i, len);
   out[i] = a[i] + b[i];
@@ -322,18 +333,26 @@ KERNEL(dropout_mask)(T *out, int len, int low, int high, double p, double keep) 
 
 // ---- training
 
-// Gradients times scale (len, classes), then losses, then whether the answer is right.
-KERNEL(cross_entropy)(const T *logits, const u32 *labels, T *out, int len, int classes, double scale) {
+// Gradients times scale (len, classes), then losses, then whether the answer is right. The target is 1 - smoothing
+// for the label, and smoothing shared by all classes.
+KERNEL(cross_entropy)(const T *logits, const u32 *labels, T *out, int len, int classes, double scale, double smoothing) {
   FOR_EACH(sample, len);
   const T *z = logits + sample * classes;
   const u32 label = labels[sample];
   int best = 0;
   for (int c = 1; c < classes; c++)
     if (z[c] > z[best]) best = c;
-  T sum = 0;
-  for (int c = 0; c < classes; c++) sum += exp(z[c] - z[best]);
-  for (int c = 0; c < classes; c++) out[sample * classes + c] = (exp(z[c] - z[best]) / sum - T(c == label)) * T(scale);
-  out[len * classes + sample] = log(sum) - (z[label] - z[best]);
+  T sum = 0, distances = 0;
+  for (int c = 0; c < classes; c++) {
+    sum += exp(z[c] - z[best]);
+    distances += z[c] - z[best];
+  }
+  const T share = smoothing / classes;
+  for (int c = 0; c < classes; c++) {
+    const T target = (c == label ? T(1 - smoothing) : T(0)) + share;
+    out[sample * classes + c] = (exp(z[c] - z[best]) / sum - target) * T(scale);
+  }
+  out[len * classes + sample] = log(sum) - T(1 - smoothing) * (z[label] - z[best]) - share * distances;
   out[len * (classes + 1) + sample] = best == label;
 }
 
@@ -360,6 +379,11 @@ KERNEL(sgd_step)(const T *velocity, T *weight, int len, double rate) {
   weight[i] -= velocity[i] * T(rate);
 }
 
+KERNEL(nesterov_step)(const T *velocity, const T *grad, T *weight, int len, double rate, double momentum, double decay) {
+  FOR_EACH(i, len);
+  weight[i] -= (velocity[i] * T(momentum) + (grad[i] + weight[i] * T(decay))) * T(rate);
+}
+
 // Bytes to what the network sees. samples (len / image, 2): number of the image, and shift and flip; table
 // (channels, 256): the value of every byte.
 KERNEL(images)(const u8 *bytes, const T *table, const u32 *samples, T *out, int len, int channels, int height,
@@ -367,8 +391,12 @@ KERNEL(images)(const u8 *bytes, const T *table, const u32 *samples, T *out, int 
   FOR_EACH(i, len);
   const int column = i % width, y = i / width % height, channel = i / (width * height) % channels;
   const u32 *sample = samples + 2 * (i / (width * height * channels));
-  const int down = sample[1] & 255, right = sample[1] >> 8 & 255, flip = sample[1] >> 16;
-  const int from_y = y + down - shift, from_x = (flip ? width - 1 - column : column) + right - shift;
+  const int down = sample[1] & 255, right = sample[1] >> 8 & 255, flip = sample[1] >> 16 & 1, mirrored = sample[1] >> 17;
+  int from_y = y + down - shift, from_x = (flip ? width - 1 - column : column) + right - shift;
+  if (mirrored) {
+    from_y = from_y < 0 ? -from_y : from_y >= height ? 2 * height - 2 - from_y : from_y;
+    from_x = from_x < 0 ? -from_x : from_x >= width ? 2 * width - 2 - from_x : from_x;
+  }
   const bool inside = from_y >= 0 && from_y < height && from_x >= 0 && from_x < width;
   const size_t image = (size_t)sample[0] * channels * height * width;
   const u8 byte = inside ? bytes[image + (channel * height + from_y) * width + from_x] : 0;

@@ -1,6 +1,7 @@
 //! The layers beside convolutions. Channels are in the lanes of registers.
 
 use crate::conv::{From, Image, Part, Shared, To, floor, load, rows, store};
+use crate::gelu::Normal;
 use crate::simd::{self, parts};
 use crate::{Lrn, Pool, Pooling};
 use pulp::{Simd, WithSimd};
@@ -22,7 +23,7 @@ pub fn pool(pool: &Pool, relu: bool, from: From<'_>, to: To<'_>, images: usize, 
             let Self(pool, floor, from, to, images, part) = self;
             let (step, depth) = (from.0.row(), from.0.depth);
             let (largest, share) = match pool.kind {
-                Pooling::Max => (true, 1.0),
+                Pooling::Max | Pooling::MaxInside => (true, 1.0),
                 Pooling::Average => (false, 1.0 / (pool.kernel * pool.kernel) as f32),
             };
             let (floor, share) = (simd.splat_f32s(floor), simd.splat_f32s(share));
@@ -126,6 +127,31 @@ pub fn affine(lines: &[(f32, f32)], relu: bool, from: From<'_>, to: To<'_>, imag
             }
         },
     );
+}
+
+/// Gaussian error linear unit, of an image whose channels lie side by side.
+pub fn gelu(from: From<'_>, to: To<'_>, images: usize, part: Part) {
+    struct Run<'a>(From<'a>, To<'a>, usize, Part);
+    impl WithSimd for Run<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, _: S) {
+            let Self(from, to, images, part) = self;
+            rows(
+                to,
+                images,
+                part,
+                #[inline(always)]
+                |number, y, out| {
+                    for (out, &x) in out.iter_mut().zip(pixel(from, number, y, 0)) {
+                        *out = x * x.below();
+                    }
+                },
+            );
+        }
+    }
+    assert!(!from.0.planar && from.0.depth == to.0.depth);
+    simd::dispatch(Run(from, to, images, part));
 }
 
 /// The end of a residual block whose input has to be subsampled and filled up with channels in front.

@@ -56,6 +56,7 @@ enum Draft {
         lines: Vec<(f32, f32)>,
         relu: bool,
     },
+    Gelu,
     Shortcut {
         input: View,
         stride: usize,
@@ -131,6 +132,20 @@ impl Builder {
         self.push(Draft::Affine { lines, relu: true }, from, self.shape(from))
     }
 
+    /// A Gaussian error linear unit.
+    pub fn gelu(&mut self, mut from: View) -> View {
+        if self.images[from.0].planar {
+            from = self.scale(from, 1.0);
+        }
+        self.push(Draft::Gelu, from, self.shape(from))
+    }
+
+    /// A multiplication by `factor`.
+    pub fn scale(&mut self, from: View, factor: f32) -> View {
+        let lines = vec![(factor, 0.0); self.shape(from)[0]];
+        self.push(Draft::Affine { lines, relu: false }, from, self.shape(from))
+    }
+
     /// A pooling.
     pub fn pool(&mut self, from: View, kind: Pooling, kernel: usize, stride: usize) -> Result<View> {
         let [channels, height, width] = self.shape(from);
@@ -138,7 +153,7 @@ impl Builder {
         self.push(Draft::Pool { pool, relu: false }, from, [channels, pool.out_height, pool.out_width]);
         // The largest of rectified values is the largest, rectified.
         let relu_before = self.steps.len() > self.open + 1
-            && kind == Pooling::Max
+            && kind != Pooling::Average
             && matches!(&self.steps[self.steps.len() - 2].0, Draft::Affine { lines, relu: true } if lines.iter().all(|&line| line == (1.0, 0.0)));
         if relu_before {
             let (_, from, _) = self.steps.remove(self.steps.len() - 2);
@@ -242,6 +257,7 @@ impl Builder {
                 Draft::Pool { pool, relu } => Op::Pool(pool, relu),
                 Draft::Lrn(lrn) => Op::Lrn(lrn),
                 Draft::Affine { lines, relu } => Op::Affine(lines, relu),
+                Draft::Gelu => Op::Gelu,
                 Draft::Shortcut { input, stride } => Op::Shortcut { input, stride },
             };
             Step { op, from, to }
@@ -287,6 +303,7 @@ enum Op {
     Pool(Pool, bool),
     Lrn(Lrn),
     Affine(Vec<(f32, f32)>, bool),
+    Gelu,
     Shortcut { input: View, stride: usize },
 }
 
@@ -398,6 +415,7 @@ impl Step {
             Op::Pool(pool, relu) => layers::pool(pool, *relu, from, to, images, part),
             Op::Lrn(lrn) => layers::lrn(lrn, from, to, scratch, images, part),
             Op::Affine(lines, relu) => layers::affine(lines, *relu, from, to, images, part),
+            Op::Gelu => layers::gelu(from, to, images, part),
             Op::Shortcut { input, stride } => layers::shortcut(*stride, from, view(*input), to, images, part),
         }
     }
