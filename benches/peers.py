@@ -1,4 +1,4 @@
-"""The three networks in PyTorch, for the comparisons of speed: the same layers as in src/, random weights."""
+"""The networks in PyTorch, for the comparisons of speed: the same layers as in src/, random weights."""
 
 import torch
 import torch.nn as nn
@@ -81,4 +81,21 @@ def resnet110():
          [Block(16, 16), flat(), nn.Linear(14400, 10)]])
 
 
-TITLES = {"lenet": "B-LeNet", "alexnet": "B-AlexNet", "resnet110": "B-ResNet-110"}
+class Scale(nn.Module):
+    def forward(self, x):
+        return x / 9
+
+
+def airbench():
+    g, flat = nn.GELU, nn.Flatten
+
+    def group(inputs, outputs):
+        return [conv(inputs, outputs, 3, 1), nn.MaxPool2d(2), nn.BatchNorm2d(outputs), g(), conv(outputs, outputs, 3, 1), nn.BatchNorm2d(outputs), g()]
+
+    return Branchy(
+        [[conv(3, 24, 2, 0), g(), *group(24, 64)], group(64, 256), [*group(256, 256), nn.MaxPool2d(3), flat(), nn.Linear(256, 10), Scale()]],
+        [[nn.MaxPool2d(2), conv(64, 64, 3, 1), nn.BatchNorm2d(64), g(), nn.MaxPool2d(7), flat(), nn.Linear(64, 10), Scale()],
+         [nn.MaxPool2d(7), flat(), nn.Linear(256, 10), Scale()]])
+
+
+TITLES = {"lenet": "B-LeNet", "alexnet": "B-AlexNet", "resnet110": "B-ResNet-110", "airbench": "B-Airbench"}

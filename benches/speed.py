@@ -1,7 +1,7 @@
-"""Compares the three networks' speed with PyTorch's and ONNX Runtime's on this machine, taking turns in one run.
+"""Compares the networks' speed with PyTorch's and ONNX Runtime's on this machine, taking turns in one run.
 
 Run by `make bench`, which installs PyTorch and ONNX Runtime into target/peers. Training: joint loss over all exits, Adam, batch
-128, all cores. Inference: the baseline from pixels to logits, at batch 1 on one and on all cores, and at batch 64 on all. Each
+128 (airbench 1,024), all cores. Inference: the baseline from pixels to logits, at batch 1 on one and on all cores, and at batch 64 on all. Each
 contender runs ROUNDS times (default 5) in turn; the table shows medians, and is written to benches/speed.md. NETWORKS=alexnet takes
 one network alone. SIMD=avx2 has this crate and PyTorch use these instructions (ONNX Runtime cannot be told), and writes
 benches/speed-avx2.md.
@@ -28,7 +28,7 @@ import onnxruntime
 import torch
 import torch.nn.functional as F
 
-from peers import TITLES, alexnet, lenet, resnet110
+from peers import TITLES, airbench, alexnet, lenet, resnet110
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 ROUNDS = int(os.environ.get("ROUNDS", "5"))
@@ -36,22 +36,23 @@ THREADS = os.cpu_count()
 BATCH = 64
 
 
-# Image shape, training steps an epoch, images timed one by one.
-NETWORKS = {"lenet": (lenet, (1, 28, 28), 100, 2000), "alexnet": (alexnet, (3, 32, 32), 20, 500), "resnet110": (resnet110, (3, 32, 32), 3, 60)}
+# Image shape, images in a training step, steps an epoch, images timed one by one.
+NETWORKS = {"lenet": (lenet, (1, 28, 28), 128, 100, 2000), "alexnet": (alexnet, (3, 32, 32), 128, 20, 500),
+            "resnet110": (resnet110, (3, 32, 32), 128, 3, 60), "airbench": (airbench, (3, 32, 32), 1024, 2, 200)}
 
 
 def training(name):
     """Images a second."""
-    build, shape, steps, _ = NETWORKS[name]
+    build, shape, batch, steps, _ = NETWORKS[name]
     torch.set_num_threads(THREADS)
     net = build()
     optimizer = torch.optim.Adam(net.parameters())
-    images, labels = torch.rand(128 * steps, *shape), torch.randint(0, 10, (128 * steps,))
+    images, labels = torch.rand(batch * steps, *shape), torch.randint(0, 10, (batch * steps,))
 
     def epoch():
         start = time.perf_counter()
-        for i in range(0, len(labels), 128):
-            loss = sum(F.cross_entropy(logits, labels[i:i + 128]) for logits in net(images[i:i + 128]))
+        for i in range(0, len(labels), batch):
+            loss = sum(F.cross_entropy(logits, labels[i:i + batch]) for logits in net(images[i:i + batch]))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -73,7 +74,7 @@ def median_ms(work, count):
 
 
 def torch_latency(name, threads, batch=1):
-    build, shape, _, count = NETWORKS[name]
+    build, shape, _, _, count = NETWORKS[name]
     torch.set_num_threads(threads)
     net, images = build().baseline(), torch.rand(batch, *shape)
     with torch.inference_mode():
@@ -81,7 +82,7 @@ def torch_latency(name, threads, batch=1):
 
 
 def onnx_session(name, threads, batch=1):
-    build, shape, _, _ = NETWORKS[name]
+    build, shape, *_ = NETWORKS[name]
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         path = pathlib.Path(folder) / "network.onnx"
@@ -92,7 +93,7 @@ def onnx_session(name, threads, batch=1):
 
 
 def onnx_latency(name, session, batch=1):
-    _, shape, _, count = NETWORKS[name]
+    _, shape, _, _, count = NETWORKS[name]
     feed = {session.get_inputs()[0].name: torch.rand(batch, *shape).numpy()}
     return median_ms(lambda: session.run(None, feed), max(10, count // batch))
 
@@ -137,7 +138,7 @@ def main():
                          "onnx_batch": BATCH / onnx_latency(name, in_batches, BATCH) * 1e3})
         m = {key: statistics.median(row[key] for row in rows) for key in rows[0]}
         title, base = TITLES[name], TITLES[name].removeprefix("B-")
-        lines.append(f"| {title}, joint training, batch 128, images/s | {m['training_images_per_second']:.0f} | {m['torch_training']:.0f} | – | "
+        lines.append(f"| {title}, joint training, batch {NETWORKS[name][2]}, images/s | {m['training_images_per_second']:.0f} | {m['torch_training']:.0f} | – | "
                      f"{m['training_images_per_second'] / m['torch_training']:.2f}x | – |")
         for threads in sessions:
             own, ours_by = m[f"alone_{threads}_ms"], lambda peer: f"{m[f'{peer}_{threads}'] / m[f'alone_{threads}_ms']:.2f}x"

@@ -74,10 +74,12 @@ fn main() -> Result<()> {
     let (steps, count, rounds) = match name.as_str() {
         "lenet" => (100, 2000, 3),
         "alexnet" => (20, 200, 3),
+        "airbench" => (2, 100, 3),
         _ => (3, 30, 2),
     };
     let batch_size = match std::env::var_os("BATCH_SIZE") {
         Some(_) => experiment.config.batch_size,
+        None if name == "airbench" => 1024,
         None => 128,
     };
     // A GPU takes some seconds for all images.
