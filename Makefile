@@ -24,7 +24,7 @@ endif
 CLI := $(strip cargo run --quiet $(FEATURES) --)
 
 .DEFAULT_GOAL := help
-.PHONY: counting help settings figures readme lenet alexnet resnet110 images lab setup datasets test check-cuda bench reference times clean prerequisites toolkit driver
+.PHONY: counting help settings figures readme lenet alexnet resnet110 speedrun images lab setup datasets test check-cuda bench reference times clean prerequisites toolkit driver
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' Makefile | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -88,6 +88,9 @@ check-cuda: toolkit $(DONE)/rust-src ## build and lint the CUDA code, and run it
 	  cargo test --quiet --features $$feature --no-run && \
 	  tests/cuda/emulate.sh cargo test --quiet --features $$feature --test ops --test gpu --test exits || exit 1; \
 	done
+
+speedrun: $(DONE)/library-$(BUILD) datasets ## train airbench's network on CIFAR-10 and say its accuracy and the minutes (20 to 60; goes on where it was)
+	@$(CLI) speedrun airbench
 
 bench: setup datasets $(DONE)/peers ## compare speed with PyTorch and ONNX Runtime on this machine (downloads PyTorch; SIMD=avx2: without AVX-512)
 	cargo bench --quiet --profile dev --bench speed --no-run

@@ -51,8 +51,8 @@ pub mod prelude {
         Answer, BatchTime, Criterion, ExitRecord, Loss, Outcome, Plan, Rule, Timer, Timing, knee, undominated,
     };
     pub use crate::experiments::{
-        Choice, Experiment, Pretrained, Promise, Results, Seeds, Session, Speedup, Summary, TableOne,
-        Trained, Training, Variant, paper,
+        Choice, Coverage, Experiment, Pretrained, Promise, Results, Seeds, Session, Speedup, Summary,
+        TableOne, Trained, Training, Variant, Way, paper,
     };
     pub use crate::figures::{self, Report, percent, table};
     pub use crate::files::commit;

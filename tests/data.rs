@@ -437,6 +437,15 @@ fn alternating_augmentation_flips_everything_in_every_other_epoch_and_mirrors_at
 }
 
 #[test]
+fn images_are_moved_and_mirrored() -> Result<()> {
+    let split = Split::<Train>::new((1..=9).collect(), vec![0], [1, 3, 3])?;
+    assert_eq!(split.moved(0, 0, true).image(0), [3, 2, 1, 6, 5, 4, 9, 8, 7]);
+    assert_eq!(split.moved(1, 1, false).image(0), [5, 4, 5, 2, 1, 2, 5, 4, 5]);
+    assert_eq!(split.moved(-1, 0, false).image(0), [4, 5, 6, 7, 8, 9, 4, 5, 6]);
+    Ok(())
+}
+
+#[test]
 fn stored_cifar10_is_whole_and_quick_to_load() -> Result<()> {
     let path = project_dir().join("datasets/cifar10.safetensors");
     if !path.exists() {

@@ -2,7 +2,7 @@
 
 mod common;
 
-use branchynet::candle_core::Device;
+use branchynet::candle_core::{DType, Device, Tensor};
 use branchynet::clap;
 use branchynet::data::{Preprocessing, Source, Test, Validation};
 use branchynet::exits::{Criterion, ExitRecord, Loss};
@@ -15,6 +15,7 @@ use branchynet::training::{Config, Epoch, Scores, evaluate};
 use branchynet::{Error, Network, Result, Rng};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
+use std::collections::HashMap;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -60,11 +61,63 @@ fn made_up(experiment: &Experiment) -> Result<Results> {
         test: ExitRecord::<Test>::from_logits(vec![logits(2), logits(3)], labels.clone())?,
         baseline: baseline(4)?,
         matched: baseline(5)?,
+        costs: None,
     })
 }
 
 fn file(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("branchynet-{}-{name}.safetensors.gz", std::process::id()))
+}
+
+#[test]
+fn arrays_from_elsewhere_are_a_record() -> Result<()> {
+    let path = file("arrays").with_extension("");
+    let tensor = |values: Vec<f32>, shape: &[usize]| Tensor::from_vec(values, shape, &Device::Cpu);
+    let logits = |seed: f32| tensor((0..24).map(|i| (i as f32 * seed).sin()).collect(), &[2, 4, 3]);
+    let labels = Tensor::new(&[0i64, 2, 1, 1], &Device::Cpu)?;
+    let whole: HashMap<&str, Tensor> = HashMap::from([
+        ("validation_logits", logits(1.3)?.to_dtype(DType::F64)?),
+        ("validation_labels", labels.clone()),
+        ("test_logits", logits(0.7)?),
+        ("test_labels", labels),
+        ("costs", Tensor::new(&[10.0, 40.0], &Device::Cpu)?),
+    ]);
+    let write = |arrays: &HashMap<&str, Tensor>| branchynet::candle_core::safetensors::save(arrays, &path);
+    write(&whole)?;
+    let results = Results::read(&path)?;
+    assert_eq!(results.test.labels(), [0, 2, 1, 1]);
+    assert_eq!(results.test.logits(1), logits(0.7)?.get(1)?.flatten_all()?.to_vec1::<f32>()?);
+    assert_eq!(results.costs()?, [10.0, 40.0]);
+    assert!(results.caption().starts_with("arrays "));
+    for (name, array, error) in [
+        ("test_labels", None, "the array test_labels (samples) is missing"),
+        (
+            "test_logits",
+            Some(tensor(vec![0.0; 12], &[4, 3])?),
+            "test_logits must be (exits, samples, classes)",
+        ),
+        (
+            "test_labels",
+            Some(Tensor::new(&[0i64, 3, 1, 1], &Device::Cpu)?),
+            "test_labels must be from 0 to 2",
+        ),
+        ("test_labels", Some(Tensor::new(&[0i64, 1, 1], &Device::Cpu)?), "test"),
+        ("costs", Some(Tensor::new(&[10.0], &Device::Cpu)?), "costs: 2 exits need as many costs"),
+        ("test_logits", Some(tensor(vec![0.0; 36], &[3, 4, 3])?), "the same exits and classes"),
+    ] {
+        let mut arrays = whole.clone();
+        arrays.remove(name);
+        arrays.extend(array.map(|array| (name, array)));
+        write(&arrays)?;
+        let message = Results::read(&path).expect_err(error).to_string();
+        assert!(
+            message.contains(error) && message.contains("arrays") && !message.contains('\n'),
+            "{message}"
+        );
+    }
+    std::fs::remove_file(&path)?;
+    assert!(Results::read(&path).is_err());
+    Ok(())
 }
 
 #[test]
@@ -388,5 +441,45 @@ fn damaged_weights_are_refused() -> Result<()> {
     assert!(error.contains("no trained weights of B-LeNet with these settings"), "{error}");
     let error = Network::pretrained("vgg").expect_err("there are none").to_string();
     assert!(error.contains("which holds: "), "{error}");
+    Ok(())
+}
+
+#[test]
+fn coverage_tells_promises_that_are_kept_from_those_that_are_not() -> Result<()> {
+    let results = Results::read(&project_dir().join("datasets/reference/lenet-0.safetensors.gz"))?;
+    let (epsilon, costs) = (0.005, results.costs()?);
+    let coverage = results.coverage(Loss::Different, epsilon, 0.1, &costs, 60)?;
+    let [with, mean, without, screened] = &coverage[..] else { panic!("four ways") };
+    assert!(with.broken(epsilon) < 0.25, "{}", with.broken(epsilon));
+    let lost = |of: &branchynet::experiments::Coverage| of.lost.iter().sum::<f64>() / 60.0;
+    assert!(lost(mean) < 1.1 * epsilon && lost(with) < lost(mean) && lost(mean) < lost(without));
+    assert!(screened.broken(epsilon) > 0.3);
+    let cost = |of: &branchynet::experiments::Coverage| of.cost.iter().sum::<f64>();
+    assert!(cost(with) > cost(mean) && cost(mean) > cost(without));
+    assert_eq!(branchynet::experiments::Coverage::frame(&coverage, epsilon)?.height(), 4);
+    Ok(())
+}
+
+#[test]
+fn ways_to_read_a_record_differ_in_how_sure_they_are() -> Result<()> {
+    let results = Results::read(&project_dir().join("datasets/reference/alexnet-0.safetensors.gz"))?;
+    let (ways, costs) = (results.ways()?, results.costs()?);
+    assert_eq!(ways.len(), 7);
+    let accuracy = |name: &str| {
+        let way = ways.iter().find(|way| way.name == name).expect("one of the seven");
+        way.test.exit_accuracy()
+    };
+    assert_eq!(accuracy("learned gate"), results.test.exit_accuracy());
+    assert_eq!(accuracy("entropy at temperatures"), results.test.exit_accuracy());
+    assert_ne!(accuracy("entropy of all exits so far"), results.test.exit_accuracy());
+    let table = branchynet::experiments::Way::frame(&ways, 0.01, &costs)?;
+    assert_eq!((table.height(), table.width()), (7, 7));
+    // Better than chance, and temperatures help calibration.
+    assert!(ways.iter().all(|way| way.test.failure_prediction(1) > 0.6));
+    let column = |name: &str| -> Result<Vec<f64>> {
+        Ok(results.calibration()?.column(name)?.f64()?.into_no_null_iter().collect())
+    };
+    let (before, after) = (column("calibration error")?, column("calibration error with it")?);
+    assert!(after.iter().sum::<f64>() < before.iter().sum::<f64>(), "{before:?} {after:?}");
     Ok(())
 }

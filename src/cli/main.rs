@@ -4,14 +4,14 @@ mod classify;
 
 use branchynet::clap::{self, ArgMatches, Args, Command, FromArgMatches};
 use branchynet::data::{Dataset, Source};
-use branchynet::exits::{Outcome, Timer};
+use branchynet::exits::{ExitRecord, Outcome, Timer};
 use branchynet::experiments::{
     Baseline, Experiment, Pretrained, Results, Session, Summary, Trained, Training, one_line,
 };
 use branchynet::figures::{model_card, percent, table_of_everything, table_of_records};
 use branchynet::files::{shown, write_atomically};
-use branchynet::training::{Progress, plain};
-use branchynet::{Error, ErrorKind, Network, Result, candle_core::Device};
+use branchynet::training::{Keep, Progress, plain, train_with};
+use branchynet::{Error, ErrorKind, Result};
 use classify::Classify;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -57,7 +57,8 @@ struct Export {
 /// Print what thresholds give: the exact front on validation, and the same thresholds on test
 #[derive(Args)]
 struct Sweep {
-    /// Read this exit record instead of the newest of the network's settings
+    /// Read this exit record instead of the newest of the network's settings; or the arrays of a network from elsewhere
+    /// (.npz or .safetensors: validation_logits, validation_labels, test_logits, test_labels, costs)
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
     /// All combinations of these thresholds instead of the front
@@ -121,6 +122,9 @@ fn command() -> Command {
         .subcommand(network("train").about(
             "Train the baseline, then all exits jointly from its weights; continue what was interrupted",
         ))
+        .subcommand(network("speedrun").about(
+            "Train the trunk alone, from random weights, and print its accuracy and the minutes it took",
+        ))
         .subcommand(Evaluate::augment_args(network("evaluate")))
         .subcommand(Export::augment_args(network("export")))
         .subcommand(Classify::augment_args(Command::new("classify")))
@@ -166,6 +170,7 @@ fn run(name: &str, matches: &ArgMatches) -> Result<()> {
     let mut out = String::new();
     match name {
         "train" => out = train(&Session::from_matches(matches)?)?,
+        "speedrun" => out = speedrun(&Session::from_matches(matches)?)?,
         "evaluate" => out = evaluate(&Session::from_matches(matches)?, &parsed(matches))?,
         "export" => out = export(&Session::from_matches(matches)?, &parsed(matches))?,
         "classify" => out = classify::classify(&parsed(matches))?,
@@ -253,6 +258,27 @@ fn train(session: &Session) -> Result<String> {
     Ok(format!("{}\n", trained.run.checkpoint.display()))
 }
 
+fn speedrun(session: &Session) -> Result<String> {
+    let experiment = &session.experiment;
+    let (trunk, _) = session.networks()?;
+    let config = experiment.matched_config();
+    config.check(trunk.exits())?;
+    let data = experiment.load()?;
+    let keep = Keep { anew: session.training == Training::Anew, ..Keep::default() };
+    let run = train_with(&trunk, &data, &config, &keep, &mut *progress())?;
+    let minutes = run.history.iter().map(|epoch| epoch.seconds).sum::<f64>() / 60.0;
+    let alone = ExitRecord::collect(&trunk, &data.test)?.exit_accuracy();
+    let views = ExitRecord::collect_views(&trunk, &data.test)?.exit_accuracy();
+    Ok(format!(
+        "{}: {} of the test images right, {} by six views of each; {} epochs of {} images in {minutes:.1} minutes\n",
+        trunk.name(),
+        percent(&alone),
+        percent(&views),
+        run.history.len(),
+        data.train.len()
+    ))
+}
+
 /// The finished run of a session, with its data.
 fn finished(session: &Session) -> Result<(Trained, Dataset)> {
     let experiment = &session.experiment;
@@ -322,10 +348,7 @@ fn sweep(session: &Session, arguments: &Sweep) -> Result<String> {
             missing(experiment, "run or record", way_out)
         })?,
     };
-    // What its layers cost; the data need not be here.
-    let image = experiment.data.image()?;
-    let layers = results.settings.layers.clone();
-    let costs = Network::new("", image, layers, 0, &Device::Cpu)?.macs();
+    let costs = results.costs()?;
     let outcomes = match arguments.grid.is_empty() {
         false => results.validation.grid(&arguments.grid, &costs)?,
         true => spread(results.validation.pareto_front(&costs)?, arguments.rows),

@@ -172,10 +172,33 @@ impl<R: Role> Split<R> {
         if device.is_cuda() {
             return self.on_gpu(samples, device, |i| Alteration::draw(augmentation, i, epoch, rng));
         }
+        let altered = self.altered(samples, |i| Alteration::draw(augmentation, i, epoch, rng));
+        let images: Vec<&[u8]> = altered.chunks(self.image_len()).collect();
+        self.pixels.batch(&images, self.image, device)
+    }
+
+    /// All images moved down and to the right by so many pixels, at most 4 either way, mirrored at their edges, and
+    /// then flipped left to right where `flip`.
+    pub fn moved(&self, down: i8, right: i8, flip: bool) -> Self {
+        // An alteration says where pixels come from.
+        let from = |by: i8| (SHIFT as isize - isize::from(by)).clamp(0, 2 * SHIFT as isize) as usize;
+        let (down, right) = (from(down), from(right));
+        let samples: Vec<usize> = (0..self.len()).collect();
+        let images = self.altered(&samples, |_| Alteration { down, right, flip, mirrored: true });
+        Self {
+            images,
+            #[cfg(feature = "cuda")]
+            resident: Arc::default(),
+            ..self.clone()
+        }
+    }
+
+    /// The bytes of these samples, each altered by what `alteration` says.
+    fn altered(&self, samples: &[usize], mut alteration: impl FnMut(usize) -> Alteration) -> Vec<u8> {
         let [_, height, width] = self.image;
         let mut altered = vec![0u8; samples.len() * self.image_len()];
         for (&sample, altered) in samples.iter().zip(altered.chunks_mut(self.image_len())) {
-            let alteration = Alteration::draw(augmentation, sample, epoch, rng);
+            let alteration = alteration(sample);
             let columns: Vec<_> = (0..width).map(|x| alteration.source(x, alteration.right, width)).collect();
             for (row, to) in altered.chunks_mut(width).enumerate() {
                 let Some(y) = alteration.source(row % height, alteration.down, height) else { continue };
@@ -188,8 +211,7 @@ impl<R: Role> Split<R> {
                 }
             }
         }
-        let images: Vec<&[u8]> = altered.chunks(self.image_len()).collect();
-        self.pixels.batch(&images, self.image, device)
+        altered
     }
 
     /// The images of these samples, each altered by what `alteration` says, put together on a GPU,

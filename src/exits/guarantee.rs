@@ -3,7 +3,7 @@
 
 use super::outcome::Outcome;
 use super::record::ExitRecord;
-use crate::data::Validation;
+use crate::data::{Role, Validation};
 use crate::error::bail;
 use crate::{Result, Rng};
 use rand::SeedableRng;
@@ -46,30 +46,68 @@ impl ExitRecord<Validation> {
         delta: f64,
         costs: &[f64],
     ) -> Result<Outcome> {
-        self.check_costs(costs)?;
-        if ![epsilon, delta].iter().all(|x| *x > 0.0 && *x < 1.0) {
-            bail!(Setting, "epsilon and delta must be between 0 and 1, got {epsilon} and {delta}")
+        if !(delta > 0.0 && delta < 1.0) {
+            bail!(Setting, "delta must be between 0 and 1, got {delta}")
         }
-        let mut samples: Vec<usize> = (0..self.len()).collect();
-        samples.shuffle(&mut Rng::seed_from_u64(0));
-        let (order, test) = samples.split_at(self.len() / 2);
-        let mut chosen = vec![self.criterion().never(); self.exits() - 1];
-        if order.is_empty() {
-            return self.outcome(&chosen, costs);
-        }
-        let test = self.select(test)?;
-        for outcome in self.select(order)?.front_of_agreement(costs)? {
-            let lost = test.lost(loss, &outcome.thresholds)?;
-            if at_most(lost, test.len(), epsilon) > delta {
-                break;
+        self.walk(loss, epsilon, costs, |lost, n| at_most(lost, n, epsilon) <= delta)
+    }
+
+    /// Cheap thresholds at which the share of answers that is lost is at most `epsilon` in the mean over draws of
+    /// validation images: conformal risk control (Angelopoulos et al. 2022, <https://arxiv.org/abs/2208.02814>), less
+    /// than [`Self::choose_with_guarantee`] promises. The order is found as there; as bolder thresholds may lose
+    /// less, the walk ends at the first that loses too much. Fails unless `epsilon` is between 0 and 1.
+    pub fn choose_in_the_mean(&self, loss: Loss, epsilon: f64, costs: &[f64]) -> Result<Outcome> {
+        self.walk(loss, epsilon, costs, |lost, n| (lost + 1) as f64 <= epsilon * (n + 1) as f64)
+    }
+
+    /// The cheapest thresholds at which at most the share `epsilon` of these samples is lost: no promise for
+    /// others. Fails unless `epsilon` is between 0 and 1.
+    pub fn choose_without_guarantee(&self, loss: Loss, epsilon: f64, costs: &[f64]) -> Result<Outcome> {
+        let mut chosen = self.nobody();
+        for outcome in self.ordered(epsilon, costs)? {
+            if self.lost(loss, &outcome.thresholds)? as f64 <= epsilon * self.len() as f64 {
+                chosen = outcome.thresholds;
             }
-            chosen = outcome.thresholds;
         }
         self.outcome(&chosen, costs)
     }
 
+    /// The last thresholds before the first that fail: ordered on one half of the samples, tested on the other by
+    /// `passes`, which gets how many of how many are lost.
+    fn walk(
+        &self,
+        loss: Loss,
+        epsilon: f64,
+        costs: &[f64],
+        passes: impl Fn(usize, usize) -> bool,
+    ) -> Result<Outcome> {
+        let mut samples: Vec<usize> = (0..self.len()).collect();
+        samples.shuffle(&mut Rng::seed_from_u64(0));
+        let (order, test) = samples.split_at(self.len() / 2);
+        let mut chosen = self.nobody();
+        if !order.is_empty() {
+            let test = self.select(test)?;
+            for outcome in self.select(order)?.ordered(epsilon, costs)? {
+                if !passes(test.lost(loss, &outcome.thresholds)?, test.len()) {
+                    break;
+                }
+                chosen = outcome.thresholds;
+            }
+        }
+        self.outcome(&chosen, costs)
+    }
+
+    /// Thresholds at which nobody leaves early.
+    fn nobody(&self) -> Vec<f64> {
+        vec![self.criterion().never(); self.exits() - 1]
+    }
+
     /// The thresholds that no others beat in both cost and agreement with the last exit, from full agreement on.
-    fn front_of_agreement(&self, costs: &[f64]) -> Result<Vec<Outcome>> {
+    fn ordered(&self, epsilon: f64, costs: &[f64]) -> Result<Vec<Outcome>> {
+        self.check_costs(costs)?;
+        if !(epsilon > 0.0 && epsilon < 1.0) {
+            bail!(Setting, "epsilon must be between 0 and 1, got {epsilon}")
+        }
         let last = self.readings(self.exits() - 1);
         let agreed = last.iter().map(|reading| reading.label as u8).collect();
         let logits = (0..self.exits()).map(|exit| self.logits(exit).to_vec()).collect();
@@ -78,9 +116,11 @@ impl ExitRecord<Validation> {
         front.reverse();
         Ok(front)
     }
+}
 
+impl<R: Role> ExitRecord<R> {
     /// How many samples lose at these thresholds.
-    fn lost(&self, loss: Loss, thresholds: &[f64]) -> Result<usize> {
+    pub fn lost(&self, loss: Loss, thresholds: &[f64]) -> Result<usize> {
         let last = self.readings(self.exits() - 1);
         let answers = self.answers(thresholds)?;
         let lost = answers.iter().zip(last).zip(self.labels()).filter(|((answer, last), label)| {

@@ -5,6 +5,7 @@
 //! [`ExitRecord`], which replays both from one pass. This folder uses networks, data and kernels; begin
 //! with `criterion.rs`, then `classify.rs`, which is the paper's figure 2.
 
+mod calibration;
 mod classify;
 mod criterion;
 mod front;
@@ -14,6 +15,7 @@ mod outcome;
 mod plan;
 mod record;
 
+pub use calibration::Bin;
 pub use classify::{Answer, Rule};
 pub use criterion::{Criterion, Own, Reading, Seen};
 pub(crate) use front::for_accuracy;

@@ -55,6 +55,23 @@ impl<R: Role> ExitRecord<R> {
         Self::from_logits(logits, split.labels().to_vec())
     }
 
+    /// [`Self::collect`] of the mean logits of six views of each image (test-time augmentation, as in Keller
+    /// Jordan's airbench, <https://arxiv.org/abs/2404.00498>): the image, and moved by a pixel along its diagonal either
+    /// way, which counts half; each flipped as well.
+    pub fn collect_views(network: &Network, split: &Split<R>) -> Result<Self> {
+        let mut mean: Vec<Vec<f32>> = Vec::new();
+        for (by, share) in [(0, 0.5), (-1, 0.25), (1, 0.25)] {
+            for flip in [false, true] {
+                let view = Self::collect(network, &split.moved(by, by, flip))?;
+                mean.resize(view.exits(), vec![0.0; view.logits[0].len()]);
+                for (mean, logits) in mean.iter_mut().zip(&view.logits) {
+                    mean.iter_mut().zip(logits).for_each(|(mean, z)| *mean += share / 2.0 * z);
+                }
+            }
+        }
+        Self::from_logits(mean, split.labels().to_vec())
+    }
+
     /// A record of logits from elsewhere: for every exit one row of logits per sample, one after
     /// another. Fails when the sizes do not fit or there are no samples.
     pub fn from_logits(logits: Vec<Vec<f32>>, labels: Vec<u8>) -> Result<Self> {
@@ -212,7 +229,7 @@ impl<R: Role> ExitRecord<R> {
         at.iter().map(|o| self.outcome(&o.thresholds, costs)).collect()
     }
 
-    pub(super) fn check_costs(&self, costs: &[f64]) -> Result<()> {
+    pub(crate) fn check_costs(&self, costs: &[f64]) -> Result<()> {
         if costs.len() != self.exits() || costs.iter().any(|cost| !cost.is_finite() || *cost < 0.0) {
             bail!(Setting, "{} exits need as many costs, finite and at least 0, got {costs:?}", self.exits())
         }

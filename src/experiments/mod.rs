@@ -4,8 +4,10 @@
 //! uses networks, training, exits and data; figures and the program use it. Begin with `experiment.rs`,
 //! whose fields are the settings, then `results.rs`.
 
+mod arrays;
 mod cache;
 mod choices;
+mod coverage;
 mod experiment;
 mod paper;
 mod promise;
@@ -17,10 +19,12 @@ mod speedup;
 mod summary;
 mod table1;
 mod variant;
+mod ways;
 mod weights;
 
 pub use cache::{Cache, CacheMisses, Misses, caches};
 pub use choices::Choice;
+pub use coverage::Coverage;
 pub use experiment::{Experiment, NAMES, Trained};
 pub use paper::{Paper, Point, Times, paper};
 pub use promise::{Promise, percentile};
@@ -32,4 +36,5 @@ pub use speedup::Speedup;
 pub use summary::{Accuracy, Chosen, Summary};
 pub use table1::TableOne;
 pub use variant::Variant;
+pub use ways::Way;
 pub use weights::{AboutWeights, Pretrained};

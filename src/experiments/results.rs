@@ -4,7 +4,7 @@
 
 use super::experiment::{Experiment, Trained};
 use super::settings::Settings;
-use crate::data::{Dataset, Role, Test, Validation};
+use crate::data::{Dataset, Role, Source, Test, Validation};
 use crate::error::{bail, error};
 use crate::exits::{Criterion, ExitRecord};
 use crate::files::{commit, project_dir, shown};
@@ -46,6 +46,9 @@ pub struct Results {
     /// The trunk alone, trained on for the epochs of the joint training with the same schedule; `None`
     /// where that was not asked for.
     pub matched: Option<Baseline>,
+    /// What it costs to leave at each exit, where that does not follow from the layers (see
+    /// [`Self::of_arrays`]).
+    pub costs: Option<Vec<f64>>,
 }
 
 /// A network without branches, for comparison.
@@ -113,6 +116,7 @@ impl Results {
             test: ExitRecord::collect(&trained.network, &data.test)?,
             baseline: collect(&trained.baseline)?,
             matched: collect(&trained.matched)?,
+            costs: None,
         })
     }
 
@@ -163,7 +167,8 @@ impl Results {
         files::write_atomically(path, &gzip.finish()?)
     }
 
-    /// Reads a file that [`Self::write`] wrote. Fails, naming it, where it is missing or damaged.
+    /// Reads a file that [`Self::write`] wrote, or one with arrays from elsewhere ([`Self::of_arrays`]). Fails,
+    /// naming it, where it is missing or damaged.
     pub fn read(path: &Path) -> Result<Self> {
         let broken = |what: String| {
             error!(
@@ -173,6 +178,9 @@ impl Results {
             )
         };
         let packed = files::read(path)?;
+        if path.extension().is_some_and(|extension| extension == "npz" || extension == "safetensors") {
+            return Self::of_arrays(path);
+        }
         let (mut bytes, mut rest) = (Vec::new(), &packed[..]);
         GzDecoder::new(&mut rest).read_to_end(&mut bytes).map_err(|cause| broken(cause.to_string()))?;
         if !rest.is_empty() {
@@ -197,7 +205,18 @@ impl Results {
             test: record(&file, "test").map_err(broken)?,
             baseline: baseline("baseline", about.baseline_history)?,
             matched: baseline("matched", about.matched_history)?,
+            costs: None,
         })
+    }
+
+    /// What it costs to leave at each exit: multiply-accumulates of the layers, or what came with arrays from
+    /// elsewhere. The data need not be here.
+    pub fn costs(&self) -> Result<Vec<f64>> {
+        if let Some(costs) = &self.costs {
+            return Ok(costs.clone());
+        }
+        let image = Source::from(self.settings.data.as_str()).image()?;
+        Ok(Network::new("", image, self.settings.layers.clone(), 0, &Device::Cpu)?.macs())
     }
 
     /// The recorded results whose settings are as wanted, of `datasets/reference/` and `datasets/records/`,
@@ -264,6 +283,9 @@ impl Results {
 
     /// How this was made, for the subtitle of a figure: `CIFAR-10, 20 + 40 epochs, seed 0; record …`.
     pub fn caption(&self) -> String {
+        if self.costs.is_some() {
+            return self.origin.clone();
+        }
         format!("{}; {}", self.made_with(&format!("seed {}", self.settings.config.seed)), self.origin)
     }
 

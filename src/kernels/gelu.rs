@@ -51,14 +51,8 @@ impl Normal for f32 {
         // The error function by Eigen's quotient of polynomials, within [-4, 4].
         let x = (self * FRAC_1_SQRT_2 as f32).clamp(-4.0, 4.0);
         let s = x * x;
-        let above = [
-            2.770_681_4e-8,
-            -2.101_024e-6,
-            -5.692_506_4e-5,
-            -7.349_906_3e-4,
-            -2.954_6e-3,
-            -1.609_603_3e-2,
-        ];
+        let above =
+            [2.770_681_4e-8, -2.101_024e-6, -5.692_506_4e-5, -7.349_906_3e-4, -2.954_6e-3, -1.609_603_3e-2];
         let beneath = [-2.133_740_5e-4, -1.682_827e-3, -7.373_329e-3, -1.426_474e-2];
         let p = above.iter().fold(-2.726_142_3e-10, |sum, &c| sum * s + c);
         let q = beneath.iter().fold(-1.456_607_2e-5, |sum, &c| sum * s + c);

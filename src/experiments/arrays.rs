@@ -1,0 +1,108 @@
+//! Records of networks from elsewhere: arrays in a file that a few lines of Python write.
+
+use super::results::Results;
+use super::settings::Settings;
+use crate::Result;
+use crate::data::Role;
+use crate::error::{bail, error};
+use crate::exits::ExitRecord;
+use crate::files::shown;
+use candle_core::npy::NpzTensors;
+use candle_core::{DType, Device, Tensor};
+use std::collections::HashMap;
+use std::path::Path;
+
+impl Results {
+    /// Reads what the exits of a network from elsewhere say: an .npz file of numpy or a .safetensors file with the arrays
+    /// `validation_logits` and `test_logits` (exits, samples, classes), `validation_labels` and `test_labels`
+    /// (samples), and `costs` (exits), what it costs to leave at each, in any unit; without it, the exits cost 1, 2,
+    /// and so on.
+    ///
+    /// ```python
+    /// np.savez("mine.npz", validation_logits=v.numpy(), validation_labels=y, test_logits=t.numpy(), test_labels=z,
+    ///          costs=[12e6, 40e6])
+    /// ```
+    ///
+    /// Fails, naming file and array, where one is missing or does not fit.
+    pub fn of_arrays(path: &Path) -> Result<Self> {
+        let arrays = read(path)?;
+        let wrong = |what: String| error!(File, "{}: {what}", path.display());
+        let validation: ExitRecord<_> = record(&arrays, "validation").map_err(wrong)?;
+        let test: ExitRecord<_> = record(&arrays, "test").map_err(wrong)?;
+        if (validation.exits(), validation.classes()) != (test.exits(), test.classes()) {
+            return Err(wrong("validation and test must have the same exits and classes".to_string()));
+        }
+        let costs = match arrays.get("costs") {
+            Some(costs) => costs.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?,
+            None => (1..=test.exits()).map(|exit| exit as f64).collect(),
+        };
+        validation.check_costs(&costs).map_err(|cause| wrong(format!("costs: {cause}")))?;
+        let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+        Ok(Self {
+            settings: Settings { network: name.clone(), ..Settings::default() },
+            data: name,
+            commit: String::new(),
+            made: 0,
+            origin: format!("arrays {}", shown(path)),
+            history: Vec::new(),
+            validation,
+            test,
+            baseline: None,
+            matched: None,
+            costs: Some(costs),
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<HashMap<String, Tensor>> {
+    if !path.is_file() {
+        bail!(File, "there is no file {}", path.display())
+    }
+    let read = || -> candle_core::Result<HashMap<String, Tensor>> {
+        if path.extension().is_some_and(|extension| extension == "npz") {
+            let file = NpzTensors::new(path)?;
+            let names: Vec<String> = file.names().into_iter().cloned().collect();
+            let get = |name: String| Ok(file.get(&name)?.map(|array| (name, array)));
+            return names.into_iter().filter_map(|name| get(name).transpose()).collect();
+        }
+        candle_core::safetensors::load(path, &Device::Cpu)
+    };
+    read().map_err(|cause| {
+        let cause = crate::Error::from(cause);
+        error!(
+            File,
+            "{} is neither an exit record, nor an .npz or .safetensors file of arrays: {cause}",
+            path.display()
+        )
+    })
+}
+
+fn record<R: Role>(
+    arrays: &HashMap<String, Tensor>,
+    split: &str,
+) -> std::result::Result<ExitRecord<R>, String> {
+    let get = |what: &str, rank: usize, shape: &str| {
+        let name = format!("{split}_{what}");
+        match arrays.get(&name) {
+            Some(array) if array.rank() == rank => Ok(array),
+            Some(array) => Err(format!("{name} must be {shape}, got {:?}", array.shape())),
+            None => Err(format!("the array {name} {shape} is missing")),
+        }
+    };
+    let logits = get("logits", 3, "(exits, samples, classes)")?;
+    let labels = get("labels", 1, "(samples)")?;
+    let convert = || -> candle_core::Result<(Vec<Vec<f32>>, Vec<u32>)> {
+        let logits = logits.to_dtype(DType::F32)?.flatten_from(1)?.to_vec2()?;
+        Ok((logits, labels.to_dtype(DType::U32)?.to_vec1()?))
+    };
+    let (logits, labels) = convert().map_err(|cause| format!("{split}: {cause}"))?;
+    let classes = logits.first().map_or(0, Vec::len) / labels.len().max(1);
+    if labels.iter().any(|&label| label as usize >= classes.min(256)) {
+        return Err(format!(
+            "{split}_labels must be from 0 to {}, and at most 255",
+            classes.saturating_sub(1)
+        ));
+    }
+    let labels = labels.into_iter().map(|label| label as u8).collect();
+    ExitRecord::from_logits(logits, labels).map_err(|error| format!("{split}: {error}"))
+}
