@@ -1,4 +1,4 @@
-"""Writes the tables of README.md anew from those in figures/ and benches/ (`make readme`): the paper's experiments, Table I, the
+"""Writes the tables of README.md anew from those in figures/ and benches/ (`make readme`): the paper's experiments, what goes beyond them, Table I, the
 spread over seeds, and speed."""
 
 import csv
@@ -94,6 +94,39 @@ def experiments():
     return markdown(["experiment", "the paper", "here", "notebook", ""], lines)
 
 
+def beyond():
+    """A row for each question beyond the paper whose notebook has been run."""
+    lines = []
+
+    def row(question, answer, notebook, figure):
+        try:
+            lines.append([question, answer(), f"[{notebook}](notebooks/{notebook}.ipynb)", f"[figure](figures/{figure}.png)"])
+        except FileNotFoundError:
+            print(f"README.md: no row for {question}, whose notebook has not been run")
+
+    def criteria():
+        early = {row["way"]: f"{float(row['leave early']) * 100:.0f} %" for row in rows("criteria/ways")}
+        return ("at most 1 % of B-AlexNet's answers changed, leave early: " + ", ".join(f"{early[way]} by {name}" for way, name in
+                [("entropy", "entropy"), ("margin", "the margin"), ("learned gate", "a learned gate"),
+                 ("entropy of all exits so far", "all exits together")]))
+
+    def guarantees():
+        broken = [f"{float(row['divisions that lose more']) * 100:.1f}" for row in rows("criteria/coverage")]
+        return f"yes: broken in {broken[0]} % of 1,000 divisions of the images, where 5 % are allowed; without a guarantee in {broken[2]} %"
+
+    def shifted():
+        most = [max(float(row["answers that differ"]) for row in rows(f"shift/{name}")) * 100 for name in ("alexnet", "lenet")]
+        lenet = rows("shift/lenet")
+        dearest = max(float(row["mean cost"]) for row in lenet) / float(lenet[0]["mean cost"])
+        return (f"1 % promised, at most {most[0]:.1f} % of B-AlexNet's answers change, and {most[1]:.0f} % of B-LeNet's; "
+                f"B-LeNet's mean cost grows up to {dearest:.1f} times")
+
+    row("How to tell who may leave?", criteria, "10_criteria_and_guarantees", "criteria/ways")
+    row("Are thresholds with a guarantee worth their name?", guarantees, "10_criteria_and_guarantees", "criteria/coverage")
+    row("And on noisy, blurred, bright images?", shifted, "11_when_the_world_shifts", "shift/lenet_promise")
+    return markdown(["question", "answer", "notebook", ""], lines)
+
+
 def speed():
     """The tables of `make bench`, without the notes below them."""
     files = [ROOT / "benches" / name for name in ("speed.md", "speed-avx2.md")]
@@ -102,7 +135,7 @@ def speed():
 
 path = ROOT / "README.md"
 text = path.read_text()
-for name, table in ("experiments", experiments()), ("table1", table1()), ("seeds", seeds()), ("speed", speed()):
+for name, table in ("experiments", experiments()), ("beyond", beyond()), ("table1", table1()), ("seeds", seeds()), ("speed", speed()):
     begin, end = f"<!-- {name}: make readme -->\n", "<!-- end -->\n"
     text, count = re.subn(re.escape(begin) + ".*?" + re.escape(end), lambda _: begin + "\n" + table + "\n" + end, text, flags=re.S)
     if count != 1:

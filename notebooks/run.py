@@ -217,6 +217,8 @@ def lacking(path):
     """What a notebook needs and does not have here; None where it has all."""
     if path.name == "7_cache.ipynb" and not (shutil.which("valgrind") or shutil.which("perf")):
         return "neither valgrind nor perf is here (Debian: apt install valgrind)"
+    if path.name.startswith("11_") and not (ROOT / "datasets" / "cifar10.safetensors").exists():
+        return "CIFAR-10 is not here (`make datasets`)"
     runs = {"5_branch_structure.ipynb": "branch-alexnet", "6_training.ipynb": "training"}.get(path.name)
     recorded = list((ROOT / "datasets" / "reference" / "summaries").glob(f"{runs}-*.json"))
     if runs and not recorded and not (os.environ.get("QUICK") or os.environ.get("RETRAIN")):
@@ -238,7 +240,8 @@ def main():
     try:
         if arguments.warm:
             warm()
-        for path in arguments.notebooks:
+        # 10 comes after 9.
+        for path in sorted(arguments.notebooks, key=lambda path: int(re.match(r"0*(\d*)", path.name)[1] or 0)):
             if not path.is_file():
                 raise Failure(f"{path}: there is no such notebook")
             if why := lacking(path):

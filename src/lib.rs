@@ -46,13 +46,13 @@ pub use process::{device, device_name};
 
 /// What a notebook needs, in one `use`.
 pub mod prelude {
-    pub use crate::data::{Dataset, Preprocessing, Raw, Source, Split, Test, Train, Validation};
+    pub use crate::data::{Corruption, Dataset, Preprocessing, Raw, Source, Split, Test, Train, Validation};
     pub use crate::exits::{
         Answer, BatchTime, Criterion, ExitRecord, Loss, Outcome, Plan, Rule, Timer, Timing, knee, undominated,
     };
     pub use crate::experiments::{
-        Choice, Coverage, Experiment, Pretrained, Promise, Results, Seeds, Session, Speedup, Summary,
-        TableOne, Trained, Training, Variant, Way, paper,
+        Choice, Coverage, Experiment, Pretrained, Promise, Results, Seeds, Session, Shifted, Speedup,
+        Summary, TableOne, Trained, Training, Variant, Way, paper,
     };
     pub use crate::figures::{self, Report, percent, table};
     pub use crate::files::commit;

@@ -116,12 +116,13 @@ def main():
             result = run(path)
             output = result.stdout + result.stderr
             check(f"AlexNet's notebook runs with {count} branches", result.returncode == 0 and f"exit {count + 1}:" in output, output)
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+    number = lambda path: int(path.name.split("_")[0])
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb"), key=number):
         before = path.read_bytes()
         # AlexNet's is drawn from the committed record, as is what cannot be trained for want of data.
-        recorded = "alexnet" in path.name or (path.name[0] != "1" and not CIFAR10)
+        recorded = "alexnet" in path.name or (number(path) > 1 and not CIFAR10)
         # Notebooks on several networks find what those before them have trained.
-        quick = ENVIRONMENT if path.name[0] < "4" else {**ENVIRONMENT, "RETRAIN": ""}
+        quick = ENVIRONMENT if number(path) < 4 else {**ENVIRONMENT, "RETRAIN": ""}
         result = run(path, {**RECORDED, "TRAIN": "0"} if recorded else quick)
         ok = result.returncode == 0 and path.read_bytes() == before
         how = "from its record" if recorded else "on a few images"

@@ -184,7 +184,11 @@ impl<R: Role> Split<R> {
         let from = |by: i8| (SHIFT as isize - isize::from(by)).clamp(0, 2 * SHIFT as isize) as usize;
         let (down, right) = (from(down), from(right));
         let samples: Vec<usize> = (0..self.len()).collect();
-        let images = self.altered(&samples, |_| Alteration { down, right, flip, mirrored: true });
+        self.with_images(self.altered(&samples, |_| Alteration { down, right, flip, mirrored: true }))
+    }
+
+    /// The same labels with other images.
+    pub(super) fn with_images(&self, images: Vec<u8>) -> Self {
         Self {
             images,
             #[cfg(feature = "cuda")]

@@ -36,9 +36,9 @@ pub fn ways(ways: &[Way], costs: &[f64], whole: f64) -> Result<Plot> {
     Ok(plot)
 }
 
-/// The share of right answers against the largest probability of the softmax, in ten bins, for each exit: as the
+/// The share of right answers against the largest probability of the softmax, for each exit in ten bins: as the
 /// network says it (drawn through), and after division by temperatures (dotted). On the grey diagonal
-/// probabilities are what they claim to be.
+/// probabilities are what they claim to be. Bins of fewer than 20 answers are left out.
 pub fn reliability(test: &ExitRecord<Test>, scaled: &ExitRecord<Test>) -> Plot {
     let mut plot = Plot::new();
     let both = vec![0.0, 100.0];
@@ -52,7 +52,8 @@ pub fn reliability(test: &ExitRecord<Test>, scaled: &ExitRecord<Test>) -> Plot {
         for (record, what, dash) in
             [(test, "", DashType::Solid), (scaled, ", with temperature", DashType::Dot)]
         {
-            let bins = record.reliability(exit, 10);
+            let mut bins = record.reliability(exit, 10);
+            bins.retain(|bin| bin.count >= 20);
             let part = |of: fn(&crate::exits::Bin) -> f64| {
                 bins.iter().map(|bin| of(bin) * 100.0).collect::<Vec<_>>()
             };
