@@ -192,7 +192,8 @@ impl Picture {
             quantise(&mut small, half, &table(&CHROMINANCE));
             // Three quarters of the nearest and one of the next, in each direction.
             let near = |x: usize, size: usize| {
-                let next = if x % 2 == 0 { (x / 2).saturating_sub(1) } else { (x / 2 + 1).min(size - 1) };
+                let next =
+                    if x.is_multiple_of(2) { (x / 2).saturating_sub(1) } else { (x / 2 + 1).min(size - 1) };
                 [(x / 2, 0.75), (next, 0.25)]
             };
             let pixel = |i: usize| {
