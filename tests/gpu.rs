@@ -9,7 +9,8 @@ use branchynet::exits::{Criterion, ExitRecord};
 use branchynet::kernels::{Precision, cross_entropy};
 use branchynet::networks::Pass;
 use branchynet::networks::{
-    Layer, average_pool, batch_norm, branch, conv, dropout, linear, lrn, max_pool, relu, residual,
+    Layer, average_pool, batch_norm, branch, conv, dropout, gelu, linear, lrn, max_pool, max_pool_inside,
+    plain_norm, relu, residual, scale,
 };
 use branchynet::training::{Config, Optimizer, Progress, evaluate};
 use branchynet::{Network, Result, Rng};
@@ -39,8 +40,11 @@ fn layers(dropped: f32) -> Vec<Layer> {
         relu(),
         residual([conv(6, 6, 3, 1), batch_norm(6)]),
         branch([average_pool(2, 2), linear(24, 4)]),
+        plain_norm(6),
+        max_pool_inside(1, 1),
         linear(96, 16),
-        relu(),
+        gelu(),
+        scale(0.5),
         linear(16, 4),
     ];
     if dropped > 0.0 {
@@ -87,12 +91,14 @@ fn batches_are_those_of_the_cpu() -> Result<()> {
         let batch = |device: &Device| -> Result<_> { Ok(pixels(data.train.batch(&samples, device)?)?) };
         assert_eq!(batch(device)?, batch(&Device::Cpu)?);
         // Shifted and flipped alike: the same draws of the same generator.
-        let augmented = |device: &Device| -> Result<_> {
-            let rng = &mut Rng::seed_from_u64(5);
-            Ok(pixels(data.train.augmented_batch(&samples, Augmentation::Random, 1, rng, device)?)?)
-        };
-        assert_eq!(augmented(device)?, augmented(&Device::Cpu)?);
-        assert_ne!(augmented(device)?, batch(device)?);
+        for augmentation in [Augmentation::Random, Augmentation::Alternating] {
+            let augmented = |device: &Device| -> Result<_> {
+                let rng = &mut Rng::seed_from_u64(5);
+                Ok(pixels(data.train.augmented_batch(&samples, augmentation, 1, rng, device)?)?)
+            };
+            assert_eq!(augmented(device)?, augmented(&Device::Cpu)?);
+            assert_ne!(augmented(device)?, batch(device)?);
+        }
     }
     Ok(())
 }
@@ -187,13 +193,24 @@ fn training_follows_the_cpu_repeats_itself_and_resumes() -> Result<()> {
     let near = cpu.0.iter().zip(&gpu.0).filter(|&pair| close(pair)).count();
     assert!(furthest(&cpu.0, &start) > 0.01, "nothing was trained");
     assert!(near * 20 > cpu.0.len() * 19, "{near} of {} weights agree", cpu.0.len());
+    // Such a bias is in the running means of five steps, and so in the losses.
     for (cpu, gpu) in cpu.1.loss.iter().zip(&gpu.1.loss) {
-        assert!((cpu - gpu).abs() < 1e-3, "losses of {cpu} and {gpu}");
+        assert!((cpu - gpu).abs() < 5e-3, "losses of {cpu} and {gpu}");
     }
     // SGD has no such steps: all weights agree.
     let train_sgd = |device: &Device, name: &str| -> Result<_> {
         let network = build(0.0, device)?;
-        let sgd = Config { optimizer: Optimizer::Sgd, weight_decay: 0.01, ..config(1) };
+        let sgd = Config {
+            optimizer: Optimizer::Sgd,
+            weight_decay: 0.01,
+            nesterov: true,
+            norm_rate: 2.0,
+            smoothing: 0.1,
+            average: true,
+            augment: true,
+            augmentation: Augmentation::Alternating,
+            ..config(1)
+        };
         train_at(&network, &data, &sgd, &scratch(name), |_| ())?;
         weights(&network)
     };
@@ -256,7 +273,7 @@ fn kernels_compile_for_gpus_from_turing_to_blackwell() -> Result<()> {
         for dtype in [DType::F32, DType::F64] {
             let started = std::time::Instant::now();
             let ptx = branchynet::kernels::cuda::compile(architecture, dtype)?;
-            assert_eq!(ptx.matches(".entry branchynet_").count(), 32, "{architecture}");
+            assert_eq!(ptx.matches(".entry branchynet_").count(), 35, "{architecture}");
             println!("{architecture}, {dtype:?}: {:.2} s", started.elapsed().as_secs_f64());
         }
     }
