@@ -358,13 +358,14 @@ fn sweep(session: &Session, arguments: &Sweep) -> Result<String> {
     if !results.test.front_is_exact() && arguments.grid.is_empty() {
         out += "the front is approximate\n";
     }
+    let cost = if results.costs.is_some() { "mean cost," } else { "mean MACs," };
     out += &format!(
         "{:<26}{:>12}{:>14}  {:>8}{:>14}  {:<24}\n",
         format!("T on {}", experiment.criterion),
         "validation,",
-        "mean MACs,",
+        cost,
         "test,",
-        "mean MACs,",
+        cost,
         "leave at each exit,"
     );
     out += &format!(

@@ -71,7 +71,7 @@ fn read(path: &Path) -> Result<HashMap<String, Tensor>> {
         let cause = crate::Error::from(cause);
         error!(
             File,
-            "{} is neither an exit record, nor an .npz or .safetensors file of arrays: {cause}",
+            "{} is neither an exit record, nor a .safetensors or .npz file of arrays (np.savez, not compressed): {cause}",
             path.display()
         )
     })
