@@ -12,14 +12,28 @@ use super::layer::{Layer, Start, branch, conv, gelu, linear, max_pool_inside, pl
 pub fn b_airbench([first, second, third]: [usize; 3]) -> Vec<Layer> {
     let mut layers = vec![whitening(), gelu()]; //  24×31×31
     layers.extend(group(24, first)); //          first×15×15
-    let mut small = vec![max_pool_inside(2, 2), identity(first, 64)];
-    small.extend([plain_norm(64), gelu(), max_pool_inside(7, 7), linear(64, 10), scale(1.0 / 9.0)]);
-    layers.push(branch(small));
+    layers.push(exit(first, 15, 1, 64));
     layers.extend(group(first, second)); //      second×7×7
-    layers.push(branch([max_pool_inside(7, 7), linear(second, 10), scale(1.0 / 9.0)]));
+    layers.push(exit(second, 7, 0, 0));
     layers.extend(group(second, third)); //       third×3×3
     layers.extend([max_pool_inside(3, 3), linear(third, 10), scale(1.0 / 9.0)]);
     layers
+}
+
+/// A branch behind an image of so many channels: convolutions of `width` channels, before which a pooling halves the
+/// image, and the trunk's end.
+pub(super) fn exit(channels: usize, mut size: usize, convolutions: usize, width: usize) -> Layer {
+    let (mut layers, mut inputs) = (Vec::new(), channels);
+    for i in 0..convolutions {
+        if i == 0 {
+            layers.push(max_pool_inside(2, 2));
+            size /= 2;
+        }
+        layers.extend([identity(inputs, width), plain_norm(width), gelu()]);
+        inputs = width;
+    }
+    layers.extend([max_pool_inside(size, size), linear(inputs, 10), scale(1.0 / 9.0)]);
+    branch(layers)
 }
 
 fn whitening() -> Layer {

@@ -1,5 +1,6 @@
 //! Branches described in a word, for experiments on where they leave and how much they compute.
 
+use super::airbench;
 use super::layer::{Layer, branch, conv, linear, lrn, max_pool, relu, without_branches};
 use super::network::Network;
 use super::node::Shape;
@@ -10,7 +11,7 @@ use candle_core::Device;
 use std::fmt;
 use std::str::FromStr;
 
-/// A branch like those of B-AlexNet: where it leaves the trunk, and what it computes there. As text
+/// A branch like those of B-AlexNet, or of B-Airbench: where it leaves the trunk, and what it computes there. As text
 /// `conv2:2x32`: behind the trunk's second convolution, two convolutions of 32 channels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placement {
@@ -45,13 +46,17 @@ impl fmt::Display for Placement {
 
 /// The trunk of `layers`, for images of `input` (channels, height, width), with these branches instead of
 /// its own. Each has the layers of the branches in the authors' AlexNet: rectifier, pool, normalisation,
-/// convolutions, pool, and one linear layer; behind a vector the linear layer alone.
+/// convolutions, pool, and one linear layer; behind a vector the linear layer alone. In a trunk with Gaussian error
+/// linear units they are like those of [`super::b_airbench`].
 ///
 /// ```
-/// use branchynet::networks::{Placement, b_alexnet, with_branches};
+/// use branchynet::networks::{Placement, b_airbench, b_alexnet, with_branches};
 ///
 /// let branches: Vec<Placement> = vec!["conv2:2x32".parse()?, "conv3:1x32".parse()?];
 /// assert_eq!(with_branches(&b_alexnet(), [3, 32, 32], &branches)?, b_alexnet());
+/// let airbench = b_airbench([64, 256, 256]);
+/// let branches: Vec<Placement> = vec!["gelu3:1x64".parse()?, "gelu5:0x64".parse()?];
+/// assert_eq!(with_branches(&airbench, [3, 32, 32], &branches)?, airbench);
 /// # Ok::<(), branchynet::Error>(())
 /// ```
 ///
@@ -68,13 +73,29 @@ pub fn with_branches(layers: &[Layer], input: [usize; 3], branches: &[Placement]
     for node in nodes {
         list.push(node.layer.clone());
         for placement in branches.iter().filter(|placement| placement.after == node.name) {
-            list.push(placement.branch(node.output, trunk.classes())?);
+            list.push(match layers.contains(&Layer::Gelu) {
+                true => placement.of_airbench(node.output)?,
+                false => placement.branch(node.output, trunk.classes())?,
+            });
         }
     }
     Ok(list)
 }
 
 impl Placement {
+    /// A branch as in airbench, for ten classes.
+    fn of_airbench(&self, output: Shape) -> Result<Layer> {
+        match output {
+            Shape::Image(channels, size, width) if size == width && (size > 1 || self.convolutions == 0) => {
+                Ok(airbench::exit(channels, size, self.convolutions, self.width))
+            }
+            _ => bail!(
+                Setting,
+                "{self}: a branch needs a square image of at least 2x2 pixels, and here is {output}"
+            ),
+        }
+    }
+
     /// The branch behind an output of this shape.
     fn branch(&self, output: Shape, classes: usize) -> Result<Layer> {
         let Shape::Image(channels, height, width) = output else {
