@@ -177,10 +177,10 @@ impl Results {
                 path.display()
             )
         };
-        let packed = files::read(path)?;
         if path.extension().is_some_and(|extension| extension == "npz" || extension == "safetensors") {
             return Self::of_arrays(path);
         }
+        let packed = files::read(path)?;
         let (mut bytes, mut rest) = (Vec::new(), &packed[..]);
         GzDecoder::new(&mut rest).read_to_end(&mut bytes).map_err(|cause| broken(cause.to_string()))?;
         if !rest.is_empty() {

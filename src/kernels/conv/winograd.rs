@@ -135,7 +135,7 @@ impl Tiles {
         let (inputs, outputs) = (registers(from), registers(to));
         let terms = from.channels * outputs;
         let estimate = |&(size, results): &(usize, usize)| {
-            let tiles = to.height.div_ceil(results) * to.width.div_ceil(results);
+            let tiles = Self { size, results }.count(to);
             // About 4 and 3 instructions for each element that is transformed, and some around products.
             size * size * (tiles * (terms + 4 * inputs + 3 * outputs + 3) + terms * read)
         };
