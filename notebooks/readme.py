@@ -51,15 +51,21 @@ def seeds():
     return markdown(["network", "", "seeds", *(heading for heading, _, _ in columns.values())], lines)
 
 
+def answered(cells, answer, notebook, figure):
+    """One row: these cells, the answer, notebook and figure. None where the notebook has not been run."""
+    try:
+        return [[*cells, answer(), f"[{notebook}](notebooks/{notebook}.ipynb)", f"[figure](figures/{figure}.png)"]]
+    except FileNotFoundError:
+        print(f"README.md: no row for {cells[0]}, whose notebook has not been run")
+        return []
+
+
 def experiments():
     """A row for each experiment of the paper whose notebook has been run: what the paper says, and what came out."""
     lines = []
 
     def row(experiment, says, came_out, notebook, figure):
-        try:
-            lines.append([experiment, says, came_out(), f"[{notebook}](notebooks/{notebook}.ipynb)", f"[figure](figures/{figure}.png)"])
-        except FileNotFoundError:
-            print(f"README.md: no row for {experiment}, whose notebook has not been run")
+        lines.extend(answered([experiment, says], came_out, notebook, figure))
 
     def without_loss(network):
         found = {row["on test"]: row for row in rows("seeds")
@@ -99,10 +105,7 @@ def beyond():
     lines = []
 
     def row(question, answer, notebook, figure):
-        try:
-            lines.append([question, answer(), f"[{notebook}](notebooks/{notebook}.ipynb)", f"[figure](figures/{figure}.png)"])
-        except FileNotFoundError:
-            print(f"README.md: no row for {question}, whose notebook has not been run")
+        lines.extend(answered([question], answer, notebook, figure))
 
     def criteria():
         early = {row["way"]: f"{float(row['leave early']) * 100:.0f} %" for row in rows("criteria/ways")}
