@@ -186,6 +186,19 @@ impl Dataset {
         Ok(self)
     }
 
+    /// The same with the validation images among those trained on: for runs that choose nothing. Their accuracy on
+    /// Validation says little then.
+    pub fn training_on_all(mut self) -> Self {
+        let mut images = self.train.images.clone();
+        images.extend_from_slice(&self.validation.images);
+        let labels = [self.train.labels(), self.validation.labels()].concat();
+        let pixels = self.train.pixels.clone();
+        self.train =
+            Split::new(images, labels, self.train.image_shape()).expect("two splits of one data set");
+        self.train.see(pixels);
+        self
+    }
+
     /// The first so many images of each split only: `train` to train on, `held_out` each to validate and
     /// to test on; `None` for all. The name says so.
     pub fn part(mut self, train: Option<usize>, held_out: Option<usize>) -> Self {
