@@ -51,16 +51,16 @@ pub mod prelude {
         Answer, BatchTime, Criterion, ExitRecord, Loss, Outcome, Plan, Rule, Timer, Timing, knee, undominated,
     };
     pub use crate::experiments::{
-        Choice, Coverage, Experiment, Pretrained, Promise, Results, Seeds, Session, Shifted, Speedup,
-        Summary, TableOne, Trained, Training, Variant, Way, paper,
+        Choice, Contender, Coverage, ExitSet, Experiment, Pretrained, Promise, Results, Seeds, Session,
+        Shifted, Speedup, Standing, Summary, TableOne, Trained, Training, Variant, Way, paper,
     };
     pub use crate::figures::{self, Report, percent, table};
     pub use crate::files::commit;
     pub use crate::kernels::{Precision, cross_entropy};
     pub use crate::networks::{
-        Layer, Network, Pass, Start, average_pool, b_airbench, b_alexnet, b_lenet, b_resnet110,
+        Layer, Network, Pass, Placement, Start, average_pool, b_airbench, b_alexnet, b_lenet, b_resnet110,
         b_resnet110_standard, batch_norm, branch, conv, dropout, gelu, linear, lrn, max_pool,
-        max_pool_inside, plain_norm, relu, residual, scale, without_branches,
+        max_pool_inside, plain_norm, relu, residual, resnet, scale, with_branches, without_branches,
     };
     pub use crate::training::{self, Config, Run, evaluate, load_checkpoint, train};
     pub use crate::{Error, ErrorKind, Result, Rng, device, device_name};

@@ -394,3 +394,39 @@ fn batches_are_timed_where_the_networks_are() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_cascade_says_what_its_networks_say() -> Result<()> {
+    let image = [3, 16, 16];
+    let small = [conv(3, 8, 2, 0), gelu(), max_pool_inside(2, 2), conv(8, 9, 3, 1), relu(), linear(441, 10)];
+    let small = Network::new("small", image, small, 1, &Device::Cpu)?;
+    let large = Network::new("large", image, without_branches(&all_kinds()), 2, &Device::Cpu)?;
+    let split = noise(200, image)?;
+    let (first, then) = (ExitRecord::collect(&small, &split)?, ExitRecord::collect(&large, &split)?);
+    let cascade = small.followed_by(&large)?;
+    let record = ExitRecord::collect(&cascade, &split)?;
+    assert_eq!(record.logits(0), first.logits(0));
+    assert_eq!(record.logits(1), then.logits(0));
+    let replayed = first.followed_by(&then)?;
+    assert_eq!((replayed.logits(0), replayed.logits(1)), (record.logits(0), record.logits(1)));
+    let [of_small, of_large] = [&small, &large].map(|network| network.macs()[0]);
+    assert_eq!(cascade.macs(), [of_small, of_small + of_large]);
+    // Nobody who stays is answered by what the small network left in the buffers.
+    let pixels = split.batch(&[7], &Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
+    let answer = Plan::new(&cascade)?.classify(&pixels, &Rule::entropy([0.0]))?;
+    assert_eq!((answer.label, answer.exit), (then.readings(0)[7].label, 1));
+    assert!(cascade.followed_by(&large).is_err(), "a cascade of three");
+    let other = Network::new("other", [1, 16, 16], [linear(256, 10)], 0, &Device::Cpu)?;
+    assert!(other.followed_by(&large).is_err(), "other images");
+    Ok(())
+}
+
+#[test]
+fn the_oracle_leaves_at_the_first_exit_that_is_right() -> Result<()> {
+    // Two classes, three samples: right at exit 1, right at exit 2 alone, never right.
+    let logits = vec![vec![2.0, 0.0, 2.0, 0.0, 2.0, 0.0], vec![0.0, 1.0, 0.0, 1.0, 1.0, 0.0]];
+    let record = ExitRecord::<Validation>::from_logits(logits, vec![0, 1, 1])?;
+    let oracle = record.oracle(&[1.0, 4.0])?;
+    assert_eq!((oracle.right, oracle.leaving, oracle.cost), (2, vec![1, 2], 3.0));
+    Ok(())
+}

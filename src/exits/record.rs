@@ -123,6 +123,30 @@ impl<R: Role> ExitRecord<R> {
         Ok(Self::from_logits(logits, self.labels.clone())?.by(self.criterion.clone()))
     }
 
+    /// The record of a cascade: this network's last exit first, and that of `then` where it is not sure. Fails
+    /// where they are of other samples.
+    pub fn followed_by(&self, then: &Self) -> Result<Self> {
+        if self.labels != then.labels {
+            bail!(Setting, "a cascade needs two records of the same samples")
+        }
+        let last = |record: &Self| record.logits[record.exits() - 1].clone();
+        Ok(Self::from_logits(vec![last(self), last(then)], self.labels.clone())?.by(self.criterion.clone()))
+    }
+
+    /// Leaving at the first exit that is right, else at the last: what no criterion can beat. `costs` are those of
+    /// leaving at each exit. Fails where they do not fit the exits.
+    pub fn oracle(&self, costs: &[f64]) -> Result<Outcome> {
+        self.check_costs(costs)?;
+        let (mut right, mut leaving) = (0, vec![0; self.exits()]);
+        for (sample, &label) in self.labels.iter().enumerate() {
+            let is_right = |exit: &usize| self.readings[*exit][sample].label == usize::from(label);
+            let exit = (0..self.exits()).find(is_right);
+            right += usize::from(exit.is_some());
+            leaving[exit.unwrap_or(self.exits() - 1)] += 1;
+        }
+        Ok(Outcome::new(Vec::new(), right, leaving, costs))
+    }
+
     /// The record of these samples, in this order; one may occur several times, as in a bootstrap. Fails
     /// where there is no such sample, or none at all.
     pub fn select(&self, samples: &[usize]) -> Result<Self> {

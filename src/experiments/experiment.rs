@@ -7,7 +7,8 @@ use crate::error::bail;
 use crate::exits::Criterion;
 use crate::kernels::Precision;
 use crate::networks::{
-    Layer, Network, b_airbench, b_alexnet, b_lenet, b_resnet110, b_resnet110_standard, without_branches,
+    Layer, Network, b_airbench, b_alexnet, b_lenet, b_resnet110, b_resnet110_standard, resnet, with_branches,
+    without_branches,
 };
 use crate::training::{self, Config, Keep, Optimizer, Progress, Run, Schedule};
 use crate::{Result, Rng};
@@ -59,7 +60,7 @@ pub struct Experiment {
 /// The settings of airbench's 94 % network. They are given there for the sum of a batch's losses, 50,000 images and
 /// 9.9 epochs; here for the mean, 45,000 and as many steps: a rate of 11.5 and a decay of 0.0153, both divided by
 /// 1 + 1 / (1 − momentum), and the decay here by the rate.
-fn airbench() -> Config {
+fn speedrun() -> Config {
     Config {
         epochs: 11,
         batch_size: 1024,
@@ -80,6 +81,24 @@ fn airbench() -> Config {
     }
 }
 
+/// Branches among which B-Airbench's were chosen: behind each layer of the trunk, without convolutions and with some.
+const CANDIDATES: [&str; 14] = [
+    "gelu2:0x0",
+    "gelu2:1x64",
+    "gelu2:2x96",
+    "gelu3:0x0",
+    "gelu3:1x64",
+    "gelu3:2x64",
+    "gelu3:2x96",
+    "gelu3:2x128",
+    "gelu3:4x96",
+    "gelu4:0x0",
+    "gelu4:1x64",
+    "gelu4:1x128",
+    "gelu5:0x0",
+    "gelu6:0x0",
+];
+
 /// Baseline and network with branches, trained.
 #[derive(Debug, Clone)]
 pub struct Trained {
@@ -95,16 +114,21 @@ pub struct Trained {
 }
 
 /// The experiments there are.
-pub const NAMES: [&str; 9] = [
+pub const NAMES: [&str; 13] = [
     "lenet",
     "alexnet",
     "resnet110",
     "resnet110-standard",
     "airbench",
+    "airbench-search",
+    // Without branches: what early exit has to beat.
+    "airbench-64",
     "airbench-48",
     "airbench-32",
     "airbench-24",
     "airbench-16",
+    "resnet20",
+    "resnet56",
 ];
 
 impl Experiment {
@@ -146,20 +170,37 @@ impl Experiment {
             e.config.batch_size = 64;
             e
         };
+        let airbench = |title: &str, layers: Vec<Layer>| {
+            let mut e = cifar10(title, layers);
+            (e.baseline_epochs, e.matched) = (0, e.layers.iter().any(Layer::is_branch));
+            e.config = speedrun();
+            e
+        };
+        let narrow = |width: usize| {
+            let trunk = without_branches(&b_airbench([width, 4 * width, 4 * width]));
+            airbench(&format!("Airbench-{width}"), trunk)
+        };
         Ok(match name {
             "lenet" => base("B-LeNet", b_lenet(), "mnist"),
             "alexnet" => cifar10("B-AlexNet", b_alexnet()),
             "resnet110" => few_epochs(cifar10("B-ResNet-110", b_resnet110())),
             "resnet110-standard" => few_epochs(cifar10("B-ResNet-110-standard", b_resnet110_standard())),
-            // The same network, narrower: static networks to compare exits with.
-            "airbench" | "airbench-48" | "airbench-32" | "airbench-24" | "airbench-16" => {
-                let width = name.strip_prefix("airbench-").map_or(Ok(64), str::parse).unwrap_or(64);
-                let title = format!("B-Airbench{}", &name["airbench".len()..]);
-                let mut e = cifar10(&title, b_airbench([width, 4 * width, 4 * width]));
-                e.baseline_epochs = 0;
-                e.config = airbench();
+            "airbench" => airbench("B-Airbench", b_airbench([64, 256, 256])),
+            "airbench-search" => {
+                let mut e = airbench("B-Airbench", b_airbench([64, 256, 256]));
+                let candidates = CANDIDATES.iter().map(|text| text.parse()).collect::<Result<Vec<_>>>()?;
+                e.layers = with_branches(&e.layers, e.data.image()?, &candidates)?;
+                (e.baseline_epochs, e.config.epochs) = (e.config.epochs, 6);
+                (e.config.frozen, e.matched) = (true, false);
                 e
             }
+            "airbench-64" => narrow(64),
+            "airbench-48" => narrow(48),
+            "airbench-32" => narrow(32),
+            "airbench-24" => narrow(24),
+            "airbench-16" => narrow(16),
+            "resnet20" => airbench("ResNet-20", resnet(3)),
+            "resnet56" => airbench("ResNet-56", resnet(9)),
             _ => bail!(Setting, "there is no experiment {name:?}: use one of {}", NAMES.join(", ")),
         })
     }

@@ -7,11 +7,13 @@
 mod arrays;
 mod cache;
 mod choices;
+mod contender;
 mod coverage;
 mod experiment;
 mod paper;
 mod promise;
 mod results;
+mod search;
 mod seeds;
 mod session;
 mod settings;
@@ -25,11 +27,13 @@ mod weights;
 
 pub use cache::{Cache, CacheMisses, Misses, caches};
 pub use choices::Choice;
+pub use contender::{Contender, Kind, Standing};
 pub use coverage::Coverage;
 pub use experiment::{Experiment, NAMES, Trained};
 pub use paper::{Paper, Point, Times, paper};
 pub use promise::{Promise, percentile};
 pub use results::{Baseline, Results, Training};
+pub use search::ExitSet;
 pub use seeds::{Seeds, Spread};
 pub use session::{Session, one_line};
 pub use settings::Settings;

@@ -15,7 +15,8 @@ use clap::{ArgMatches, Args, Command, FromArgMatches};
 /// What does not decide the result.
 #[derive(Debug, Args)]
 struct Options {
-    /// Network: one of lenet, alexnet, resnet110, resnet110-standard
+    /// Network: one of lenet, alexnet, resnet110, resnet110-standard, airbench; without branches
+    /// airbench-64 to airbench-16, resnet20, resnet56
     #[arg(value_parser = PossibleValuesParser::new(NAMES), hide_possible_values = true)]
     network: String,
     /// Device: cpu, or cuda in a build for NVIDIA GPUs
@@ -93,6 +94,7 @@ impl Session {
         if !options.branches.is_empty() {
             let image = experiment.data.image()?;
             experiment.layers = with_branches(&experiment.layers, image, &options.branches)?;
+            experiment.name = format!("B-{}", experiment.baseline_name());
         }
         Ok(Self {
             name: options.network,

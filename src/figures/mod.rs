@@ -17,6 +17,7 @@ mod tables;
 mod thresholds;
 mod training;
 mod variants;
+mod worth;
 
 pub use accuracy::{accuracy_against_time, certainty, exit_shares};
 pub use cache::{misses_against_time, misses_by_threshold, working_sets};
@@ -29,6 +30,7 @@ pub use tables::{percent, table, table_of_everything, table_of_records};
 pub use thresholds::{accuracy_against_share, promises};
 pub use training::training_curves;
 pub use variants::{cost_against_accuracy, variants};
+pub use worth::worth;
 
 use crate::Result;
 use crate::experiments::Session;

@@ -20,12 +20,12 @@ pub fn b_airbench([first, second, third]: [usize; 3]) -> Vec<Layer> {
     layers
 }
 
-/// A branch behind an image of so many channels: convolutions of `width` channels, before which a pooling halves the
-/// image, and the trunk's end.
+/// A branch behind an image of so many channels: convolutions of `width` channels, before every second of which a
+/// pooling halves the image, and the trunk's end.
 pub(super) fn exit(channels: usize, mut size: usize, convolutions: usize, width: usize) -> Layer {
     let (mut layers, mut inputs) = (Vec::new(), channels);
     for i in 0..convolutions {
-        if i == 0 {
+        if i == 0 || (i % 2 == 0 && size > 3) {
             layers.push(max_pool_inside(2, 2));
             size /= 2;
         }

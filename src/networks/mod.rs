@@ -9,6 +9,7 @@
 mod airbench;
 mod alexnet;
 mod build;
+mod cascade;
 mod layer;
 mod lenet;
 mod network;
@@ -28,4 +29,4 @@ pub use network::{ExitCost, Network, Pass, WorkingSet};
 pub(crate) use node::Node;
 pub use node::Shape;
 pub use placement::{Placement, with_branches};
-pub use resnet::{b_resnet110, b_resnet110_standard};
+pub use resnet::{b_resnet110, b_resnet110_standard, resnet};

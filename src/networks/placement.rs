@@ -1,7 +1,9 @@
 //! Branches described in a word, for experiments on where they leave and how much they compute.
 
 use super::airbench;
-use super::layer::{Layer, branch, conv, linear, lrn, max_pool, relu, without_branches};
+use super::layer::{
+    Layer, average_pool, batch_norm, branch, conv, linear, lrn, max_pool, relu, without_branches,
+};
 use super::network::Network;
 use super::node::Shape;
 use crate::error::{bail, error};
@@ -29,8 +31,8 @@ impl FromStr for Placement {
     fn from_str(text: &str) -> Result<Self> {
         let parts = text.split_once(':').and_then(|(after, rest)| Some((after, rest.split_once('x')?)));
         if let Some((after, (convolutions, width))) = parts
-            && let (Ok(convolutions), Ok(width)) = (convolutions.parse(), width.parse())
-            && width > 0
+            && let (Ok(convolutions), Ok(width)) = (convolutions.parse::<usize>(), width.parse::<usize>())
+            && (width > 0 || convolutions == 0)
         {
             return Ok(Self { after: after.to_string(), convolutions, width });
         }
@@ -47,7 +49,8 @@ impl fmt::Display for Placement {
 /// The trunk of `layers`, for images of `input` (channels, height, width), with these branches instead of
 /// its own. Each has the layers of the branches in the authors' AlexNet: rectifier, pool, normalisation,
 /// convolutions, pool, and one linear layer; behind a vector the linear layer alone. In a trunk with Gaussian error
-/// linear units they are like those of [`super::b_airbench`].
+/// linear units they are like those of [`super::b_airbench`]. Behind residual blocks they are slim: convolutions with
+/// stride 2, each with batch normalisation and rectifier, the mean of the image, and one linear layer.
 ///
 /// ```
 /// use branchynet::networks::{Placement, b_airbench, b_alexnet, with_branches};
@@ -73,9 +76,11 @@ pub fn with_branches(layers: &[Layer], input: [usize; 3], branches: &[Placement]
     for node in nodes {
         list.push(node.layer.clone());
         for placement in branches.iter().filter(|placement| placement.after == node.name) {
-            list.push(match layers.contains(&Layer::Gelu) {
-                true => placement.of_airbench(node.output)?,
-                false => placement.branch(node.output, trunk.classes())?,
+            let residual = |layer: &Layer| matches!(layer, Layer::Residual(_));
+            list.push(match layers {
+                layers if layers.contains(&Layer::Gelu) => placement.of_airbench(node.output)?,
+                layers if layers.iter().any(residual) => placement.slim(node.output, trunk.classes())?,
+                _ => placement.branch(node.output, trunk.classes())?,
             });
         }
     }
@@ -83,17 +88,51 @@ pub fn with_branches(layers: &[Layer], input: [usize; 3], branches: &[Placement]
 }
 
 impl Placement {
-    /// A branch as in airbench, for ten classes.
-    fn of_airbench(&self, output: Shape) -> Result<Layer> {
+    /// How branch `i` (from 0) of a network is described: behind which layer of the trunk, and its convolutions.
+    /// Panics where there is no such branch.
+    pub fn of(network: &Network, i: usize) -> Self {
+        let after = network.segments[..=i].iter().flatten().last();
+        let widths = network.branches[i].iter().filter_map(|node| match node.layer {
+            Layer::Conv { outputs, .. } => Some(outputs),
+            _ => None,
+        });
+        let widths: Vec<usize> = widths.collect();
+        Self {
+            after: after.map_or_else(|| "image".to_string(), |node| node.name.clone()),
+            convolutions: widths.len(),
+            width: widths.last().copied().unwrap_or(0),
+        }
+    }
+
+    /// Channels and size of a square image, where it is large enough for a convolution if there is one.
+    fn square(&self, output: Shape) -> Result<(usize, usize)> {
         match output {
             Shape::Image(channels, size, width) if size == width && (size > 1 || self.convolutions == 0) => {
-                Ok(airbench::exit(channels, size, self.convolutions, self.width))
+                Ok((channels, size))
             }
             _ => bail!(
                 Setting,
                 "{self}: a branch needs a square image of at least 2x2 pixels, and here is {output}"
             ),
         }
+    }
+
+    /// A branch as in airbench, for ten classes.
+    fn of_airbench(&self, output: Shape) -> Result<Layer> {
+        let (channels, size) = self.square(output)?;
+        Ok(airbench::exit(channels, size, self.convolutions, self.width))
+    }
+
+    /// A branch behind a residual block.
+    fn slim(&self, output: Shape, classes: usize) -> Result<Layer> {
+        let (mut channels, mut size) = self.square(output)?;
+        let mut layers = Vec::new();
+        for _ in 0..self.convolutions {
+            layers.extend([conv(channels, self.width, 3, 1).stride(2)?, batch_norm(self.width), relu()]);
+            (channels, size) = (self.width, size.div_ceil(2));
+        }
+        layers.extend([average_pool(size, 1), linear(channels, classes)]);
+        Ok(branch(layers))
     }
 
     /// The branch behind an output of this shape.
@@ -117,5 +156,29 @@ impl Placement {
         let twice = pooled(once.out_height, once.out_width)?;
         layers.push(linear(inputs * twice.out_height * twice.out_width, classes));
         Ok(branch(layers))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn branches_are_described_as_they_were_asked_for() -> Result<()> {
+        let asked = ["gelu3:0x0", "gelu3:3x64", "gelu5:1x96"];
+        let placements = asked.iter().map(|text| text.parse()).collect::<Result<Vec<Placement>>>()?;
+        let layers = with_branches(&airbench::b_airbench([16, 64, 64]), [3, 32, 32], &placements)?;
+        let network = Network::new("test", [3, 32, 32], layers, 0, &Device::Cpu)?;
+        for (i, placement) in placements.iter().enumerate() {
+            assert_eq!(Placement::of(&network, i), *placement);
+        }
+        let slim = ["residual3:2x8".parse()?, "residual7:0x0".parse()?];
+        let layers = with_branches(&super::super::resnet(3), [3, 32, 32], &slim)?;
+        let network = Network::new("test", [3, 32, 32], layers, 0, &Device::Cpu)?;
+        // Two convolutions with stride 2 on 16 channels of 32x32, and the linear layers.
+        assert_eq!(network.costs()[0].branch_macs, (16 * 8 * 256 + 8 * 8 * 64) * 9 + 80);
+        assert_eq!(network.costs()[1].branch_macs, 640);
+        assert!("gelu3:1x0".parse::<Placement>().is_err(), "convolutions without channels");
+        Ok(())
     }
 }

@@ -1,21 +1,29 @@
 //! B-ResNet-110 on CIFAR-10 (paper, section IV; the authors' `resnet_cifar10.py`), and the ResNet-110
 //! of He et al. 2016 (<https://arxiv.org/abs/1512.03385>, section 4.2) with the same branches.
 
-use super::layer::{Layer, Start, average_pool, batch_norm, branch, conv, linear, lrn, relu, residual};
+use super::layer::{
+    Layer, Start, average_pool, batch_norm, branch, conv, linear, lrn, relu, residual, without_branches,
+};
 
 /// B-ResNet-110 for images of 3×32×32, as the authors' code has it: no padding at the first
 /// convolution, average pooling over 6×6 instead of the whole image.
 pub fn b_resnet110() -> Vec<Layer> {
-    resnet110(0, 6)
+    with_branches(18, 0, 6)
 }
 
 /// The standard ResNet-110 (padded first convolution, global average pooling) with the authors'
 /// branches.
 pub fn b_resnet110_standard() -> Vec<Layer> {
-    resnet110(1, 8)
+    with_branches(18, 1, 8)
 }
 
-fn resnet110(padding: usize, pool: usize) -> Vec<Layer> {
+/// The standard ResNet without branches, of this many blocks for each size of image: 3 for ResNet-20, 9 for
+/// ResNet-56, 18 for ResNet-110.
+pub fn resnet(blocks: usize) -> Vec<Layer> {
+    without_branches(&with_branches(blocks, 1, 8))
+}
+
+fn with_branches(blocks: usize, padding: usize, pool: usize) -> Vec<Layer> {
     // Height and width after the first convolution: 30 or 32.
     let size = 30 + 2 * padding;
     let mut layers = vec![
@@ -34,12 +42,12 @@ fn resnet110(padding: usize, pool: usize) -> Vec<Layer> {
             linear(32 * size * size, 10),
         ]),
     ];
-    layers.extend((0..18).map(|_| block(16, 16))); // 16×30×30
+    layers.extend((0..blocks).map(|_| block(16, 16))); // 16×30×30
     layers.push(branch([block(16, 16), linear(16 * size * size, 10)]));
     layers.push(block(16, 32)); //     32×15×15
-    layers.extend((1..18).map(|_| block(32, 32)));
+    layers.extend((1..blocks).map(|_| block(32, 32)));
     layers.push(block(32, 64)); //       64×8×8
-    layers.extend((1..18).map(|_| block(64, 64)));
+    layers.extend((1..blocks).map(|_| block(64, 64)));
     layers.push(average_pool(pool, 1)); // 64×3×3
     layers.push(linear(64 * (9 - pool) * (9 - pool), 10));
     layers

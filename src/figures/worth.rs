@@ -1,0 +1,65 @@
+//! Whether early exit pays: networks of all kinds on one plane.
+
+use super::style::{GREY, axis, colour, layout, legend, log_axis};
+use crate::Result;
+use crate::experiments::{Contender, Kind, Spread, Standing};
+use plotly::common::{DashType, ErrorData, ErrorType, Line, Marker, MarkerSymbol, Mode, Position};
+use plotly::{Plot, Scatter};
+
+/// Accuracy on Test against milliseconds for one image alone: static networks as grey points with their names (mean
+/// and standard deviation over the seeds), early exits and cascades as lines, one for each seed, of the thresholds on
+/// the front of Validation; the star is the choice with a guarantee.
+pub fn worth(contenders: &[Contender], standings: &[Standing]) -> Result<Plot> {
+    let mut plot = Plot::new();
+    let percent = |accuracies: &[f64]| accuracies.iter().map(|a| a * 100.0).collect::<Vec<_>>();
+    let mut times = Vec::new();
+    for (i, contender) in contenders.iter().filter(|contender| contender.kind() != Kind::Static).enumerate() {
+        let dash = if contender.kind() == Kind::Cascade { DashType::Dash } else { DashType::Solid };
+        for (seed, front) in contender.fronts()?.into_iter().enumerate() {
+            let x: Vec<f64> = front.iter().map(|outcome| outcome.cost).collect();
+            let y: Vec<f64> = front.iter().map(|outcome| outcome.accuracy()).collect();
+            times.extend(x.clone());
+            plot.add_trace(
+                Scatter::new(x, percent(&y))
+                    .name(&contender.name)
+                    .legend_group(&contender.name)
+                    .show_legend(seed == 0)
+                    .mode(Mode::Lines)
+                    .line(Line::new().color(colour(i)).width(1.5).dash(dash.clone())),
+            );
+        }
+        let chosen =
+            standings.iter().filter(|of| of.name == contender.name && of.choice == Contender::GUARANTEED);
+        for standing in chosen {
+            plot.add_trace(
+                Scatter::new(standing.alone.clone(), percent(&standing.accuracy))
+                    .show_legend(false)
+                    .mode(Mode::Markers)
+                    .marker(Marker::new().color(colour(i)).size(12).symbol(MarkerSymbol::Star)),
+            );
+        }
+    }
+    let mut of_static: Vec<&Standing> = standings.iter().filter(|of| of.kind == Kind::Static).collect();
+    of_static.sort_by(|a, b| a.alone[0].total_cmp(&b.alone[0]));
+    let spread = |of: &Standing| Spread::of(&percent(&of.accuracy));
+    let alone: Vec<f64> = of_static.iter().map(|of| Spread::of(&of.alone).mean).collect();
+    times.extend(alone.clone());
+    let deviations =
+        of_static.iter().map(|of| Some(spread(of).deviation).filter(|d| !d.is_nan()).unwrap_or(0.0));
+    plot.add_trace(
+        Scatter::new(alone, of_static.iter().map(|of| spread(of).mean).collect())
+            .name("static networks")
+            .mode(Mode::MarkersText)
+            .text_array(of_static.iter().map(|of| of.name.clone()).collect::<Vec<_>>())
+            .text_position(Position::BottomRight)
+            .marker(Marker::new().color(GREY).size(9))
+            .error_y(ErrorData::new(ErrorType::Data).array(deviations.collect())),
+    );
+    plot.set_layout(
+        layout()
+            .x_axis(log_axis("milliseconds for one image, one thread", times.into_iter()))
+            .y_axis(axis("accuracy on test, %"))
+            .legend(legend()),
+    );
+    Ok(plot)
+}
