@@ -506,7 +506,8 @@ fn stored_cifar10_is_whole_and_quick_to_load() -> Result<()> {
 fn training_on_all_adds_the_validation_images() -> Result<()> {
     let part = |n: usize| ((0..4 * n).map(|i| i as u8).collect(), (0..n).map(|i| (i % 2) as u8).collect());
     let raw = Raw { image: [1, 2, 2], train: part(40), test: part(10) };
-    let data = Dataset::from_arrays("dots", raw, 10, &["even", "odd"])?.preprocessed(Preprocessing::Channels)?;
+    let data =
+        Dataset::from_arrays("dots", raw, 10, &["even", "odd"])?.preprocessed(Preprocessing::Channels)?;
     let all = data.clone().training_on_all();
     assert_eq!((all.train.len(), all.validation.len()), (40, 4));
     assert_eq!(all.train.labels()[36..], *data.validation.labels());

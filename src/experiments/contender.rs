@@ -4,9 +4,9 @@ use super::seeds::{Seeds, Spread, known};
 use super::session::Session;
 use crate::data::{Test, Validation};
 use crate::error::bail;
-use crate::exits::{ExitRecord, Loss, Outcome, Timer, for_accuracy};
+use crate::exits::{Criterion, ExitRecord, Loss, Outcome, Timer, for_accuracy};
 use crate::{Network, Result};
-use polars::prelude::{DataFrame, df};
+use polars::prelude::{Column, DataFrame, df};
 
 /// A network in the comparison, or a cascade of two.
 #[derive(Debug, Clone)]
@@ -155,6 +155,45 @@ impl Contender {
             }
         }
         Ok(choices.into())
+    }
+
+    /// A table of what no criterion can beat, for the contenders with exits: means over the seeds, on Test, of the last
+    /// exit's accuracy and the oracle's ([`ExitRecord::oracle`]); of the share of images on which the last exit is
+    /// wrong and an earlier one right; of the oracle's gain over leaving at the last exit; and of that of each named
+    /// criterion at thresholds at which no accuracy is lost on Validation.
+    pub fn oracles(contenders: &[Self]) -> Result<DataFrame> {
+        let with_exits = || contenders.iter().filter(|contender| contender.kind() != Kind::Static);
+        let mut frame =
+            df!("network" => with_exits().map(|contender| contender.name.clone()).collect::<Vec<_>>())?;
+        let mut add = |name: String, of: &dyn Fn(&Self, usize) -> Result<f64>| -> Result<()> {
+            let mean = |contender: &Self| -> Result<f64> {
+                let seeds = 0..contender.test.len();
+                let values = seeds.map(|seed| of(contender, seed)).collect::<Result<Vec<f64>>>()?;
+                Ok(Spread::of(&values).mean)
+            };
+            let means = with_exits().map(mean).collect::<Result<Vec<f64>>>()?;
+            frame.with_column(Column::new(name.into(), means))?;
+            Ok(())
+        };
+        let last =
+            |of: &Self, seed: usize| *of.test[seed].exit_accuracy().last().expect("a network has an exit");
+        let whole = |of: &Self| *of.costs.last().expect("measured");
+        add("accuracy".into(), &|of, seed| Ok(last(of, seed)))?;
+        add("oracle's accuracy".into(), &|of, seed| Ok(of.test[seed].oracle(&of.costs)?.accuracy()))?;
+        add("right early, wrong at last".into(), &|of, seed| {
+            Ok(of.test[seed].oracle(&of.costs)?.accuracy() - last(of, seed))
+        })?;
+        add("oracle's gain".into(), &|of, seed| Ok(whole(of) / of.test[seed].oracle(&of.costs)?.cost))?;
+        for criterion in Criterion::NAMED {
+            add(format!("gain by {criterion}"), &|of, seed| {
+                let validation = of.validation[seed].clone().by(criterion.clone());
+                let floor = *validation.exit_accuracy().last().expect("a network has an exit");
+                let chosen = validation.choose_for_accuracy(floor, &of.costs)?;
+                let test = of.test[seed].clone().by(criterion.clone());
+                Ok(whole(of) / test.outcome(&chosen.thresholds, &of.costs)?.cost)
+            })?;
+        }
+        Ok(frame)
     }
 
     /// The choice with a guarantee.
