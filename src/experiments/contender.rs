@@ -3,7 +3,6 @@
 use super::seeds::{Seeds, Spread, known};
 use super::session::Session;
 use crate::data::{Test, Validation};
-use crate::error::bail;
 use crate::exits::{Criterion, ExitRecord, Loss, Outcome, Timer, for_accuracy};
 use crate::{Network, Result};
 use polars::prelude::{Column, DataFrame, df};
@@ -16,8 +15,7 @@ pub struct Contender {
     pub name: String,
     /// Its layers; what the weights are makes no difference for time.
     pub network: Network,
-    /// For each seed what it says about the validation images, which choose thresholds; none where there is
-    /// nothing to choose.
+    /// For each seed what it says about the validation images, which choose thresholds.
     pub validation: Vec<ExitRecord<Validation>>,
     /// For each seed what it says about the test images.
     pub test: Vec<ExitRecord<Test>>,
@@ -64,25 +62,6 @@ impl Contender {
             network,
             validation: seeds.results().iter().map(|results| results.validation.clone()).collect(),
             test: seeds.results().iter().map(|results| results.test.clone()).collect(),
-            costs: Vec::new(),
-        })
-    }
-
-    /// The trunk of an experiment's network alone, the matched baselines of all its seeds. Fails where there are
-    /// none.
-    pub fn trunk_of(session: &Session) -> Result<Self> {
-        let seeds = Seeds::of(&session.results()?)?;
-        let network = session.networks()?.0;
-        let matched = seeds.results().iter().filter_map(|results| results.matched.as_ref());
-        let test: Vec<_> = matched.map(|matched| matched.test.clone()).collect();
-        if test.is_empty() {
-            bail!(Missing, "{} has no matched baseline; matched=yes trains it", session.experiment.name)
-        }
-        Ok(Self {
-            name: network.name().to_string(),
-            network,
-            validation: Vec::new(),
-            test,
             costs: Vec::new(),
         })
     }
