@@ -13,6 +13,8 @@ use polars::prelude::{Column, DataFrame, df};
 pub struct Contender {
     /// `Airbench-32`.
     pub name: String,
+    /// How it was trained, and where the records are, for the subtitle of a figure.
+    pub caption: String,
     /// Its layers; what the weights are makes no difference for time.
     pub network: Network,
     /// For each seed what it says about the validation images, which choose thresholds.
@@ -59,6 +61,7 @@ impl Contender {
         let network = session.networks()?.1;
         Ok(Self {
             name: network.name().to_string(),
+            caption: seeds.caption(),
             network,
             validation: seeds.results().iter().map(|results| results.validation.clone()).collect(),
             test: seeds.results().iter().map(|results| results.test.clone()).collect(),
@@ -73,6 +76,7 @@ impl Contender {
         let test = self.test.iter().zip(&then.test).map(|(a, b)| a.followed_by(b));
         Ok(Self {
             name: network.name().to_string(),
+            caption: format!("{}; {}", self.caption, then.caption),
             validation: validation.collect::<Result<_>>()?,
             test: test.collect::<Result<_>>()?,
             network,

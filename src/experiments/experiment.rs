@@ -213,7 +213,7 @@ impl Experiment {
         let macs = baseline.costs().last().map_or(1, |cost| cost.macs.max(1));
         self.train_images = Some((50_000_000_000 / macs).clamp(400, 4_000));
         self.test_images = Some(500);
-        (self.baseline_epochs, self.config.epochs, self.config.warmup) = (1, 1, 0);
+        (self.baseline_epochs, self.config.epochs, self.config.warmup) = (self.baseline_epochs.min(1), 1, 0);
         Ok(self)
     }
 
