@@ -3,8 +3,8 @@
 
 use super::preprocess::Pixels;
 use crate::Result;
-use crate::kernels::{Precision, cuda};
-use candle_core::{CpuStorage, CudaStorage, CustomOp3, DType, Device, Layout, Shape, Tensor, bail};
+use crate::kernels::{Op, Operation, Precision, cuda};
+use candle_core::{CudaStorage, DType, Device, Shape, Tensor};
 
 /// A split's images and what turns them into what the network sees.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl Resident {
     /// is, and [`super::split::Alteration::code`].
     pub(super) fn batch(&self, samples: Vec<u32>) -> Result<Tensor> {
         let samples = Tensor::from_vec(samples, ((), 2), &self.device)?;
-        let op = Images { image: self.image };
+        let op = Op(Images { image: self.image });
         let images = self.bytes.apply_op3_no_bwd(&self.table, &samples, &op)?;
         let Some((mean, matrix)) = &self.whitening else {
             return Ok(images);
@@ -63,35 +63,18 @@ struct Images {
     image: [usize; 3],
 }
 
-impl CustomOp3 for Images {
+impl Operation<3> for Images {
     fn name(&self) -> &'static str {
         "images"
     }
 
-    fn cpu_fwd(
+    fn cuda(
         &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        bail!("internal error: batches on the CPU are put together elsewhere")
-    }
-
-    fn cuda_fwd(
-        &self,
-        bytes: &CudaStorage,
-        bytes_layout: &Layout,
-        table: &CudaStorage,
-        table_layout: &Layout,
-        samples: &CudaStorage,
-        samples_layout: &Layout,
+        [bytes, table, samples]: [cuda::Input<'_>; 3],
     ) -> candle_core::Result<(CudaStorage, Shape)> {
         let [channels, height, width] = self.image;
-        let shape = Shape::from((samples_layout.dims()[0], channels, height, width));
-        let inputs = [(bytes, bytes_layout), (table, table_layout), (samples, samples_layout)];
+        let shape = Shape::from((samples.1.dims()[0], channels, height, width));
+        let inputs = [bytes, table, samples];
         let numbers = [channels, height, width, super::SHIFT].map(cuda::Number::from);
         let out = cuda::map("images", DType::F32, &inputs, shape.elem_count(), &numbers)?;
         Ok((out, shape))

@@ -1,14 +1,11 @@
 //! Batch normalisation of images (Ioffe and Szegedy 2015, <https://arxiv.org/abs/1502.03167>). candle
 //! composes it of a dozen tensor operations, which take several times the convolution before it.
 
-use super::{contiguous, dispatch, unset};
+use super::{Input, Op, Operation, Update, contiguous, dispatch, unset};
 #[cfg(feature = "cuda")]
 use crate::cuda;
 use crate::simd::{Real, arch};
-use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, InplaceOp2, Layout, Result, Shape, Tensor, WithDType,
-    bail,
-};
+use candle_core::{CpuStorage, DType, Result, Shape, Tensor, WithDType, bail};
 #[cfg(feature = "cuda")]
 use candle_core::{CudaStorage, backend::BackendStorage};
 use rayon::prelude::*;
@@ -36,13 +33,13 @@ pub fn batch_norm(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<(Tensor,
     let x = x.contiguous()?;
     let moments = Moments::of(&x)?;
     let op = Normalise::new(&x, &moments.mean, &moments.variance, true)?;
-    Ok((x.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)?, moments))
+    Ok((x.apply_op3(&weight.contiguous()?, &bias.contiguous()?, Op(op))?, moments))
 }
 
 impl Moments {
     fn of(x: &Tensor) -> Result<Self> {
         let (batch, channels, height, width) = x.dims4()?;
-        let moments = x.apply_op1_no_bwd(&Sums)?;
+        let moments = x.apply_op1_no_bwd(&Op(Sums))?;
         Ok(Self {
             mean: moments.narrow(0, 0, channels)?,
             variance: moments.narrow(0, channels, channels)?,
@@ -74,12 +71,12 @@ pub fn batch_norm_by(
         )
     }
     let op = Normalise::new(x, mean, variance, false)?;
-    x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)
+    x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, Op(op))
 }
 
 /// Updates `running` (channels) in place to `decay · running + (1 − decay) · factor · batch`.
 pub fn update_running(running: &Tensor, batch: &Tensor, factor: f64, decay: f64) -> Result<()> {
-    running.inplace_op2(batch, &UpdateRunning { factor, decay })
+    running.inplace_op2(batch, &Op(UpdateRunning { factor, decay }))
 }
 
 struct UpdateRunning {
@@ -87,39 +84,22 @@ struct UpdateRunning {
     decay: f64,
 }
 
-impl InplaceOp2 for UpdateRunning {
+impl Update<1> for UpdateRunning {
     fn name(&self) -> &'static str {
         "update_running"
     }
 
-    fn cpu_fwd(
-        &self,
-        running: &mut CpuStorage,
-        _: &Layout,
-        batch: &CpuStorage,
-        layout: &Layout,
-    ) -> Result<()> {
-        let batch = contiguous::<f64>(batch, layout)?;
-        let CpuStorage::F32(running) = running else { bail!("running statistics are f32") };
+    fn cpu(&self, running: &mut [f32], [batch]: [Input<'_>; 1]) -> Result<()> {
         let (keep, take) = (self.decay as f32, (1.0 - self.decay) as f32);
-        for (running, &batch) in running.iter_mut().zip(batch) {
+        for (running, &batch) in running.iter_mut().zip(contiguous::<f64>(batch)?) {
             *running = *running * keep + (batch * self.factor) as f32 * take;
         }
         Ok(())
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        running: &mut CudaStorage,
-        running_layout: &Layout,
-        batch: &CudaStorage,
-        layout: &Layout,
-    ) -> Result<()> {
-        let (start, len) = (running_layout.start_offset(), layout.shape().elem_count());
-        let numbers = [self.decay.into(), self.factor.into()];
-        let inputs = [(batch, layout)];
-        cuda::update("update_running", batch.dtype(), &inputs, running, start, len, &numbers)
+    fn kernel(&self) -> (&'static str, Vec<cuda::Number>) {
+        (self.name(), vec![self.decay.into(), self.factor.into()])
     }
 }
 
@@ -155,12 +135,12 @@ fn sum_by<T: Real>(count: usize, f: impl Fn(usize) -> T) -> f64 {
 /// Chan, Golub and LeVeque 1979, in the order of the batch.
 struct Sums;
 
-impl CustomOp1 for Sums {
+impl Operation<1> for Sums {
     fn name(&self) -> &'static str {
         "batch_norm-moments"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu(&self, [x]: [Input<'_>; 1]) -> Result<(CpuStorage, Shape)> {
         fn moments<T: Real>(x: &[T], channels: usize, area: usize) -> Vec<f64> {
             let planes: Vec<(f64, f64)> = x
                 .par_chunks(area)
@@ -188,19 +168,18 @@ impl CustomOp1 for Sums {
             }
             moments
         }
-        let (_, channels, height, width) = layout.shape().dims4()?;
-        let out = dispatch!(self, x, T => moments::<T>(contiguous(x, layout)?, channels, height * width));
+        let (_, channels, height, width) = x.1.shape().dims4()?;
+        let out = dispatch!(self, x.0, T => moments::<T>(contiguous(x)?, channels, height * width));
         Ok((CpuStorage::F64(out), Shape::from(2 * channels)))
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        let (batch, channels, height, width) = layout.shape().dims4()?;
-        let (dtype, area) = (x.dtype(), height * width);
-        let inputs = [(x, layout)];
-        let sums = cuda::channel_sums("moments", dtype, &inputs, (batch, channels, area), &[])?;
+    fn cuda(&self, [x]: [cuda::Input<'_>; 1]) -> Result<(CudaStorage, Shape)> {
+        let (batch, channels, height, width) = x.1.shape().dims4()?;
+        let (dtype, area) = (x.0.dtype(), height * width);
+        let sums = cuda::channel_sums("moments", dtype, &[x], (batch, channels, area), &[])?;
         let (kernel, numbers) = ("mean_and_variance", [(batch * area).into(), area.into()]);
-        let out = cuda::add_slices(kernel, dtype, &sums, &inputs, 2 * channels, &numbers)?;
+        let out = cuda::add_slices(kernel, dtype, &sums, &[x], 2 * channels, &numbers)?;
         Ok((out, Shape::from(2 * channels)))
     }
 }
@@ -237,20 +216,12 @@ impl Normalise {
     }
 }
 
-impl CustomOp3 for Normalise {
+impl Operation<3> for Normalise {
     fn name(&self) -> &'static str {
         "batch_norm"
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        weight: &CpuStorage,
-        weight_layout: &Layout,
-        bias: &CpuStorage,
-        bias_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
+    fn cpu(&self, [x, weight, bias]: [Input<'_>; 3]) -> Result<(CpuStorage, Shape)> {
         fn forward<T: Real>(
             (mean, scale): &(Vec<f64>, Vec<f64>),
             x: &[T],
@@ -285,53 +256,43 @@ impl CustomOp3 for Normalise {
                 });
             out
         }
-        let (_, _, height, width) = x_layout.shape().dims4()?;
-        let out = dispatch!(self, x, T => T::to_cpu_storage_owned(forward::<T>(
+        let (_, _, height, width) = x.1.shape().dims4()?;
+        let out = dispatch!(self, x.0, T => T::to_cpu_storage_owned(forward::<T>(
             &self.lines()?,
-            contiguous(x, x_layout)?,
-            contiguous(weight, weight_layout)?,
-            contiguous(bias, bias_layout)?,
+            contiguous(x)?,
+            contiguous(weight)?,
+            contiguous(bias)?,
             height * width,
         )));
-        Ok((out, x_layout.shape().clone()))
+        Ok((out, x.1.shape().clone()))
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        x: &CudaStorage,
-        x_layout: &Layout,
-        weight: &CudaStorage,
-        weight_layout: &Layout,
-        bias: &CudaStorage,
-        bias_layout: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        let (_, channels, height, width) = x_layout.shape().dims4()?;
+    fn cuda(&self, [x, weight, bias]: [cuda::Input<'_>; 3]) -> Result<(CudaStorage, Shape)> {
+        let (_, channels, height, width) = x.1.shape().dims4()?;
         let (mean, mean_layout) = self.mean.storage_and_layout();
         let (variance, variance_layout) = self.variance.storage_and_layout();
         let inputs = [
-            (x, x_layout),
-            (weight, weight_layout),
-            (bias, bias_layout),
+            x,
+            weight,
+            bias,
             (cuda::storage(&mean)?, mean_layout),
             (cuda::storage(&variance)?, variance_layout),
         ];
         let numbers = [channels.into(), (height * width).into(), EPSILON.into()];
-        let shape = x_layout.shape().clone();
-        let out = cuda::map("normalise", x.dtype(), &inputs, shape.elem_count(), &numbers)?;
+        let shape = x.1.shape().clone();
+        let out = cuda::map("normalise", x.0.dtype(), &inputs, shape.elem_count(), &numbers)?;
         Ok((out, shape))
     }
 
-    fn bwd(
+    fn backward(
         &self,
-        x: &Tensor,
-        weight: &Tensor,
-        _bias: &Tensor,
+        [x, weight, _bias]: [&Tensor; 3],
         _out: &Tensor,
         grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+    ) -> Result<[Option<Tensor>; 3]> {
         let (x, weight, bias) = self.backward(x, weight, grad)?;
-        Ok((Some(x), Some(weight), Some(bias)))
+        Ok([Some(x), Some(weight), Some(bias)])
     }
 }
 
@@ -339,12 +300,12 @@ impl Normalise {
     fn backward(&self, x: &Tensor, weight: &Tensor, grad: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
         let grad = grad.contiguous()?;
         let (_, channels, ..) = x.dims4()?;
-        let sums = x.apply_op2_no_bwd(&grad, &GradSums(self.clone()))?;
+        let sums = x.apply_op2_no_bwd(&grad, &Op(GradSums(self.clone())))?;
         let grad_bias = sums.narrow(0, 0, channels)?;
         let grad_weight = sums.narrow(0, channels, channels)?;
         let grad_x = GradX { normalise: self.clone(), weight: weight.contiguous()?, sums };
         Ok((
-            x.apply_op2_no_bwd(&grad, &grad_x)?,
+            x.apply_op2_no_bwd(&grad, &Op(grad_x))?,
             grad_weight.to_dtype(weight.dtype())?,
             grad_bias.to_dtype(weight.dtype())?,
         ))
@@ -354,18 +315,12 @@ impl Normalise {
 /// The gradients of bias and weight, one behind the other: Σ g and Σ g · (x − mean) · scale.
 struct GradSums(Normalise);
 
-impl CustomOp2 for GradSums {
+impl Operation<2> for GradSums {
     fn name(&self) -> &'static str {
         "batch_norm-grad-sums"
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        grad: &CpuStorage,
-        grad_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
+    fn cpu(&self, [x, grad]: [Input<'_>; 2]) -> Result<(CpuStorage, Shape)> {
         fn sums<T: Real>((mean, scale): &(Vec<f64>, Vec<f64>), x: &[T], grad: &[T], area: usize) -> Vec<f64> {
             let channels = mean.len();
             let planes: Vec<(f64, f64)> = x
@@ -391,34 +346,24 @@ impl CustomOp2 for GradSums {
             }
             sums
         }
-        let (_, channels, height, width) = x_layout.shape().dims4()?;
-        let out = dispatch!(self, x, T => sums::<T>(
+        let (_, channels, height, width) = x.1.shape().dims4()?;
+        let out = dispatch!(self, x.0, T => sums::<T>(
             &self.0.lines()?,
-            contiguous(x, x_layout)?,
-            contiguous(grad, grad_layout)?,
+            contiguous(x)?,
+            contiguous(grad)?,
             height * width,
         ));
         Ok((CpuStorage::F64(out), Shape::from(2 * channels)))
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        x: &CudaStorage,
-        x_layout: &Layout,
-        grad: &CudaStorage,
-        grad_layout: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        let (batch, channels, height, width) = x_layout.shape().dims4()?;
+    fn cuda(&self, [x, grad]: [cuda::Input<'_>; 2]) -> Result<(CudaStorage, Shape)> {
+        let (batch, channels, height, width) = x.1.shape().dims4()?;
         let (mean, mean_layout) = self.0.mean.storage_and_layout();
         let (variance, variance_layout) = self.0.variance.storage_and_layout();
-        let inputs = [
-            (x, x_layout),
-            (grad, grad_layout),
-            (cuda::storage(&mean)?, mean_layout),
-            (cuda::storage(&variance)?, variance_layout),
-        ];
-        let (dtype, sizes) = (x.dtype(), (batch, channels, height * width));
+        let inputs =
+            [x, grad, (cuda::storage(&mean)?, mean_layout), (cuda::storage(&variance)?, variance_layout)];
+        let (dtype, sizes) = (x.0.dtype(), (batch, channels, height * width));
         let numbers = [EPSILON.into()];
         let sums = cuda::channel_sums("normalise_sums", dtype, &inputs, sizes, &numbers)?;
         let out = cuda::add_slices("both_sums", dtype, &sums, &[], 2 * channels, &[])?;
@@ -435,18 +380,12 @@ struct GradX {
     sums: Tensor,
 }
 
-impl CustomOp2 for GradX {
+impl Operation<2> for GradX {
     fn name(&self) -> &'static str {
         "batch_norm-grad-input"
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        grad: &CpuStorage,
-        grad_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
+    fn cpu(&self, [x, grad]: [Input<'_>; 2]) -> Result<(CpuStorage, Shape)> {
         let (mean, scale) = self.normalise.lines()?;
         let weight = self.weight.to_dtype(DType::F64)?.to_vec1::<f64>()?;
         let sums = self.sums.to_vec1::<f64>()?;
@@ -487,33 +426,27 @@ impl CustomOp2 for GradX {
                 });
             out
         }
-        let (batch, _, height, width) = x_layout.shape().dims4()?;
+        let (batch, _, height, width) = x.1.shape().dims4()?;
         let lines = lines((batch * height * width) as f64);
-        let out = dispatch!(self, x, T => T::to_cpu_storage_owned(apply::<T>(
+        let out = dispatch!(self, x.0, T => T::to_cpu_storage_owned(apply::<T>(
             &lines,
-            contiguous(x, x_layout)?,
-            contiguous(grad, grad_layout)?,
+            contiguous(x)?,
+            contiguous(grad)?,
             height * width,
         )));
-        Ok((out, x_layout.shape().clone()))
+        Ok((out, x.1.shape().clone()))
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        x: &CudaStorage,
-        x_layout: &Layout,
-        grad: &CudaStorage,
-        grad_layout: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        let (_, channels, height, width) = x_layout.shape().dims4()?;
+    fn cuda(&self, [x, grad]: [cuda::Input<'_>; 2]) -> Result<(CudaStorage, Shape)> {
+        let (_, channels, height, width) = x.1.shape().dims4()?;
         let (weight, weight_layout) = self.weight.storage_and_layout();
         let (mean, mean_layout) = self.normalise.mean.storage_and_layout();
         let (variance, variance_layout) = self.normalise.variance.storage_and_layout();
         let (sums, sums_layout) = self.sums.storage_and_layout();
         let inputs = [
-            (x, x_layout),
-            (grad, grad_layout),
+            x,
+            grad,
             (cuda::storage(&weight)?, weight_layout),
             (cuda::storage(&mean)?, mean_layout),
             (cuda::storage(&variance)?, variance_layout),
@@ -522,8 +455,8 @@ impl CustomOp2 for GradX {
         let of_batch = usize::from(self.normalise.of_batch);
         let sizes = [channels, height * width, of_batch].map(cuda::Number::from);
         let numbers = [&sizes[..], &[EPSILON.into()]].concat();
-        let shape = x_layout.shape().clone();
-        let out = cuda::map("normalise_grad", x.dtype(), &inputs, shape.elem_count(), &numbers)?;
+        let shape = x.1.shape().clone();
+        let out = cuda::map("normalise_grad", x.0.dtype(), &inputs, shape.elem_count(), &numbers)?;
         Ok((out, shape))
     }
 }

@@ -9,16 +9,14 @@
 //! That is for f32. In f64, which is there so that gradients can be checked finely, everything is computed by the
 //! definition.
 
-use super::{contiguous, dispatch, unset};
+use super::{Input, Op, Operation, contiguous, dispatch, unset};
 use crate::conv::{Conv, Finish, Gradient, Image, Part, Shared, Tiles};
 #[cfg(feature = "cuda")]
 use crate::cuda;
 use crate::simd::Real;
-use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType, bail,
-};
+use candle_core::{CpuStorage, Result, Shape, Tensor, WithDType, bail};
 #[cfg(feature = "cuda")]
-use candle_core::{CudaStorage, backend::BackendStorage};
+use candle_core::{CudaStorage, Layout, backend::BackendStorage};
 use rayon::prelude::*;
 
 /// Bytes of images that are laid out at a time: with the weights they are to stay in the second-level cache.
@@ -36,7 +34,7 @@ const AT_A_TIME: usize = 256 << 10;
 /// the padded image or not larger than the padding.
 pub fn conv2d(x: &Tensor, weight: &Tensor, bias: &Tensor, padding: usize, stride: usize) -> Result<Tensor> {
     let op = Conv2d { geometry: Geometry::new(x, weight, bias.dims(), padding, stride)? };
-    x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)
+    x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, Op(op))
 }
 
 /// The sizes of one convolution.
@@ -193,29 +191,21 @@ struct Conv2d {
     geometry: Geometry,
 }
 
-impl CustomOp3 for Conv2d {
+impl Operation<3> for Conv2d {
     fn name(&self) -> &'static str {
         "conv2d"
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        weight: &CpuStorage,
-        weight_layout: &Layout,
-        bias: &CpuStorage,
-        bias_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
+    fn cpu(&self, [x, weight, bias]: [Input<'_>; 3]) -> Result<(CpuStorage, Shape)> {
         let g = &self.geometry;
-        let batch = x_layout.dims()[0];
+        let batch = x.1.dims()[0];
         let shape = Shape::from((batch, g.outputs, g.out_height, g.out_width));
-        if let CpuStorage::F32(_) = x {
-            let weight: &[f32] = contiguous(weight, weight_layout)?;
+        if let CpuStorage::F32(_) = x.0 {
+            let weight: &[f32] = contiguous(weight)?;
             let k = g.kernel;
             let at = |o: usize, c: usize, y: usize, x: usize| weight[((o * g.inputs + c) * k + y) * k + x];
             let shapes = [[g.inputs, g.height, g.width], [g.outputs, g.out_height, g.out_width]];
-            let (x, bias) = (contiguous(x, x_layout)?, contiguous(bias, bias_layout)?);
+            let (x, bias) = (contiguous(x)?, contiguous(bias)?);
             return Ok((CpuStorage::F32(convolve((x, 1), shapes, g.sizes(), at, bias, batch)), shape));
         }
         fn forward<T: Real>(g: &Geometry, x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
@@ -228,46 +218,36 @@ impl CustomOp3 for Conv2d {
             });
             out
         }
-        let out = dispatch!(self, x, T => T::to_cpu_storage_owned(forward::<T>(
+        let out = dispatch!(self, x.0, T => T::to_cpu_storage_owned(forward::<T>(
             g,
-            contiguous(x, x_layout)?,
-            contiguous(weight, weight_layout)?,
-            contiguous(bias, bias_layout)?,
+            contiguous(x)?,
+            contiguous(weight)?,
+            contiguous(bias)?,
         )));
         Ok((out, shape))
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        x: &CudaStorage,
-        x_layout: &Layout,
-        weight: &CudaStorage,
-        weight_layout: &Layout,
-        bias: &CudaStorage,
-        bias_layout: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        let (g, batch) = (&self.geometry, x_layout.dims()[0]);
-        let products = cuda::conv::forward(g, batch, (x, x_layout), (weight, weight_layout))?;
+    fn cuda(&self, [x, weight, bias]: [cuda::Input<'_>; 3]) -> Result<(CudaStorage, Shape)> {
+        let (g, batch) = (&self.geometry, x.1.dims()[0]);
+        let products = cuda::conv::forward(g, batch, x, weight)?;
         let shape = Shape::from((batch, g.outputs, g.out_height, g.out_width));
         let layout = Layout::contiguous(&shape);
-        let terms = [(&products, &layout), (bias, bias_layout)];
+        let terms = [(&products, &layout), bias];
         let numbers = [g.outputs.into(), (g.out_height * g.out_width).into()];
-        let out = cuda::map("add_bias", x.dtype(), &terms, shape.elem_count(), &numbers)?;
+        let out = cuda::map("add_bias", x.0.dtype(), &terms, shape.elem_count(), &numbers)?;
         Ok((out, shape))
     }
 
-    fn bwd(
+    fn backward(
         &self,
-        x: &Tensor,
-        weight: &Tensor,
-        _bias: &Tensor,
+        [x, weight, _bias]: [&Tensor; 3],
         _out: &Tensor,
         grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+    ) -> Result<[Option<Tensor>; 3]> {
         // Images need no gradient, and the first layer's would cost as much as its forward pass.
         let grads = backward(&self.geometry, x, weight, grad, x.track_op())?;
-        Ok((grads.0, Some(grads.1), Some(grads.2)))
+        Ok([grads.0, Some(grads.1), Some(grads.2)])
     }
 }
 
@@ -282,14 +262,14 @@ fn backward(
     let grad = grad.contiguous()?;
     let geometry = || geometry.clone();
     let grad_x = if of_image {
-        let op = GradInput { geometry: geometry() };
+        let op = Op(GradInput { geometry: geometry() });
         Some(grad.apply_op2_no_bwd(weight, &op)?)
     } else {
         None
     };
-    let op = GradWeight { geometry: geometry() };
+    let op = Op(GradWeight { geometry: geometry() });
     let grad_weight = x.apply_op2_no_bwd(&grad, &op)?;
-    Ok((grad_x, grad_weight, grad.apply_op1_no_bwd(&GradBias)?))
+    Ok((grad_x, grad_weight, grad.apply_op1_no_bwd(&Op(GradBias))?))
 }
 
 /// [`backward`] for tensors as [`conv2d`] takes them.
@@ -309,28 +289,21 @@ struct GradInput {
     geometry: Geometry,
 }
 
-impl CustomOp2 for GradInput {
+impl Operation<2> for GradInput {
     fn name(&self) -> &'static str {
         "conv2d-grad-input"
     }
 
-    fn cpu_fwd(
-        &self,
-        grad: &CpuStorage,
-        grad_layout: &Layout,
-        weight: &CpuStorage,
-        weight_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
+    fn cpu(&self, [grad, weight]: [Input<'_>; 2]) -> Result<(CpuStorage, Shape)> {
         let g = &self.geometry;
-        let batch = grad_layout.dims()[0];
+        let batch = grad.1.dims()[0];
         let shape = Shape::from((batch, g.inputs, g.height, g.width));
-        if let CpuStorage::F32(_) = grad {
+        if let CpuStorage::F32(_) = grad.0 {
             // With a stride there are zeros between the gradients, and at the end pixels that no output has seen.
             let k = g.kernel;
             let size = |length: usize| length + 2 * g.padding + 1 - k;
             let shapes = [[g.outputs, size(g.height), size(g.width)], [g.inputs, g.height, g.width]];
-            let (grad, weight): (_, &[f32]) =
-                (contiguous(grad, grad_layout)?, contiguous(weight, weight_layout)?);
+            let (grad, weight): (_, &[f32]) = (contiguous(grad)?, contiguous(weight)?);
             let mirrored = |c: usize, o: usize, y: usize, x: usize| {
                 weight[((o * g.inputs + c) * k + k - 1 - y) * k + k - 1 - x]
             };
@@ -346,24 +319,17 @@ impl CustomOp2 for GradInput {
             });
             out
         }
-        let out = dispatch!(self, grad, T => T::to_cpu_storage_owned(backward::<T>(
+        let out = dispatch!(self, grad.0, T => T::to_cpu_storage_owned(backward::<T>(
             g,
-            contiguous(grad, grad_layout)?,
-            contiguous(weight, weight_layout)?,
+            contiguous(grad)?,
+            contiguous(weight)?,
         )));
         Ok((out, shape))
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        grad: &CudaStorage,
-        grad_layout: &Layout,
-        weight: &CudaStorage,
-        weight_layout: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        let (g, batch) = (&self.geometry, grad_layout.dims()[0]);
-        let (grad, weight) = ((grad, grad_layout), (weight, weight_layout));
+    fn cuda(&self, [grad, weight]: [cuda::Input<'_>; 2]) -> Result<(CudaStorage, Shape)> {
+        let (g, batch) = (&self.geometry, grad.1.dims()[0]);
         let out = cuda::conv::grad_input(g, batch, grad, weight)?;
         Ok((out, Shape::from((batch, g.inputs, g.height, g.width))))
     }
@@ -374,22 +340,16 @@ struct GradWeight {
     geometry: Geometry,
 }
 
-impl CustomOp2 for GradWeight {
+impl Operation<2> for GradWeight {
     fn name(&self) -> &'static str {
         "conv2d-grad-weight"
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        grad: &CpuStorage,
-        grad_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
+    fn cpu(&self, [x, grad]: [Input<'_>; 2]) -> Result<(CpuStorage, Shape)> {
         let g = &self.geometry;
         let shape = Shape::from((g.outputs, g.inputs, g.kernel, g.kernel));
-        if let CpuStorage::F32(_) = x {
-            let out = kernel_gradient(g, contiguous(x, x_layout)?, contiguous(grad, grad_layout)?);
+        if let CpuStorage::F32(_) = x.0 {
+            let out = kernel_gradient(g, contiguous(x)?, contiguous(grad)?);
             return Ok((CpuStorage::F32(out), shape));
         }
         fn backward<T: Real>(g: &Geometry, x: &[T], grad: &[T]) -> Vec<T> {
@@ -400,24 +360,17 @@ impl CustomOp2 for GradWeight {
             }
             sums
         }
-        let out = dispatch!(self, x, T => T::to_cpu_storage_owned(backward::<T>(
+        let out = dispatch!(self, x.0, T => T::to_cpu_storage_owned(backward::<T>(
             g,
-            contiguous(x, x_layout)?,
-            contiguous(grad, grad_layout)?,
+            contiguous(x)?,
+            contiguous(grad)?,
         )));
         Ok((out, shape))
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        x: &CudaStorage,
-        x_layout: &Layout,
-        grad: &CudaStorage,
-        grad_layout: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        let (g, batch) = (&self.geometry, x_layout.dims()[0]);
-        let (x, grad) = ((x, x_layout), (grad, grad_layout));
+    fn cuda(&self, [x, grad]: [cuda::Input<'_>; 2]) -> Result<(CudaStorage, Shape)> {
+        let (g, batch) = (&self.geometry, x.1.dims()[0]);
         let out = cuda::conv::grad_weight(g, batch, x, grad)?;
         Ok((out, Shape::from((g.outputs, g.inputs, g.kernel, g.kernel))))
     }
@@ -473,12 +426,12 @@ fn kernel_gradient(g: &Geometry, x: &[f32], grad: &[f32]) -> Vec<f32> {
 /// strided indices one by one and took longer than the whole rest of the backward pass.
 struct GradBias;
 
-impl CustomOp1 for GradBias {
+impl Operation<1> for GradBias {
     fn name(&self) -> &'static str {
         "conv2d-grad-bias"
     }
 
-    fn cpu_fwd(&self, grad: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu(&self, [grad]: [Input<'_>; 1]) -> Result<(CpuStorage, Shape)> {
         fn sums<T: Real>(grad: &[T], outputs: usize, area: usize) -> Vec<T> {
             let per_sample: Vec<Vec<T>> = grad
                 .par_chunks(outputs * area)
@@ -501,18 +454,18 @@ impl CustomOp1 for GradBias {
             }
             sums
         }
-        let (_, outputs, height, width) = layout.shape().dims4()?;
-        let out = dispatch!(self, grad, T => T::to_cpu_storage_owned(
-            sums::<T>(contiguous(grad, layout)?, outputs, height * width)
+        let (_, outputs, height, width) = grad.1.shape().dims4()?;
+        let out = dispatch!(self, grad.0, T => T::to_cpu_storage_owned(
+            sums::<T>(contiguous(grad)?, outputs, height * width)
         ));
         Ok((out, Shape::from(outputs)))
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda_fwd(&self, grad: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        let (batch, outputs, height, width) = layout.shape().dims4()?;
-        let (dtype, sizes) = (grad.dtype(), (batch, outputs, height * width));
-        let sums = cuda::channel_sums("channel_sums", dtype, &[(grad, layout)], sizes, &[])?;
+    fn cuda(&self, [grad]: [cuda::Input<'_>; 1]) -> Result<(CudaStorage, Shape)> {
+        let (batch, outputs, height, width) = grad.1.shape().dims4()?;
+        let (dtype, sizes) = (grad.0.dtype(), (batch, outputs, height * width));
+        let sums = cuda::channel_sums("channel_sums", dtype, &[grad], sizes, &[])?;
         let out = cuda::add_slices("first_sums", dtype, &sums, &[], outputs, &[])?;
         Ok((out, Shape::from(outputs)))
     }

@@ -1,11 +1,11 @@
 //! The loss of an exit and its gradient in one pass, with no more to read back than two numbers per
 //! sample. candle composes it of a dozen operations in each direction.
 
-use super::{contiguous, dispatch};
+use super::{Input, Op, Operation, contiguous, dispatch};
 #[cfg(feature = "cuda")]
 use crate::cuda;
 use crate::simd::Real;
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail};
+use candle_core::{CpuStorage, Result, Shape, Tensor, WithDType, bail};
 #[cfg(feature = "cuda")]
 use candle_core::{CudaStorage, backend::BackendStorage};
 
@@ -43,7 +43,7 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor, scale: f64, smoothing: f6
     if labels.dims() != [batch] {
         bail!("cross_entropy: {batch} samples need as many labels, got {:?}", labels.shape())
     }
-    let op = CrossEntropy { scale, smoothing };
+    let op = Op(CrossEntropy { scale, smoothing });
     let flat = logits.contiguous()?.apply_op2_no_bwd(&labels.contiguous()?, &op)?;
     let gradient = flat.narrow(0, 0, batch * classes)?.reshape((batch, classes))?;
     let scores = flat.narrow(0, batch * classes, 2 * batch)?.reshape((2, batch))?;
@@ -56,18 +56,12 @@ struct CrossEntropy {
     smoothing: f64,
 }
 
-impl CustomOp2 for CrossEntropy {
+impl Operation<2> for CrossEntropy {
     fn name(&self) -> &'static str {
         "cross-entropy"
     }
 
-    fn cpu_fwd(
-        &self,
-        logits: &CpuStorage,
-        layout: &Layout,
-        labels: &CpuStorage,
-        labels_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
+    fn cpu(&self, [logits, labels]: [Input<'_>; 2]) -> Result<(CpuStorage, Shape)> {
         fn forward<T: Real>(op: &CrossEntropy, logits: &[T], labels: &[u32]) -> Result<Vec<T>> {
             let (batch, classes) = (labels.len(), logits.len() / labels.len());
             let mut out = vec![T::zero(); batch * (classes + 2)];
@@ -93,31 +87,21 @@ impl CustomOp2 for CrossEntropy {
             }
             Ok(out)
         }
-        let Some((start, end)) = labels_layout.contiguous_offsets() else {
-            bail!("internal error: labels that are not contiguous")
-        };
-        let labels = &labels.as_slice::<u32>()?[start..end];
-        let out = dispatch!(self, logits, T => {
-            T::to_cpu_storage_owned(forward::<T>(self, contiguous(logits, layout)?, labels)?)
+        let labels = contiguous(labels)?;
+        let out = dispatch!(self, logits.0, T => {
+            T::to_cpu_storage_owned(forward::<T>(self, contiguous(logits)?, labels)?)
         });
-        let (batch, classes) = layout.shape().dims2()?;
+        let (batch, classes) = logits.1.shape().dims2()?;
         Ok((out, Shape::from(batch * (classes + 2))))
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        logits: &CudaStorage,
-        layout: &Layout,
-        labels: &CudaStorage,
-        labels_layout: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        let (batch, classes) = layout.shape().dims2()?;
-        let inputs = [(logits, layout), (labels, labels_layout)];
-        let (dtype, len) = (logits.dtype(), batch * (classes + 2));
-        let mut out = cuda::unset(logits.device(), dtype, len)?;
+    fn cuda(&self, [logits, labels]: [cuda::Input<'_>; 2]) -> Result<(CudaStorage, Shape)> {
+        let (batch, classes) = logits.1.shape().dims2()?;
+        let (dtype, len) = (logits.0.dtype(), batch * (classes + 2));
+        let mut out = cuda::unset(logits.0.device(), dtype, len)?;
         let numbers = [classes.into(), self.scale.into(), self.smoothing.into()];
-        cuda::update("cross_entropy", dtype, &inputs, &mut out, 0, batch, &numbers)?;
+        cuda::update("cross_entropy", dtype, &[logits, labels], &mut out, 0, batch, &numbers)?;
         Ok((out, Shape::from(len)))
     }
 }

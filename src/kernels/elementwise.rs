@@ -4,11 +4,11 @@
 //! size, which cost more than the convolution before it; its sum runs on one thread; and its random
 //! generator on the CPU cannot be seeded.
 
-use super::{contiguous, cuda_only, dispatch, unset};
+use super::{Input, Op, Operation, contiguous, dispatch, unset};
 #[cfg(feature = "cuda")]
 use crate::cuda;
 use crate::simd::Real;
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail};
+use candle_core::{CpuStorage, Result, Shape, Tensor, WithDType, bail};
 #[cfg(feature = "cuda")]
 use candle_core::{CudaStorage, backend::BackendStorage};
 use rayon::prelude::*;
@@ -18,17 +18,17 @@ const CHUNK: usize = 1 << 14;
 
 /// `max(x, 0)` of every element; NaN stays NaN. The gradient at 0 is 0, as in PyTorch. f32 and f64.
 pub fn relu(x: &Tensor) -> Result<Tensor> {
-    x.contiguous()?.apply_op1(Relu)
+    x.contiguous()?.apply_op1(Op(Relu))
 }
 
 /// `grad` where `out`, which was rectified, is above 0, and 0 elsewhere.
 pub fn relu_backward(out: &Tensor, grad: &Tensor) -> Result<Tensor> {
-    out.apply_op2_no_bwd(&grad.contiguous()?, &Pairwise::ReluGrad)
+    out.apply_op2_no_bwd(&grad.contiguous()?, &Op(Pairwise::ReluGrad))
 }
 
 /// `a + b` of two gradients of one shape; not differentiable.
 pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    a.contiguous()?.apply_op2_no_bwd(&b.contiguous()?, &Pairwise::Add)
+    a.contiguous()?.apply_op2_no_bwd(&b.contiguous()?, &Op(Pairwise::Add))
 }
 
 /// Sets each element of `x` to zero with probability `p` and scales the rest by `1 / (1 − p)`, so
@@ -45,7 +45,7 @@ pub fn dropout_mask(x: &Tensor, p: f32, rng: &mut impl rand::Rng) -> Result<Tens
     }
     if x.device().is_cuda() {
         let seed = rng.random();
-        return x.apply_op1_no_bwd(&DropoutMask { seed, p });
+        return x.apply_op1_no_bwd(&Op(DropoutMask { seed, p }));
     }
     let keep = 1.0 / (1.0 - p);
     let mask: Vec<f32> =
@@ -55,12 +55,12 @@ pub fn dropout_mask(x: &Tensor, p: f32, rng: &mut impl rand::Rng) -> Result<Tens
 
 struct Relu;
 
-impl CustomOp1 for Relu {
+impl Operation<1> for Relu {
     fn name(&self) -> &'static str {
         "relu"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu(&self, [x]: [Input<'_>; 1]) -> Result<(CpuStorage, Shape)> {
         fn forward<T: Real>(x: &[T]) -> Vec<T> {
             let mut out = unset(x.len());
             out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(out, x)| {
@@ -70,19 +70,19 @@ impl CustomOp1 for Relu {
             });
             out
         }
-        let out = dispatch!(self, x, T => T::to_cpu_storage_owned(forward::<T>(contiguous(x, layout)?)));
-        Ok((out, layout.shape().clone()))
+        let out = dispatch!(self, x.0, T => T::to_cpu_storage_owned(forward::<T>(contiguous(x)?)));
+        Ok((out, x.1.shape().clone()))
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        let shape = layout.shape().clone();
-        let out = cuda::map("relu", x.dtype(), &[(x, layout)], shape.elem_count(), &[])?;
+    fn cuda(&self, [x]: [cuda::Input<'_>; 1]) -> Result<(CudaStorage, Shape)> {
+        let shape = x.1.shape().clone();
+        let out = cuda::map("relu", x.0.dtype(), &[x], shape.elem_count(), &[])?;
         Ok((out, shape))
     }
 
-    fn bwd(&self, _x: &Tensor, out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        Ok(Some(relu_backward(out, grad)?))
+    fn backward(&self, [_x]: [&Tensor; 1], out: &Tensor, grad: &Tensor) -> Result<[Option<Tensor>; 1]> {
+        Ok([Some(relu_backward(out, grad)?)])
     }
 }
 
@@ -104,7 +104,7 @@ fn pairs<T: Real>(a: &[T], b: &[T], f: impl Fn(T, T) -> T + Sync) -> Vec<T> {
     out
 }
 
-impl CustomOp2 for Pairwise {
+impl Operation<2> for Pairwise {
     fn name(&self) -> &'static str {
         match self {
             Self::ReluGrad => "relu_grad",
@@ -112,35 +112,22 @@ impl CustomOp2 for Pairwise {
         }
     }
 
-    fn cpu_fwd(
-        &self,
-        a: &CpuStorage,
-        a_layout: &Layout,
-        b: &CpuStorage,
-        b_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let out = dispatch!(self, a, T => {
-            let (a, b) = (contiguous::<T>(a, a_layout)?, contiguous::<T>(b, b_layout)?);
+    fn cpu(&self, [a, b]: [Input<'_>; 2]) -> Result<(CpuStorage, Shape)> {
+        let out = dispatch!(self, a.0, T => {
+            let (a, b) = (contiguous::<T>(a)?, contiguous::<T>(b)?);
             let mask = |out: T, grad: T| if out > 0.0 { grad } else { 0.0 };
             T::to_cpu_storage_owned(match self {
                 Self::ReluGrad => pairs(a, b, mask),
                 Self::Add => pairs(a, b, |a, b| a + b),
             })
         });
-        Ok((out, a_layout.shape().clone()))
+        Ok((out, a.1.shape().clone()))
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        a: &CudaStorage,
-        a_layout: &Layout,
-        b: &CudaStorage,
-        b_layout: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        let shape = a_layout.shape().clone();
-        let inputs = [(a, a_layout), (b, b_layout)];
-        let out = cuda::map(self.name(), a.dtype(), &inputs, shape.elem_count(), &[])?;
+    fn cuda(&self, [a, b]: [cuda::Input<'_>; 2]) -> Result<(CudaStorage, Shape)> {
+        let shape = a.1.shape().clone();
+        let out = cuda::map(self.name(), a.0.dtype(), &[a, b], shape.elem_count(), &[])?;
         Ok((out, shape))
     }
 }
@@ -151,22 +138,18 @@ struct DropoutMask {
     p: f32,
 }
 
-impl CustomOp1 for DropoutMask {
+impl Operation<1> for DropoutMask {
     fn name(&self) -> &'static str {
         "dropout_mask"
     }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        cuda_only(self.name())
-    }
-
     #[cfg(feature = "cuda")]
-    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        let shape = layout.shape().clone();
+    fn cuda(&self, [x]: [cuda::Input<'_>; 1]) -> Result<(CudaStorage, Shape)> {
+        let shape = x.1.shape().clone();
         let (p, [low, high]) = (f64::from(self.p), self.seed.map(cuda::Number::Int));
         let numbers = [low, high, p.into(), (1.0 / (1.0 - p)).into()];
-        let (dtype, len) = (x.dtype(), shape.elem_count());
-        let mut mask = cuda::unset(x.device(), dtype, len)?;
+        let (dtype, len) = (x.0.dtype(), shape.elem_count());
+        let mut mask = cuda::unset(x.0.device(), dtype, len)?;
         cuda::update(self.name(), dtype, &[], &mut mask, 0, len, &numbers)?;
         Ok((mask, shape))
     }

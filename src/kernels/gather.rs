@@ -1,7 +1,9 @@
 //! Early exit inside a batch: what an exit says of each sample, and those that stay moved together.
 
-use crate::contiguous;
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDType, bail};
+#[cfg(feature = "cuda")]
+use crate::cuda;
+use crate::{Input, Op, Operation, contiguous};
+use candle_core::{CpuStorage, Result, Shape, Tensor, WithDType, bail};
 #[cfg(feature = "cuda")]
 use candle_core::{CudaStorage, DType, backend::BackendStorage};
 use rayon::prelude::*;
@@ -10,7 +12,7 @@ use rayon::prelude::*;
 pub fn gather(x: &Tensor, samples: &[u32]) -> Result<Tensor> {
     let x = x.contiguous()?;
     if x.device().is_cpu() {
-        return x.apply_op1_no_bwd(&Gather { samples });
+        return x.apply_op1_no_bwd(&Op(Gather { samples }));
     }
     x.index_select(&Tensor::new(samples, x.device())?, 0)
 }
@@ -20,14 +22,14 @@ struct Gather<'a> {
     samples: &'a [u32],
 }
 
-impl CustomOp1 for Gather<'_> {
+impl Operation<1> for Gather<'_> {
     fn name(&self) -> &'static str {
         "gather"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let x = contiguous::<f32>(x, layout)?;
-        let mut dims = layout.dims().to_vec();
+    fn cpu(&self, [x]: [Input<'_>; 1]) -> Result<(CpuStorage, Shape)> {
+        let mut dims = x.1.dims().to_vec();
+        let x = contiguous::<f32>(x)?;
         let row = x.len() / dims[0];
         if let Some(outside) = self.samples.iter().find(|&&i| i as usize >= dims[0]) {
             bail!("gather: there is no sample {outside} in a batch of {}", dims[0])
@@ -57,28 +59,24 @@ pub enum Measure {
 /// how unsure the exit is of it.
 #[cfg(feature = "cuda")]
 pub fn read_exit(logits: &Tensor, measure: Measure) -> Result<Tensor> {
-    logits.contiguous()?.apply_op1_no_bwd(&ReadExit(measure))
+    logits.contiguous()?.apply_op1_no_bwd(&Op(ReadExit(measure)))
 }
 
 #[cfg(feature = "cuda")]
 struct ReadExit(Measure);
 
 #[cfg(feature = "cuda")]
-impl CustomOp1 for ReadExit {
+impl Operation<1> for ReadExit {
     fn name(&self) -> &'static str {
         "read_exit"
     }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        crate::cuda_only(self.name())
-    }
-
-    fn cuda_fwd(&self, logits: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        let (batch, classes) = layout.shape().dims2()?;
-        let mut out = crate::cuda::unset(logits.device(), DType::F64, 2 * batch)?;
-        let (dtype, inputs) = (logits.dtype(), [(logits, layout)]);
-        let numbers = [classes, self.0 as usize].map(crate::cuda::Number::from);
-        crate::cuda::update(self.name(), dtype, &inputs, &mut out, 0, batch, &numbers)?;
+    fn cuda(&self, [logits]: [cuda::Input<'_>; 1]) -> Result<(CudaStorage, Shape)> {
+        let (batch, classes) = logits.1.shape().dims2()?;
+        let mut out = cuda::unset(logits.0.device(), DType::F64, 2 * batch)?;
+        let (dtype, inputs) = (logits.0.dtype(), [logits]);
+        let numbers = [classes, self.0 as usize].map(cuda::Number::from);
+        cuda::update(self.name(), dtype, &inputs, &mut out, 0, batch, &numbers)?;
         Ok((out, Shape::from((batch, 2))))
     }
 }

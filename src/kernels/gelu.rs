@@ -2,12 +2,12 @@
 //! <https://arxiv.org/abs/1606.08415>). candle's takes several times the convolution before it, and its
 //! backward pass builds a dozen tensors.
 
-use super::{contiguous, dispatch, unset};
+use super::{Input, Op, Operation, contiguous, dispatch, unset};
 #[cfg(feature = "cuda")]
 use crate::cuda;
 use crate::simd::{self, Real};
 use candle_core::cpu::erf::erf_f64;
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType};
+use candle_core::{CpuStorage, Result, Shape, Tensor, WithDType};
 #[cfg(feature = "cuda")]
 use candle_core::{CudaStorage, backend::BackendStorage};
 use pulp::{Simd, WithSimd};
@@ -19,12 +19,12 @@ const CHUNK: usize = 1 << 14;
 
 /// `x · Φ(x)` of every element. f32, to some 1e-7, and f64.
 pub fn gelu(x: &Tensor) -> Result<Tensor> {
-    x.contiguous()?.apply_op1(Gelu)
+    x.contiguous()?.apply_op1(Op(Gelu))
 }
 
 /// The gradient of [`gelu`] at `x`: `grad · (Φ(x) + x · φ(x))`.
 pub fn gelu_backward(x: &Tensor, grad: &Tensor) -> Result<Tensor> {
-    x.apply_op2_no_bwd(&grad.contiguous()?, &GeluGrad)
+    x.apply_op2_no_bwd(&grad.contiguous()?, &Op(GeluGrad))
 }
 
 /// f32 and f64, with the functions of the normal distribution.
@@ -94,67 +94,54 @@ fn each<T: Real>(x: &[T], grad: Option<&[T]>, f: impl Fn(T, T) -> T + Sync) -> V
 
 struct Gelu;
 
-impl CustomOp1 for Gelu {
+impl Operation<1> for Gelu {
     fn name(&self) -> &'static str {
         "gelu"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let out = dispatch!(self, x, T => T::to_cpu_storage_owned(each(
-            contiguous::<T>(x, layout)?,
+    fn cpu(&self, [x]: [Input<'_>; 1]) -> Result<(CpuStorage, Shape)> {
+        let out = dispatch!(self, x.0, T => T::to_cpu_storage_owned(each(
+            contiguous::<T>(x)?,
             None,
             #[inline(always)]
             |x, _| x * x.below(),
         )));
-        Ok((out, layout.shape().clone()))
+        Ok((out, x.1.shape().clone()))
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        let shape = layout.shape().clone();
-        let out = cuda::map("gelu", x.dtype(), &[(x, layout)], shape.elem_count(), &[])?;
+    fn cuda(&self, [x]: [cuda::Input<'_>; 1]) -> Result<(CudaStorage, Shape)> {
+        let shape = x.1.shape().clone();
+        let out = cuda::map("gelu", x.0.dtype(), &[x], shape.elem_count(), &[])?;
         Ok((out, shape))
     }
 
-    fn bwd(&self, x: &Tensor, _out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        Ok(Some(gelu_backward(x, grad)?))
+    fn backward(&self, [x]: [&Tensor; 1], _out: &Tensor, grad: &Tensor) -> Result<[Option<Tensor>; 1]> {
+        Ok([Some(gelu_backward(x, grad)?)])
     }
 }
 
 struct GeluGrad;
 
-impl CustomOp2 for GeluGrad {
+impl Operation<2> for GeluGrad {
     fn name(&self) -> &'static str {
         "gelu_grad"
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        layout: &Layout,
-        grad: &CpuStorage,
-        grad_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let out = dispatch!(self, x, T => T::to_cpu_storage_owned(each(
-            contiguous::<T>(x, layout)?,
-            Some(contiguous::<T>(grad, grad_layout)?),
+    fn cpu(&self, [x, grad]: [Input<'_>; 2]) -> Result<(CpuStorage, Shape)> {
+        let out = dispatch!(self, x.0, T => T::to_cpu_storage_owned(each(
+            contiguous::<T>(x)?,
+            Some(contiguous::<T>(grad)?),
             #[inline(always)]
             |x, grad| grad * (x.below() + x * x.density()),
         )));
-        Ok((out, layout.shape().clone()))
+        Ok((out, x.1.shape().clone()))
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        x: &CudaStorage,
-        layout: &Layout,
-        grad: &CudaStorage,
-        grad_layout: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        let shape = layout.shape().clone();
-        let inputs = [(x, layout), (grad, grad_layout)];
-        let out = cuda::map(self.name(), x.dtype(), &inputs, shape.elem_count(), &[])?;
+    fn cuda(&self, [x, grad]: [cuda::Input<'_>; 2]) -> Result<(CudaStorage, Shape)> {
+        let shape = x.1.shape().clone();
+        let out = cuda::map(self.name(), x.0.dtype(), &[x, grad], shape.elem_count(), &[])?;
         Ok((out, shape))
     }
 }

@@ -2,7 +2,7 @@
 //! and on NVIDIA GPUs.
 //!
 //! This crate knows candle and nothing of networks, data or exits. Everything else in branchynet is
-//! candle's own or is built from what is here. Begin with [`relu`], the simplest operation; [`conv`]
+//! candle's own or is built from what is here. Begin with [`relu`], the simplest [`Operation`]; [`conv`]
 //! is where the time goes, [`inference`] is for answers without training, [`cuda`] compiles and launches GPU kernels.
 //! Every gradient is tested against central differences in f64 and against PyTorch's values
 //! (`tests/ops.rs`).
@@ -19,6 +19,7 @@ mod gelu;
 pub mod inference;
 mod linear;
 mod lrn;
+mod operation;
 mod pool2d;
 mod precision;
 mod shortcut;
@@ -34,20 +35,11 @@ pub use gather::{Measure, read_exit};
 pub use gelu::{gelu, gelu_backward};
 pub use linear::{backward as linear_backward, linear};
 pub use lrn::{Lrn, lrn};
+pub use operation::{Input, Op, Operation, Update, contiguous};
 pub use pool2d::{Pool, Pooling, pool2d};
 pub use precision::{Precision, PrecisionScope};
 pub use shortcut::{Shortcut, add_shortcut};
 pub use simd::{Real, instructions};
-
-use candle_core::{CpuStorage, Layout, Result, Shape, bail};
-
-/// The elements of a tensor that is known to be contiguous.
-pub fn contiguous<'a, T: Real>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [T]> {
-    match layout.contiguous_offsets() {
-        Some((start, end)) => Ok(&storage.as_slice::<T>()?[start..end]),
-        None => bail!("internal error: an operation got a tensor that is not contiguous"),
-    }
-}
 
 /// A vector of this length for a result of which every element is going to be written. Zeros would
 /// cost a pass over memory, on one thread.
@@ -59,20 +51,15 @@ fn unset<T: Real>(len: usize) -> Vec<T> {
     vector
 }
 
-/// What an operation that exists on GPUs alone says on the CPU.
-fn cuda_only(name: &str) -> Result<(CpuStorage, Shape)> {
-    bail!("internal error: {name} is for the GPU")
-}
-
 /// Evaluates an expression with `T` bound to the element type of a CPU storage, f32 or f64.
 macro_rules! dispatch {
     ($op:expr, $storage:expr, $t:ident => $body:expr) => {
         match $storage {
-            CpuStorage::F32(_) => {
+            candle_core::CpuStorage::F32(_) => {
                 type $t = f32;
                 $body
             }
-            CpuStorage::F64(_) => {
+            candle_core::CpuStorage::F64(_) => {
                 type $t = f64;
                 $body
             }

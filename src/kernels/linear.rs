@@ -5,14 +5,14 @@
 //! gets bit for bit the same logits alone, in a batch, and in a batch that others have left. On a
 //! GPU the product is cuBLAS's, which makes no such promise.
 
-use super::{contiguous, dispatch, unset};
+use super::{Input, Op, Operation, contiguous, dispatch, unset};
 #[cfg(feature = "cuda")]
 use crate::cuda;
 use crate::precision::Precision;
 use crate::simd::{Real, dots};
-use candle_core::{CpuStorage, CustomOp1, CustomOp3, DType, Layout, Result, Shape, Tensor, WithDType, bail};
+use candle_core::{CpuStorage, DType, Result, Shape, Tensor, WithDType, bail};
 #[cfg(feature = "cuda")]
-use candle_core::{CudaStorage, backend::BackendStorage};
+use candle_core::{CudaStorage, Layout, backend::BackendStorage};
 use rayon::prelude::*;
 
 /// Samples that one task multiplies.
@@ -30,7 +30,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
             bias.shape()
         )
     }
-    x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, Linear)
+    x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, Op(Linear))
 }
 
 struct Linear;
@@ -50,20 +50,12 @@ fn samples<T: Real>(x: &[T], weight: &[T], bias: &[T], products: &mut [T], out: 
     }
 }
 
-impl CustomOp3 for Linear {
+impl Operation<3> for Linear {
     fn name(&self) -> &'static str {
         "linear"
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        weight: &CpuStorage,
-        weight_layout: &Layout,
-        bias: &CpuStorage,
-        bias_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
+    fn cpu(&self, [x, weight, bias]: [Input<'_>; 3]) -> Result<(CpuStorage, Shape)> {
         fn forward<T: Real>(x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
             let outputs = bias.len();
             let inputs = weight.len() / outputs;
@@ -76,54 +68,44 @@ impl CustomOp3 for Linear {
                 });
             out
         }
-        let shape = Shape::from((x_layout.dims()[0], bias_layout.dims()[0]));
-        let out = dispatch!(self, x, T => T::to_cpu_storage_owned(forward::<T>(
-            contiguous(x, x_layout)?,
-            contiguous(weight, weight_layout)?,
-            contiguous(bias, bias_layout)?,
+        let shape = Shape::from((x.1.dims()[0], bias.1.dims()[0]));
+        let out = dispatch!(self, x.0, T => T::to_cpu_storage_owned(forward::<T>(
+            contiguous(x)?,
+            contiguous(weight)?,
+            contiguous(bias)?,
         )));
         Ok((out, shape))
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        x: &CudaStorage,
-        x_layout: &Layout,
-        weight: &CudaStorage,
-        weight_layout: &Layout,
-        bias: &CudaStorage,
-        bias_layout: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        let (batch, inputs) = x_layout.shape().dims2()?;
-        let outputs = bias_layout.shape().dims1()?;
-        let transposed = weight_layout.transpose(0, 1)?;
+    fn cuda(&self, [x, weight, bias]: [cuda::Input<'_>; 3]) -> Result<(CudaStorage, Shape)> {
+        let (batch, inputs) = x.1.shape().dims2()?;
+        let outputs = bias.1.shape().dims1()?;
+        let transposed = weight.1.transpose(0, 1)?;
         let sizes = (1, batch, outputs, inputs);
-        let products = cuda::product((x, x_layout), (weight, &transposed), sizes)?;
+        let products = cuda::product(x, (weight.0, &transposed), sizes)?;
         let shape = Shape::from((batch, outputs));
         let layout = Layout::contiguous(&shape);
-        let terms = [(&products, &layout), (bias, bias_layout)];
+        let terms = [(&products, &layout), bias];
         let numbers = [outputs.into(), 1.into()];
-        let out = cuda::map("add_bias", x.dtype(), &terms, batch * outputs, &numbers)?;
+        let out = cuda::map("add_bias", x.0.dtype(), &terms, batch * outputs, &numbers)?;
         Ok((out, shape))
     }
 
-    fn bwd(
+    fn backward(
         &self,
-        x: &Tensor,
-        weight: &Tensor,
-        _bias: &Tensor,
+        [x, weight, _bias]: [&Tensor; 3],
         _out: &Tensor,
         grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+    ) -> Result<[Option<Tensor>; 3]> {
         let grads = backward(x, weight, grad)?;
-        Ok((Some(grads.0), Some(grads.1), Some(grads.2)))
+        Ok([Some(grads.0), Some(grads.1), Some(grads.2)])
     }
 }
 
 /// The gradients of input, weight and bias, given the output's.
 pub fn backward(x: &Tensor, weight: &Tensor, grad: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
-    let bias = grad.contiguous()?.apply_op1_no_bwd(&SumRows)?;
+    let bias = grad.contiguous()?.apply_op1_no_bwd(&Op(SumRows))?;
     Ok((product(grad, weight)?, product(&grad.t()?, x)?, bias))
 }
 
@@ -140,12 +122,12 @@ fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 /// The sum of all rows: (rows, columns) to (columns).
 struct SumRows;
 
-impl CustomOp1 for SumRows {
+impl Operation<1> for SumRows {
     fn name(&self) -> &'static str {
         "sum-rows"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu(&self, [x]: [Input<'_>; 1]) -> Result<(CpuStorage, Shape)> {
         fn sums<T: Real>(x: &[T], columns: usize) -> Vec<T> {
             let mut sums = vec![T::zero(); columns];
             for row in x.chunks(columns) {
@@ -153,16 +135,15 @@ impl CustomOp1 for SumRows {
             }
             sums
         }
-        let (_, columns) = layout.shape().dims2()?;
-        let out =
-            dispatch!(self, x, T => T::to_cpu_storage_owned(sums::<T>(contiguous(x, layout)?, columns)));
+        let (_, columns) = x.1.shape().dims2()?;
+        let out = dispatch!(self, x.0, T => T::to_cpu_storage_owned(sums::<T>(contiguous(x)?, columns)));
         Ok((out, Shape::from(columns)))
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        let (rows, columns) = layout.shape().dims2()?;
-        let out = cuda::map("sum_rows", x.dtype(), &[(x, layout)], columns, &[rows.into()])?;
+    fn cuda(&self, [x]: [cuda::Input<'_>; 1]) -> Result<(CudaStorage, Shape)> {
+        let (rows, columns) = x.1.shape().dims2()?;
+        let out = cuda::map("sum_rows", x.0.dtype(), &[x], columns, &[rows.into()])?;
         Ok((out, Shape::from(columns)))
     }
 }

@@ -2,13 +2,13 @@
 //! computes it: `y = x / (k + alpha * sum x²)^beta`, the sum over `n` neighbouring channels and
 //! alpha not divided by `n`.
 
-use super::{contiguous, dispatch, unset};
+use super::{Input, Op, Operation, contiguous, dispatch, unset};
 #[cfg(feature = "cuda")]
 use crate::cuda;
 use crate::simd::{Real, arch};
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail};
+use candle_core::{CpuStorage, Result, Shape, Tensor, WithDType, bail};
 #[cfg(feature = "cuda")]
-use candle_core::{CudaStorage, backend::BackendStorage};
+use candle_core::{CudaStorage, Layout, backend::BackendStorage};
 use rayon::prelude::*;
 
 /// The constants of a local response normalisation.
@@ -39,13 +39,13 @@ pub fn lrn(x: &Tensor, constants: Lrn) -> Result<Tensor> {
     if constants.n.is_multiple_of(2) || constants.k <= 0.0 {
         bail!("lrn: n must be odd and k above 0, got n = {} and k = {}", constants.n, constants.k)
     }
-    x.contiguous()?.apply_op1(constants)
+    x.contiguous()?.apply_op1(Op(constants))
 }
 
 impl Lrn {
     /// The gradient of `x`, given the output's.
     pub fn backward(&self, x: &Tensor, grad: &Tensor) -> Result<Tensor> {
-        x.apply_op2_no_bwd(&grad.contiguous()?, &LrnGrad(*self))
+        x.apply_op2_no_bwd(&grad.contiguous()?, &Op(LrnGrad(*self)))
     }
 
     /// As the kernels take them, for images of this layout.
@@ -144,12 +144,12 @@ impl Lrn {
     }
 }
 
-impl CustomOp1 for Lrn {
+impl Operation<1> for Lrn {
     fn name(&self) -> &'static str {
         "lrn"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu(&self, [x]: [Input<'_>; 1]) -> Result<(CpuStorage, Shape)> {
         fn forward<T: Real>(lrn: &Lrn, x: &[T], size: usize, area: usize) -> Vec<T> {
             let mut out = unset(x.len());
             out.par_chunks_mut(size).zip(x.par_chunks(size)).for_each_init(
@@ -158,21 +158,21 @@ impl CustomOp1 for Lrn {
             );
             out
         }
-        let (_, channels, height, width) = layout.shape().dims4()?;
+        let (_, channels, height, width) = x.1.shape().dims4()?;
         let (area, size) = (height * width, channels * height * width);
-        let out = dispatch!(self, x, T => T::to_cpu_storage_owned(forward::<T>(self, contiguous(x, layout)?, size, area)));
-        Ok((out, layout.shape().clone()))
+        let out = dispatch!(self, x.0, T => T::to_cpu_storage_owned(forward::<T>(self, contiguous(x)?, size, area)));
+        Ok((out, x.1.shape().clone()))
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        let (shape, numbers) = (layout.shape().clone(), self.numbers(layout)?);
-        let out = cuda::map("lrn", x.dtype(), &[(x, layout)], shape.elem_count(), &numbers)?;
+    fn cuda(&self, [x]: [cuda::Input<'_>; 1]) -> Result<(CudaStorage, Shape)> {
+        let (shape, numbers) = (x.1.shape().clone(), self.numbers(x.1)?);
+        let out = cuda::map("lrn", x.0.dtype(), &[x], shape.elem_count(), &numbers)?;
         Ok((out, shape))
     }
 
-    fn bwd(&self, x: &Tensor, _out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        Ok(Some(self.backward(x, grad)?))
+    fn backward(&self, [x]: [&Tensor; 1], _out: &Tensor, grad: &Tensor) -> Result<[Option<Tensor>; 1]> {
+        Ok([Some(self.backward(x, grad)?)])
     }
 }
 
@@ -180,18 +180,12 @@ impl CustomOp1 for Lrn {
 /// sum holds x_i.
 struct LrnGrad(Lrn);
 
-impl CustomOp2 for LrnGrad {
+impl Operation<2> for LrnGrad {
     fn name(&self) -> &'static str {
         "lrn-grad"
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        grad: &CpuStorage,
-        grad_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
+    fn cpu(&self, [x, grad]: [Input<'_>; 2]) -> Result<(CpuStorage, Shape)> {
         fn backward<T: Real>(lrn: &Lrn, x: &[T], grad: &[T], size: usize, area: usize) -> Vec<T> {
             let mut out = unset(x.len());
             let zeros = || vec![T::zero(); size];
@@ -206,29 +200,22 @@ impl CustomOp2 for LrnGrad {
             );
             out
         }
-        let (_, channels, height, width) = x_layout.shape().dims4()?;
+        let (_, channels, height, width) = x.1.shape().dims4()?;
         let (area, size) = (height * width, channels * height * width);
-        let out = dispatch!(self, x, T => T::to_cpu_storage_owned(backward::<T>(
+        let out = dispatch!(self, x.0, T => T::to_cpu_storage_owned(backward::<T>(
             &self.0,
-            contiguous(x, x_layout)?,
-            contiguous(grad, grad_layout)?,
+            contiguous(x)?,
+            contiguous(grad)?,
             size,
             area,
         )));
-        Ok((out, x_layout.shape().clone()))
+        Ok((out, x.1.shape().clone()))
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        x: &CudaStorage,
-        x_layout: &Layout,
-        grad: &CudaStorage,
-        grad_layout: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        let (shape, numbers) = (x_layout.shape().clone(), self.0.numbers(x_layout)?);
-        let inputs = [(x, x_layout), (grad, grad_layout)];
-        let out = cuda::map("lrn_grad", x.dtype(), &inputs, shape.elem_count(), &numbers)?;
+    fn cuda(&self, [x, grad]: [cuda::Input<'_>; 2]) -> Result<(CudaStorage, Shape)> {
+        let (shape, numbers) = (x.1.shape().clone(), self.0.numbers(x.1)?);
+        let out = cuda::map("lrn_grad", x.0.dtype(), &[x, grad], shape.elem_count(), &numbers)?;
         Ok((out, shape))
     }
 }

@@ -5,11 +5,11 @@
 //! pools the largest values in ceiling mode (`cover_all=True`), so that windows hang over the lower and
 //! right edge, and AlexNet's windows overlap (3 wide, 2 apart).
 
-use super::{contiguous, dispatch, unset};
+use super::{Input, Op, Operation, contiguous, dispatch, unset};
 #[cfg(feature = "cuda")]
 use crate::cuda;
 use crate::simd::{Real, arch};
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail};
+use candle_core::{CpuStorage, Result, Shape, Tensor, WithDType, bail};
 #[cfg(feature = "cuda")]
 use candle_core::{CudaStorage, backend::BackendStorage};
 use rayon::prelude::*;
@@ -34,7 +34,7 @@ pub enum Pooling {
 pub fn pool2d(x: &Tensor, kind: Pooling, kernel: usize, stride: usize) -> Result<Tensor> {
     let (_, _, height, width) = x.dims4()?;
     let pool = Pool::new(kind, height, width, kernel, stride)?;
-    x.contiguous()?.apply_op1(pool)
+    x.contiguous()?.apply_op1(Op(pool))
 }
 
 /// The windows of one pooling over planes of one size.
@@ -82,7 +82,7 @@ impl Pool {
 
     /// The gradient of `x`, given the output's.
     pub fn backward(&self, x: &Tensor, grad: &Tensor) -> Result<Tensor> {
-        x.apply_op2_no_bwd(&grad.contiguous()?, &PoolGrad(*self))
+        x.apply_op2_no_bwd(&grad.contiguous()?, &Op(PoolGrad(*self)))
     }
 
     /// Calls `pixel(window, pixel)` for all pixels of all windows of a plane, for windows that stay inside.
@@ -196,12 +196,12 @@ impl Pool {
     }
 }
 
-impl CustomOp1 for Pool {
+impl Operation<1> for Pool {
     fn name(&self) -> &'static str {
         self.names()[0]
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu(&self, [x]: [Input<'_>; 1]) -> Result<(CpuStorage, Shape)> {
         fn forward<T: Real>(p: &Pool, x: &[T]) -> Vec<T> {
             let planes = x.len() / (p.height * p.width);
             let mut out = unset(planes * p.out_height * p.out_width);
@@ -223,23 +223,22 @@ impl CustomOp1 for Pool {
                 );
             out
         }
-        let (batch, channels, ..) = layout.shape().dims4()?;
-        let out =
-            dispatch!(self, x, T => T::to_cpu_storage_owned(forward::<T>(self, contiguous(x, layout)?)));
+        let (batch, channels, ..) = x.1.shape().dims4()?;
+        let out = dispatch!(self, x.0, T => T::to_cpu_storage_owned(forward::<T>(self, contiguous(x)?)));
         Ok((out, Shape::from((batch, channels, self.out_height, self.out_width))))
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        let (batch, channels, ..) = layout.shape().dims4()?;
+    fn cuda(&self, [x]: [cuda::Input<'_>; 1]) -> Result<(CudaStorage, Shape)> {
+        let (batch, channels, ..) = x.1.shape().dims4()?;
         let shape = Shape::from((batch, channels, self.out_height, self.out_width));
-        let (dtype, len) = (x.dtype(), shape.elem_count());
-        let out = cuda::map(self.name(), dtype, &[(x, layout)], len, &self.sizes())?;
+        let (dtype, len) = (x.0.dtype(), shape.elem_count());
+        let out = cuda::map(self.name(), dtype, &[x], len, &self.sizes())?;
         Ok((out, shape))
     }
 
-    fn bwd(&self, x: &Tensor, _out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        Ok(Some(self.backward(x, grad)?))
+    fn backward(&self, [x]: [&Tensor; 1], _out: &Tensor, grad: &Tensor) -> Result<[Option<Tensor>; 1]> {
+        Ok([Some(self.backward(x, grad)?)])
     }
 }
 
@@ -248,18 +247,12 @@ const PLANES_PER_TASK: usize = 16;
 
 struct PoolGrad(Pool);
 
-impl CustomOp2 for PoolGrad {
+impl Operation<2> for PoolGrad {
     fn name(&self) -> &'static str {
         self.0.names()[1]
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        grad: &CpuStorage,
-        grad_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
+    fn cpu(&self, [x, grad]: [Input<'_>; 2]) -> Result<(CpuStorage, Shape)> {
         fn backward<T: Real>(p: &Pool, x: &[T], grad: &[T]) -> Vec<T> {
             let mut out = vec![T::zero(); x.len()];
             out.par_chunks_mut(p.height * p.width)
@@ -269,30 +262,24 @@ impl CustomOp2 for PoolGrad {
                 .for_each(|((out, plane), grad)| p.plane_backward(plane, grad, out));
             out
         }
-        let out = dispatch!(self, x, T => T::to_cpu_storage_owned(backward::<T>(
+        let out = dispatch!(self, x.0, T => T::to_cpu_storage_owned(backward::<T>(
             &self.0,
-            contiguous(x, x_layout)?,
-            contiguous(grad, grad_layout)?,
+            contiguous(x)?,
+            contiguous(grad)?,
         )));
-        Ok((out, x_layout.shape().clone()))
+        Ok((out, x.1.shape().clone()))
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        x: &CudaStorage,
-        x_layout: &Layout,
-        grad: &CudaStorage,
-        grad_layout: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        let shape = x_layout.shape().clone();
+    fn cuda(&self, [x, grad]: [cuda::Input<'_>; 2]) -> Result<(CudaStorage, Shape)> {
+        let shape = x.1.shape().clone();
         // A mean's gradient does not depend on what was averaged.
-        let inputs = [(x, x_layout), (grad, grad_layout)];
+        let inputs = [x, grad];
         let inputs = match self.0.kind {
             Pooling::Max | Pooling::MaxInside => &inputs[..],
             Pooling::Average => &inputs[1..],
         };
-        let (dtype, len) = (x.dtype(), shape.elem_count());
+        let (dtype, len) = (x.0.dtype(), shape.elem_count());
         let out = cuda::map(self.name(), dtype, inputs, len, &self.0.sizes())?;
         Ok((out, shape))
     }

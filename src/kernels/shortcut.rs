@@ -1,11 +1,11 @@
 //! The end of a residual block (He et al. 2016, <https://arxiv.org/abs/1512.03385>, option A): the
 //! block's input comes in again, without parameters.
 
-use super::{contiguous, dispatch, unset};
+use super::{Input, Op, Operation, contiguous, dispatch, unset};
 #[cfg(feature = "cuda")]
 use crate::cuda;
 use crate::simd::{Real, arch};
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail};
+use candle_core::{CpuStorage, Result, Shape, Tensor, WithDType, bail};
 #[cfg(feature = "cuda")]
 use candle_core::{CudaStorage, backend::BackendStorage};
 use rayon::prelude::*;
@@ -21,7 +21,7 @@ pub fn add_shortcut(body: &Tensor, x: &Tensor) -> Result<Tensor> {
     if batch != x_batch {
         bail!("add_shortcut: the body has {batch} samples and its input {x_batch}")
     }
-    body.contiguous()?.apply_op2(&x.contiguous()?, shortcut)
+    body.contiguous()?.apply_op2(&x.contiguous()?, Op(shortcut))
 }
 
 /// Where the pixels of a block's input end up in its output.
@@ -55,7 +55,7 @@ impl Shortcut {
         let grad_x = if self.is_identity() {
             masked.clone()
         } else {
-            masked.apply_op1_no_bwd(&ShortcutGrad(*self))?
+            masked.apply_op1_no_bwd(&Op(ShortcutGrad(*self)))?
         };
         Ok((masked, grad_x))
     }
@@ -130,18 +130,12 @@ impl Shortcut {
     }
 }
 
-impl CustomOp2 for Shortcut {
+impl Operation<2> for Shortcut {
     fn name(&self) -> &'static str {
         "add_shortcut"
     }
 
-    fn cpu_fwd(
-        &self,
-        body: &CpuStorage,
-        body_layout: &Layout,
-        x: &CpuStorage,
-        x_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
+    fn cpu(&self, [body, x]: [Input<'_>; 2]) -> Result<(CpuStorage, Shape)> {
         fn forward<T: Real>(s: &Shortcut, body: &[T], x: &[T]) -> Vec<T> {
             let mut out = unset(body.len());
             out.par_chunks_mut(s.output_len())
@@ -155,49 +149,41 @@ impl CustomOp2 for Shortcut {
                 });
             out
         }
-        let out = dispatch!(self, body, T => T::to_cpu_storage_owned(forward::<T>(
+        let out = dispatch!(self, body.0, T => T::to_cpu_storage_owned(forward::<T>(
             self,
-            contiguous(body, body_layout)?,
-            contiguous(x, x_layout)?,
+            contiguous(body)?,
+            contiguous(x)?,
         )));
-        Ok((out, body_layout.shape().clone()))
+        Ok((out, body.1.shape().clone()))
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        body: &CudaStorage,
-        body_layout: &Layout,
-        x: &CudaStorage,
-        x_layout: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        let shape = body_layout.shape().clone();
-        let inputs = [(body, body_layout), (x, x_layout)];
-        let (dtype, len) = (body.dtype(), shape.elem_count());
-        let out = cuda::map("shortcut", dtype, &inputs, len, &self.sizes())?;
+    fn cuda(&self, [body, x]: [cuda::Input<'_>; 2]) -> Result<(CudaStorage, Shape)> {
+        let shape = body.1.shape().clone();
+        let (dtype, len) = (body.0.dtype(), shape.elem_count());
+        let out = cuda::map("shortcut", dtype, &[body, x], len, &self.sizes())?;
         Ok((out, shape))
     }
 
-    fn bwd(
+    fn backward(
         &self,
-        _body: &Tensor,
-        _x: &Tensor,
+        [_body, _x]: [&Tensor; 2],
         out: &Tensor,
         grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    ) -> Result<[Option<Tensor>; 2]> {
         let (body, x) = self.backward(out, grad)?;
-        Ok((Some(body), Some(x)))
+        Ok([Some(body), Some(x)])
     }
 }
 
 struct ShortcutGrad(Shortcut);
 
-impl CustomOp1 for ShortcutGrad {
+impl Operation<1> for ShortcutGrad {
     fn name(&self) -> &'static str {
         "add_shortcut-grad"
     }
 
-    fn cpu_fwd(&self, grad: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu(&self, [grad]: [Input<'_>; 1]) -> Result<(CpuStorage, Shape)> {
         fn backward<T: Real>(s: &Shortcut, grad: &[T]) -> Vec<T> {
             let mut out = vec![T::zero(); grad.len() / s.output_len() * s.input_len()];
             out.par_chunks_mut(s.input_len()).zip(grad.par_chunks(s.output_len())).for_each(|(out, grad)| {
@@ -210,17 +196,18 @@ impl CustomOp1 for ShortcutGrad {
             out
         }
         let [channels, height, width] = self.0.from;
-        let batch = layout.dims()[0];
-        let out = dispatch!(self, grad, T => T::to_cpu_storage_owned(backward::<T>(&self.0, contiguous(grad, layout)?)));
+        let batch = grad.1.dims()[0];
+        let out =
+            dispatch!(self, grad.0, T => T::to_cpu_storage_owned(backward::<T>(&self.0, contiguous(grad)?)));
         Ok((out, Shape::from((batch, channels, height, width))))
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda_fwd(&self, grad: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+    fn cuda(&self, [grad]: [cuda::Input<'_>; 1]) -> Result<(CudaStorage, Shape)> {
         let [channels, height, width] = self.0.from;
-        let shape = Shape::from((layout.dims()[0], channels, height, width));
-        let (dtype, len, sizes) = (grad.dtype(), shape.elem_count(), self.0.sizes());
-        let out = cuda::map("shortcut_grad", dtype, &[(grad, layout)], len, &sizes)?;
+        let shape = Shape::from((grad.1.dims()[0], channels, height, width));
+        let (dtype, len, sizes) = (grad.0.dtype(), shape.elem_count(), self.0.sizes());
+        let out = cuda::map("shortcut_grad", dtype, &[grad], len, &sizes)?;
         Ok((out, shape))
     }
 }

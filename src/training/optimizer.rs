@@ -5,12 +5,10 @@
 use super::average::Average;
 use super::config::Config;
 use super::tape::Gradients;
-use crate::kernels::contiguous;
 #[cfg(feature = "cuda")]
-use crate::kernels::cuda;
-use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Result, Tensor, Var, bail};
-#[cfg(feature = "cuda")]
-use candle_core::{CudaStorage, backend::BackendStorage};
+use crate::kernels::cuda::Number;
+use crate::kernels::{Input, Op, Update, contiguous};
+use candle_core::{Result, Tensor, Var};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -72,12 +70,12 @@ impl State {
                 rates.weight_decay /= config.norm_rate;
             }
             match config.optimizer {
-                Optimizer::Adam => means.inplace_op2(&grad, &Moments(rates))?,
-                Optimizer::Sgd => means.inplace_op3(&grad, weight, &Velocity(rates))?,
+                Optimizer::Adam => means.inplace_op2(&grad, &Op(Moments(rates)))?,
+                Optimizer::Sgd => means.inplace_op3(&grad, weight, &Op(Velocity(rates)))?,
             }
             match config.nesterov {
-                true => weight.inplace_op3(means, &grad, &Ahead(rates)),
-                false => weight.inplace_op2(means, &Step(config.optimizer, rates)),
+                true => weight.inplace_op3(means, &grad, &Op(Ahead(rates))),
+                false => weight.inplace_op2(means, &Op(Step(config.optimizer, rates))),
             }
         };
         if self.parameters.values().any(|var| var.device().is_cuda()) {
@@ -120,31 +118,17 @@ impl Rates {
     }
 }
 
-/// The elements of a tensor that is all of its storage.
-fn elements(storage: &mut CpuStorage) -> Result<&mut [f32]> {
-    match storage {
-        CpuStorage::F32(elements) => Ok(elements),
-        _ => bail!("optimizers work on f32 only"),
-    }
-}
-
 /// Adam's running means (2, …) of the gradient and its square.
 struct Moments(Rates);
 
-impl InplaceOp2 for Moments {
+impl Update<1> for Moments {
     fn name(&self) -> &'static str {
-        "adam-moments"
+        "adam_moments"
     }
 
-    fn cpu_fwd(
-        &self,
-        moments: &mut CpuStorage,
-        _: &Layout,
-        grad: &CpuStorage,
-        layout: &Layout,
-    ) -> Result<()> {
-        let grad = contiguous::<f32>(grad, layout)?;
-        let (mean, square) = elements(moments)?.split_at_mut(grad.len());
+    fn cpu(&self, moments: &mut [f32], [grad]: [Input<'_>; 1]) -> Result<()> {
+        let grad = contiguous::<f32>(grad)?;
+        let (mean, square) = moments.split_at_mut(grad.len());
         let (beta1, rest1) = (self.0.beta1 as f32, (1.0 - self.0.beta1) as f32);
         let (beta2, rest2) = (self.0.beta2 as f32, (1.0 - self.0.beta2) as f32);
         for ((mean, square), &g) in mean.iter_mut().zip(square).zip(grad) {
@@ -155,79 +139,47 @@ impl InplaceOp2 for Moments {
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        moments: &mut CudaStorage,
-        moments_layout: &Layout,
-        grad: &CudaStorage,
-        layout: &Layout,
-    ) -> Result<()> {
-        let (start, len) = (moments_layout.start_offset(), layout.shape().elem_count());
-        let numbers = [self.0.beta1.into(), self.0.beta2.into()];
-        let (dtype, inputs) = (grad.dtype(), [(grad, layout)]);
-        cuda::update("adam_moments", dtype, &inputs, moments, start, len, &numbers)
+    fn kernel(&self) -> (&'static str, Vec<Number>) {
+        (self.name(), vec![self.0.beta1.into(), self.0.beta2.into()])
     }
 }
 
 /// SGD's running sum (1, …) of the gradient, to which the decay of the weights adds.
 struct Velocity(Rates);
 
-impl InplaceOp3 for Velocity {
+impl Update<2> for Velocity {
     fn name(&self) -> &'static str {
-        "sgd-velocity"
+        "sgd_velocity"
     }
 
-    fn cpu_fwd(
-        &self,
-        velocity: &mut CpuStorage,
-        _: &Layout,
-        grad: &CpuStorage,
-        layout: &Layout,
-        weight: &CpuStorage,
-        weight_layout: &Layout,
-    ) -> Result<()> {
-        let grad = contiguous::<f32>(grad, layout)?;
-        let weight = contiguous::<f32>(weight, weight_layout)?;
+    fn cpu(&self, velocity: &mut [f32], [grad, weight]: [Input<'_>; 2]) -> Result<()> {
+        let (grad, weight) = (contiguous::<f32>(grad)?, contiguous::<f32>(weight)?);
         let (momentum, decay) = (self.0.momentum as f32, self.0.weight_decay as f32);
-        for ((velocity, &g), &w) in elements(velocity)?.iter_mut().zip(grad).zip(weight) {
+        for ((velocity, &g), &w) in velocity.iter_mut().zip(grad).zip(weight) {
             *velocity = *velocity * momentum + (g + w * decay);
         }
         Ok(())
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        velocity: &mut CudaStorage,
-        velocity_layout: &Layout,
-        grad: &CudaStorage,
-        layout: &Layout,
-        weight: &CudaStorage,
-        weight_layout: &Layout,
-    ) -> Result<()> {
-        let (start, len) = (velocity_layout.start_offset(), layout.shape().elem_count());
-        let numbers = [self.0.momentum.into(), self.0.weight_decay.into()];
-        let (dtype, inputs) = (grad.dtype(), [(grad, layout), (weight, weight_layout)]);
-        cuda::update("sgd_velocity", dtype, &inputs, velocity, start, len, &numbers)
+    fn kernel(&self) -> (&'static str, Vec<Number>) {
+        (self.name(), vec![self.0.momentum.into(), self.0.weight_decay.into()])
     }
 }
 
-/// The weights, moved by the running means.
+/// The weights, moved by Adam's running means or SGD's sum.
 struct Step(Optimizer, Rates);
 
-impl InplaceOp2 for Step {
+impl Update<1> for Step {
     fn name(&self) -> &'static str {
-        "optimizer-step"
+        match self.0 {
+            Optimizer::Adam => "adam_step",
+            Optimizer::Sgd => "sgd_step",
+        }
     }
 
-    fn cpu_fwd(
-        &self,
-        weight: &mut CpuStorage,
-        _: &Layout,
-        means: &CpuStorage,
-        layout: &Layout,
-    ) -> Result<()> {
-        let (weight, means) = (elements(weight)?, contiguous::<f32>(means, layout)?);
+    fn cpu(&self, weight: &mut [f32], [means]: [Input<'_>; 1]) -> Result<()> {
+        let means = contiguous::<f32>(means)?;
         let (rate, epsilon) = (self.1.rate as f32, self.1.epsilon as f32);
         match self.0 {
             Optimizer::Adam => {
@@ -246,64 +198,34 @@ impl InplaceOp2 for Step {
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        weight: &mut CudaStorage,
-        weight_layout: &Layout,
-        means: &CudaStorage,
-        layout: &Layout,
-    ) -> Result<()> {
-        let (start, len) = (weight_layout.start_offset(), weight_layout.shape().elem_count());
-        let (kernel, numbers) = match self.0 {
-            Optimizer::Adam => ("adam_step", vec![self.1.rate.into(), self.1.epsilon.into()]),
-            Optimizer::Sgd => ("sgd_step", vec![self.1.rate.into()]),
-        };
-        let (dtype, inputs) = (means.dtype(), [(means, layout)]);
-        cuda::update(kernel, dtype, &inputs, weight, start, len, &numbers)
+    fn kernel(&self) -> (&'static str, Vec<Number>) {
+        let numbers = [self.1.rate, self.1.epsilon].map(Number::from);
+        let count = if self.0 == Optimizer::Adam { 2 } else { 1 };
+        (self.name(), numbers[..count].to_vec())
     }
 }
 
 /// The weights, moved by where SGD's sum of gradients will be a step ahead (Nesterov, as PyTorch has it).
 struct Ahead(Rates);
 
-impl InplaceOp3 for Ahead {
+impl Update<2> for Ahead {
     fn name(&self) -> &'static str {
-        "nesterov-step"
+        "nesterov_step"
     }
 
-    fn cpu_fwd(
-        &self,
-        weight: &mut CpuStorage,
-        _: &Layout,
-        velocity: &CpuStorage,
-        layout: &Layout,
-        grad: &CpuStorage,
-        grad_layout: &Layout,
-    ) -> Result<()> {
-        let velocity = contiguous::<f32>(velocity, layout)?;
-        let grad = contiguous::<f32>(grad, grad_layout)?;
+    fn cpu(&self, weight: &mut [f32], [velocity, grad]: [Input<'_>; 2]) -> Result<()> {
+        let (velocity, grad) = (contiguous::<f32>(velocity)?, contiguous::<f32>(grad)?);
         let Rates { momentum, weight_decay, rate, .. } = self.0;
         let (momentum, decay, rate) = (momentum as f32, weight_decay as f32, rate as f32);
-        for ((weight, &velocity), &g) in elements(weight)?.iter_mut().zip(velocity).zip(grad) {
+        for ((weight, &velocity), &g) in weight.iter_mut().zip(velocity).zip(grad) {
             *weight -= (velocity * momentum + (g + *weight * decay)) * rate;
         }
         Ok(())
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        weight: &mut CudaStorage,
-        weight_layout: &Layout,
-        velocity: &CudaStorage,
-        layout: &Layout,
-        grad: &CudaStorage,
-        grad_layout: &Layout,
-    ) -> Result<()> {
-        let (start, len) = (weight_layout.start_offset(), weight_layout.shape().elem_count());
-        let numbers = [self.0.rate.into(), self.0.momentum.into(), self.0.weight_decay.into()];
-        let (dtype, inputs) = (grad.dtype(), [(velocity, layout), (grad, grad_layout)]);
-        cuda::update("nesterov_step", dtype, &inputs, weight, start, len, &numbers)
+    fn kernel(&self) -> (&'static str, Vec<Number>) {
+        (self.name(), [self.0.rate, self.0.momentum, self.0.weight_decay].map(Number::from).to_vec())
     }
 }
 
