@@ -31,7 +31,7 @@ pub enum ErrorKind {
     Other,
 }
 
-/// A result with this crate's [`enum@Error`].
+/// A result with this crate's [`Error`](struct@Error).
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {

@@ -142,7 +142,7 @@ impl<R: Role> Split<R> {
     }
 
     /// The images of these samples as the network sees them, after the data set's
-    /// [`Preprocessing`]: f32 (samples, channels, height, width). On a GPU they are made from the
+    /// [`Preprocessing`](super::Preprocessing): f32 (samples, channels, height, width). On a GPU they are made from the
     /// bytes of the split, which are sent there once.
     pub fn batch(&self, samples: &[usize], device: &Device) -> Result<Tensor> {
         #[cfg(feature = "cuda")]

@@ -272,7 +272,7 @@ fn backward(
     Ok((grad_x, grad_weight, grad.apply_op1_no_bwd(&Op(GradBias))?))
 }
 
-/// [`backward`] for tensors as [`conv2d`] takes them.
+/// The gradients of image (where `of_image`), kernel and bias for tensors as [`conv2d`] takes them.
 pub fn conv2d_backward(
     x: &Tensor,
     weight: &Tensor,

@@ -2,7 +2,7 @@
 //!
 //! The bookkeeping of tensors takes longer than the arithmetic of one image. Here weights are packed once
 //! and every activation has its place, so that running the steps is arithmetic alone. All of them have one
-//! layout ([`Image`]): the channels of a pixel side by side, zeros around the image. So the inner
+//! layout (`Image`): the channels of a pixel side by side, zeros around the image. So the inner
 //! product of convolutions finds channels in whole registers, no step copies or transposes, and a
 //! convolution adds bias, shortcut and rectifier to its sums before it stores them.
 //!
