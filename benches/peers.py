@@ -95,13 +95,10 @@ def airbench():
     def further(inputs, outputs):
         return [conv(inputs, outputs, 3, 1), nn.BatchNorm2d(outputs), g()]
 
-    middle = group(64, 256)
     return Branchy(
-        [[conv(3, 24, 2, 0), g(), *group(24, 64)], middle[:4],
-         [*middle[4:], *group(256, 256), nn.MaxPool2d(3), flat(), nn.Linear(256, 10), Scale()]],
+        [[conv(3, 24, 2, 0), g(), *group(24, 64)], [*group(64, 256), *group(256, 256), nn.MaxPool2d(3), flat(), nn.Linear(256, 10), Scale()]],
         [[nn.MaxPool2d(2), *further(64, 96), *further(96, 96), nn.MaxPool2d(2), *further(96, 96), *further(96, 96),
-          nn.MaxPool2d(3), flat(), nn.Linear(96, 10), Scale()],
-         [nn.MaxPool2d(2), *further(256, 64), nn.MaxPool2d(3), flat(), nn.Linear(64, 10), Scale()]])
+          nn.MaxPool2d(3), flat(), nn.Linear(96, 10), Scale()]])
 
 
 TITLES = {"lenet": "B-LeNet", "alexnet": "B-AlexNet", "resnet110": "B-ResNet-110", "airbench": "B-Airbench"}

@@ -3,9 +3,9 @@
 
 use super::layer::{Layer, Start, branch, conv, gelu, linear, max_pool_inside, plain_norm, scale};
 
-/// The network for images of 3×32×32 with groups of these widths (airbench: 64, 256, 256), and two
-/// branches: behind the first group, and between the convolutions of the second. Of fourteen candidates and all their
-/// pairs these saved most (notebook 9).
+/// The network for images of 3×32×32 with groups of these widths (airbench: 64, 256, 256), and a
+/// branch behind the first group. Of fourteen candidates it saved most, and no second one beside it much more (notebook
+/// 9).
 ///
 /// A fixed convolution whitens patches of 2×2 pixels. A group has two convolutions, the first of which a pooling
 /// follows. Differences to the original: convolutions have biases, which batch normalisation takes away again,
@@ -14,9 +14,7 @@ pub fn b_airbench([first, second, third]: [usize; 3]) -> Vec<Layer> {
     let mut layers = vec![whitening(), gelu()]; //  24×31×31
     layers.extend(group(24, first)); //          first×15×15
     layers.push(exit(first, 15, 4, 96));
-    let mut middle = group(first, second); //    second×7×7
-    middle.insert(BETWEEN, exit(second, 7, 1, 64));
-    layers.extend(middle);
+    layers.extend(group(first, second)); //      second×7×7
     layers.extend(group(second, third)); //       third×3×3
     layers.extend([max_pool_inside(3, 3), linear(third, 10), scale(1.0 / 9.0)]);
     layers
@@ -37,9 +35,6 @@ pub(super) fn exit(channels: usize, mut size: usize, convolutions: usize, width:
     layers.extend([max_pool_inside(size, size), linear(inputs, 10), scale(1.0 / 9.0)]);
     branch(layers)
 }
-
-/// Where a group's first convolution ends.
-const BETWEEN: usize = 4;
 
 fn whitening() -> Layer {
     start(conv(3, 24, 2, 0), Start::Whitening)
