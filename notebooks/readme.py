@@ -125,6 +125,16 @@ def beyond():
         return (f"1 % promised, at most {most[0]:.1f} % of B-AlexNet's answers change, and {most[1]:.0f} % of B-LeNet's; "
                 f"B-LeNet's mean cost grows up to {dearest:.1f} times")
 
+    def worth():
+        found = {row["network"]: row for row in rows("worth/standings") if row["choice"].startswith("1 %")}
+        ours = found["B-Airbench"]
+        cascade = max((row for name, row in found.items() if ", then " in name), key=lambda row: float(row["gain"]))
+        static = f"{float(ours['static at this accuracy']):.2f}x that of a static network as accurate" if ours["static at this accuracy"] else (
+            "no static network that is cheaper is as accurate")
+        return (f"at most 1 % of the answers changed, guaranteed: B-Airbench has {float(ours['accuracy']) * 100:.2f} % at {float(ours['gain']):.2f}x the speed "
+                f"of its trunk alone, {static}; {cascade['network']}: {float(cascade['accuracy']) * 100:.2f} % at {float(cascade['gain']):.2f}x")
+
+    row("Is early exit worth it?", worth, "9_is_it_worth_it", "worth/plane")
     row("How to tell who may leave?", criteria, "10_criteria_and_guarantees", "criteria/ways")
     row("Are thresholds with a guarantee worth their name?", guarantees, "10_criteria_and_guarantees", "criteria/coverage")
     row("And on noisy, blurred, bright images?", shifted, "11_when_the_world_shifts", "shift/lenet_promise")
