@@ -26,7 +26,7 @@ impl ExitRecord<Validation> {
     /// front of cost and agreement with the last exit there. The other half tests them in this order, each by
     /// the exact binomial probability of so few losses if the share were `epsilon`; the last before the first
     /// that fails is chosen. The order is fixed before the test, so that one test at level `delta` is enough
-    /// for all.
+    /// for all. With two exits there is one threshold, whose order needs no images, and all of them test.
     ///
     /// ```no_run
     /// use branchynet::prelude::*;
@@ -72,8 +72,8 @@ impl ExitRecord<Validation> {
         self.outcome(&chosen, costs)
     }
 
-    /// The last thresholds before the first that fail: ordered on one half of the samples, tested on the other by
-    /// `passes`, which gets how many of how many are lost.
+    /// The last thresholds before the first that fail: ordered on one half of the samples and tested on the other, or
+    /// on all where there is one threshold, by `passes`, which gets how many of how many are lost.
     fn walk(
         &self,
         loss: Loss,
@@ -83,7 +83,11 @@ impl ExitRecord<Validation> {
     ) -> Result<Outcome> {
         let mut samples: Vec<usize> = (0..self.len()).collect();
         samples.shuffle(&mut Rng::seed_from_u64(0));
-        let (order, test) = samples.split_at(self.len() / 2);
+        let (order, test) = match self.exits() {
+            // A single threshold loses more the higher it is: the order is known without looking.
+            2 => (&samples[..], &samples[..]),
+            _ => samples.split_at(self.len() / 2),
+        };
         let mut chosen = self.nobody();
         if !order.is_empty() {
             let test = self.select(test)?;
