@@ -51,7 +51,7 @@ pub fn worth(contenders: &[Contender], standings: &[Standing]) -> Result<Plot> {
             .name("static networks")
             .mode(Mode::MarkersText)
             .text_array(of_static.iter().map(|of| of.name.clone()).collect::<Vec<_>>())
-            .text_position(Position::BottomRight)
+            .text_position(Position::BottomCenter)
             .marker(Marker::new().color(GREY).size(9))
             .error_y(ErrorData::new(ErrorType::Data).array(deviations.collect())),
     );
