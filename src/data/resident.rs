@@ -68,13 +68,9 @@ impl Operation<3> for Images {
         "images"
     }
 
-    fn cuda(
-        &self,
-        [bytes, table, samples]: [cuda::Input<'_>; 3],
-    ) -> candle_core::Result<(CudaStorage, Shape)> {
+    fn cuda(&self, inputs: [cuda::Input<'_>; 3]) -> candle_core::Result<(CudaStorage, Shape)> {
         let [channels, height, width] = self.image;
-        let shape = Shape::from((samples.1.dims()[0], channels, height, width));
-        let inputs = [bytes, table, samples];
+        let shape = Shape::from((inputs[2].1.dims()[0], channels, height, width));
         let numbers = [channels, height, width, super::SHIFT].map(cuda::Number::from);
         let out = cuda::map("images", DType::F32, &inputs, shape.elem_count(), &numbers)?;
         Ok((out, shape))

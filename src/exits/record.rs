@@ -223,6 +223,11 @@ impl<R: Role> ExitRecord<R> {
         (0..self.exits()).map(|exit| count(exit) as f64 / self.len() as f64).collect()
     }
 
+    /// Share of right answers (0..=1) if every sample left at the last exit.
+    pub fn last_accuracy(&self) -> f64 {
+        self.exit_accuracy()[self.exits() - 1]
+    }
+
     /// The answers that [`Network::classify`] gives at these thresholds, without the network.
     pub fn answers(&self, thresholds: &[f64]) -> Result<Vec<Answer>> {
         let rule = self.rule(thresholds);

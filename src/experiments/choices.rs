@@ -37,7 +37,7 @@ impl Results {
             choices.push(Choice { origin, ..self.choice(name, thresholds, costs)? });
             Ok(())
         };
-        let last_exit = validation.exit_accuracy().last().copied().unwrap_or(0.0);
+        let last_exit = validation.last_accuracy();
         let front = validation.pareto_front(costs)?;
         for (name, floor) in [("no loss", last_exit), ("1 % less", last_exit - 0.01)] {
             add(name, Choice::ON_VALIDATION, &for_accuracy(&front, floor)?.thresholds)?;

@@ -127,7 +127,7 @@ impl Contender {
         let mut choices = [Self::GUARANTEED, "no loss", "1 point less"].map(|name| (name, Vec::new()));
         for (validation, test) in self.validation.iter().zip(&self.test) {
             let front = validation.pareto_front(&self.costs)?;
-            let last = *validation.exit_accuracy().last().expect("a network has an exit");
+            let last = validation.last_accuracy();
             let chosen = [
                 validation.choose_with_guarantee(Loss::Different, 0.01, 0.05, &self.costs)?,
                 for_accuracy(&front, last)?.clone(),
@@ -158,8 +158,7 @@ impl Contender {
             frame.with_column(Column::new(name.into(), means))?;
             Ok(())
         };
-        let last =
-            |of: &Self, seed: usize| *of.test[seed].exit_accuracy().last().expect("a network has an exit");
+        let last = |of: &Self, seed: usize| of.test[seed].last_accuracy();
         let whole = |of: &Self| *of.costs.last().expect("measured");
         add("accuracy".into(), &|of, seed| Ok(last(of, seed)))?;
         add("oracle's accuracy".into(), &|of, seed| Ok(of.test[seed].oracle(&of.costs)?.accuracy()))?;
@@ -170,7 +169,7 @@ impl Contender {
         for criterion in Criterion::NAMED {
             add(format!("gain by {criterion}"), &|of, seed| {
                 let validation = of.validation[seed].clone().by(criterion.clone());
-                let floor = *validation.exit_accuracy().last().expect("a network has an exit");
+                let floor = validation.last_accuracy();
                 let chosen = validation.choose_for_accuracy(floor, &of.costs)?;
                 let test = of.test[seed].clone().by(criterion.clone());
                 Ok(whole(of) / test.outcome(&chosen.thresholds, &of.costs)?.cost)

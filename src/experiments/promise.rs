@@ -2,8 +2,6 @@
 
 use super::results::Results;
 use super::seeds::Spread;
-use crate::data::Role;
-use crate::exits::ExitRecord;
 use crate::{Result, Rng};
 use polars::prelude::{DataFrame, df};
 use rand::{Rng as _, SeedableRng};
@@ -24,22 +22,17 @@ pub struct Promise {
     pub cost: Vec<f64>,
 }
 
-/// The accuracy of the last exit.
-fn last_exit<R: Role>(record: &ExitRecord<R>) -> f64 {
-    record.exit_accuracy().last().copied().unwrap_or(f64::NAN)
-}
-
 impl Results {
     /// For each number of images: `draws` times, that many validation images are drawn, with replacement
     /// (a bootstrap); the cheapest thresholds that lose no more than `loss` (0..=1) against the last exit
     /// there are chosen, and applied to Test. `costs` are those of leaving at each exit.
     pub fn promises(&self, loss: f64, costs: &[f64], images: &[usize], draws: usize) -> Result<Vec<Promise>> {
-        let last_on_test = last_exit(&self.test);
+        let last_on_test = self.test.last_accuracy();
         let of_draw = |images: usize, draw: usize| -> Result<[f64; 3]> {
             let mut rng = Rng::seed_from_u64((images as u64) << 32 | draw as u64);
             let drawn: Vec<usize> = (0..images).map(|_| rng.random_range(0..self.validation.len())).collect();
             let drawn = self.validation.select(&drawn)?;
-            let last = last_exit(&drawn);
+            let last = drawn.last_accuracy();
             let chosen = drawn.choose_for_accuracy(last - loss, costs)?;
             let test = self.test.outcome(&chosen.thresholds, costs)?;
             Ok([chosen.accuracy() - last, test.accuracy() - last_on_test, test.cost])

@@ -40,7 +40,7 @@ impl Shifted {
             what: what.to_string(),
             severity,
             accuracy: outcome.accuracy(),
-            last_exit: record.exit_accuracy().last().copied().unwrap_or(f64::NAN),
+            last_exit: record.last_accuracy(),
             early: 1.0 - outcome.shares().last().copied().unwrap_or(f64::NAN),
             different: record.lost(Loss::Different, thresholds)? as f64 / record.len() as f64,
             cost: outcome.cost,

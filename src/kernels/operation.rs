@@ -37,7 +37,7 @@ pub trait Operation<const N: usize>: Send + Sync {
     }
 }
 
-/// What becomes of a tensor, in place, by `N` others of f32.
+/// What becomes of a tensor of f32, in place, by `N` others.
 pub trait Update<const N: usize>: Send + Sync {
     /// For messages.
     fn name(&self) -> &'static str;
