@@ -1,7 +1,6 @@
 //! `branchynet classify`: a trained network's answers for one's own pictures.
 
 use branchynet::candle_nn::ops::softmax;
-use branchynet::exits::Rule;
 use branchynet::experiments::Pretrained;
 use branchynet::networks::Pass;
 use branchynet::{Error, ErrorKind, Result, clap};
@@ -19,10 +18,11 @@ pub struct Classify {
     /// Pictures
     #[arg(required = true)]
     pictures: Vec<PathBuf>,
-    /// Thresholds on the entropy, by what they were chosen for: "no loss", "1 % less" or "knee"
+    /// Thresholds by what they were chosen for: "no loss", "1 % less" or "knee"
     #[arg(long, value_name = "CHOICE", default_value = "no loss")]
     choice: String,
-    /// Thresholds on the entropy in nats, one for each exit but the last, instead of a choice
+    /// Thresholds on the criterion that the weights' own are on (most: the entropy in nats), one for each exit but
+    /// the last, instead of a choice
     #[arg(long, value_name = "T,T,...", value_delimiter = ',')]
     thresholds: Vec<f64>,
     /// Exchange dark and bright
@@ -50,7 +50,7 @@ pub fn classify(arguments: &Classify) -> Result<String> {
         bytes.extend(read(path, weights.about.image, arguments.invert)?);
     }
     let (network, images) = (&weights.network, weights.images(&bytes)?);
-    let answers = network.classify(&images, &Rule::entropy(thresholds))?;
+    let answers = network.classify(&images, &weights.rule(thresholds)?)?;
     let pictures = arguments.pictures.iter().map(|path| path.display().to_string());
     let width = pictures.clone().map(|name| name.chars().count()).max().unwrap_or(0).max("picture".len());
     let mut out = format!(
@@ -59,14 +59,14 @@ pub fn classify(arguments: &Classify) -> Result<String> {
     );
     let logits = network.forward(&images, &mut Pass::Evaluate)?;
     for (i, (picture, answer)) in pictures.zip(&answers).enumerate() {
-        let probabilities = softmax(&logits[answer.exit].get(i)?, 0)?;
-        let probability: f32 = probabilities.get(answer.label)?.to_scalar()?;
+        let probabilities: Vec<f32> = softmax(&logits[answer.exit].get(i)?, 0)?.to_vec1()?;
+        let entropy: f32 = probabilities.iter().filter(|&&p| p > 0.0).map(|p| -p * p.ln()).sum();
         let label = &weights.about.classes[answer.label];
         out += &format!(
             "{picture:<width$}  {label:<12}{:>6}{:>10.4}{:>13.4}\n",
             answer.exit + 1,
-            answer.uncertainty,
-            probability
+            entropy,
+            probabilities[answer.label]
         );
     }
     Ok(out)

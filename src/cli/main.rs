@@ -316,7 +316,7 @@ fn evaluate(session: &Session, arguments: &Evaluate) -> Result<String> {
 
 fn export(session: &Session, arguments: &Export) -> Result<String> {
     let (trained, data) = finished(session)?;
-    let results = Results::collect(&session.experiment, &trained, &data)?;
+    let results = Results::collect(&session.experiment, &trained, &data)?.by(&session.experiment.criterion);
     let weights = Pretrained::of(&trained, &results, &data)?;
     let name = arguments.name.as_deref().unwrap_or(&session.name);
     let mut path = Pretrained::path(name);

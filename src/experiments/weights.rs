@@ -9,6 +9,7 @@ use super::session::Session;
 use super::settings::Settings;
 use crate::data::Dataset;
 use crate::error::{bail, error};
+use crate::exits::{Criterion, Rule};
 use crate::files::project_dir;
 use crate::networks::Network;
 use crate::sealed::{self, bytes_of, values_of};
@@ -44,8 +45,11 @@ pub struct AboutWeights {
     pub classes: Vec<String>,
     /// The commit that trained it.
     pub commit: String,
-    /// Thresholds on the entropy that were chosen on Validation, cheapest in multiply-accumulates: the
-    /// choice's name, and one threshold for each exit but the last.
+    /// What the thresholds are on: a criterion's name.
+    #[serde(default = "entropy")]
+    pub criterion: String,
+    /// Thresholds that were chosen on Validation, cheapest in multiply-accumulates: the choice's name, and
+    /// one threshold for each exit but the last.
     #[serde(deserialize_with = "null_is_infinite")]
     pub thresholds: Vec<(String, Vec<f64>)>,
 }
@@ -73,6 +77,11 @@ impl Session {
             self.experiment.name
         )
     }
+}
+
+/// What files of weights that name no criterion were written with.
+fn entropy() -> String {
+    Criterion::Entropy.to_string()
 }
 
 /// JSON has no infinity, for which serde_json writes null.
@@ -117,6 +126,7 @@ impl Pretrained {
             data: data.name.clone(),
             classes: data.classes.clone(),
             commit: results.commit.clone(),
+            criterion: results.test.criterion().to_string(),
             thresholds: chosen.map(|choice| (choice.name, choice.test.thresholds)).collect(),
         };
         Ok(Self { network: trained.network.clone(), about, bytes })
@@ -197,6 +207,12 @@ impl Pretrained {
         let pixels: Vec<f32> = bytes.iter().enumerate().map(value).collect();
         let shape = (bytes.len() / size, channels, height, width);
         Ok(Tensor::from_vec(pixels, shape, self.network.device())?)
+    }
+
+    /// The rule with these thresholds. Fails where their criterion is one of the caller's own, which no file
+    /// can hold.
+    pub fn rule(&self, thresholds: impl Into<Vec<f64>>) -> Result<Rule> {
+        Ok(Rule::new(self.about.criterion.parse()?, thresholds))
     }
 
     /// The thresholds of a choice, such as `no loss`. Fails, naming the choices, where it is not there.

@@ -45,7 +45,7 @@ pub fn model_card(name: &str, weights: &Pretrained, results: &Results) -> Result
          ## Data\n\n{data}, preprocessed by {preprocessing}{augmented}. Thresholds were chosen on {validation} images held out of the training set, results are on {test} test images.\n\n\
          ## Accuracy and cost\n\nMultiply-accumulates (MACs) count the trunk up to the exit and every branch on the way; the trunk alone has {trunk}. Accuracies (0..=1) are those if all images left there.\n\n{costs}\n\
          Networks without branches, for comparison:\n\n{compared}\n\
-         ## Thresholds\n\nOn the entropy in nats, cheapest in MACs; *mean cost* is in MACs. Results are on Test.\n\n{choices}\n\
+         ## Thresholds\n\nCriterion: {criterion}. Each choice is the cheapest in MACs; *mean cost* is in MACs. Results are on Test.\n\n{choices}\n\
          ## Settings\n\n{settings_table}\n\
          Baseline and joint training together took {hours:.1} hours on {devices}.\n\n\
          ## History of the joint training\n\n{history}\n\
@@ -62,6 +62,7 @@ pub fn model_card(name: &str, weights: &Pretrained, results: &Results) -> Result
         preprocessing = settings.preprocessing,
         augmented =
             if settings.config.augment { ", augmented by shifts and flips" } else { ", not augmented" },
+        criterion = results.test.criterion().axis(),
         validation = results.validation.len(),
         test = results.test.len(),
         costs = markdown_of(&costs)?,
