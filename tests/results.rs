@@ -352,6 +352,8 @@ fn a_summary_says_what_the_networks_do_and_comes_back() -> Result<()> {
     let mean: f64 = lossless.shares.iter().zip(&macs).map(|(share, macs)| share * macs).sum();
     assert_eq!(lossless.name, "no loss");
     assert!((lossless.gain - (macs[1] - macs[0]) / mean).abs() < 1e-9);
+    // It has one branch alone.
+    assert_eq!(summary.alone[..], summary.choices[..1]);
     let path = folder.join("summary.json");
     summary.write(&path)?;
     let read = Summary::read(&path)?;

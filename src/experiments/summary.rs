@@ -9,6 +9,7 @@ use super::session::Session;
 use super::settings::Settings;
 use crate::data::{Dataset, Split, Train};
 use crate::error::{bail, error};
+use crate::exits::Outcome;
 use crate::networks::Network;
 use crate::training::{Epoch, evaluate, plain};
 use crate::{Result, files};
@@ -35,6 +36,9 @@ pub struct Summary {
     pub matched: Option<Accuracy>,
     /// Thresholds chosen on Validation, cheapest in multiply-accumulates.
     pub choices: Vec<Chosen>,
+    /// For each branch the threshold without loss on Validation if there were no other branch.
+    #[serde(default)]
+    pub alone: Vec<Chosen>,
 }
 
 /// Shares of right answers, in 0..=1.
@@ -82,15 +86,25 @@ impl Summary {
             let all = accuracies(network, &train, &[result.validation_accuracy()], &[result.accuracy()])?;
             Ok(all.first().copied())
         };
-        let trunk = trained.network.costs().last().map_or(0, |cost| cost.trunk_macs) as f64;
-        let choices = results.choices(&trained.network.macs())?;
-        let chosen = |choice: &Choice| Chosen {
-            name: choice.name.clone(),
-            accuracy: choice.test.accuracy(),
-            shares: choice.test.shares(),
-            gain: trunk / choice.test.cost,
+        let costs = trained.network.costs();
+        let trunk = costs.last().map_or(0, |cost| cost.trunk_macs) as f64;
+        let chosen = |name: &str, test: &Outcome| Chosen {
+            name: name.to_string(),
+            accuracy: test.accuracy(),
+            shares: test.shares(),
+            gain: trunk / test.cost,
         };
+        let choices = results.choices(&trained.network.macs())?;
         let on_validation = choices.iter().filter(|choice| choice.origin == Choice::ON_VALIDATION);
+        let last = costs.len() - 1;
+        let alone = |branch: usize| {
+            let macs = [costs[branch].trunk_macs, costs[last].trunk_macs]
+                .map(|trunk| (trunk + costs[branch].branch_macs) as f64);
+            let validation = results.validation.only(&[branch, last])?;
+            let without_loss = validation.choose_for_accuracy(validation.last_accuracy(), &macs)?;
+            let test = results.test.only(&[branch, last])?.outcome(&without_loss.thresholds, &macs)?;
+            Ok(chosen("no loss", &test))
+        };
         Ok(Self {
             exits: accuracies(
                 &trained.network,
@@ -100,7 +114,8 @@ impl Summary {
             )?,
             baseline: baseline(&trained.baseline, &results.baseline)?,
             matched: baseline(&trained.matched, &results.matched)?,
-            choices: on_validation.map(chosen).collect(),
+            choices: on_validation.map(|choice| chosen(&choice.name, &choice.test)).collect(),
+            alone: (0..last).map(alone).collect::<Result<_>>()?,
             settings: results.settings,
             data: results.data,
             commit: results.commit,

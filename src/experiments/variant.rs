@@ -110,14 +110,14 @@ impl Summary {
         exits.chain(named).map(|(name, of)| (name, of.train - of.test)).collect()
     }
 
-    /// For [`Variant::new`]: what thresholds without loss on Validation give on Test: the share that leaves
-    /// early (0..=1), and the gain in multiply-accumulates.
-    pub fn without_loss(&self) -> Vec<(String, f64)> {
-        let Some(chosen) = self.choices.iter().find(|choice| choice.name == "no loss") else {
-            return Vec::new();
-        };
-        let early = 1.0 - chosen.shares.last().copied().unwrap_or(1.0);
-        vec![("leave early".to_string(), early), ("gain".to_string(), chosen.gain)]
+    /// For [`Variant::new`]: what a branch (from 0) gives as the network's only one, on Test: its accuracy
+    /// (0..=1); and at the threshold without loss on Validation the share that leaves there (0..=1), and the
+    /// gain in multiply-accumulates. Panics where there is no such branch.
+    pub fn branch(&self, branch: usize) -> Vec<(String, f64)> {
+        let (exit, alone) = (&self.exits[branch], &self.alone[branch]);
+        [("the branch", exit.test), ("leave early", alone.shares[0]), ("gain", alone.gain)]
+            .map(|(name, value)| (name.to_string(), value))
+            .into()
     }
 }
 
