@@ -126,83 +126,124 @@ impl<R: Role> ExitRecord<R> {
     }
 
     /// For three exits: of all pairs of thresholds that give the same number of right answers, a
-    /// cheapest.
+    /// cheapest. For each number of samples that leave at exit 1, a walk over those that exit 2 and the last
+    /// exit do not answer equally well, in the order of exit 2; between two of them accuracy stays, and one
+    /// end is cheapest.
     fn cheapest_for_each_accuracy(&self, costs: &[f64]) -> Vec<Outcome> {
         let n = self.len();
         let (first, second) = (self.by_uncertainty(0), self.by_uncertainty(1));
         let (first_cuts, second_cuts) = (self.cuts(0, &first), self.cuts(1, &second));
-        let mut rank = vec![0u32; n];
-        first.iter().enumerate().for_each(|(i, &sample)| rank[sample] = i as u32);
-        // In the order of the second exit's entropy: rank at the first exit, change of right
-        // answers when a sample leaves here rather than at the last exit, and whether a
-        // threshold can lie behind it.
-        let steps: Vec<(u32, i32, bool)> = second
-            .iter()
-            .enumerate()
-            .map(|(i, &sample)| {
-                let change = i32::from(self.right(1, sample)) - i32::from(self.right(2, sample));
-                (rank[sample], change, second_cuts[i + 1].is_some())
-            })
-            .collect();
+        let change = |from: usize, to: usize, sample: usize| {
+            i32::from(self.right(to, sample)) - i32::from(self.right(from, sample))
+        };
         // Right answers with the first `i` samples leaving at exit 1 and all others at exit 3.
         let mut base = vec![(0..n).filter(|&sample| self.right(2, sample)).count() as i32];
         for &sample in &first {
-            let change = i32::from(self.right(0, sample)) - i32::from(self.right(2, sample));
-            base.push(base[base.len() - 1] + change);
+            base.push(base[base.len() - 1] + change(2, 0, sample));
         }
-        type Best = Vec<Option<(f64, u32, u32, u32)>>;
-        let best: Best = (0..=n)
-            .into_par_iter()
-            .filter(|&leaving| first_cuts[leaving].is_some())
-            .fold(
-                || vec![None; n + 1],
-                |mut best: Best, leaving| {
-                    let mut right = base[leaving];
-                    let mut at_second = 0;
-                    let fixed = leaving as f64 * costs[0] + (n - leaving) as f64 * costs[2];
-                    let mut note = |right: i32, at_second: u32, cut: u32| {
-                        let cost = fixed + f64::from(at_second) * (costs[1] - costs[2]);
-                        let slot = &mut best[right as usize];
-                        if slot.is_none_or(|(cheapest, ..)| cost < cheapest) {
-                            *slot = Some((cost, leaving as u32, at_second, cut));
-                        }
-                    };
-                    note(right, 0, 0);
-                    for (i, &(rank, change, cut)) in steps.iter().enumerate() {
-                        if rank as usize >= leaving {
-                            right += change;
-                            at_second += 1;
-                        }
-                        if cut {
-                            note(right, at_second, i as u32 + 1);
-                        }
+        let mut rank = vec![0; n];
+        first.iter().enumerate().for_each(|(i, &sample)| rank[sample] = i);
+        let (mut walk, mut places) = (vec![Stop::default()], vec![None; n]);
+        let mut begin = 0;
+        for end in (1..=n).filter(|&end| second_cuts[end].is_some()) {
+            // No threshold can part these.
+            let together = &second[begin..end];
+            let behind = together.iter().all(|&sample| change(2, 1, sample) == 0);
+            if !behind {
+                walk.push(Stop::default());
+            }
+            for &sample in together {
+                let place = Place { stop: walk.len() - 1, behind, change: change(2, 1, sample) };
+                place.add(1, &mut walk);
+                places[rank[sample]] = Some(place);
+            }
+            begin = end;
+        }
+        type Best = Vec<Option<(f64, usize, usize)>>;
+        let (dearer, nothing) = (costs[1] - costs[2], || vec![None; n + 1]);
+        let of_range = |mut best: Best, start: usize| {
+            let (mut walk, mut gone) = (walk.clone(), 0);
+            for leaving in (start..n + 1).take(RANGE).filter(|&leaving| first_cuts[leaving].is_some()) {
+                places[gone..leaving].iter().flatten().for_each(|place: &Place| place.add(-1, &mut walk));
+                gone = leaving;
+                let fixed = leaving as f64 * costs[0] + (n - leaving) as f64 * costs[2];
+                let (mut right, mut at_second) = (base[leaving], 0);
+                for stop in &walk {
+                    right += stop.change;
+                    at_second += stop.samples;
+                    let cheapest = if dearer < 0.0 { at_second + stop.behind } else { at_second };
+                    let cost = fixed + f64::from(cheapest) * dearer;
+                    let slot = &mut best[right as usize];
+                    if slot.is_none_or(|(least, ..)| cost < least) {
+                        *slot = Some((cost, leaving, cheapest as usize));
                     }
-                    best
-                },
-            )
-            .reduce(
-                || vec![None; n + 1],
-                |mut a, b| {
-                    for (a, b) in a.iter_mut().zip(b) {
-                        // Ties go to the smaller thresholds, so that the result does not depend on
-                        // how work was divided.
-                        let key = |x: &(f64, u32, u32, u32)| (x.0, x.1, x.3);
-                        if b.is_some_and(|b| a.is_none_or(|a| key(&b) < key(&a))) {
-                            *a = b;
-                        }
-                    }
-                    a
-                },
-            );
+                    at_second += stop.behind;
+                }
+            }
+            best
+        };
+        let ranges: Vec<usize> = (0..=n).step_by(RANGE).collect();
+        let best: Best = ranges.into_par_iter().fold(nothing, of_range).reduce(nothing, |mut a, b| {
+            for (a, b) in a.iter_mut().zip(b) {
+                // Ties go to the smaller thresholds, so that the result does not depend on how
+                // work was divided.
+                let key = |x: &(f64, usize, usize)| (x.0, x.1);
+                if b.is_some_and(|b| a.is_none_or(|a| key(&b) < key(&a))) {
+                    *a = b;
+                }
+            }
+            a
+        });
+        // The smallest threshold of exit 2 at which so many leave there.
+        let second_threshold = |leaving: usize, at_second: usize| {
+            let mut left = 0;
+            (0..=n).find_map(|cut| {
+                left += usize::from(cut > 0 && rank[second[cut - 1]] >= leaving);
+                second_cuts[cut].filter(|_| left == at_second)
+            })
+        };
         best.iter()
             .enumerate()
             .filter_map(|(right, best)| {
-                let (_, leaving, at_second, cut) = (*best)?;
-                let thresholds = vec![first_cuts[leaving as usize]?, second_cuts[cut as usize]?];
-                let last = n - leaving as usize - at_second as usize;
-                Some(Outcome::new(thresholds, right, vec![leaving as usize, at_second as usize, last], costs))
+                let (_, leaving, at_second) = (*best)?;
+                let thresholds = vec![first_cuts[leaving]?, second_threshold(leaving, at_second)?];
+                Some(Outcome::new(
+                    thresholds,
+                    right,
+                    vec![leaving, at_second, n - leaving - at_second],
+                    costs,
+                ))
             })
             .collect()
+    }
+}
+
+/// Numbers of samples leaving at exit 1 that one task goes through.
+const RANGE: usize = 64;
+
+/// Samples that change the number of right answers when they leave at exit 2 instead of the last, and how
+/// many come behind them until it changes again.
+#[derive(Debug, Clone, Copy, Default)]
+struct Stop {
+    change: i32,
+    samples: i32,
+    behind: i32,
+}
+
+/// Where a sample is in a walk.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    stop: usize,
+    behind: bool,
+    change: i32,
+}
+
+impl Place {
+    /// Puts so many samples there.
+    fn add(self, samples: i32, walk: &mut [Stop]) {
+        let stop = &mut walk[self.stop];
+        stop.change += self.change * samples;
+        *(if self.behind { &mut stop.behind } else { &mut stop.samples }) += samples;
     }
 }
 
