@@ -11,7 +11,8 @@ const SYMBOLS: [MarkerSymbol; 4] =
 
 /// A quantity of each variant that its runs were asked for (see [`Variant::new`]): mean and standard
 /// deviation over the seeds, and each seed as a faint point. `unit` is what quantities are shown in, as in
-/// 0.01 for percent. The paper's points, by the variants' names, are grey.
+/// 0.01 for percent. The paper's points, by the variants' names, are grey. A line connects the means where
+/// the axis has a title; variants that have nothing in common to name have no order.
 pub fn variants(
     x_title: &str,
     y_title: &str,
@@ -42,7 +43,7 @@ pub fn variants(
         plot.add_trace(
             Scatter::new(labels, means)
                 .name(name)
-                .mode(Mode::LinesMarkers)
+                .mode(if x_title.is_empty() { Mode::Markers } else { Mode::LinesMarkers })
                 .marker(Marker::new().color(colour(i)).size(11).symbol(symbol.clone()))
                 .line(Line::new().color(colour(i)).width(1.5))
                 .error_y(ErrorData::new(ErrorType::Data).array(deviations)),
