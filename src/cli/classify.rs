@@ -1,6 +1,8 @@
 //! `branchynet classify`: a trained network's answers for one's own pictures.
 
 use branchynet::candle_nn::ops::softmax;
+use branchynet::data::Test;
+use branchynet::exits::ExitRecord;
 use branchynet::experiments::Pretrained;
 use branchynet::networks::Pass;
 use branchynet::{Error, ErrorKind, Result, clap};
@@ -58,15 +60,18 @@ pub fn classify(arguments: &Classify) -> Result<String> {
         "picture", "label", "exit", "entropy", "probability"
     );
     let logits = network.forward(&images, &mut Pass::Evaluate)?;
+    let values = logits.iter().map(|logits| Ok(logits.flatten_all()?.to_vec1()?)).collect::<Result<_>>()?;
+    // Labels make no difference.
+    let by_entropy = ExitRecord::<Test>::from_logits(values, vec![0; answers.len()])?;
     for (i, (picture, answer)) in pictures.zip(&answers).enumerate() {
-        let probabilities: Vec<f32> = softmax(&logits[answer.exit].get(i)?, 0)?.to_vec1()?;
-        let entropy: f32 = probabilities.iter().filter(|&&p| p > 0.0).map(|p| -p * p.ln()).sum();
+        let probabilities = softmax(&logits[answer.exit].get(i)?, 0)?;
+        let probability: f32 = probabilities.get(answer.label)?.to_scalar()?;
         let label = &weights.about.classes[answer.label];
         out += &format!(
             "{picture:<width$}  {label:<12}{:>6}{:>10.4}{:>13.4}\n",
             answer.exit + 1,
-            entropy,
-            probabilities[answer.label]
+            by_entropy.readings(answer.exit)[i].uncertainty,
+            probability
         );
     }
     Ok(out)

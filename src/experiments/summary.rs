@@ -87,7 +87,8 @@ impl Summary {
             Ok(all.first().copied())
         };
         let costs = trained.network.costs();
-        let trunk = costs.last().map_or(0, |cost| cost.trunk_macs) as f64;
+        let last = costs.len() - 1;
+        let trunk = costs[last].trunk_macs as f64;
         let chosen = |name: &str, test: &Outcome| Chosen {
             name: name.to_string(),
             accuracy: test.accuracy(),
@@ -96,10 +97,9 @@ impl Summary {
         };
         let choices = results.choices(&trained.network.macs())?;
         let on_validation = choices.iter().filter(|choice| choice.origin == Choice::ON_VALIDATION);
-        let last = costs.len() - 1;
         let alone = |branch: usize| {
-            let macs = [costs[branch].trunk_macs, costs[last].trunk_macs]
-                .map(|trunk| (trunk + costs[branch].branch_macs) as f64);
+            let cost = costs[branch];
+            let macs = [cost.trunk_macs as f64, trunk].map(|macs| macs + cost.branch_macs as f64);
             let validation = results.validation.only(&[branch, last])?;
             let without_loss = validation.choose_for_accuracy(validation.last_accuracy(), &macs)?;
             let test = results.test.only(&[branch, last])?.outcome(&without_loss.thresholds, &macs)?;
