@@ -94,11 +94,17 @@ impl<R: Role> ExitRecord<R> {
     /// ascending order of cost. Exact for one to three exits; for more, whose combinations of thresholds
     /// are too many, [`Self::approximate_front`].
     pub fn pareto_front(&self, costs: &[f64]) -> Result<Vec<Outcome>> {
+        self.front_from(0, costs)
+    }
+
+    /// The part of the front with at least `least` right answers, which is had for less; with other numbers of
+    /// exits than three all of it.
+    pub(super) fn front_from(&self, least: usize, costs: &[f64]) -> Result<Vec<Outcome>> {
         self.check_costs(costs)?;
         let outcomes = match self.exits() {
             1 => vec![self.outcome(&[], costs)?],
             2 => self.curve(costs)?,
-            3 => self.cheapest_for_each_accuracy(costs),
+            3 => self.cheapest_for_each_accuracy(least, costs),
             _ => return self.approximate_front(costs),
         };
         Ok(undominated(outcomes))
@@ -125,11 +131,11 @@ impl<R: Role> ExitRecord<R> {
         Ok(undominated(outcomes.collect()))
     }
 
-    /// For three exits: of all pairs of thresholds that give the same number of right answers, a
+    /// For three exits: of all pairs of thresholds that give the same number of right answers, at least `least`, a
     /// cheapest. For each number of samples that leave at exit 1, a walk over those that exit 2 and the last
     /// exit do not answer equally well, in the order of exit 2; between two of them accuracy stays, and one
     /// end is cheapest.
-    fn cheapest_for_each_accuracy(&self, costs: &[f64]) -> Vec<Outcome> {
+    fn cheapest_for_each_accuracy(&self, least: usize, costs: &[f64]) -> Vec<Outcome> {
         let n = self.len();
         let (first, second) = (self.by_uncertainty(0), self.by_uncertainty(1));
         let (first_cuts, second_cuts) = (self.cuts(0, &first), self.cuts(1, &second));
@@ -159,22 +165,29 @@ impl<R: Role> ExitRecord<R> {
             }
             begin = end;
         }
+        // What leaving at exit 2 instead of the last may still add; a walk that needs more is over.
+        let gain = (0..n).filter(|&sample| change(2, 1, sample) > 0).count() as i32;
+        let needed = least as i32 - gain;
         type Best = Vec<Option<(f64, usize, usize)>>;
         let (dearer, nothing) = (costs[1] - costs[2], || vec![None; n + 1]);
+        let of_use = |&leaving: &usize| first_cuts[leaving].is_some() && base[leaving] >= needed;
         let of_range = |mut best: Best, start: usize| {
             let (mut walk, mut gone) = (walk.clone(), 0);
-            for leaving in (start..n + 1).take(RANGE).filter(|&leaving| first_cuts[leaving].is_some()) {
+            for leaving in (start..n + 1).take(RANGE).filter(of_use) {
                 places[gone..leaving].iter().flatten().for_each(|place: &Place| place.add(-1, &mut walk));
                 gone = leaving;
                 let fixed = leaving as f64 * costs[0] + (n - leaving) as f64 * costs[2];
                 let (mut right, mut at_second) = (base[leaving], 0);
                 for stop in &walk {
                     right += stop.change;
+                    if right < needed {
+                        break;
+                    }
                     at_second += stop.samples;
                     let cheapest = if dearer < 0.0 { at_second + stop.behind } else { at_second };
                     let cost = fixed + f64::from(cheapest) * dearer;
                     let slot = &mut best[right as usize];
-                    if slot.is_none_or(|(least, ..)| cost < least) {
+                    if slot.is_none_or(|(found, ..)| cost < found) {
                         *slot = Some((cost, leaving, cheapest as usize));
                     }
                     at_second += stop.behind;
@@ -204,6 +217,7 @@ impl<R: Role> ExitRecord<R> {
         };
         best.iter()
             .enumerate()
+            .skip(least)
             .filter_map(|(right, best)| {
                 let (_, leaving, at_second) = (*best)?;
                 let thresholds = vec![first_cuts[leaving]?, second_threshold(leaving, at_second)?];

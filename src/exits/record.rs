@@ -166,6 +166,11 @@ impl<R: Role> ExitRecord<R> {
         })
     }
 
+    /// The same samples with these labels, one for each.
+    pub(super) fn labelled(&self, labels: Vec<u8>) -> Self {
+        Self { labels, ..self.clone() }
+    }
+
     /// The criterion that [`Self::readings`], thresholds and answers are by.
     pub fn criterion(&self) -> &Criterion {
         &self.criterion
