@@ -116,7 +116,8 @@ impl Picture {
     fn blur(&mut self, deviation: f32) {
         let radius = (4.0 * deviation + 0.5) as isize;
         let weight = |at: isize| (-0.5 * (at as f32 / deviation).powi(2)).exp();
-        let sum: f32 = (-radius..=radius).map(weight).sum();
+        let weights: Vec<f32> = (-radius..=radius).map(weight).collect();
+        let sum: f32 = weights.iter().sum();
         let (height, width) = (self.height as isize, self.width as isize);
         let filter = |plane: &[f32], down: isize, right: isize| -> Vec<f32> {
             let at = |i: isize, by: isize| {
@@ -124,7 +125,8 @@ impl Picture {
                 let x = (i % width + by * right).clamp(0, width - 1);
                 plane[(y * width + x) as usize]
             };
-            let pixel = |i| (-radius..=radius).map(|by| weight(by) * at(i, by)).sum::<f32>() / sum;
+            let terms = || (-radius..=radius).zip(&weights);
+            let pixel = |i| terms().map(|(by, weight)| weight * at(i, by)).sum::<f32>() / sum;
             (0..height * width).map(pixel).collect()
         };
         for plane in &mut self.planes {
@@ -213,23 +215,28 @@ impl Picture {
 /// Pillow's resizing by boxes, in bytes: the mean of the pixels whose centres lie under one of the result, first across
 /// and then down.
 fn resize(plane: &[f32], from: (usize, usize), to: (usize, usize)) -> Vec<f32> {
-    let line = |size: usize, wanted: usize, at: &dyn Fn(usize) -> f32| -> Vec<f32> {
+    // For each pixel of the result the pixels under it, along one side.
+    let under = |size: usize, wanted: usize| -> Vec<Vec<usize>> {
         let scale = size as f32 / wanted as f32;
         let reach = scale.max(1.0);
-        let pixel = |i: usize| {
+        let of_pixel = |i: usize| {
             let centre = (i as f32 + 0.5) * scale;
             let inside = |j: &usize| {
                 let distance = (*j as f32 + 0.5 - centre) / reach;
                 distance > -0.5 && distance <= 0.5
             };
-            let values: Vec<f32> = (0..size).filter(inside).map(at).collect();
-            (values.iter().sum::<f32>() / values.len() as f32 * 255.0).round() / 255.0
+            (0..size).filter(inside).collect()
         };
-        (0..wanted).map(pixel).collect()
+        (0..wanted).map(of_pixel).collect()
     };
-    let across: Vec<f32> = (0..from.0).flat_map(|y| line(from.1, to.1, &|x| plane[y * from.1 + x])).collect();
-    let columns: Vec<Vec<f32>> = (0..to.1).map(|x| line(from.0, to.0, &|y| across[y * to.1 + x])).collect();
-    (0..to.0 * to.1).map(|i| columns[i % to.1][i / to.1]).collect()
+    let mean = |pixels: &[usize], at: &dyn Fn(usize) -> f32| {
+        let sum: f32 = pixels.iter().map(|&pixel| at(pixel)).sum();
+        (sum / pixels.len() as f32 * 255.0).round() / 255.0
+    };
+    let (columns, rows) = (under(from.1, to.1), under(from.0, to.0));
+    let across = |i: usize| mean(&columns[i % to.1], &|x| plane[i / to.1 * from.1 + x]);
+    let across: Vec<f32> = (0..from.0 * to.1).map(across).collect();
+    (0..to.0 * to.1).map(|i| mean(&rows[i / to.1], &|y| across[y * to.1 + i % to.1])).collect()
 }
 
 /// Rounds the cosine transform of each block of 8×8 to multiples of the table's numbers. The outermost pixels are
