@@ -20,7 +20,7 @@ impl Split<Train> {
             bail!(Shape, "patches of {size} pixels do not fit images of {height}x{width}")
         }
         let n = channels * size * size;
-        let mut covariance = vec![0.0; n * n];
+        let (mut covariance, mut patch) = (vec![0.0; n * n], vec![0.0; n]);
         let mut count = 0;
         let samples: Vec<usize> = (0..self.len().min(IMAGES)).collect();
         for samples in samples.chunks(500) {
@@ -28,14 +28,13 @@ impl Split<Train> {
             for image in images.chunks(channels * height * width) {
                 for place in 0..(height - size + 1) * (width - size + 1) {
                     let (top, left) = (place / (width - size + 1), place % (width - size + 1));
-                    let pixel = |i: usize| {
+                    for (i, value) in patch.iter_mut().enumerate() {
                         let (channel, y, x) = (i / (size * size), i / size % size, i % size);
-                        f64::from(image[(channel * height + top + y) * width + left + x])
-                    };
+                        *value = f64::from(image[(channel * height + top + y) * width + left + x]);
+                    }
                     for i in 0..n {
-                        for j in 0..=i {
-                            covariance[i * n + j] += pixel(i) * pixel(j);
-                        }
+                        let row = &mut covariance[i * n..][..=i];
+                        row.iter_mut().zip(&patch).for_each(|(sum, value)| *sum += patch[i] * value);
                     }
                     count += 1;
                 }
