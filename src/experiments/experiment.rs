@@ -192,11 +192,9 @@ impl Experiment {
             "airbench" => airbench("B-Airbench", b_airbench([64, 256, 256])),
             "airbench-search" => {
                 let mut e = airbench("B-Airbench", b_airbench([64, 256, 256]));
-                let candidates = CANDIDATES.iter().map(|text| text.parse()).collect::<Result<Vec<_>>>()?;
-                e.layers = with_branches(&e.layers, e.data.image()?, &candidates)?;
                 (e.baseline_epochs, e.config.epochs) = (e.config.epochs, 6);
                 (e.config.frozen, e.matched) = (true, false);
-                e
+                e.with_branches(CANDIDATES)?
             }
             "airbench-64" => narrow(64),
             "airbench-48" => narrow(48),
@@ -207,6 +205,24 @@ impl Experiment {
             "resnet56" => airbench("ResNet-56", resnet(9)),
             _ => bail!(Setting, "there is no experiment {name:?}: use one of {}", NAMES.join(", ")),
         })
+    }
+
+    /// This experiment with these branches instead of its network's own, each as text
+    /// ([`crate::networks::Placement`]). Fails where the trunk has no such layer.
+    ///
+    /// ```
+    /// use branchynet::prelude::*;
+    ///
+    /// let experiment = Experiment::named("alexnet")?.with_branches(["conv2:2x32"])?;
+    /// assert_eq!(experiment.networks(&Device::Cpu)?.1.exits(), 2);
+    /// # Ok::<(), branchynet::Error>(())
+    /// ```
+    pub fn with_branches(mut self, branches: impl IntoIterator<Item = impl ToString>) -> Result<Self> {
+        let branches = branches.into_iter().map(|branch| branch.to_string().parse());
+        let branches = branches.collect::<Result<Vec<_>>>()?;
+        self.layers = with_branches(&self.layers, self.data.image()?, &branches)?;
+        self.name = format!("B-{}", self.baseline_name());
+        Ok(self)
     }
 
     /// This experiment in a minute, on a part of the data: for trying things, not for results.

@@ -5,7 +5,7 @@ use super::results::{Results, Training};
 use crate::data::Dataset;
 use crate::error::error;
 use crate::exits::Timer;
-use crate::networks::{Network, Placement, with_branches};
+use crate::networks::{Network, Placement};
 use crate::training::{self, Config, Keep, Run};
 use crate::{Error, Result};
 use candle_core::Device;
@@ -92,9 +92,7 @@ impl Session {
         }
         experiment.update_from_arg_matches(matches).map_err(setting)?;
         if !options.branches.is_empty() {
-            let image = experiment.data.image()?;
-            experiment.layers = with_branches(&experiment.layers, image, &options.branches)?;
-            experiment.name = format!("B-{}", experiment.baseline_name());
+            experiment = experiment.with_branches(&options.branches)?;
         }
         Ok(Self {
             name: options.network,
