@@ -11,7 +11,7 @@ use crate::files::{commit, project_dir, shown};
 use crate::kernels::Precision;
 use crate::networks::Network;
 use crate::sealed::{self, Part, bytes_of, values_of};
-use crate::training::{Epoch, Run, plain};
+use crate::training::{self, Epoch, Run, plain};
 use crate::{Result, files};
 use candle_core::Device;
 use flate2::{Compression, bufread::GzDecoder, write::GzEncoder};
@@ -331,8 +331,9 @@ impl Experiment {
                 newest = Some(results);
             }
         }
-        // Without the data set a run cannot be evaluated.
-        if let Ok(data) = self.load()
+        // Without the data set a run cannot be evaluated. To load it takes a second.
+        if training::any_of(&self.name)
+            && let Ok(data) = self.load()
             && let Some((trained, finished)) = self.find(&data, device)?
         {
             let newer = |record: &Results| record.made < seconds(finished);

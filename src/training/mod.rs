@@ -21,6 +21,7 @@ pub use checkpoint::load_checkpoint;
 pub use config::{Config, Schedule};
 pub use optimizer::Optimizer;
 pub use progress::{Progress, plain};
+pub(crate) use run::any_of;
 pub use run::{Epoch, Keep, Run, find, train, train_with};
 pub use scores::{Scores, evaluate};
 pub use tape::{Gradients, Tape};

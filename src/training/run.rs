@@ -59,10 +59,25 @@ pub struct Keep {
     pub anew: bool,
 }
 
+const RUNS: &str = "datasets/runs";
+
 /// Where the run of these settings is kept by default.
 fn run_path(network: &Network, identity: &str) -> PathBuf {
-    let slug = network.name().to_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "_");
-    project_dir().join("datasets/runs").join(format!("{slug}-{identity}.safetensors"))
+    project_dir().join(RUNS).join(format!("{}{identity}.safetensors", beginning(network.name())))
+}
+
+/// How the names of a network's runs begin.
+fn beginning(network: &str) -> String {
+    format!("{}-", network.to_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "_"))
+}
+
+/// Whether `datasets/runs/` has runs, finished or not, of a network of this name. Whether they are of certain settings
+/// can be told from the data set only.
+pub(crate) fn any_of(network: &str) -> bool {
+    let beginning = beginning(network);
+    let of_network =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&beginning));
+    files::listed(RUNS, ".safetensors").iter().any(of_network)
 }
 
 /// Trains `network` on `data.train` from the weights it has, and reports on `data.validation` after
