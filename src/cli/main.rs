@@ -4,7 +4,7 @@ mod classify;
 
 use branchynet::clap::{self, ArgMatches, Args, Command, FromArgMatches};
 use branchynet::data::{Dataset, Source};
-use branchynet::exits::{ExitRecord, Outcome, Timer};
+use branchynet::exits::{ExitRecord, Loss, Outcome, Timer};
 use branchynet::experiments::{
     Baseline, Experiment, Pretrained, Results, Session, Summary, Trained, Training, one_line,
 };
@@ -64,6 +64,10 @@ struct Sweep {
     /// All combinations of these thresholds instead of the front
     #[arg(long, value_name = "T,T,...", value_delimiter = ',')]
     grid: Vec<f64>,
+    /// The cheapest thresholds found at which, with a probability of 95 %, at most the share E (0.01) of all answers is
+    /// not the last exit's, instead of the front
+    #[arg(long, value_name = "E", conflicts_with = "grid")]
+    guarantee: Option<f64>,
     /// Print at most so many rows of the front
     #[arg(long, value_name = "N", default_value = "20")]
     rows: usize,
@@ -353,10 +357,14 @@ fn sweep(session: &Session, arguments: &Sweep) -> Result<String> {
         })?,
     };
     let costs = results.costs()?;
-    let outcomes = match arguments.grid.is_empty() {
-        false => results.validation.grid(&arguments.grid, &costs)?,
-        true => spread(results.validation.pareto_front(&costs)?, arguments.rows),
+    let validation = &results.validation;
+    let outcomes = match arguments.guarantee {
+        Some(epsilon) => vec![validation.choose_with_guarantee(Loss::Different, epsilon, 0.05, &costs)?],
+        None if arguments.grid.is_empty() => spread(validation.pareto_front(&costs)?, arguments.rows),
+        None => validation.grid(&arguments.grid, &costs)?,
     };
+    // Costs from elsewhere may be milliseconds.
+    let digits = if costs.iter().any(|&cost| cost < 1000.0) { 4 } else { 0 };
     let mut out = format!("{}\n\n", results.caption());
     out += &baselines(&results);
     if !results.test.front_is_exact() && arguments.grid.is_empty() {
@@ -378,7 +386,7 @@ fn sweep(session: &Session, arguments: &Sweep) -> Result<String> {
     );
     for chosen in outcomes {
         let test = results.test.outcome(&chosen.thresholds, &costs)?;
-        out += &row(&chosen, &test);
+        out += &row(&chosen, &test, digits);
     }
     Ok(out)
 }
@@ -446,13 +454,13 @@ fn spread(outcomes: Vec<Outcome>, rows: usize) -> Vec<Outcome> {
     (0..rows).map(|i| outcomes[i * last / (rows - 1)].clone()).collect()
 }
 
-fn row(chosen: &Outcome, test: &Outcome) -> String {
+fn row(chosen: &Outcome, test: &Outcome, digits_of_cost: usize) -> String {
     let join = |values: &[f64], scale: f64, digits: usize| {
         let texts = values.iter().map(|x| format!("{:.digits$}", x * scale));
         texts.collect::<Vec<_>>().join(", ")
     };
     format!(
-        "{:<26}{:>12.2}{:>14.0}  {:>8.2}{:>14.0}  {:<24}\n",
+        "{:<26}{:>12.2}{:>14.digits_of_cost$}  {:>8.2}{:>14.digits_of_cost$}  {:<24}\n",
         join(&chosen.thresholds, 1.0, 5),
         chosen.accuracy() * 100.0,
         chosen.cost,

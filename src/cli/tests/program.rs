@@ -1,5 +1,7 @@
 //! The program: settings, messages, exit codes.
 
+use branchynet::candle_core::{Device, Tensor, safetensors};
+use std::collections::HashMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -103,6 +105,44 @@ fn a_setting_means_the_same_as_a_flag_and_in_the_environment() {
         seen += 1;
     }
     assert!(seen >= 18, "only {seen} settings are listed");
+}
+
+#[test]
+fn exits_of_a_network_from_elsewhere_are_swept() {
+    // Two exits, two classes, 400 samples; exit 1 is wrong about every tenth, and less sure of it. Costs in ms.
+    let labels: Vec<u8> = [0, 1].repeat(200);
+    let logits = |exit: usize| -> Vec<f32> {
+        let row = |(i, &label): (usize, &u8)| {
+            let (wrong, sure) = (exit == 0 && i % 10 == 0, 2.0 + (i % 10) as f32);
+            if (label == 1) != wrong { [0.0, sure] } else { [sure, 0.0] }
+        };
+        labels.iter().enumerate().flat_map(row).collect()
+    };
+    let logits =
+        Tensor::from_vec([logits(0), logits(1)].concat(), (2, 400, 2), &Device::Cpu).expect("logits");
+    let labels = Tensor::from_vec(labels, 400, &Device::Cpu).expect("labels");
+    let costs = Tensor::new(&[0.25f32, 1.0], &Device::Cpu).expect("costs");
+    let mut arrays = HashMap::from([("costs".to_string(), costs)]);
+    for split in ["validation", "test"] {
+        arrays.insert(format!("{split}_logits"), logits.clone());
+        arrays.insert(format!("{split}_labels"), labels.clone());
+    }
+    let path = std::env::temp_dir().join(format!("branchynet-mine-{}.safetensors", std::process::id()));
+    safetensors::save(&arrays, &path).expect("a file");
+    let sweep = |more: &[&str]| {
+        let record = path.display().to_string();
+        run(&[&["sweep", "lenet", "--record", &record], more].concat(), &[])
+    };
+    let (code, out, error) = sweep(&[]);
+    assert_eq!(code, Some(0), "{error}");
+    // Nine in ten leave early at no loss: 0.9 · 0.25 + 0.1 · 1.0.
+    assert!(out.contains("0.3250") && out.contains("100.00"), "{out}");
+    let (_, out, _) = sweep(&["--guarantee", "0.01"]);
+    let chosen: Vec<&str> = out.lines().last().expect("a row").split_whitespace().collect();
+    assert_eq!(chosen[1..], ["100.00", "0.3250", "100.00", "0.3250", "90.0,", "10.0"], "{out}");
+    let (code, _, error) = sweep(&["--guarantee", "1"]);
+    assert!(code == Some(2) && error.contains("between 0 and 1"), "{error}");
+    std::fs::remove_file(&path).expect("removed");
 }
 
 #[test]
