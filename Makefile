@@ -83,9 +83,9 @@ check-cuda: export CARGO_TARGET_DIR = $(CURDIR)/target/cuda/target
 check-cuda: export CUDA_COMPUTE_CAP ?= 90
 check-cuda: toolkit $(DONE)/rust-src ## build and lint the CUDA code, and run its tests on a stand-in for a GPU (needs a CUDA toolkit)
 	@CUDA=1 $(PYTHON) notebooks/kernel.py --copy-build
+	cargo test --quiet --features cuda --no-run
 	for feature in cuda cudnn; do \
 	  cargo clippy --quiet --features $$feature --all-targets -- -D warnings && \
-	  cargo test --quiet --features $$feature --no-run && \
 	  tests/cuda/emulate.sh cargo test --quiet --features $$feature --test ops --test gpu --test exits || exit 1; \
 	done
 

@@ -4,6 +4,7 @@ may change works.
 Run by `make test`. Output goes to figures/test/, so that results stay.
 """
 
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -18,6 +19,7 @@ LISTED = subprocess.run(["cargo", "run", "--quiet", "--", "settings"], cwd=ROOT,
 SETTINGS = [line.split()[0] for line in LISTED.splitlines()]
 RECORDED = {**{name: value for name, value in os.environ.items() if name not in SETTINGS}, "FIGURES": "test"}
 ENVIRONMENT = {**RECORDED, "QUICK": "1", "RETRAIN": "1"}
+FOLDER = tempfile.TemporaryDirectory()
 CIFAR10 = (ROOT / "datasets" / "cifar10.safetensors").exists()
 
 # What comes before the broken cell in each notebook.
@@ -73,62 +75,65 @@ def branches(count):
     return json.dumps(book)
 
 
-def run(path, environment=ENVIRONMENT):
-    return subprocess.run([sys.executable, str(ROOT / "notebooks" / "run.py"), str(path)], env=environment,
-                          stdin=subprocess.DEVNULL, capture_output=True, text=True)
-
-
 def notebook(cells):
     cells = [{"cell_type": "code", "id": f"c{i}", "metadata": {}, "source": cell, "outputs": [], "execution_count": None}
              for i, cell in enumerate(cells)]
     return json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
 
 
+def check(what, book, expected=(), environment=ENVIRONMENT, status=0):
+    """Runs a notebook, given as its path or its text. Returns what was checked, whether it held, and the output."""
+    if isinstance(book, str):
+        path = pathlib.Path(FOLDER.name) / f"{re.sub('[^a-z0-9]+', '-', what.lower())}.ipynb"
+        path.write_text(book)
+    else:
+        path = book
+    before = path.read_bytes()
+    result = subprocess.run([sys.executable, str(ROOT / "notebooks" / "run.py"), str(path)], env=environment,
+                            stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    output = result.stdout + result.stderr
+    return what, result.returncode == status and all(part in output for part in expected) and path.read_bytes() == before, output
+
+
+def whole(path):
+    """The check of one of the project's notebooks."""
+    # AlexNet's is drawn from the committed record, as is what cannot be trained for want of data.
+    recorded = "alexnet" in path.name or (number(path) > 1 and not CIFAR10)
+    if recorded:
+        return f"{path.name} runs headless, from its record", path, (), {**RECORDED, "TRAIN": "0"}
+    # Notebooks on several networks find what those before them have trained.
+    return f"{path.name} runs headless, on a few images", path, (), ENVIRONMENT if number(path) < 4 else {**ENVIRONMENT, "RETRAIN": ""}
+
+
+def number(path):
+    return int(path.name.split("_")[0])
+
+
 def main():
-    passed = failed = 0
-
-    def check(what, ok, output):
-        nonlocal passed, failed
-        passed, failed = passed + ok, failed + (not ok)
-        print(f"{what} ... {'ok' if ok else 'FAILED'}", flush=True)
-        if not ok:
-            print(output)
-
-    with tempfile.TemporaryDirectory() as folder:
-        for what, (cell, expected) in BROKEN.items():
-            path = pathlib.Path(folder) / "broken.ipynb"
-            path.write_text(notebook([*PRELUDE, cell]))
-            result = run(path)
-            output = result.stdout + result.stderr
-            check(f"a notebook that {what} fails the run", result.returncode == 1 and all(part in output for part in expected), output)
-        path.write_text(notebook([*PRELUDE, *ACROSS]))
-        result = run(path)
-        expected = ["d(w·x)/dw = Some(3.0)", "by second largest probability: 4 choices"]
-        output = result.stdout + result.stderr
-        check("gradients, and a criterion and data of one's own, work across cells",
-              result.returncode == 0 and all(part in output for part in expected), output)
-        for count in (1, 2, 3):
-            if not CIFAR10:
-                print(f"AlexNet's notebook with {count} branches: skipped, CIFAR-10 is not there")
-                continue
-            path = pathlib.Path(folder) / f"alexnet-{count}.ipynb"
-            path.write_text(branches(count))
-            result = run(path)
-            output = result.stdout + result.stderr
-            check(f"AlexNet's notebook runs with {count} branches", result.returncode == 0 and f"exit {count + 1}:" in output, output)
-    number = lambda path: int(path.name.split("_")[0])
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb"), key=number):
-        before = path.read_bytes()
-        # AlexNet's is drawn from the committed record, as is what cannot be trained for want of data.
-        recorded = "alexnet" in path.name or (number(path) > 1 and not CIFAR10)
-        # Notebooks on several networks find what those before them have trained.
-        quick = ENVIRONMENT if number(path) < 4 else {**ENVIRONMENT, "RETRAIN": ""}
-        result = run(path, {**RECORDED, "TRAIN": "0"} if recorded else quick)
-        ok = result.returncode == 0 and path.read_bytes() == before
-        how = "from its record" if recorded else "on a few images"
-        check(f"{path.name} runs headless, {how}", ok, result.stdout + result.stderr)
-    print(f"{passed} passed, {failed} failed")
-    sys.exit(failed > 0)
+    books = sorted((ROOT / "notebooks").glob("*.ipynb"), key=number)
+    changed = [(f"a notebook that {what} fails the run", notebook([*PRELUDE, cell]), parts, ENVIRONMENT, 1)
+               for what, (cell, parts) in BROKEN.items()]
+    changed.append(("gradients, and a criterion and data of one's own, work across cells", notebook([*PRELUDE, *ACROSS]),
+                    ["d(w·x)/dw = Some(3.0)", "by second largest probability: 4 choices"]))
+    for count in (1, 3):
+        if CIFAR10:
+            # Figures in a folder of their own: the checks run side by side.
+            changed.append((f"AlexNet's notebook runs with {count} branches", branches(count), [f"exit {count + 1}:"],
+                            {**ENVIRONMENT, "FIGURES": f"test/alexnet-{count}"}))
+        else:
+            print(f"AlexNet's notebook with {count} branches: skipped, CIFAR-10 is not there")
+    results = []
+    for checks in [whole(path) for path in books if number(path) < 4] + changed, [whole(path) for path in books if number(path) >= 4]:
+        # Two at a time: a cell is compiled on one core.
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            for done in concurrent.futures.as_completed([pool.submit(check, *arguments) for arguments in checks]):
+                what, ok, output = done.result()
+                results.append(ok)
+                print(f"{what} ... {'ok' if ok else 'FAILED'}", flush=True)
+                if not ok:
+                    print(output)
+    print(f"{sum(results)} passed, {len(results) - sum(results)} failed")
+    sys.exit(not all(results))
 
 
 main()
