@@ -4,7 +4,7 @@
 use super::{Input, Op, Operation, Update, contiguous, dispatch, unset};
 #[cfg(feature = "cuda")]
 use crate::cuda;
-use crate::simd::{Real, arch};
+use crate::simd::{Real, vectorized};
 use candle_core::{CpuStorage, DType, Result, Shape, Tensor, WithDType, bail};
 #[cfg(feature = "cuda")]
 use candle_core::{CudaStorage, backend::BackendStorage};
@@ -146,7 +146,7 @@ impl Operation<1> for Sums {
                 .par_chunks(area)
                 .with_min_len(PLANES_PER_TASK)
                 .map(|plane| {
-                    arch().dispatch(
+                    vectorized(
                         #[inline(always)]
                         || {
                             let mean = sum_by(area, |i| plane[i]) / area as f64;
@@ -245,7 +245,7 @@ impl Operation<3> for Normalise {
                 .with_min_len(PLANES_PER_TASK)
                 .for_each(|(plane, (out, x))| {
                     let (slope, start) = lines[plane % channels];
-                    arch().dispatch(
+                    vectorized(
                         #[inline(always)]
                         || {
                             for (out, &x) in out.iter_mut().zip(x) {
@@ -330,7 +330,7 @@ impl Operation<2> for GradSums {
                 .with_min_len(PLANES_PER_TASK)
                 .map(|(plane, (x, grad))| {
                     let mean = T::from_f64(mean[plane % channels]);
-                    arch().dispatch(
+                    vectorized(
                         #[inline(always)]
                         || {
                             let sum = sum_by(area, |i| grad[i]);
@@ -415,7 +415,7 @@ impl Operation<2> for GradX {
                 .with_min_len(PLANES_PER_TASK)
                 .for_each(|(plane, ((out, x), grad))| {
                     let (slope, by_x, start) = lines[plane % channels];
-                    arch().dispatch(
+                    vectorized(
                         #[inline(always)]
                         || {
                             for ((out, &x), &grad) in out.iter_mut().zip(x).zip(grad) {

@@ -5,7 +5,7 @@
 use super::{Input, Op, Operation, contiguous, dispatch, unset};
 #[cfg(feature = "cuda")]
 use crate::cuda;
-use crate::simd::{Real, arch};
+use crate::simd::{Real, vectorized};
 use candle_core::{CpuStorage, Result, Shape, Tensor, WithDType, bail};
 #[cfg(feature = "cuda")]
 use candle_core::{CudaStorage, Layout, backend::BackendStorage};
@@ -97,7 +97,7 @@ impl Lrn {
 
     /// Normalises one image into `out`. `scales` is scratch of the image's size.
     fn image<T: Real>(&self, image: &[T], area: usize, scales: &mut [T], out: &mut [T]) {
-        arch().dispatch(
+        vectorized(
             #[inline(always)]
             || {
                 self.scales(image, area, scales);
@@ -192,7 +192,7 @@ impl Operation<2> for LrnGrad {
             out.par_chunks_mut(size).zip(x.par_chunks(size)).zip(grad.par_chunks(size)).for_each_init(
                 || (zeros(), zeros(), zeros()),
                 |(a, b, c), ((out, image), grad)| {
-                    arch().dispatch(
+                    vectorized(
                         #[inline(always)]
                         || lrn.image_grad((image, grad), area, [a, b, c], out),
                     );

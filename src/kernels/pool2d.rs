@@ -8,7 +8,7 @@
 use super::{Input, Op, Operation, contiguous, dispatch, unset};
 #[cfg(feature = "cuda")]
 use crate::cuda;
-use crate::simd::{Real, arch};
+use crate::simd::{Real, vectorized};
 use candle_core::{CpuStorage, Result, Shape, Tensor, WithDType, bail};
 #[cfg(feature = "cuda")]
 use candle_core::{CudaStorage, backend::BackendStorage};
@@ -211,7 +211,7 @@ impl Operation<1> for Pool {
                 .for_each_init(
                     || vec![T::zero(); p.scratch()],
                     |scratch, (out, plane)| {
-                        arch().dispatch(
+                        vectorized(
                             #[inline(always)]
                             || {
                                 p.plane(plane, scratch, |y, x, value| {

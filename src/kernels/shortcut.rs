@@ -4,7 +4,7 @@
 use super::{Input, Op, Operation, contiguous, dispatch, unset};
 #[cfg(feature = "cuda")]
 use crate::cuda;
-use crate::simd::{Real, arch};
+use crate::simd::{Real, vectorized};
 use candle_core::{CpuStorage, Result, Shape, Tensor, WithDType, bail};
 #[cfg(feature = "cuda")]
 use candle_core::{CudaStorage, backend::BackendStorage};
@@ -142,7 +142,7 @@ impl Operation<2> for Shortcut {
                 .zip(body.par_chunks(s.output_len()))
                 .zip(x.par_chunks(s.input_len()))
                 .for_each(|((out, body), x)| {
-                    arch().dispatch(
+                    vectorized(
                         #[inline(always)]
                         || s.image(body, x, out),
                     );

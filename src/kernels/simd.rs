@@ -99,6 +99,21 @@ pub fn dispatch<W: WithSimd>(work: W) -> W::Output {
     arch().dispatch(work)
 }
 
+/// Runs `work` compiled for these instructions: what it does to element after element becomes vectors of them. Give
+/// it `#[inline(always)]`. `pulp` takes a closure as well, but calls it through a shim that is not inlined, and so
+/// compiled for any processor.
+pub fn vectorized<R>(work: impl FnMut() -> R) -> R {
+    struct Run<F>(F);
+    impl<R, F: FnMut() -> R> WithSimd for Run<F> {
+        type Output = R;
+        #[inline(always)]
+        fn with_simd<S: Simd>(mut self, _: S) -> R {
+            (self.0)()
+        }
+    }
+    dispatch(Run(work))
+}
+
 struct Sizes;
 impl WithSimd for Sizes {
     type Output = (usize, usize);
