@@ -37,6 +37,15 @@ pub fn pool2d(x: &Tensor, kind: Pooling, kernel: usize, stride: usize) -> Result
     x.contiguous()?.apply_op1(Op(pool))
 }
 
+/// `f` of the elements of several rows that lie above each other.
+#[inline(always)]
+fn each<T: Copy, const N: usize>(out: &mut [T], rows: [&[T]; N], f: impl Fn([T; N]) -> T) {
+    let rows = rows.map(|row| &row[..out.len()]);
+    for x in 0..out.len() {
+        out[x] = f(rows.map(|row| row[x]));
+    }
+}
+
 /// The windows of one pooling over planes of one size.
 #[derive(Debug, Clone, Copy)]
 pub struct Pool {
@@ -103,49 +112,62 @@ impl Pool {
         T::from_f64(1.0 / (self.kernel * self.kernel) as f64)
     }
 
-    /// Pools one plane; calls `put(y, x, value)`. `scratch` has [`Self::scratch`] elements.
+    /// Pools one plane. `row` is scratch of [`Self::row`] elements.
     #[inline(always)]
-    fn plane<T: Real>(&self, plane: &[T], scratch: &mut [T], mut put: impl FnMut(usize, usize, T)) {
-        match self.kind {
-            Pooling::Max | Pooling::MaxInside => self.largest(plane, scratch, put),
-            Pooling::Average => {
-                let sums = &mut scratch[..self.out_height * self.out_width];
-                sums.fill(T::zero());
-                self.each(|window, pixel| sums[window] += plane[pixel]);
-                for (window, &sum) in sums.iter().enumerate() {
-                    let (y, x) = (window / self.out_width, window % self.out_width);
-                    put(y, x, sum * self.share());
-                }
+    fn plane<T: Real>(&self, plane: &[T], row: &mut [T], out: &mut [T]) {
+        match (self.kind, self.kernel, self.stride) {
+            (Pooling::Average, ..) => {
+                out.fill(T::zero());
+                self.each(|window, pixel| out[window] += plane[pixel]);
+                out.iter_mut().for_each(|sum| *sum *= self.share());
             }
+            (_, 2, 2) => self.largest::<T, 2, 2>(plane, row, out),
+            (_, 3, 2) => self.largest::<T, 3, 2>(plane, row, out),
+            _ => self.largest::<T, 0, 0>(plane, row, out),
         }
     }
 
-    /// Elements of scratch that [`Self::plane`] needs.
-    fn scratch(&self) -> usize {
-        self.width.max(self.out_height * self.out_width)
+    /// Elements of a row that no window hangs over.
+    fn row(&self) -> usize {
+        self.width.max((self.out_width - 1) * self.stride + self.kernel)
     }
 
+    /// The number of the row of pixels that is so far below the top of window `y`. Below the edge it is the last row
+    /// once more, which changes no largest value.
     #[inline(always)]
-    fn largest<T: Real>(&self, plane: &[T], column_max: &mut [T], mut put: impl FnMut(usize, usize, T)) {
+    fn pixels(&self, y: usize, stride: usize, below: usize) -> usize {
+        (y * stride + below).min(self.height - 1)
+    }
+
+    /// The largest of each window: first of each column, then of the row of these. `K` and `S` are kernel and stride
+    /// where the compiler is to know them, so that windows side by side fill vector registers, or 0.
+    #[inline(always)]
+    fn largest<T: Real, const K: usize, const S: usize>(&self, plane: &[T], row: &mut [T], out: &mut [T]) {
+        let (kernel, stride) = if K == 0 { (self.kernel, self.stride) } else { (K, S) };
         let larger = |a: T, b: T| if b > a { b } else { a };
-        for y in 0..self.out_height {
-            let top = y * self.stride;
-            let column_max = &mut column_max[..self.width];
-            column_max.copy_from_slice(&plane[top * self.width..][..self.width]);
-            for below in top + 1..(top + self.kernel).min(self.height) {
-                for (max, &value) in column_max.iter_mut().zip(&plane[below * self.width..]) {
-                    *max = larger(*max, value);
+        for (y, out) in out.chunks_mut(self.out_width).enumerate() {
+            let (columns, beyond) = row.split_at_mut(self.width);
+            let pixels = |below: usize| &plane[self.pixels(y, stride, below) * self.width..][..self.width];
+            // Not in place: of that the compiler makes masked stores, which are slow.
+            match kernel {
+                2 => each(columns, [pixels(0), pixels(1)], |[a, b]| larger(a, b)),
+                3 => each(columns, [pixels(0), pixels(1), pixels(2)], |[a, b, c]| larger(larger(a, b), c)),
+                _ => {
+                    columns.copy_from_slice(pixels(0));
+                    for below in 1..kernel {
+                        columns
+                            .iter_mut()
+                            .zip(pixels(below))
+                            .for_each(|(max, &pixel)| *max = larger(*max, pixel));
+                    }
                 }
             }
-            // Whole windows first: their length is known, so that no edge is tested in the loop.
-            let whole = ((self.width - self.kernel) / self.stride + 1).min(self.out_width);
-            for x in 0..whole {
-                let window = &column_max[x * self.stride..x * self.stride + self.kernel];
-                put(y, x, window[1..].iter().fold(window[0], |max, &value| larger(max, value)));
-            }
-            for x in whole..self.out_width {
-                let window = &column_max[x * self.stride..];
-                put(y, x, window[1..].iter().fold(window[0], |max, &value| larger(max, value)));
+            beyond.fill(columns[self.width - 1]);
+            let row: &[T] = row;
+            for (x, out) in out.iter_mut().enumerate() {
+                // Safety: a row has all elements of its last window.
+                let at = |column: usize| unsafe { *row.get_unchecked(x * stride + column) };
+                *out = (1..kernel).fold(at(0), |max, column| larger(max, at(column)));
             }
         }
     }
@@ -182,8 +204,9 @@ impl Pool {
         }
     }
 
-    /// The gradient of a plane, `out` at first zero.
+    /// The gradient of a plane.
     fn plane_backward<T: Real>(&self, plane: &[T], grad: &[T], out: &mut [T]) {
+        out.fill(T::zero());
         match (self.kind, self.kernel) {
             (Pooling::Max | Pooling::MaxInside, 2) => self.scatter::<T, 2>(plane, grad, out),
             (Pooling::Max | Pooling::MaxInside, 3) => self.scatter::<T, 3>(plane, grad, out),
@@ -209,15 +232,11 @@ impl Operation<1> for Pool {
                 .zip(x.par_chunks(p.height * p.width))
                 .with_min_len(PLANES_PER_TASK)
                 .for_each_init(
-                    || vec![T::zero(); p.scratch()],
+                    || vec![T::zero(); p.row()],
                     |scratch, (out, plane)| {
                         vectorized(
                             #[inline(always)]
-                            || {
-                                p.plane(plane, scratch, |y, x, value| {
-                                    out[y * p.out_width + x] = value;
-                                })
-                            },
+                            || p.plane(plane, scratch, out),
                         )
                     },
                 );
@@ -254,7 +273,7 @@ impl Operation<2> for PoolGrad {
 
     fn cpu(&self, [x, grad]: [Input<'_>; 2]) -> Result<(CpuStorage, Shape)> {
         fn backward<T: Real>(p: &Pool, x: &[T], grad: &[T]) -> Vec<T> {
-            let mut out = vec![T::zero(); x.len()];
+            let mut out = unset(x.len());
             out.par_chunks_mut(p.height * p.width)
                 .zip(x.par_chunks(p.height * p.width))
                 .zip(grad.par_chunks(p.out_height * p.out_width))
