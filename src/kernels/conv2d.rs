@@ -410,16 +410,21 @@ fn kernel_gradient(g: &Geometry, x: &[f32], grad: &[f32]) -> Vec<f32> {
             },
         )
         .collect();
-    // From (kernel, kernel, input, output) to (output, input, kernel, kernel).
-    let (area, taps) = (g.kernel * g.kernel, g.taps());
-    let mut sums = unset(g.outputs * taps);
-    sums.par_chunks_mut(taps).enumerate().for_each(|(output, sums)| {
-        for (tap, sum) in sums.iter_mut().enumerate() {
-            let at = (tap % area * g.inputs + tap / area) * to.depth + output;
-            *sum = partial.iter().fold(0.0, |sum, part| sum + part[at]);
+    let mut sums = vec![0.0; g.taps() * to.depth];
+    sums.par_chunks_mut(to.depth).enumerate().for_each(|(row, sums)| {
+        for part in &partial {
+            sums.iter_mut().zip(&part[row * to.depth..]).for_each(|(sum, &part)| *sum += part);
         }
     });
-    sums
+    // From (kernel, kernel, input, output) to (output, input, kernel, kernel).
+    let (area, taps) = (g.kernel * g.kernel, g.taps());
+    let mut out = unset(g.outputs * taps);
+    out.par_chunks_mut(taps).enumerate().for_each(|(output, out)| {
+        for (tap, out) in out.iter_mut().enumerate() {
+            *out = sums[(tap % area * g.inputs + tap / area) * to.depth + output];
+        }
+    });
+    out
 }
 
 /// The gradient of the bias: the sum of each channel. candle's sum over outer dimensions walks

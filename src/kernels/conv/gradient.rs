@@ -3,7 +3,7 @@
 
 use super::image::{From, Image};
 use super::product::{Tile, load, most_pixels, sized, store, tile, widest};
-use super::winograd::{Four, SKEW, Scheme, Six, Tiles, kernel_transform, transform};
+use super::winograd::{Four, SKEW, Scheme, Six, Tiles, add_scaled, kernel_transform, transform};
 use crate::simd::{self, parts};
 use pulp::{Simd, WithSimd};
 
@@ -15,6 +15,11 @@ pub struct Gradient<'a> {
     pub tiles: Option<Tiles>,
 }
 
+/// Elements from one transformed tile to the next: powers of two take each other's place in the first-level cache.
+fn apart(depth: usize) -> usize {
+    if depth.is_multiple_of(64) { depth + SKEW } else { depth }
+}
+
 impl Gradient<'_> {
     /// Elements of the sums and of the scratch that [`Self::add`] needs.
     pub fn lens(&self) -> (usize, usize) {
@@ -22,7 +27,7 @@ impl Gradient<'_> {
         match self.tiles {
             None => (self.sizes[0].pow(2) * from.channels * to.depth, 0),
             Some(tiles @ Tiles { size, .. }) => {
-                let scratch = tiles.block(from, to.depth) * (from.depth + to.depth) + 2 * SKEW;
+                let scratch = tiles.block(from, to.depth) * (apart(from.depth) + apart(to.depth)) + 2 * SKEW;
                 (size * size * from.channels * to.depth, size * size * scratch)
             }
         }
@@ -73,7 +78,7 @@ impl Gradient<'_> {
                     for i in 0..size {
                         let (to, from) =
                             (&mut columns[y * size * len..][..size * len], &sums[i * size * len..]);
-                        to.iter_mut().zip(from).for_each(|(to, from)| *to += transform[i][y] * from);
+                        add_scaled(to, from, transform[i][y]);
                     }
                 }
                 for y in 0..kernel {
@@ -81,7 +86,7 @@ impl Gradient<'_> {
                         for j in 0..size {
                             let to = &mut out[(y * kernel + x) * len..][..len];
                             let from = &columns[(y * size + j) * len..];
-                            to.iter_mut().zip(from).for_each(|(to, from)| *to += transform[j][x] * from);
+                            add_scaled(to, from, transform[j][x]);
                         }
                     }
                 }
@@ -120,7 +125,7 @@ impl WithSimd for Definition<'_> {
                     run: (to.width, stride * from.depth),
                     image: x.as_ptr(),
                 };
-                outer(simd, &terms, row, &mut sums[y * row * to.depth..][..row * to.depth]);
+                outer(simd, &terms, to.depth, &mut sums[y * row * to.depth..][..row * to.depth]);
             }
         }
     }
@@ -146,18 +151,19 @@ impl<T: Scheme<A, M>, const A: usize, const M: usize> WithSimd for By<'_, T, A, 
     fn with_simd<S: Simd>(self, simd: S) {
         let ByTiles { padding, block, x: (from, x), grads: (to, grads), images, scratch, sums } = self.0;
         let (down, across, padding) = (to.height.div_ceil(M), to.width.div_ceil(M), padding as isize);
-        let (pixels, outputs) = scratch.split_at_mut(A * A * (block * from.depth + SKEW));
+        let (next_pixels, next_outputs) = (apart(from.depth), apart(to.depth));
+        let (pixels, outputs) = scratch.split_at_mut(A * A * (block * next_pixels + SKEW));
         let all = images * down * across;
         for tiles in (0..all).step_by(block) {
             let tiles = tiles..all.min(tiles + block);
-            let steps = (tiles.len() * from.depth + SKEW, tiles.len() * to.depth + SKEW);
+            let steps = (tiles.len() * next_pixels + SKEW, tiles.len() * next_outputs + SKEW);
             for (i, tile) in tiles.clone().enumerate() {
                 let (image, y, x_) = (tile / (across * down), tile / across % down * M, tile % across * M);
                 let (y, x_) = (y as isize, x_ as isize);
                 // Safety: `Gradient::add` has asserted that tiles lie inside the images and their zeros.
                 unsafe {
                     let at = x.as_ptr().add(image * from.len() + from.at(y - padding, x_ - padding));
-                    let into = pixels.as_mut_ptr().add(i * from.depth);
+                    let into = pixels.as_mut_ptr().add(i * next_pixels);
                     transform::<S, A, A>(
                         simd,
                         at,
@@ -168,7 +174,7 @@ impl<T: Scheme<A, M>, const A: usize, const M: usize> WithSimd for By<'_, T, A, 
                         |d| T::input(simd, d),
                     );
                     let at = grads.as_ptr().add(image * to.len() + to.at(y, x_));
-                    let into = outputs.as_mut_ptr().add(i * to.depth);
+                    let into = outputs.as_mut_ptr().add(i * next_outputs);
                     transform::<S, M, A>(
                         simd,
                         at,
@@ -182,12 +188,12 @@ impl<T: Scheme<A, M>, const A: usize, const M: usize> WithSimd for By<'_, T, A, 
             }
             for (i, sums) in sums.chunks_mut(from.channels * to.depth).enumerate() {
                 let terms = Terms {
-                    weights: (outputs[i * steps.1..].as_ptr(), to.depth),
+                    weights: (outputs[i * steps.1..].as_ptr(), next_outputs),
                     taps: &[0],
-                    run: (tiles.len(), from.depth),
+                    run: (tiles.len(), next_pixels),
                     image: pixels[i * steps.0..].as_ptr(),
                 };
-                outer(simd, &terms, from.channels, sums);
+                outer(simd, &terms, to.depth, sums);
             }
         }
     }
@@ -201,25 +207,26 @@ struct Terms<'a> {
     image: *const f32,
 }
 
-/// Adds the outer products of `rows` elements that lie side by side and of all weights to `sums`.
+/// Adds the outer products of elements that lie side by side, one for each row of `sums`, and of `depth` weights to `sums`.
 #[inline(always)]
-fn outer<S: Simd>(simd: S, terms: &Terms<'_>, rows: usize, sums: &mut [f32]) {
+fn outer<S: Simd>(simd: S, terms: &Terms<'_>, depth: usize, sums: &mut [f32]) {
     struct Outer<'a, S> {
         simd: S,
         terms: &'a Terms<'a>,
         row: usize,
         first: usize,
+        depth: usize,
         sums: *mut f32,
     }
     impl<S: Simd> Tile for Outer<'_, S> {
         #[inline(always)]
         fn run<const N: usize, const P: usize>(self) {
-            let Self { simd, terms, row, first, sums } = self;
-            let (weights, depth) = terms.weights;
+            let Self { simd, terms, row, first, depth, sums } = self;
+            let (weights, width) = terms.weights;
             let start = [simd.splat_f32s(0.0); N];
             // Safety: the callers say so of what is read; `sums` has a row for each element.
             unsafe {
-                let (weights, image) = ((weights.add(first), depth), (terms.image.add(row), 1));
+                let (weights, image) = ((weights.add(first), width), (terms.image.add(row), 1));
                 let more = tile::<S, N, P>(simd, weights, (terms.taps, terms.run), image, start);
                 for p in 0..P {
                     for n in 0..N {
@@ -230,15 +237,14 @@ fn outer<S: Simd>(simd: S, terms: &Terms<'_>, rows: usize, sums: &mut [f32]) {
             }
         }
     }
-    let depth = terms.weights.1;
-    assert_eq!(sums.len(), rows * depth);
+    let rows = sums.len() / depth;
     for group in parts(depth / S::F32_LANES, widest(S::REGISTER_COUNT)) {
         for rows in parts(rows, most_pixels::<S>(group.len())) {
             let first = group.start * S::F32_LANES;
             sized(
                 group.len(),
                 rows.len(),
-                Outer { simd, terms, row: rows.start, first, sums: sums.as_mut_ptr() },
+                Outer { simd, terms, row: rows.start, first, depth, sums: sums.as_mut_ptr() },
             );
         }
     }

@@ -187,6 +187,13 @@ pub fn kernel_transform(Tiles { size, results }: Tiles) -> Vec<Vec<f32>> {
     (0..size).map(row).collect()
 }
 
+/// Adds `from` times the number to `to`. The number comes by value: a closure that looks it up keeps the loop from being
+/// vectorised.
+#[inline(always)]
+pub fn add_scaled(to: &mut [f32], from: &[f32], factor: f32) {
+    to.iter_mut().zip(from).for_each(|(to, from)| *to += factor * from);
+}
+
 /// A convolution by tiles.
 #[derive(Debug, Clone)]
 pub struct Winograd {
@@ -224,7 +231,7 @@ impl Winograd {
                     for y in 0..kernel {
                         let to = &mut columns[i * kernel * depth..][..kernel * depth];
                         let from = &weights[y * kernel * depth..];
-                        to.iter_mut().zip(from).for_each(|(to, from)| *to += transform[i][y] * from);
+                        add_scaled(to, from, transform[i][y]);
                     }
                 }
                 for i in 0..size {
@@ -232,7 +239,7 @@ impl Winograd {
                         let to = &mut products[(i * size + j) * depth..][..depth];
                         for x in 0..kernel {
                             let from = &columns[(i * kernel + x) * depth..];
-                            to.iter_mut().zip(from).for_each(|(to, from)| *to += transform[j][x] * from);
+                            add_scaled(to, from, transform[j][x]);
                         }
                     }
                 }
