@@ -2,7 +2,7 @@
 
 use super::style::{self, axis, colour, layout, legend};
 use crate::experiments::{Spread, Variant};
-use plotly::common::{ErrorData, ErrorType, Line, Marker, MarkerSymbol, Mode, Position};
+use plotly::common::{ErrorData, ErrorType, Font, Line, Marker, MarkerSymbol, Mode, Position};
 use plotly::layout::AxisType;
 use plotly::{Plot, Scatter};
 
@@ -88,13 +88,9 @@ pub fn cost_against_accuracy(x_title: &str, quantity: &str, points: &[(f64, Vari
             .name(name)
             .mode(Mode::MarkersText)
             .text_array(here().map(|((_, variant), _)| variant.name.clone()).collect::<Vec<_>>())
-            // Above and below in turn, so that neighbours leave room.
-            .text_position_array(
-                here()
-                    .enumerate()
-                    .map(|(i, _)| [Position::TopCenter, Position::BottomCenter][i % 2].clone())
-                    .collect(),
-            )
+            // The useful rise to the right, with free space above them; the others lie below them.
+            .text_font(Font::new().size(11))
+            .text_position(if useful { Position::TopLeft } else { Position::BottomRight })
             .marker(Marker::new().color(colour(i)).size(11).symbol(SYMBOLS[i].clone()))
             .error_y(
                 ErrorData::new(ErrorType::Data)
@@ -102,9 +98,11 @@ pub fn cost_against_accuracy(x_title: &str, quantity: &str, points: &[(f64, Vari
             ),
         );
     }
+    let (least, most) = (means.first().map_or(0.0, |mean| mean.0), means.last().map_or(1.0, |mean| mean.0));
+    let room = 0.18 * (most - least);
     plot.set_layout(
         layout()
-            .x_axis(axis(x_title))
+            .x_axis(axis(x_title).range(vec![least - room, most + room]))
             .y_axis(axis(&format!("accuracy of {quantity} on test, %")))
             .legend(legend()),
     );
