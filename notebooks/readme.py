@@ -154,7 +154,17 @@ def beyond():
         return (f"at most 1 % of the answers changed, guaranteed: B-Airbench has {float(ours['accuracy']) * 100:.2f} % at {float(ours['gain']):.2f}x the speed "
                 f"of its trunk alone, {static}; {cascade['network']}: {float(cascade['accuracy']) * 100:.2f} % at {float(cascade['gain']):.2f}x")
 
+    def places():
+        found = {(row["variant"], row["of"]): row for row in rows("branch_structure/savings")}
+
+        def place(name):
+            accuracy, gain = (float(found[f"{name}:2x32", of]["mean"]) for of in ("the branch", "gain"))
+            return f"{accuracy * 100:.1f} % and {gain:.2f}x"
+        return (f"accuracy there and gain in MACs without loss of B-AlexNet's branches, trained alone, {found['conv1:2x32', 'gain']['runs']} seeds: "
+                f"{place('conv1')} behind the first convolution, {place('conv2')} behind the second (the paper's place), {place('conv5')} behind the fifth")
+
     row("Is early exit worth it?", worth, "9_is_it_worth_it", "worth/plane")
+    row("Where should a branch leave?", places, "5_branch_structure", "branch_structure/plane_macs")
     row("How to tell who may leave?", criteria, "10_criteria_and_guarantees", "criteria/ways")
     row("Are thresholds with a guarantee worth their name?", guarantees, "10_criteria_and_guarantees", "criteria/coverage")
     row("And on noisy, blurred, bright images?", shifted, "11_when_the_world_shifts", "shift/lenet_promise")
