@@ -115,7 +115,7 @@ def main():
                for what, (cell, parts) in BROKEN.items()]
     changed.append(("gradients, and a criterion and data of one's own, work across cells", notebook([*PRELUDE, *ACROSS]),
                     ["d(w·x)/dw = Some(3.0)", "by second largest probability: 4 choices"]))
-    for count in (1, 3):
+    for count in (1, 2, 3):
         if CIFAR10:
             # Figures in a folder of their own: the checks run side by side.
             changed.append((f"AlexNet's notebook runs with {count} branches", branches(count), [f"exit {count + 1}:"],

@@ -145,6 +145,7 @@ impl Pool {
     fn largest<T: Real, const K: usize, const S: usize>(&self, plane: &[T], row: &mut [T], out: &mut [T]) {
         let (kernel, stride) = if K == 0 { (self.kernel, self.stride) } else { (K, S) };
         let larger = |a: T, b: T| if b > a { b } else { a };
+        assert_eq!(row.len(), self.row());
         for (y, out) in out.chunks_mut(self.out_width).enumerate() {
             let (columns, beyond) = row.split_at_mut(self.width);
             let pixels = |below: usize| &plane[self.pixels(y, stride, below) * self.width..][..self.width];
@@ -165,7 +166,7 @@ impl Pool {
             beyond.fill(columns[self.width - 1]);
             let row: &[T] = row;
             for (x, out) in out.iter_mut().enumerate() {
-                // Safety: a row has all elements of its last window.
+                // Safety: a row of this length has all elements of its last window.
                 let at = |column: usize| unsafe { *row.get_unchecked(x * stride + column) };
                 *out = (1..kernel).fold(at(0), |max, column| larger(max, at(column)));
             }

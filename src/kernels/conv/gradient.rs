@@ -237,6 +237,7 @@ fn outer<S: Simd>(simd: S, terms: &Terms<'_>, depth: usize, sums: &mut [f32]) {
             }
         }
     }
+    assert!(sums.len().is_multiple_of(depth));
     let rows = sums.len() / depth;
     for group in parts(depth / S::F32_LANES, widest(S::REGISTER_COUNT)) {
         for rows in parts(rows, most_pixels::<S>(group.len())) {
