@@ -172,8 +172,8 @@ fn convolve(
     let (len, out_len) = (x.len() / batch, to.shape().iter().product());
     let mut out = unset(batch * out_len);
     out.par_chunks_mut(count * out_len).zip(x.par_chunks(count * len)).for_each_init(
-        || [count * from.len(), count * to.len(), conv.scratch(&from)].map(|len| vec![0.0; len]),
-        |[images, outs, scratch], (out, x)| {
+        || (vec![0.0; count * from.len()], unset(count * to.len()), unset(conv.scratch(&from))),
+        |(images, outs, scratch), (out, x)| {
             for (image, x) in images.chunks_mut(from.len()).zip(x.chunks(len)) {
                 from.pack(x, apart, image);
             }
@@ -394,8 +394,8 @@ fn kernel_gradient(g: &Geometry, x: &[f32], grad: &[f32]) -> Vec<f32> {
         .par_chunks(image * task)
         .zip(grad.par_chunks(output * task))
         .map_init(
-            || [count * from.len(), count * to.len(), scratch].map(|len| vec![0.0; len]),
-            |[images, grads, scratch], (x, grad)| {
+            || (vec![0.0; count * from.len()], vec![0.0; count * to.len()], unset(scratch)),
+            |(images, grads, scratch), (x, grad)| {
                 let mut sums = vec![0.0; len];
                 for (x, grad) in x.chunks(count * image).zip(grad.chunks(count * output)) {
                     for (to, x) in images.chunks_mut(from.len()).zip(x.chunks(image)) {

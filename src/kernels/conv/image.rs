@@ -101,10 +101,17 @@ impl Image {
         let plane = values.len() / self.channels;
         let rows = plane / width;
         debug_assert!(rows <= height);
-        for y in 0..rows {
-            let from = (&values[y * width..], plane);
-            let to = &mut to[self.at((y * apart) as isize, 0)..];
-            transpose(from, (to, apart * self.depth), self.channels, width);
+        // Some rows of few channels at a time: of more planes at once the processor loads nothing ahead.
+        const BAND: usize = 8;
+        let few = if self.channels.is_multiple_of(BAND) { BAND } else { self.channels };
+        for top in (0..rows).step_by(BAND) {
+            for first in (0..self.channels).step_by(few) {
+                for y in top..rows.min(top + BAND) {
+                    let from = (&values[first * plane + y * width..], plane);
+                    let to = &mut to[self.at((y * apart) as isize, 0) + first..];
+                    transpose(from, (to, apart * self.depth), few, width);
+                }
+            }
         }
     }
 

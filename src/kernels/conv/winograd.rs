@@ -12,6 +12,7 @@ use super::product::{Finish, Matrix, Tile, load, most_pixels, sized, store, tile
 use crate::simd::{self, parts};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 /// The transforms of one axis by its points.
@@ -378,20 +379,21 @@ pub unsafe fn transform<S: Simd, const I: usize, const A: usize>(
         let (row, depth) = (image.row(), image.depth);
         let zero = simd.splat_f32s(0.0);
         for c in (0..depth).step_by(S::F32_LANES) {
-            let mut rows = [[zero; A]; I];
+            // Zeros would be one store more for each register that is written, in a call.
+            let mut rows = [MaybeUninit::<[S::f32s; A]>::uninit(); I];
             let mut at = from.add(c);
             for y in 0..I {
                 let mut pixels = [zero; I];
                 for x in 0..I {
                     pixels[x] = load(at.add(x * depth));
                 }
-                rows[y] = axis(pixels);
+                rows[y].write(axis(pixels));
                 at = at.add(row);
             }
             for x in 0..A {
                 let mut column = [zero; I];
                 for y in 0..I {
-                    column[y] = rows[y][x];
+                    column[y] = rows[y].assume_init_ref()[x];
                 }
                 let column = axis(column);
                 for y in 0..A {
@@ -472,19 +474,19 @@ unsafe fn results<T: Scheme<A, M>, S: Simd, const A: usize, const M: usize>(
         let (row, depth) = (to.row(), to.depth);
         for c in (0..depth).step_by(S::F32_LANES) {
             let zero = simd.splat_f32s(0.0);
-            let mut columns = [[zero; M]; A];
+            let mut columns = [MaybeUninit::<[S::f32s; M]>::uninit(); A];
             for x in 0..A {
                 let mut column = [zero; A];
                 for y in 0..A {
                     column[y] = load(from.add((y * A + x) * step + c));
                 }
-                columns[x] = T::output(simd, column);
+                columns[x].write(T::output(simd, column));
             }
             let bias = load(finish.bias.as_ptr().add(c));
             for y in 0..height {
                 let mut products = [zero; A];
                 for x in 0..A {
-                    products[x] = columns[x][y];
+                    products[x] = columns[x].assume_init_ref()[y];
                 }
                 let results = T::output(simd, products);
                 let out = out.add(y * row + c);
