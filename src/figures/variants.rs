@@ -73,11 +73,20 @@ pub fn cost_against_accuracy(x_title: &str, quantity: &str, points: &[(f64, Vari
     let beaten = |&(cost, mean): &(f64, f64)| {
         means.iter().any(|&(c, m)| c <= cost && m >= mean && (c < cost || m > mean))
     };
+    let (least, most) = (means.first().map_or(0.0, |mean| mean.0), means.last().map_or(1.0, |mean| mean.0));
     let mut plot = Plot::new();
     for (i, (name, useful)) in
         [("no other is cheaper and as accurate", true), ("beaten", false)].into_iter().enumerate()
     {
         let here = || points.iter().zip(&means).filter(|(_, mean)| beaten(mean) != useful);
+        // The useful rise to the right, with free space above them; the others lie below them. Of useful ones whose
+        // names would lie on each other every other one goes below.
+        let (mut positions, mut before, mut above) = (Vec::new(), f64::NEG_INFINITY, false);
+        for (_, &(cost, _)) in here() {
+            above = useful && (cost - before > 0.08 * (most - least) || !above);
+            positions.push(if above { Position::TopLeft } else { Position::BottomRight });
+            before = cost;
+        }
         let deviation =
             |variant: &Variant| Some(accuracy(variant).deviation).filter(|d| !d.is_nan()).unwrap_or(0.0);
         plot.add_trace(
@@ -88,9 +97,8 @@ pub fn cost_against_accuracy(x_title: &str, quantity: &str, points: &[(f64, Vari
             .name(name)
             .mode(Mode::MarkersText)
             .text_array(here().map(|((_, variant), _)| variant.name.clone()).collect::<Vec<_>>())
-            // The useful rise to the right, with free space above them; the others lie below them.
             .text_font(Font::new().size(11))
-            .text_position(if useful { Position::TopLeft } else { Position::BottomRight })
+            .text_position_array(positions)
             .marker(Marker::new().color(colour(i)).size(11).symbol(SYMBOLS[i].clone()))
             .error_y(
                 ErrorData::new(ErrorType::Data)
@@ -98,7 +106,6 @@ pub fn cost_against_accuracy(x_title: &str, quantity: &str, points: &[(f64, Vari
             ),
         );
     }
-    let (least, most) = (means.first().map_or(0.0, |mean| mean.0), means.last().map_or(1.0, |mean| mean.0));
     let room = 0.18 * (most - least);
     plot.set_layout(
         layout()
