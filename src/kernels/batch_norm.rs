@@ -98,8 +98,8 @@ impl Update<1> for UpdateRunning {
     }
 
     #[cfg(feature = "cuda")]
-    fn kernel(&self) -> (&'static str, Vec<cuda::Number>) {
-        (self.name(), vec![self.decay.into(), self.factor.into()])
+    fn kernel(&self) -> Result<(&'static str, Vec<cuda::Number>)> {
+        Ok((self.name(), vec![self.decay.into(), self.factor.into()]))
     }
 }
 
@@ -177,9 +177,8 @@ impl Operation<1> for Sums {
     fn cuda(&self, [x]: [cuda::Input<'_>; 1]) -> Result<(CudaStorage, Shape)> {
         let (batch, channels, height, width) = x.1.shape().dims4()?;
         let (dtype, area) = (x.0.dtype(), height * width);
-        let sums = cuda::channel_sums("moments", dtype, &[x], (batch, channels, area), &[])?;
-        let (kernel, numbers) = ("mean_and_variance", [(batch * area).into(), area.into()]);
-        let out = cuda::add_slices(kernel, dtype, &sums, &[x], 2 * channels, &numbers)?;
+        let sizes = (batch, channels, area);
+        let out = cuda::channel_sums("moments", dtype, &[x], sizes, &[], 2 * channels)?;
         Ok((out, Shape::from(2 * channels)))
     }
 }
@@ -281,7 +280,7 @@ impl Operation<3> for Normalise {
         ];
         let numbers = [channels.into(), (height * width).into(), EPSILON.into()];
         let shape = x.1.shape().clone();
-        let out = cuda::map("normalise", x.0.dtype(), &inputs, shape.elem_count(), &numbers)?;
+        let out = cuda::map_images("normalise", x.0.dtype(), &inputs, shape.elem_count(), &numbers)?;
         Ok((out, shape))
     }
 
@@ -365,8 +364,7 @@ impl Operation<2> for GradSums {
             [x, grad, (cuda::storage(&mean)?, mean_layout), (cuda::storage(&variance)?, variance_layout)];
         let (dtype, sizes) = (x.0.dtype(), (batch, channels, height * width));
         let numbers = [EPSILON.into()];
-        let sums = cuda::channel_sums("normalise_sums", dtype, &inputs, sizes, &numbers)?;
-        let out = cuda::add_slices("both_sums", dtype, &sums, &[], 2 * channels, &[])?;
+        let out = cuda::channel_sums("normalise_sums", dtype, &inputs, sizes, &numbers, 2 * channels)?;
         Ok((out, Shape::from(2 * channels)))
     }
 }
@@ -456,7 +454,7 @@ impl Operation<2> for GradX {
         let sizes = [channels, height * width, of_batch].map(cuda::Number::from);
         let numbers = [&sizes[..], &[EPSILON.into()]].concat();
         let shape = x.1.shape().clone();
-        let out = cuda::map("normalise_grad", x.0.dtype(), &inputs, shape.elem_count(), &numbers)?;
+        let out = cuda::map_images("normalise_grad", x.0.dtype(), &inputs, shape.elem_count(), &numbers)?;
         Ok((out, shape))
     }
 }

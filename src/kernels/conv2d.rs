@@ -38,7 +38,7 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, bias: &Tensor, padding: usize, stride
 }
 
 /// The sizes of one convolution.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Geometry {
     pub inputs: usize,
     pub height: usize,
@@ -235,7 +235,7 @@ impl Operation<3> for Conv2d {
         let layout = Layout::contiguous(&shape);
         let terms = [(&products, &layout), bias];
         let numbers = [g.outputs.into(), (g.out_height * g.out_width).into()];
-        let out = cuda::map("add_bias", x.0.dtype(), &terms, shape.elem_count(), &numbers)?;
+        let out = cuda::map_images("add_bias", x.0.dtype(), &terms, shape.elem_count(), &numbers)?;
         Ok((out, shape))
     }
 
@@ -470,8 +470,7 @@ impl Operation<1> for GradBias {
     fn cuda(&self, [grad]: [cuda::Input<'_>; 1]) -> Result<(CudaStorage, Shape)> {
         let (batch, outputs, height, width) = grad.1.shape().dims4()?;
         let (dtype, sizes) = (grad.0.dtype(), (batch, outputs, height * width));
-        let sums = cuda::channel_sums("channel_sums", dtype, &[grad], sizes, &[])?;
-        let out = cuda::add_slices("first_sums", dtype, &sums, &[], outputs, &[])?;
+        let out = cuda::channel_sums("channel_sums", dtype, &[grad], sizes, &[], outputs)?;
         Ok((out, Shape::from(outputs)))
     }
 }

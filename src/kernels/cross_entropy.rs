@@ -10,7 +10,7 @@ use candle_core::{CpuStorage, Result, Shape, Tensor, WithDType, bail};
 use candle_core::{CudaStorage, backend::BackendStorage};
 
 /// What [`cross_entropy`] says of a batch.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Losses {
     /// The gradient of the scaled sum of all losses by the logits: (batch, classes).
     pub gradient: Tensor,
@@ -23,6 +23,11 @@ impl Losses {
     /// Every sample's loss in nats: (batch).
     pub fn each(&self) -> Result<Tensor> {
         self.scores.get(0)
+    }
+
+    /// Writes the losses over those of another batch of the same size.
+    pub fn copy_to(&self, other: &Self) -> Result<()> {
+        other.scores.slice_set(&self.scores, 0, 0)
     }
 
     /// The sum of all losses, and how many answers are right. Waits for the device.

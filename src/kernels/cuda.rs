@@ -7,6 +7,8 @@
 #[cfg_attr(not(feature = "cudnn"), path = "cuda/columns.rs")]
 #[cfg_attr(feature = "cudnn", path = "cuda/cudnn.rs")]
 pub mod conv;
+pub mod optimizer;
+pub mod replay;
 
 use crate::precision::Precision;
 use candle_core::backend::BackendStorage;
@@ -91,6 +93,19 @@ pub fn map(
     Ok(out)
 }
 
+/// [`map`] for kernels whose threads take several elements of images each.
+pub fn map_images(
+    kernel: &'static str,
+    dtype: DType,
+    inputs: &[Input<'_>],
+    len: usize,
+    numbers: &[Number],
+) -> Result<CudaStorage> {
+    let mut out = unset(inputs[0].0.device(), dtype, len)?;
+    launch(kernel, dtype, inputs, &mut out, 0, (len.div_ceil(8 * THREADS), len), numbers)?;
+    Ok(out)
+}
+
 /// [`map`] into `out` from element `start`.
 pub fn update(
     kernel: &'static str,
@@ -104,33 +119,44 @@ pub fn update(
     launch(kernel, dtype, inputs, out, start, (len.div_ceil(THREADS), len), numbers)
 }
 
-/// Sums over the channels of images (batch, channels, area): two partial sums of each slice of each
-/// channel, for [`map`] or [`update`] to add up. `numbers` follow those three.
+/// Sums over the channels of images (batch, channels, area), of which the kernel makes `len` results. `numbers` follow
+/// those three.
 pub fn channel_sums(
     kernel: &'static str,
     dtype: DType,
     inputs: &[Input<'_>],
     (batch, channels, area): (usize, usize, usize),
     numbers: &[Number],
+    len: usize,
 ) -> Result<CudaStorage> {
-    let blocks = channels * SLICES;
-    let mut partial = unset(inputs[0].0.device(), DType::F64, 2 * blocks)?;
+    let (device, blocks) = (inputs[0].0.device(), channels * SLICES);
+    let (partial, tickets) = (unset(device, DType::F64, 2 * blocks)?, tickets(device, channels)?);
+    let mut out = unset(device, dtype, len)?;
+    let layouts = (Layout::contiguous(2 * blocks), Layout::contiguous(channels));
+    let inputs = [inputs, &[(&partial, &layouts.0), (&*tickets, &layouts.1)]].concat();
     let numbers = [&[channels.into(), area.into()], numbers].concat();
-    launch(kernel, dtype, inputs, &mut partial, 0, (blocks, batch * area), &numbers)?;
-    Ok(partial)
+    launch(kernel, dtype, &inputs, &mut out, 0, (blocks, batch * area), &numbers)?;
+    Ok(out)
 }
 
-/// Adds up what [`channel_sums`] left of each channel, to `len` results; `numbers` follow.
-pub fn add_slices(
-    kernel: &'static str,
-    dtype: DType,
-    partial: &CudaStorage,
-    more: &[Input<'_>],
-    len: usize,
-    numbers: &[Number],
-) -> Result<CudaStorage> {
-    let layout = Layout::contiguous(partial.as_cuda_slice::<f64>()?.len());
-    map(kernel, dtype, &[&[(partial, &layout)], more].concat(), len, numbers)
+/// A zero for each channel, by which the blocks of a sum know which of them is the last. They are zero again when the
+/// kernel is done, and there is one stream: all sums share them.
+fn tickets(device: &CudaDevice, channels: usize) -> Result<Arc<CudaStorage>> {
+    const MOST: usize = 1 << 16;
+    static TICKETS: Mutex<Option<(DeviceId, Arc<CudaStorage>)>> = Mutex::new(None);
+    if channels > MOST {
+        bail!("sums over {channels} channels on a GPU: at most {MOST} are possible")
+    }
+    let mut kept = TICKETS.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*kept {
+        Some((id, tickets)) if *id == device.id() => Ok(tickets.clone()),
+        _ => {
+            let zeros = CudaStorage::wrap_cuda_slice(device.alloc_zeros::<u32>(MOST)?, device.clone());
+            let tickets = Arc::new(zeros);
+            *kept = Some((device.id(), tickets.clone()));
+            Ok(tickets)
+        }
+    }
 }
 
 /// Storage of which every element is going to be written.

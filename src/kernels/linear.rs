@@ -88,7 +88,7 @@ impl Operation<3> for Linear {
         let layout = Layout::contiguous(&shape);
         let terms = [(&products, &layout), bias];
         let numbers = [outputs.into(), 1.into()];
-        let out = cuda::map("add_bias", x.0.dtype(), &terms, batch * outputs, &numbers)?;
+        let out = cuda::map_images("add_bias", x.0.dtype(), &terms, batch * outputs, &numbers)?;
         Ok((out, shape))
     }
 

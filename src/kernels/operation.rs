@@ -48,7 +48,9 @@ pub trait Update<const N: usize>: Send + Sync {
     /// On a GPU: the kernel, and the numbers that it takes. A thread changes one element, of as many as the target
     /// or the first of the others has, whichever has fewer.
     #[cfg(feature = "cuda")]
-    fn kernel(&self) -> (&'static str, Vec<cuda::Number>);
+    fn kernel(&self) -> Result<(&'static str, Vec<cuda::Number>)> {
+        bail!("internal error: {} is for the CPU", self.name())
+    }
 }
 
 /// An operation or an update as candle takes it.
@@ -110,7 +112,7 @@ macro_rules! for_candle {
             #[cfg(feature = "cuda")]
             fn cuda_fwd(&self, target: &mut CudaStorage, at: &Layout, $($y: &CudaStorage, $by: &Layout),+) -> Result<()> {
                 let inputs = [$(($y, $by)),+];
-                let (kernel, numbers) = self.0.kernel();
+                let (kernel, numbers) = self.0.kernel()?;
                 let len = at.shape().elem_count().min(inputs[0].1.shape().elem_count());
                 let dtype = inputs[0].0.dtype();
                 cuda::update(kernel, dtype, &inputs, target, at.start_offset(), len, &numbers)

@@ -4,9 +4,11 @@
 
 use super::average::Average;
 use super::config::Config;
+#[cfg(feature = "cuda")]
+use super::run::Replay;
 use super::tape::Gradients;
 #[cfg(feature = "cuda")]
-use crate::kernels::cuda::Number;
+use crate::kernels::cuda::optimizer as cuda;
 use crate::kernels::{Input, Op, Update, contiguous};
 use candle_core::{Result, Tensor, Var};
 use rayon::prelude::*;
@@ -42,6 +44,11 @@ pub(super) struct State {
     pub(super) steps: usize,
     /// The weights' running average, where there is one.
     pub(super) average: Option<Average>,
+    /// What moves the parameters on a GPU.
+    #[cfg(feature = "cuda")]
+    pub(super) gpu: Option<cuda::Optimizer>,
+    #[cfg(feature = "cuda")]
+    pub(super) replay: Replay,
 }
 
 impl State {
@@ -52,23 +59,50 @@ impl State {
         };
         let means =
             parameters.iter().map(|(name, var)| Ok((name.clone(), zeros(var)?))).collect::<Result<_>>()?;
-        Ok(Self { parameters, means, steps: 0, average: None })
+        #[cfg(feature = "cuda")]
+        let gpu = match parameters.values().next() {
+            Some(var) if var.device().is_cuda() => {
+                Some(cuda::Optimizer::new(var.device(), parameters.len())?)
+            }
+            _ => None,
+        };
+        Ok(Self {
+            parameters,
+            means,
+            steps: 0,
+            average: None,
+            #[cfg(feature = "cuda")]
+            gpu,
+            #[cfg(feature = "cuda")]
+            replay: Replay::default(),
+        })
+    }
+
+    /// Begins a step of this rate, which [`Self::apply`] ends.
+    pub(super) fn begin(&mut self, config: &Config, rate: f64) -> Result<Rates> {
+        self.steps += 1;
+        let rates = Rates::new(config, rate, self.steps);
+        #[cfg(feature = "cuda")]
+        if let Some(gpu) = &mut self.gpu {
+            gpu.set_step(rates.rate, rates.epsilon)?;
+        }
+        Ok(rates)
     }
 
     /// Moves every parameter by its gradient.
-    pub(super) fn step(&mut self, gradients: &Gradients, config: &Config, rate: f64) -> Result<()> {
-        self.steps += 1;
-        let all = Rates::new(config, rate, self.steps);
-        let update = |(name, means): (&String, &Tensor)| -> Result<()> {
+    pub(super) fn apply(&mut self, gradients: &Gradients, config: &Config, all: Rates) -> Result<()> {
+        #[cfg(feature = "cuda")]
+        if self.gpu.is_some() {
+            return self.apply_there(gradients, config);
+        }
+        // Parameters are many and small: side by side they fill the cores.
+        self.means.par_iter().try_for_each(|(name, means)| {
             let Some(grad) = gradients.get(name) else {
                 return Ok(());
             };
             let (weight, grad) = (&self.parameters[name], grad.contiguous()?);
-            let mut rates = all;
-            if name.contains("batch_norm") && name.ends_with(".bias") {
-                rates.rate *= config.norm_rate;
-                rates.weight_decay /= config.norm_rate;
-            }
+            let faster = faster(name, config);
+            let rates = Rates { rate: all.rate * faster, weight_decay: all.weight_decay / faster, ..all };
             match config.optimizer {
                 Optimizer::Adam => means.inplace_op2(&grad, &Op(Moments(rates)))?,
                 Optimizer::Sgd => means.inplace_op3(&grad, weight, &Op(Velocity(rates)))?,
@@ -77,18 +111,44 @@ impl State {
                 true => weight.inplace_op3(means, &grad, &Op(Ahead(rates))),
                 false => weight.inplace_op2(means, &Op(Step(config.optimizer, rates))),
             }
-        };
-        if self.parameters.values().any(|var| var.device().is_cuda()) {
-            return self.means.iter().try_for_each(update);
-        }
-        // Parameters are many and small: side by side they fill the cores.
-        self.means.par_iter().try_for_each(update)
+        })
     }
+
+    /// [`Self::apply`] on a GPU, which knows the rates since the step began.
+    #[cfg(feature = "cuda")]
+    fn apply_there(&mut self, gradients: &Gradients, config: &Config) -> Result<()> {
+        let Self { parameters, means, gpu: Some(gpu), .. } = self else { return Ok(()) };
+        let trained = means.iter().filter_map(|(name, means)| Some((name, means, gradients.get(name)?)));
+        let trained: Vec<_> = trained
+            .map(|(name, means, grad)| Ok((name, means, grad.contiguous()?)))
+            .collect::<Result<_>>()?;
+        let parameters: Vec<_> = trained
+            .iter()
+            .map(|(name, means, grad)| {
+                let rate = faster(name, config);
+                let decay = config.weight_decay / rate;
+                cuda::Parameter { weight: &parameters[*name], grad, means, rate, decay }
+            })
+            .collect();
+        match config.optimizer {
+            Optimizer::Adam => gpu.launch("adam", &parameters, [config.beta1, config.beta2].map(Into::into)),
+            Optimizer::Sgd => {
+                let nesterov = usize::from(config.nesterov);
+                gpu.launch("sgd", &parameters, [config.momentum.into(), nesterov.into()])
+            }
+        }
+    }
+}
+
+/// How many times further than the others a parameter moves.
+fn faster(name: &str, config: &Config) -> f64 {
+    let of_norm = name.contains("batch_norm") && name.ends_with(".bias");
+    if of_norm { config.norm_rate } else { 1.0 }
 }
 
 /// How far and how smoothly to step.
 #[derive(Debug, Clone, Copy)]
-struct Rates {
+pub(super) struct Rates {
     beta1: f64,
     beta2: f64,
     momentum: f64,
@@ -137,11 +197,6 @@ impl Update<1> for Moments {
         }
         Ok(())
     }
-
-    #[cfg(feature = "cuda")]
-    fn kernel(&self) -> (&'static str, Vec<Number>) {
-        (self.name(), vec![self.0.beta1.into(), self.0.beta2.into()])
-    }
 }
 
 /// SGD's running sum (1, …) of the gradient, to which the decay of the weights adds.
@@ -159,11 +214,6 @@ impl Update<2> for Velocity {
             *velocity = *velocity * momentum + (g + w * decay);
         }
         Ok(())
-    }
-
-    #[cfg(feature = "cuda")]
-    fn kernel(&self) -> (&'static str, Vec<Number>) {
-        (self.name(), vec![self.0.momentum.into(), self.0.weight_decay.into()])
     }
 }
 
@@ -196,13 +246,6 @@ impl Update<1> for Step {
         }
         Ok(())
     }
-
-    #[cfg(feature = "cuda")]
-    fn kernel(&self) -> (&'static str, Vec<Number>) {
-        let numbers = [self.1.rate, self.1.epsilon].map(Number::from);
-        let count = if self.0 == Optimizer::Adam { 2 } else { 1 };
-        (self.name(), numbers[..count].to_vec())
-    }
 }
 
 /// The weights, moved by where SGD's sum of gradients will be a step ahead (Nesterov, as PyTorch has it).
@@ -222,11 +265,6 @@ impl Update<2> for Ahead {
         }
         Ok(())
     }
-
-    #[cfg(feature = "cuda")]
-    fn kernel(&self) -> (&'static str, Vec<Number>) {
-        (self.name(), [self.0.rate, self.0.momentum, self.0.weight_decay].map(Number::from).to_vec())
-    }
 }
 
 #[cfg(test)]
@@ -242,7 +280,8 @@ mod tests {
         for (step, rate) in [0.1, 0.05, 0.2].into_iter().enumerate() {
             let gradient = [0.1f32, -2.0, 0.3].map(|g| g * (step as f32 + 1.0) - 0.25);
             let gradients = BTreeMap::from([(name.to_string(), Tensor::new(&gradient, &Device::Cpu)?)]);
-            state.step(&gradients, config, rate)?;
+            let rates = state.begin(config, rate)?;
+            state.apply(&gradients, config, rates)?;
         }
         parameter.as_tensor().to_vec1()
     }

@@ -34,6 +34,7 @@ struct uint3 { unsigned x, y, z; };
 extern uint3 threadIdx, blockIdx;
 extern uint3 blockDim, gridDim;
 extern "C" void __syncthreads();
+inline void __threadfence() {}
 
 extern "C" uint64_t emulated_shuffle(uint64_t value, int mask);
 

@@ -357,6 +357,9 @@ R cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, un
   return 0;
 }
 
+// Nothing can be recorded here.
+R cuStreamBeginCapture_v2(void *, int) { return 900; }
+
 // ---- cuBLAS and cuRAND
 
 R cublasCreate_v2(void **handle) { return *handle = (void *)4, 0; }
@@ -413,6 +416,13 @@ R cudnnSetConvolutionMathType(void *d, int math) { return ((Convolution *)d)->ma
 R cudnnGetConvolutionForwardAlgorithm_v7(void *, void *, void *, void *, void *, int, int *count, void *results) {
   // The first fields are the algorithm and its status.
   return *count = 1, ((int *)results)[0] = 1, ((int *)results)[1] = 0, 0;
+}
+// What cuDNN prefers may add in any order; the library must not take it.
+R cudnnGetConvolutionBackwardDataAlgorithm_v7(void *, void *, void *, void *, void *, int, int *count, void *results) {
+  return *count = 1, ((int *)results)[0] = 0, ((int *)results)[1] = 0, 0;
+}
+R cudnnGetConvolutionBackwardFilterAlgorithm_v7(void *, void *, void *, void *, void *, int, int *count, void *results) {
+  return *count = 1, ((int *)results)[0] = 3, ((int *)results)[1] = 0, 0;
 }
 R cudnnGetConvolutionForwardWorkspaceSize(void *, void *, void *, void *, void *, int, size_t *bytes) {
   return *bytes = 16, 0;

@@ -6,14 +6,14 @@ use crate::ConvGeometry as Geometry;
 use crate::precision::Precision;
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::cudarc::cudnn::sys::{
-    cudnnConvolutionBwdDataAlgo_t, cudnnConvolutionBwdFilterAlgo_t, cudnnConvolutionMode_t, cudnnMathType_t,
-    cudnnTensorFormat_t,
+    cudnnConvolutionBwdDataAlgo_t, cudnnConvolutionBwdFilterAlgo_t, cudnnConvolutionFwdAlgo_t,
+    cudnnConvolutionMode_t, cudnnMathType_t, cudnnTensorFormat_t,
 };
 use candle_core::cuda_backend::cudarc::cudnn::{
-    ConvBackwardData, ConvBackwardFilter, ConvDescriptor, ConvForward, Cudnn, CudnnDataType,
+    ConvBackwardData, ConvBackwardFilter, ConvDescriptor, ConvForward, Cudnn, CudnnDataType, CudnnError,
     FilterDescriptor, TensorDescriptor,
 };
-use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DeviceRepr};
+use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
 use candle_core::cuda_backend::{CudaDType, DeviceId};
 use candle_core::{CudaDevice, CudaStorage, DType, Error, Layout, Result, WithDType, bail};
 use half::bf16;
@@ -24,6 +24,19 @@ use std::sync::Arc;
 thread_local! {
     // A handle must not be used by two threads at a time.
     static HANDLES: RefCell<HashMap<DeviceId, Arc<Cudnn>>> = RefCell::new(HashMap::new());
+    // Asking cuDNN for an algorithm can take longer than running it.
+    static ALGORITHMS: RefCell<HashMap<Convolution, (Algorithm, usize)>> = RefCell::new(HashMap::new());
+}
+
+/// What an algorithm is chosen by: device, sizes, batch, type, precision, and which tensor is wanted.
+type Convolution = (DeviceId, Geometry, usize, DType, Precision, Wanted);
+
+/// How one of the three tensors is computed from the other two.
+#[derive(Clone, Copy)]
+enum Algorithm {
+    Out(cudnnConvolutionFwdAlgo_t),
+    GradX(cudnnConvolutionBwdDataAlgo_t),
+    GradWeight(cudnnConvolutionBwdFilterAlgo_t),
 }
 
 fn handle(device: &CudaDevice) -> Result<Arc<Cudnn>> {
@@ -72,7 +85,7 @@ impl<X: CudnnDataType, C: CudnnDataType> Descriptors<X, C> {
 }
 
 /// Which of the three tensors is computed from the other two.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Wanted {
     Out,
     GradX,
@@ -90,6 +103,54 @@ impl Wanted {
     }
 }
 
+impl<X: CudnnDataType, C: CudnnDataType> Descriptors<X, C> {
+    fn forward(&self) -> ConvForward<'_, X, C, X> {
+        ConvForward { conv: &self.conv, x: &self.x, w: &self.weight, y: &self.out }
+    }
+
+    fn backward_data(&self) -> ConvBackwardData<'_, X, C, X> {
+        ConvBackwardData { conv: &self.conv, dx: &self.x, w: &self.weight, dy: &self.out }
+    }
+
+    fn backward_filter(&self) -> ConvBackwardFilter<'_, X, C, X> {
+        ConvBackwardFilter { conv: &self.conv, x: &self.x, dw: &self.weight, dy: &self.out }
+    }
+
+    /// The algorithm that cuDNN expects to be the fastest of those that add in a fixed order, and the bytes that it
+    /// works in.
+    fn algorithm(&self, wanted: Wanted) -> std::result::Result<(Algorithm, usize), CudnnError> {
+        use cudnnConvolutionBwdDataAlgo_t::{
+            CUDNN_CONVOLUTION_BWD_DATA_ALGO_0, CUDNN_CONVOLUTION_BWD_DATA_ALGO_1,
+        };
+        use cudnnConvolutionBwdFilterAlgo_t::{
+            CUDNN_CONVOLUTION_BWD_FILTER_ALGO_0, CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1,
+            CUDNN_CONVOLUTION_BWD_FILTER_ALGO_3,
+        };
+        Ok(match wanted {
+            Wanted::Out => {
+                let algorithm = self.forward().pick_algorithm()?;
+                (Algorithm::Out(algorithm), self.forward().get_workspace_size(algorithm)?)
+            }
+            Wanted::GradX => {
+                let algorithm = match self.backward_data().pick_algorithm()? {
+                    CUDNN_CONVOLUTION_BWD_DATA_ALGO_0 => CUDNN_CONVOLUTION_BWD_DATA_ALGO_1,
+                    fixed => fixed,
+                };
+                (Algorithm::GradX(algorithm), self.backward_data().get_workspace_size(algorithm)?)
+            }
+            Wanted::GradWeight => {
+                let algorithm = match self.backward_filter().pick_algorithm()? {
+                    CUDNN_CONVOLUTION_BWD_FILTER_ALGO_0 | CUDNN_CONVOLUTION_BWD_FILTER_ALGO_3 => {
+                        CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1
+                    }
+                    fixed => fixed,
+                };
+                (Algorithm::GradWeight(algorithm), self.backward_filter().get_workspace_size(algorithm)?)
+            }
+        })
+    }
+}
+
 fn convolve<X, C>(
     g: &Geometry,
     batch: usize,
@@ -103,6 +164,16 @@ where
 {
     let device = a.0.device();
     let d = Descriptors::<X, C>::new(g, batch, device)?;
+    let convolution = (device.id(), g.clone(), batch, X::DTYPE, Precision::current(), wanted);
+    let known = ALGORITHMS.with_borrow(|known| known.get(&convolution).copied());
+    let (algorithm, bytes) = match known {
+        Some(known) => known,
+        None => {
+            let chosen = d.algorithm(wanted).map_err(Error::wrap)?;
+            ALGORITHMS.with_borrow_mut(|known| known.insert(convolution, chosen));
+            chosen
+        }
+    };
     let (slice_a, slice_b) = (a.0.as_cuda_slice::<X>()?, b.0.as_cuda_slice::<X>()?);
     let slice_a = &slice_a.slice(a.1.start_offset()..);
     let slice_b = &slice_b.slice(b.1.start_offset()..);
@@ -110,25 +181,16 @@ where
     // Safety: cuDNN writes the whole output; the tensors have the sizes of the descriptors.
     unsafe {
         let mut out = device.alloc::<X>(wanted.len(g, batch))?;
-        let workspace = |bytes: usize| -> Result<CudaSlice<u8>> { device.alloc::<u8>(bytes.max(1)) };
-        match wanted {
-            Wanted::Out => {
-                let op = ConvForward { conv: &d.conv, x: &d.x, w: &d.weight, y: &d.out };
-                let algorithm = op.pick_algorithm().map_err(Error::wrap)?;
-                let mut space = workspace(op.get_workspace_size(algorithm).map_err(Error::wrap)?)?;
-                op.launch(algorithm, Some(&mut space), ends, slice_a, slice_b, &mut out)
+        let space = &mut device.alloc::<u8>(bytes.max(1))?;
+        match algorithm {
+            Algorithm::Out(algorithm) => {
+                d.forward().launch(algorithm, Some(space), ends, slice_a, slice_b, &mut out)
             }
-            Wanted::GradX => {
-                let op = ConvBackwardData { conv: &d.conv, dx: &d.x, w: &d.weight, dy: &d.out };
-                let algorithm = cudnnConvolutionBwdDataAlgo_t::CUDNN_CONVOLUTION_BWD_DATA_ALGO_1;
-                let mut space = workspace(op.get_workspace_size(algorithm).map_err(Error::wrap)?)?;
-                op.launch(algorithm, Some(&mut space), ends, &mut out, slice_b, slice_a)
+            Algorithm::GradX(algorithm) => {
+                d.backward_data().launch(algorithm, Some(space), ends, &mut out, slice_b, slice_a)
             }
-            Wanted::GradWeight => {
-                let op = ConvBackwardFilter { conv: &d.conv, x: &d.x, dw: &d.weight, dy: &d.out };
-                let algorithm = cudnnConvolutionBwdFilterAlgo_t::CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1;
-                let mut space = workspace(op.get_workspace_size(algorithm).map_err(Error::wrap)?)?;
-                op.launch(algorithm, Some(&mut space), ends, slice_a, &mut out, slice_b)
+            Algorithm::GradWeight(algorithm) => {
+                d.backward_filter().launch(algorithm, Some(space), ends, slice_a, &mut out, slice_b)
             }
         }
         .map_err(Error::wrap)?;

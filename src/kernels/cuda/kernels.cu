@@ -1,6 +1,6 @@
 // What the operations of src/kernels compute on an NVIDIA GPU. Compiled at run time (src/kernels/cuda.rs), once with
 // REAL = float and once with REAL = double. Each result is written by one thread and sums have a fixed order, so
-// that the same input gives the same bits again: there are no atomic additions. Images lie as
+// that the same input gives the same bits again: nothing that is summed up is added atomically. Images lie as
 // (batch, channels, height, width).
 
 #define JOIN_(name, type) branchynet_##name##_##type
@@ -41,9 +41,32 @@ KERNEL(add)(const T *a, const T *b, T *out, int len) {
   out[i] = a[i] + b[i];
 }
 
+// Places in images (…, channels, area) that are a fixed distance apart. Dividing each by the sizes would take longer than
+// what is done there.
+struct Places {
+  const int channels, area, planes, pixels;
+  int channel, pixel;
+
+  __device__ Places(int first, int step, int channels, int area)
+      : channels(channels), area(area), planes(step / area % channels), pixels(step % area),
+        channel(first / area % channels), pixel(first % area) {}
+
+  __device__ void next() {
+    pixel += pixels;
+    channel += planes;
+    if (pixel >= area) pixel -= area, channel++;
+    if (channel >= channels) channel -= channels;
+  }
+};
+
+// Some of the `len` elements of images; their channel is `at.channel`.
+#define FOR_IMAGES(i, at, len, channels, area)                        \
+  const int threads = gridDim.x * blockDim.x;                        \
+  Places at(blockIdx.x * blockDim.x + threadIdx.x, threads, channels, area); \
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < len; i += threads, at.next())
+
 KERNEL(add_bias)(const T *x, const T *bias, T *out, int len, int channels, int area) {
-  FOR_EACH(i, len);
-  out[i] = x[i] + bias[i / area % channels];
+  FOR_IMAGES(i, at, len, channels, area) out[i] = x[i] + bias[at.channel];
 }
 
 // (rows, len) to (len).
@@ -190,6 +213,11 @@ KERNEL(lrn_grad)(const T *x, const T *grad, T *out, int len, int channels, int a
 KERNEL(shortcut)(const T *body, const T *x, T *out, int len, int from_channels, int from_height, int from_width,
                  int to_channels, int to_height, int to_width, int stride) {
   FOR_EACH(i, len);
+  if (stride == 1 && from_channels == to_channels) {
+    const T sum = body[i] + x[i];
+    out[i] = sum < T(0) ? T(0) : sum;
+    return;
+  }
   const int column = i % to_width, y = i / to_width % to_height, channel = i / (to_width * to_height) % to_channels;
   const int sample = i / (to_width * to_height * to_channels), from = channel - (to_channels - from_channels);
   T sum = body[i];
@@ -207,7 +235,7 @@ KERNEL(shortcut_grad)(const T *grad, T *out, int len, int from_channels, int fro
   out[i] = taken ? grad[((sample * to_channels + channel) * to_height + y / stride) * to_width + column / stride] : T(0);
 }
 
-// ---- sums over channels: blocks of 256 threads, SLICES of them per channel, each writes two partial sums
+// ---- sums over channels: blocks of 256 threads, SLICES of them per channel, each with two partial sums
 
 #define SLICES 32
 
@@ -230,88 +258,97 @@ __device__ void block_sums(double a, double b, double *out) {
   }
 }
 
-// All elements of this block's channel that are this thread's, `at` their places.
-#define FOR_CHANNEL(at, count, channels, area)                                                             \
-  const int channel = blockIdx.x / SLICES;                                                                 \
-  for (int e = blockIdx.x % SLICES * 256 + threadIdx.x, at; e < count && (at = (e / area * channels + channel) * area + e % area, true); \
-       e += SLICES * 256)
+// All elements of this block's channel that are this thread's, `at` their places. A channel has `count`.
+#define FOR_CHANNEL(at, count, channels, area)                                              \
+  const int begin = blockIdx.x % SLICES * 256 + threadIdx.x, step = SLICES * 256;          \
+  const int samples = step / area, pixels = step % area;                                   \
+  int sample = begin / area, pixel = begin % area;                                         \
+  for (int e = begin, at; e < count && (at = (sample * channels + blockIdx.x / SLICES) * area + pixel, true); \
+       e += step, sample += samples + (pixel + pixels >= area), pixel += pixels - (pixel + pixels >= area ? area : 0))
 
-KERNEL(channel_sums)(const T *grad, double *partial, int count, int channels, int area) {
-  T sum = 0;
-  FOR_CHANNEL(at, count, channels, area) sum += grad[at];
-  block_sums(sum, 0, partial + 2 * blockIdx.x);
+// Adds up a and b over all threads of all blocks of this block's channel, in an order that does not depend on which
+// block is done first. True in one thread of the block that is done last, which gets the totals. Nobody waits for
+// others: each block takes a ticket, and tickets are back at zero in the end.
+__device__ bool totals(double a, double b, double *partial, u32 *tickets, double total[2]) {
+  block_sums(a, b, partial + 2 * blockIdx.x);
+  if (threadIdx.x != 0) return false;
+  __threadfence();
+  const int channel = blockIdx.x / SLICES;
+  if (atomicAdd(tickets + channel, 1u) != SLICES - 1) return false;
+  tickets[channel] = 0;
+  __threadfence();
+  const volatile double *of_slices = partial + 2 * SLICES * channel;
+  total[0] = total[1] = 0;
+  for (int slice = 0; slice < SLICES; slice++) {
+    total[0] += of_slices[2 * slice];
+    total[1] += of_slices[2 * slice + 1];
+  }
+  return true;
 }
 
-// Of the distances from the channel's first value: their squares stay near the variance.
-KERNEL(moments)(const T *x, double *partial, int count, int channels, int area) {
+KERNEL(channel_sums)(const T *grad, double *partial, u32 *tickets, T *out, int count, int channels, int area) {
+  T sum = 0;
+  double total[2];
+  FOR_CHANNEL(at, count, channels, area) sum += grad[at];
+  if (totals(sum, 0, partial, tickets, total)) out[blockIdx.x / SLICES] = total[0];
+}
+
+// Mean and variance, one behind the other, from the distances to the channel's first value: their squares stay near
+// the variance.
+KERNEL(moments)(const T *x, double *partial, u32 *tickets, T *out, int count, int channels, int area) {
   const T origin = x[blockIdx.x / SLICES * area];
   T sum = 0, square = 0;
+  double total[2];
   FOR_CHANNEL(at, count, channels, area) {
     sum += x[at] - origin;
     square += (x[at] - origin) * (x[at] - origin);
   }
-  block_sums(sum, square, partial + 2 * blockIdx.x);
+  if (totals(sum, square, partial, tickets, total)) {
+    const double distance = total[0] / count;
+    out[blockIdx.x / SLICES] = origin + distance;
+    out[channels + blockIdx.x / SLICES] = max(0.0, total[1] / count - distance * distance);
+  }
 }
 
-// Sum of g, and of g times the normalised x.
-KERNEL(normalise_sums)(const T *x, const T *grad, const T *means, const T *variances, double *partial, int count,
-                       int channels, int area, double epsilon) {
+// Sum of g, and of g times the normalised x, one behind the other.
+KERNEL(normalise_sums)(const T *x, const T *grad, const T *means, const T *variances, double *partial, u32 *tickets,
+                       T *out, int count, int channels, int area, double epsilon) {
   const T mean = means[blockIdx.x / SLICES];
   T sum = 0, product = 0;
+  double total[2];
   FOR_CHANNEL(at, count, channels, area) {
     sum += grad[at];
     product += grad[at] * (x[at] - mean);
   }
-  block_sums(sum, product / sqrt(variances[blockIdx.x / SLICES] + epsilon), partial + 2 * blockIdx.x);
-}
-
-// Adds up the slices: (channels, SLICES, 2) to (2, channels), or the first sums alone.
-__device__ double slices(const double *partial, int channel, int which) {
-  double sum = 0;
-  for (int slice = 0; slice < SLICES; slice++) sum += partial[2 * (channel * SLICES + slice) + which];
-  return sum;
-}
-
-KERNEL(first_sums)(const double *partial, T *out, int len) {
-  FOR_EACH(channel, len);
-  out[channel] = slices(partial, channel, 0);
-}
-
-KERNEL(both_sums)(const double *partial, T *out, int len) {
-  FOR_EACH(i, len);
-  out[i] = slices(partial, i % (len / 2), i / (len / 2));
-}
-
-// Mean and variance from the sums of `moments`.
-KERNEL(mean_and_variance)(const double *partial, const T *x, T *out, int len, int count, int area) {
-  FOR_EACH(i, len);
-  const int channel = i % (len / 2);
-  const double distance = slices(partial, channel, 0) / count;
-  const double variance = slices(partial, channel, 1) / count - distance * distance;
-  out[i] = i == channel ? T(x[channel * area] + distance) : T(max(0.0, variance));
+  if (totals(sum, product / sqrt(variances[blockIdx.x / SLICES] + epsilon), partial, tickets, total)) {
+    out[blockIdx.x / SLICES] = total[0];
+    out[channels + blockIdx.x / SLICES] = total[1];
+  }
 }
 
 // ---- batch normalisation by means and variances (channels)
 
 KERNEL(normalise)(const T *x, const T *weight, const T *bias, const T *means, const T *variances, T *out, int len,
                   int channels, int area, double epsilon) {
-  FOR_EACH(i, len);
-  const int channel = i / area % channels;
-  const T slope = weight[channel] / sqrt(variances[channel] + T(epsilon));
-  out[i] = (x[i] - means[channel]) * slope + bias[channel];
+  FOR_IMAGES(i, at, len, channels, area) {
+    const T slope = weight[at.channel] / sqrt(variances[at.channel] + T(epsilon));
+    out[i] = (x[i] - means[at.channel]) * slope + bias[at.channel];
+  }
 }
 
 KERNEL(normalise_grad)(const T *x, const T *grad, const T *weight, const T *means, const T *variances, const T *sums,
                        T *out, int len, int channels, int area, int of_batch, double epsilon) {
-  FOR_EACH(i, len);
-  const int channel = i / area % channels;
-  const T scale = T(1) / sqrt(variances[channel] + T(epsilon));
-  T g = grad[i];
-  if (of_batch) {
-    const T count = len / channels, normalised = (x[i] - means[channel]) * scale;
-    g -= (sums[channel] + normalised * sums[channels + channel]) / count;
+  const T count = len / channels;
+  FOR_IMAGES(i, at, len, channels, area) {
+    const int channel = at.channel;
+    const T scale = T(1) / sqrt(variances[channel] + T(epsilon));
+    T g = grad[i];
+    if (of_batch) {
+      const T normalised = (x[i] - means[channel]) * scale;
+      g -= (sums[channel] + normalised * sums[channels + channel]) / count;
+    }
+    out[i] = scale * weight[channel] * g;
   }
-  out[i] = scale * weight[channel] * g;
 }
 
 // Updates running statistics with a batch's.
@@ -356,32 +393,37 @@ KERNEL(cross_entropy)(const T *logits, const u32 *labels, T *out, int len, int c
   out[len * (classes + 1) + sample] = best == label;
 }
 
-// moments (2, len): running means of gradient and squared gradient.
-KERNEL(adam_moments)(const T *grad, T *moments, int len, double beta1, double beta2) {
-  FOR_EACH(i, len);
-  moments[i] = moments[i] * T(beta1) + grad[i] * T(1 - beta1);
-  moments[len + i] = moments[len + i] * T(beta2) + grad[i] * grad[i] * T(1 - beta2);
+// A parameter, as src/kernels/cuda/optimizer.rs lays it out: means are Adam's of gradient and squared gradient (2, len),
+// or SGD's velocity (len); rate multiplies that of the step.
+struct Parameter {
+  T *weight;
+  const T *grad;
+  T *means;
+  long long len;
+  double rate, decay;
+};
+
+// Blocks (x, y): x share the elements of parameter y. `step` are rate and epsilon.
+#define FOR_PARAMETER(i, all, step)         \
+  const Parameter p = all[blockIdx.y];     \
+  const T rate = T(p.rate * step[0]);      \
+  for (long long i = blockIdx.x * blockDim.x + threadIdx.x; i < p.len; i += gridDim.x * blockDim.x)
+
+KERNEL(adam)(const Parameter *all, const double *step, double beta1, double beta2) {
+  FOR_PARAMETER(i, all, step) {
+    const T g = p.grad[i];
+    const T mean = p.means[i] = p.means[i] * T(beta1) + g * T(1 - beta1);
+    const T square = p.means[p.len + i] = p.means[p.len + i] * T(beta2) + g * g * T(1 - beta2);
+    p.weight[i] -= mean / (sqrt(square) + T(step[1])) * rate;
+  }
 }
 
-KERNEL(adam_step)(const T *moments, T *weight, int len, double rate, double epsilon) {
-  FOR_EACH(i, len);
-  weight[i] -= moments[i] / (sqrt(moments[len + i]) + T(epsilon)) * T(rate);
-}
-
-// velocity, grad and weight (len).
-KERNEL(sgd_velocity)(const T *grad, const T *weight, T *velocity, int len, double momentum, double decay) {
-  FOR_EACH(i, len);
-  velocity[i] = velocity[i] * T(momentum) + (grad[i] + weight[i] * T(decay));
-}
-
-KERNEL(sgd_step)(const T *velocity, T *weight, int len, double rate) {
-  FOR_EACH(i, len);
-  weight[i] -= velocity[i] * T(rate);
-}
-
-KERNEL(nesterov_step)(const T *velocity, const T *grad, T *weight, int len, double rate, double momentum, double decay) {
-  FOR_EACH(i, len);
-  weight[i] -= (velocity[i] * T(momentum) + (grad[i] + weight[i] * T(decay))) * T(rate);
+KERNEL(sgd)(const Parameter *all, const double *step, double momentum, int nesterov) {
+  FOR_PARAMETER(i, all, step) {
+    const T decayed = p.grad[i] + p.weight[i] * T(p.decay);
+    const T velocity = p.means[i] = p.means[i] * T(momentum) + decayed;
+    p.weight[i] -= (nesterov ? velocity * T(momentum) + decayed : velocity) * rate;
+  }
 }
 
 // Bytes to what the network sees. samples (len / image, 2): number of the image, and shift and flip; table

@@ -1,0 +1,92 @@
+//! A step of an optimiser on all parameters in one launch: they are many and small, and a launch for each takes longer
+//! than its arithmetic.
+
+use super::{Number, SLICES, THREADS, function, storage};
+use candle_core::cuda_backend::WrapErr;
+use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr, LaunchConfig, PushKernelArg};
+use candle_core::{CudaDevice, DType, Device, Result, Tensor, bail};
+
+/// A parameter of f32 on the GPU: its gradient, the optimiser's running means, how much faster than others it moves, and
+/// the share of the parameter that adds to the gradient.
+#[derive(Debug)]
+pub struct Parameter<'a> {
+    pub weight: &'a Tensor,
+    pub grad: &'a Tensor,
+    pub means: &'a Tensor,
+    pub rate: f64,
+    pub decay: f64,
+}
+
+/// Where the parameters and their gradients are, and how far to step; both on the GPU.
+#[derive(Debug)]
+pub struct Optimizer {
+    device: CudaDevice,
+    /// The fields of `Parameter` in kernels.cu, parameter by parameter.
+    table: CudaSlice<u64>,
+    addresses: Vec<u64>,
+    /// Rate and epsilon.
+    step: CudaSlice<f64>,
+}
+
+impl Optimizer {
+    /// For up to `parameters` parameters.
+    pub fn new(device: &Device, parameters: usize) -> Result<Self> {
+        let device = device.as_cuda_device()?.clone();
+        let (table, step) = (device.alloc_zeros(6 * parameters)?, device.alloc_zeros(2)?);
+        Ok(Self { device, table, addresses: Vec::new(), step })
+    }
+
+    /// How far the next step goes, and what Adam adds to the root of a squared gradient.
+    pub fn set_step(&mut self, rate: f64, epsilon: f64) -> Result<()> {
+        self.device.cuda_stream().memcpy_htod(&[rate, epsilon], &mut self.step).w()
+    }
+
+    /// Moves all parameters. While a [`super::replay::Recording`] is made, nothing can be sent to the GPU: then
+    /// [`Self::send_table`] has to follow it.
+    pub fn launch(
+        &mut self,
+        kernel: &'static str,
+        parameters: &[Parameter<'_>],
+        numbers: [Number; 2],
+    ) -> Result<()> {
+        let stream = self.device.cuda_stream();
+        self.addresses.clear();
+        for p in parameters {
+            for tensor in [p.weight, p.grad, p.means] {
+                let (storage, layout) = tensor.storage_and_layout();
+                let Some((start, _)) = layout.contiguous_offsets() else {
+                    bail!("internal error: {kernel} got a tensor that is not contiguous")
+                };
+                let slice = self::storage(&storage)?.as_cuda_slice::<f32>()?;
+                let (pointer, _guard) = slice.device_ptr(&stream);
+                self.addresses.push(pointer + (start * size_of::<f32>()) as u64);
+            }
+            self.addresses.extend([p.weight.elem_count() as u64, p.rate.to_bits(), p.decay.to_bits()]);
+        }
+        if !super::replay::is_recording(&stream)? {
+            self.send_table()?;
+        }
+        let function = function(&self.device, kernel, DType::F32)?;
+        let mut arguments = stream.launch_builder(&function);
+        arguments.arg(&self.table).arg(&self.step);
+        for number in &numbers {
+            match number {
+                Number::Int(int) => arguments.arg(int),
+                Number::Real(real) => arguments.arg(real),
+            };
+        }
+        let config = LaunchConfig {
+            grid_dim: (SLICES as u32, parameters.len() as u32, 1),
+            block_dim: (THREADS as u32, 1, 1),
+            shared_mem_bytes: 0,
+        };
+        // Safety: the tensors live until the one stream reaches what comes after this launch.
+        unsafe { arguments.launch(config) }.w()?;
+        Ok(())
+    }
+
+    /// Tells the GPU where the last launch's parameters are.
+    pub fn send_table(&mut self) -> Result<()> {
+        self.device.cuda_stream().memcpy_htod(&self.addresses, &mut self.table).w()
+    }
+}
