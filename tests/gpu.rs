@@ -57,8 +57,9 @@ fn build(dropped: f32, device: &Device) -> Result<Network> {
     Network::new("quadrants", [3, 8, 8], layers(dropped), 0, device)
 }
 
+/// The last batch of an epoch is a smaller one.
 fn config(epochs: usize) -> Config {
-    Config { epochs, batch_size: 40, learning_rate: 3e-3, augment: true, ..Config::default() }
+    Config { epochs, batch_size: 45, learning_rate: 3e-3, augment: true, ..Config::default() }
 }
 
 fn scratch(name: &str) -> std::path::PathBuf {
@@ -193,7 +194,7 @@ fn training_follows_the_cpu_repeats_itself_and_resumes() -> Result<()> {
     let near = cpu.0.iter().zip(&gpu.0).filter(|&pair| close(pair)).count();
     assert!(furthest(&cpu.0, &start) > 0.01, "nothing was trained");
     assert!(near * 20 > cpu.0.len() * 19, "{near} of {} weights agree", cpu.0.len());
-    // Such a bias is in the running means of five steps, and so in the losses.
+    // Such a bias is in the running means of these steps, and so in the losses.
     for (cpu, gpu) in cpu.1.loss.iter().zip(&gpu.1.loss) {
         assert!((cpu - gpu).abs() < 5e-3, "losses of {cpu} and {gpu}");
     }
@@ -218,7 +219,12 @@ fn training_follows_the_cpu_repeats_itself_and_resumes() -> Result<()> {
     assert!(furthest(&cpu, &start) > 0.01 && furthest(&cpu, &gpu) < 1e-4, "{}", furthest(&cpu, &gpu));
     // Twice the same, bit for bit, dropout included; also in two parts. Without dropout steps are replayed, but for the
     // first two of each part.
+    let emulated = std::env::var_os("EMULATED_KERNELS").is_some();
     for dropped in [0.3, 0.0] {
+        // The emulator replays nothing, and is slow.
+        if emulated && dropped == 0.0 {
+            continue;
+        }
         let (first, second) = (train(device, dropped, 2, "a")?, train(device, dropped, 2, "b")?);
         assert_eq!(first.0, second.0);
         let resumed = build(dropped, device)?;

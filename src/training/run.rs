@@ -377,9 +377,6 @@ impl Trainer<'_> {
                 };
                 match Recording::of(device, record) {
                     Ok(recording) => {
-                        if let Some(gpu) = &mut state.gpu {
-                            gpu.send_table()?;
-                        }
                         Replay::Recorded { recording, images: images.clone(), labels: labels.clone(), losses }
                     }
                     Err(_) => Replay::Never,
@@ -393,6 +390,9 @@ impl Trainer<'_> {
                 if to_labels.id() != labels.id() {
                     to_images.slice_set(images, 0, 0)?;
                     to_labels.slice_set(labels, 0, 0)?;
+                }
+                if let Some(gpu) = &mut state.gpu {
+                    gpu.before_replay()?;
                 }
                 recording.replay()?;
                 Ok(losses.clone())

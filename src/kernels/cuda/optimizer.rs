@@ -21,9 +21,11 @@ pub struct Parameter<'a> {
 #[derive(Debug)]
 pub struct Optimizer {
     device: CudaDevice,
-    /// The fields of `Parameter` in kernels.cu, parameter by parameter.
+    /// The fields of `Parameter` in kernels.cu, parameter by parameter, and what the GPU holds of them now.
     table: CudaSlice<u64>,
-    addresses: Vec<u64>,
+    sent: Vec<u64>,
+    /// What the table has to hold for the recorded launch.
+    recorded: Vec<u64>,
     /// Rate and epsilon.
     step: CudaSlice<f64>,
 }
@@ -33,7 +35,7 @@ impl Optimizer {
     pub fn new(device: &Device, parameters: usize) -> Result<Self> {
         let device = device.as_cuda_device()?.clone();
         let (table, step) = (device.alloc_zeros(6 * parameters)?, device.alloc_zeros(2)?);
-        Ok(Self { device, table, addresses: Vec::new(), step })
+        Ok(Self { device, table, sent: Vec::new(), recorded: Vec::new(), step })
     }
 
     /// How far the next step goes, and what Adam adds to the root of a squared gradient.
@@ -41,8 +43,8 @@ impl Optimizer {
         self.device.cuda_stream().memcpy_htod(&[rate, epsilon], &mut self.step).w()
     }
 
-    /// Moves all parameters. While a [`super::replay::Recording`] is made, nothing can be sent to the GPU: then
-    /// [`Self::send_table`] has to follow it.
+    /// Moves all parameters. While a [`super::replay::Recording`] is made, nothing can be sent to the GPU:
+    /// [`Self::before_replay`] does it.
     pub fn launch(
         &mut self,
         kernel: &'static str,
@@ -50,7 +52,7 @@ impl Optimizer {
         numbers: [Number; 2],
     ) -> Result<()> {
         let stream = self.device.cuda_stream();
-        self.addresses.clear();
+        let mut table = Vec::with_capacity(self.table.len());
         for p in parameters {
             for tensor in [p.weight, p.grad, p.means] {
                 let (storage, layout) = tensor.storage_and_layout();
@@ -59,12 +61,13 @@ impl Optimizer {
                 };
                 let slice = self::storage(&storage)?.as_cuda_slice::<f32>()?;
                 let (pointer, _guard) = slice.device_ptr(&stream);
-                self.addresses.push(pointer + (start * size_of::<f32>()) as u64);
+                table.push(pointer + (start * size_of::<f32>()) as u64);
             }
-            self.addresses.extend([p.weight.elem_count() as u64, p.rate.to_bits(), p.decay.to_bits()]);
+            table.extend([p.weight.elem_count() as u64, p.rate.to_bits(), p.decay.to_bits()]);
         }
-        if !super::replay::is_recording(&stream)? {
-            self.send_table()?;
+        match super::replay::is_recording(&stream)? {
+            true => self.recorded = table,
+            false => self.send(table)?,
         }
         let function = function(&self.device, kernel, DType::F32)?;
         let mut arguments = stream.launch_builder(&function);
@@ -85,8 +88,17 @@ impl Optimizer {
         Ok(())
     }
 
-    /// Tells the GPU where the last launch's parameters are.
-    pub fn send_table(&mut self) -> Result<()> {
-        self.device.cuda_stream().memcpy_htod(&self.addresses, &mut self.table).w()
+    /// Makes the recorded launch find its parameters and gradients, whatever was launched since.
+    pub fn before_replay(&mut self) -> Result<()> {
+        match self.sent == self.recorded {
+            true => Ok(()),
+            false => self.send(self.recorded.clone()),
+        }
+    }
+
+    fn send(&mut self, table: Vec<u64>) -> Result<()> {
+        self.device.cuda_stream().memcpy_htod(&table, &mut self.table).w()?;
+        self.sent = table;
+        Ok(())
     }
 }
