@@ -369,17 +369,19 @@ impl Experiment {
         Ok(Some(Trained { baseline: trained, network, run: joint, matched }))
     }
 
-    /// Pixels of the first `count` test images as the networks see them, and a word for what they are;
-    /// random ones where the data set is missing, which take the same time.
+    /// Pixels of the first `count` test images as the networks see them, for timing, and a word for what they are and
+    /// for the processor's instructions; random ones where the data set is missing, which take the same time.
     pub fn images(&self, count: usize) -> Result<(Vec<Vec<f32>>, String)> {
+        let instructions = crate::kernels::instruction_set();
         if let Ok(data) = self.load() {
             let samples: Vec<usize> = (0..count.min(data.test.len())).collect();
             let images = data.test.batch(&samples, &Device::Cpu)?;
             let name = data.name.split(" (").next().unwrap_or_default();
             let pixels = images.flatten_from(1)?.to_vec2()?;
-            return Ok((pixels, format!("{name} test images")));
+            return Ok((pixels, format!("{name} test images, {instructions}")));
         }
-        Ok((self.random_images(count)?, "random images, because the data set is missing".to_string()))
+        let random = format!("random images, because the data set is missing, {instructions}");
+        Ok((self.random_images(count)?, random))
     }
 
     /// Images of noise, the same ones each time, of the size of the data set's.

@@ -94,6 +94,20 @@ pub fn arch() -> Arch {
     *ARCH.get_or_init(|| instructions().unwrap_or_default())
 }
 
+/// What the instructions of [`arch`] are called.
+pub fn instruction_set() -> &'static str {
+    match arch() {
+        Arch::Scalar => "no vector instructions",
+        #[cfg(target_arch = "x86_64")]
+        Arch::V3(_) => "AVX2",
+        #[cfg(target_arch = "x86_64")]
+        Arch::V4(_) => "AVX-512",
+        #[cfg(target_arch = "aarch64")]
+        Arch::Neon(_) => "NEON",
+        _ => "other instructions",
+    }
+}
+
 /// Runs `work` with these instructions.
 pub fn dispatch<W: WithSimd>(work: W) -> W::Output {
     arch().dispatch(work)
