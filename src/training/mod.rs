@@ -13,6 +13,8 @@ mod checkpoint;
 mod config;
 mod optimizer;
 mod progress;
+#[cfg(feature = "cuda")]
+mod replay;
 mod run;
 mod scores;
 mod tape;

@@ -5,7 +5,7 @@
 use super::average::Average;
 use super::config::Config;
 #[cfg(feature = "cuda")]
-use super::run::Replay;
+use super::replay::Replay;
 use super::tape::Gradients;
 #[cfg(feature = "cuda")]
 use crate::kernels::cuda::optimizer as cuda;

@@ -10,8 +10,6 @@ use super::scores::{Scores, Sums, evaluate};
 use crate::data::Dataset;
 use crate::error::bail;
 use crate::files::{project_dir, shown};
-#[cfg(feature = "cuda")]
-use crate::kernels::cuda::replay::{Recording, rehearse};
 use crate::networks::Network;
 use crate::{Result, Rng, files, kernels, settle};
 use candle_core::Tensor;
@@ -212,20 +210,6 @@ pub fn train_with(
     Ok(Run { history: about.history, checkpoint: path, found })
 }
 
-/// How far the recording of a step is.
-#[cfg(feature = "cuda")]
-#[derive(Default)]
-pub(super) enum Replay {
-    #[default]
-    Untried,
-    /// With the losses of the step that was done, into which those of later steps are written.
-    Rehearsed(Vec<kernels::Losses>),
-    /// With the tensors that it reads and writes.
-    Recorded { recording: Recording, images: Tensor, labels: Tensor, losses: Vec<kernels::Losses> },
-    /// This step cannot be recorded.
-    Never,
-}
-
 /// One epoch of a run.
 struct Trainer<'a> {
     network: &'a Network,
@@ -312,7 +296,8 @@ impl Trainer<'_> {
         let rates = state.begin(self.config, rate)?;
         #[cfg(feature = "cuda")]
         if network.device().is_cuda() && batch.len() == self.config.batch_size {
-            return self.replayed(state, &images, &labels, rates, rng);
+            let learn = |state: &mut State, rng: &mut Rng| self.learn(state, &images, &labels, rates, rng);
+            return super::replay::step(state, &images, &labels, rng, learn);
         }
         self.learn(state, &images, &labels, rates, rng)
     }
@@ -344,60 +329,5 @@ impl Trainer<'_> {
         }
         state.apply(&tape.backward(of_logits)?, self.config, rates)?;
         Ok(losses)
-    }
-
-    /// [`Self::learn`] on a GPU: the second step is recorded, and those after it replay the recording. What draws random
-    /// numbers or asks the GPU for values in between is not recorded, and takes longer.
-    #[cfg(feature = "cuda")]
-    fn replayed(
-        &self,
-        state: &mut State,
-        images: &Tensor,
-        labels: &Tensor,
-        rates: Rates,
-        rng: &mut Rng,
-    ) -> Result<Vec<kernels::Losses>> {
-        let device = self.network.device();
-        let replay = match std::mem::take(&mut state.replay) {
-            Replay::Untried => {
-                let before = rng.clone();
-                let losses = rehearse(device, || Ok(self.learn(state, images, labels, rates, rng)))??;
-                if *rng == before {
-                    state.replay = Replay::Rehearsed(losses.clone());
-                } else {
-                    state.replay = Replay::Never;
-                }
-                return Ok(losses);
-            }
-            Replay::Rehearsed(losses) => {
-                let record = || {
-                    let new =
-                        self.learn(state, images, labels, rates, rng).map_err(candle_core::Error::wrap)?;
-                    new.iter().zip(&losses).try_for_each(|(new, kept)| new.copy_to(kept))
-                };
-                match Recording::of(device, record) {
-                    Ok(recording) => {
-                        Replay::Recorded { recording, images: images.clone(), labels: labels.clone(), losses }
-                    }
-                    Err(_) => Replay::Never,
-                }
-            }
-            other => other,
-        };
-        state.replay = replay;
-        match &mut state.replay {
-            Replay::Recorded { recording, images: to_images, labels: to_labels, losses } => {
-                if to_labels.id() != labels.id() {
-                    to_images.slice_set(images, 0, 0)?;
-                    to_labels.slice_set(labels, 0, 0)?;
-                }
-                if let Some(gpu) = &mut state.gpu {
-                    gpu.before_replay()?;
-                }
-                recording.replay()?;
-                Ok(losses.clone())
-            }
-            _ => self.learn(state, images, labels, rates, rng),
-        }
     }
 }
