@@ -218,7 +218,7 @@ fn training_follows_the_cpu_repeats_itself_and_resumes() -> Result<()> {
     let (cpu, gpu) = (train_sgd(&Device::Cpu, "cpu-sgd")?, train_sgd(device, "gpu-sgd")?);
     assert!(furthest(&cpu, &start) > 0.01 && furthest(&cpu, &gpu) < 1e-4, "{}", furthest(&cpu, &gpu));
     // Twice the same, bit for bit, dropout included; also in two parts. Without dropout steps are replayed, but for the
-    // first two of each part.
+    // first of each part and the smaller batches.
     let emulated = std::env::var_os("EMULATED_KERNELS").is_some();
     for dropped in [0.3, 0.0] {
         // The emulator replays nothing, and is slow.

@@ -87,10 +87,7 @@ pub fn map(
     len: usize,
     numbers: &[Number],
 ) -> Result<CudaStorage> {
-    let Some((first, _)) = inputs.first() else { bail!("internal error: {kernel} got no input") };
-    let mut out = unset(first.device(), dtype, len)?;
-    update(kernel, dtype, inputs, &mut out, 0, len, numbers)?;
-    Ok(out)
+    map_several(kernel, dtype, inputs, len, numbers, 1)
 }
 
 /// [`map`] for kernels whose threads take several elements of images each.
@@ -101,8 +98,21 @@ pub fn map_images(
     len: usize,
     numbers: &[Number],
 ) -> Result<CudaStorage> {
-    let mut out = unset(inputs[0].0.device(), dtype, len)?;
-    launch(kernel, dtype, inputs, &mut out, 0, (len.div_ceil(8 * THREADS), len), numbers)?;
+    map_several(kernel, dtype, inputs, len, numbers, 8)
+}
+
+/// A thread for so many results `each`.
+fn map_several(
+    kernel: &'static str,
+    dtype: DType,
+    inputs: &[Input<'_>],
+    len: usize,
+    numbers: &[Number],
+    each: usize,
+) -> Result<CudaStorage> {
+    let Some((first, _)) = inputs.first() else { bail!("internal error: {kernel} got no input") };
+    let mut out = unset(first.device(), dtype, len)?;
+    launch(kernel, dtype, inputs, &mut out, 0, (len.div_ceil(each * THREADS), len), numbers)?;
     Ok(out)
 }
 
@@ -189,7 +199,6 @@ pub fn launch(
         bail!("{kernel}: a tensor of more than 2^31 elements; use smaller batches")
     }
     let device = out.device().clone();
-    let function = function(&device, kernel, dtype)?;
     let stream = device.cuda_stream();
     // The guards keep the tensors from being freed or overwritten before the kernel ran.
     let (mut pointers, mut guards) = (Vec::new(), Vec::new());
@@ -216,23 +225,41 @@ pub fn launch(
     pointers.push(pointer + offset);
     guards.push(guard);
     let numbers = [&[len.into()], numbers].concat();
+    // Safety: kernels.cu reads and writes inside what each operation says of its tensors; the tests
+    // run every kernel.
+    unsafe { start_kernel(&device, kernel, dtype, &pointers, (blocks, 1), &numbers) }
+}
+
+/// Starts a kernel that takes these addresses on the GPU and then these numbers, on a grid of this width and height.
+///
+/// # Safety
+/// What the kernel reads and writes there has to be there until the stream reaches what comes after it.
+unsafe fn start_kernel(
+    device: &CudaDevice,
+    kernel: &'static str,
+    dtype: DType,
+    pointers: &[u64],
+    (width, height): (usize, usize),
+    numbers: &[Number],
+) -> Result<()> {
+    let function = function(device, kernel, dtype)?;
+    let stream = device.cuda_stream();
     let mut arguments = stream.launch_builder(&function);
-    for pointer in &pointers {
+    for pointer in pointers {
         arguments.arg(pointer);
     }
-    for number in &numbers {
+    for number in numbers {
         match number {
             Number::Int(int) => arguments.arg(int),
             Number::Real(real) => arguments.arg(real),
         };
     }
     let config = LaunchConfig {
-        grid_dim: (blocks as u32, 1, 1),
+        grid_dim: (width as u32, height as u32, 1),
         block_dim: (THREADS as u32, 1, 1),
         shared_mem_bytes: 0,
     };
-    // Safety: kernels.cu reads and writes inside what each operation says of its tensors; the tests
-    // run every kernel.
+    // Safety: the caller's.
     unsafe { arguments.launch(config) }.w()?;
     Ok(())
 }

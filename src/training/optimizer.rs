@@ -1,6 +1,6 @@
 //! Adam (Kingma and Ba 2015, <https://arxiv.org/abs/1412.6980>) and SGD with momentum (Sutskever et al.
 //! 2013, <https://proceedings.mlr.press/v28/sutskever13.html>, as PyTorch has it): their state, which
-//! checkpoints keep, and their step on one parameter, in place on CPU and GPU.
+//! checkpoints keep, and their step: parameter by parameter on the CPU, all in one launch on a GPU.
 
 use super::average::Average;
 use super::config::Config;

@@ -1,9 +1,9 @@
 //! A step of an optimiser on all parameters in one launch: they are many and small, and a launch for each takes longer
 //! than its arithmetic.
 
-use super::{Number, SLICES, THREADS, function, storage};
+use super::{Number, SLICES, start_kernel, storage};
 use candle_core::cuda_backend::WrapErr;
-use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr, LaunchConfig, PushKernelArg};
+use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr};
 use candle_core::{CudaDevice, DType, Device, Result, Tensor, bail};
 
 /// A parameter of f32 on the GPU: its gradient, the optimiser's running means, how much faster than others it moves, and
@@ -69,23 +69,11 @@ impl Optimizer {
             true => self.recorded = table,
             false => self.send(table)?,
         }
-        let function = function(&self.device, kernel, DType::F32)?;
-        let mut arguments = stream.launch_builder(&function);
-        arguments.arg(&self.table).arg(&self.step);
-        for number in &numbers {
-            match number {
-                Number::Int(int) => arguments.arg(int),
-                Number::Real(real) => arguments.arg(real),
-            };
-        }
-        let config = LaunchConfig {
-            grid_dim: (SLICES as u32, parameters.len() as u32, 1),
-            block_dim: (THREADS as u32, 1, 1),
-            shared_mem_bytes: 0,
-        };
+        let (table, _of_table) = self.table.device_ptr(&stream);
+        let (step, _of_step) = self.step.device_ptr(&stream);
         // Safety: the tensors live until the one stream reaches what comes after this launch.
-        unsafe { arguments.launch(config) }.w()?;
-        Ok(())
+        let grid = (SLICES, parameters.len());
+        unsafe { start_kernel(&self.device, kernel, DType::F32, &[table, step], grid, &numbers) }
     }
 
     /// Makes the recorded launch find its parameters and gradients, whatever was launched since.
