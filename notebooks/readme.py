@@ -78,7 +78,7 @@ def experiments():
     def figure4():
         alexnet = next(row for row in rows("thresholds/figure4") if row["network"] == "B-AlexNet")
         none, best, share, every = (float(alexnet[name]) * 100 for name in list(alexnet)[2:])
-        return f"from {none:.2f} to {best:.2f} % at {share:.0f} %; {every:.2f} % when all do"
+        return f"from {none:.2f} to {best:.2f} % at {share:.0f} %; {every:.2f} % when all do, {alexnet['runs']} seeds"
 
     def figure5():
         found = [row for row in rows("branch_structure/figure5") if row["of"] == "last exit"]

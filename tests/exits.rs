@@ -62,7 +62,7 @@ fn classify_plan_and_replay_agree_bit_for_bit() -> Result<()> {
         let mut plan = Plan::new(&network)?;
         let all = ExitRecord::collect(&network, &split)?;
         for criterion in criteria() {
-            let record = all.clone().by(criterion.clone());
+            let record = all.by(&criterion);
             // Thresholds between the values that occur, so that every exit gets its share; and the
             // extremes.
             let quantile = |exit: usize, q: usize| {
@@ -104,7 +104,7 @@ fn criteria_say_what_they_are_defined_to_say() -> Result<()> {
     let ln = |p: [f32; 3]| p.map(f32::ln).to_vec();
     let logits = vec![ln([0.7, 0.2, 0.1]), ln([0.2, 0.5, 0.3])];
     let record = ExitRecord::<Validation>::from_logits(logits.clone(), vec![0])?;
-    let at = |criterion: Criterion, exit: usize| record.clone().by(criterion).readings(exit)[0].uncertainty;
+    let at = |criterion: Criterion, exit: usize| record.by(&criterion).readings(exit)[0].uncertainty;
     let entropy = |p: [f64; 3]| -p.iter().map(|p| p * p.ln()).sum::<f64>();
     for (value, expected) in [
         (at(Criterion::Entropy, 0), entropy([0.7, 0.2, 0.1])),
@@ -118,14 +118,14 @@ fn criteria_say_what_they_are_defined_to_say() -> Result<()> {
     }
     let agreeing = vec![logits[0].clone(), logits[0].clone(), logits[0].clone()];
     let agreeing = ExitRecord::<Validation>::from_logits(agreeing, vec![0])?;
-    let patience = agreeing.by(Criterion::Patience);
+    let patience = agreeing.by(&Criterion::Patience);
     let streaks = [0, 1, 2].map(|exit| patience.readings(exit)[0].uncertainty);
     assert_eq!(streaks, [1.0, 0.5, 1.0 / 3.0]);
     // What is not a number stays until the last exit, whatever the threshold.
     let broken = vec![vec![f32::NAN, 1.0, 0.0], vec![f32::INFINITY, 1.0, 0.0], ln([0.5, 0.3, 0.2])];
     let broken = ExitRecord::<Validation>::from_logits(broken, vec![0])?;
     for criterion in Criterion::NAMED {
-        let answers = broken.clone().by(criterion.clone()).answers(&[f64::INFINITY; 2])?;
+        let answers = broken.by(&criterion).answers(&[f64::INFINITY; 2])?;
         assert_eq!(answers[0].exit, 2, "{criterion}");
         assert_eq!(criterion.to_string().parse::<Criterion>()?, criterion);
     }

@@ -114,7 +114,7 @@ fn samples_leave_as_on_the_cpu_and_as_in_a_replay() -> Result<()> {
     let samples: Vec<usize> = (0..data.test.len()).collect();
     let collected = ExitRecord::collect(&there, &data.test)?;
     for criterion in Criterion::NAMED {
-        let record = collected.clone().by(criterion);
+        let record = collected.by(&criterion);
         // Thresholds in the middle of a gap, so that rounding decides nothing.
         let middle = |exit: usize, rank: usize| {
             let mut all: Vec<f64> = record.readings(exit).iter().map(|r| r.uncertainty).collect();

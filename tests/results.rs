@@ -404,7 +404,7 @@ fn trained_weights_agree_with_their_record() -> Result<()> {
         let mut records = Results::recorded(|other| other == settings)?;
         records.retain(|record| record.origin.contains("datasets/reference/"));
         let [record] = &records[..] else { panic!("{} has not one record", path.display()) };
-        let record = record.clone().by(&weights.about.criterion.parse()?);
+        let record = record.by(&weights.about.criterion.parse()?);
         for (name, thresholds) in &weights.about.thresholds {
             let choices = record.choices(&weights.network.macs())?;
             assert_eq!(&Choice::named(&choices, name)?.test.thresholds, thresholds);

@@ -32,7 +32,7 @@ impl<R: Role> ExitRecord<R> {
                 all.extend(logits(Seen::new(&seen, classes)));
             }
         }
-        Ok(Self::from_logits(all, self.labels().to_vec())?.by(self.criterion().clone()))
+        Ok(Self::from_logits(all, self.labels().to_vec())?.by(self.criterion()))
     }
 
     /// The same with every exit's logits divided by its temperature (Guo et al. 2017,
@@ -285,7 +285,7 @@ mod tests {
     #[test]
     fn a_learned_gate_is_calibrated_where_the_softmax_is_not() -> Result<()> {
         let sure = record(&[(0.99, 200, 150), (0.7, 200, 100)])?;
-        let gated = sure.clone().by(sure.learned_gate());
+        let gated = sure.by(&sure.learned_gate());
         let unsure = |sample: usize| gated.readings(0)[sample].uncertainty;
         assert!(
             (unsure(0) - 0.25).abs() < 0.01 && (unsure(399) - 0.5).abs() < 0.01,

@@ -176,8 +176,8 @@ impl Criterion {
         match self {
             Self::Entropy => "entropy of the softmax, nats",
             Self::Probability => "1 − largest probability",
-            Self::Margin => "1 − margin of the two largest probabilities",
-            Self::Patience => "1 / number of exits in a row that agree",
+            Self::Margin => "1 − margin of probabilities",
+            Self::Patience => "1 / exits in a row that agree",
             Self::Own(own) => &own.name,
         }
     }

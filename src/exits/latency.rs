@@ -312,7 +312,7 @@ impl Timer {
             Engine::new(&self.network)?.logits(&tensor(&self.network, &images.concat(), images.len())?)?;
         // Labels make no difference.
         let record = ExitRecord::<Validation>::from_logits(logits, vec![0; images.len()])?;
-        let record = record.by(self.criterion.clone());
+        let record = record.by(&self.criterion);
         let mut rule = Rule::new(self.criterion.clone(), []);
         let mut staying: Vec<usize> = (0..images.len()).collect();
         let mut left = 0.0;

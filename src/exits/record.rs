@@ -90,14 +90,15 @@ impl<R: Role> ExitRecord<R> {
         }
         let unread =
             Self { logits, labels, criterion: Criterion::default(), readings: Vec::new(), role: PhantomData };
-        Ok(unread.by(Criterion::default()))
+        Ok(unread.read_by(&Criterion::default()))
     }
 
     /// The same logits, read by another criterion.
-    pub fn by(mut self, criterion: Criterion) -> Self {
-        if self.criterion == criterion && !self.readings.is_empty() {
-            return self;
-        }
+    pub fn by(&self, criterion: &Criterion) -> Self {
+        if self.criterion == *criterion { self.clone() } else { self.clone().read_by(criterion) }
+    }
+
+    fn read_by(mut self, criterion: &Criterion) -> Self {
         let classes = self.classes();
         let mut readings = vec![Vec::with_capacity(self.len()); self.exits()];
         let mut seen = Vec::with_capacity(self.exits() * classes);
@@ -109,7 +110,7 @@ impl<R: Role> ExitRecord<R> {
             }
         }
         self.readings = readings;
-        self.criterion = criterion;
+        self.criterion = criterion.clone();
         self
     }
 
@@ -120,7 +121,7 @@ impl<R: Role> ExitRecord<R> {
             bail!(Setting, "exits of a record are numbered from 0 to {}, got {exits:?}", self.exits() - 1)
         }
         let logits = exits.iter().map(|&exit| self.logits[exit].clone()).collect();
-        Ok(Self::from_logits(logits, self.labels.clone())?.by(self.criterion.clone()))
+        Ok(Self::from_logits(logits, self.labels.clone())?.by(&self.criterion))
     }
 
     /// The record of a cascade: this network's last exit first, and that of `then` where it is not sure. Fails
@@ -130,7 +131,7 @@ impl<R: Role> ExitRecord<R> {
             bail!(Setting, "a cascade needs two records of the same samples")
         }
         let last = |record: &Self| record.logits[record.exits() - 1].clone();
-        Ok(Self::from_logits(vec![last(self), last(then)], self.labels.clone())?.by(self.criterion.clone()))
+        Ok(Self::from_logits(vec![last(self), last(then)], self.labels.clone())?.by(&self.criterion))
     }
 
     /// Leaving at the first exit that is right, else at the last: what no criterion can beat. `costs` are those of

@@ -168,10 +168,10 @@ impl Contender {
         add("oracle's gain".into(), &|of, seed| Ok(whole(of) / of.test[seed].oracle(&of.costs)?.cost))?;
         for criterion in Criterion::NAMED {
             add(format!("gain by {criterion}"), &|of, seed| {
-                let validation = of.validation[seed].clone().by(criterion.clone());
+                let validation = of.validation[seed].by(&criterion);
                 let floor = validation.last_accuracy();
                 let chosen = validation.choose_for_accuracy(floor, &of.costs)?;
-                let test = of.test[seed].clone().by(criterion.clone());
+                let test = of.test[seed].by(&criterion);
                 Ok(whole(of) / test.outcome(&chosen.thresholds, &of.costs)?.cost)
             })?;
         }

@@ -73,7 +73,7 @@ impl Results {
         let logits = |exit| [self.validation.logits(exit), self.test.logits(exit)].concat();
         let labels = [self.validation.labels(), self.test.labels()].concat();
         let all = ExitRecord::from_logits((0..self.test.exits()).map(logits).collect(), labels)?;
-        Ok(all.by(self.validation.criterion().clone()))
+        Ok(all.by(self.validation.criterion()))
     }
 }
 

@@ -121,15 +121,16 @@ impl Results {
     }
 
     /// The same results, read by another criterion.
-    pub fn by(mut self, criterion: &Criterion) -> Self {
+    pub fn by(&self, criterion: &Criterion) -> Self {
+        let mut results = self.clone();
         if self.test.criterion() != criterion {
-            self.validation = self.validation.by(criterion.clone());
-            self.test = self.test.by(criterion.clone());
-            for baseline in self.baseline.iter_mut().chain(&mut self.matched) {
-                baseline.test = baseline.test.clone().by(criterion.clone());
+            results.validation = self.validation.by(criterion);
+            results.test = self.test.by(criterion);
+            for baseline in results.baseline.iter_mut().chain(&mut results.matched) {
+                baseline.test = baseline.test.by(criterion);
             }
         }
-        self
+        results
     }
 
     /// Where [`Self::write`] puts a record of these settings by default.

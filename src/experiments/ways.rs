@@ -33,10 +33,10 @@ impl Results {
         let way = |name: &str, validation, test| Way { name: name.to_string(), validation, test };
         let mut ways: Vec<Way> = Criterion::NAMED
             .into_iter()
-            .map(|c| way(&c.to_string(), choose.clone().by(c.clone()), self.test.clone().by(c)))
+            .map(|c| way(&c.to_string(), choose.by(&c), self.test.by(&c)))
             .collect();
         let entropy = |validation: ExitRecord<Validation>, test: ExitRecord<Test>| {
-            (validation.by(Criterion::Entropy), test.by(Criterion::Entropy))
+            (validation.by(&Criterion::Entropy), test.by(&Criterion::Entropy))
         };
         let temperatures = fit.temperatures();
         let (validation, test) = entropy(choose.scaled(&temperatures)?, self.test.scaled(&temperatures)?);
@@ -44,7 +44,7 @@ impl Results {
         let (validation, test) = entropy(choose.ensembled()?, self.test.ensembled()?);
         ways.push(way("entropy of all exits so far", validation, test));
         let gate = fit.learned_gate();
-        ways.push(way("learned gate", choose.clone().by(gate.clone()), self.test.clone().by(gate)));
+        ways.push(way("learned gate", choose.by(&gate), self.test.by(&gate)));
         Ok(ways)
     }
 

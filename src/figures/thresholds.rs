@@ -49,14 +49,16 @@ pub fn accuracy_against_share(seeds: &Seeds, paper: Option<&Paper>) -> Result<Pl
     };
     band(&mut plot, &name, &shares, &accuracies, (colour(0), true), ("x", "y"));
     band(&mut plot, &name, &shares, &largest, (colour(0), false), ("x2", "y2"));
+    // The same range, so that shares lie below each other.
+    let share = |title: &str| axis(title).range(vec![-2.0, 102.0]);
     plot.set_layout(
         layout()
             .height(HEIGHT * 5 / 4)
             .grid(LayoutGrid::new().rows(2).columns(1).pattern(GridPattern::Independent))
-            .x_axis(axis(""))
+            .x_axis(share(""))
             .y_axis(axis("accuracy, %"))
-            .x_axis2(axis("samples that leave at exit 1, %"))
-            .y_axis2(axis(&format!("largest {criterion} that leaves")))
+            .x_axis2(share("samples that leave at exit 1, %"))
+            .y_axis2(axis(&format!("largest that leaves:<br>{}", criterion.axis())))
             .legend(legend().y(-0.16)),
     );
     Ok(plot)
