@@ -9,11 +9,12 @@ use crate::{Result, Rng};
 use candle_core::{Device, Tensor};
 use rand::Rng as _;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
 /// Images (u8, channels × height × width each) with their labels.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Split<R> {
     pub(super) images: Vec<u8>,
     pub(super) labels: Vec<u8>,
@@ -22,6 +23,14 @@ pub struct Split<R> {
     #[cfg(feature = "cuda")]
     resident: Arc<std::sync::OnceLock<Resident>>,
     role: PhantomData<R>,
+}
+
+/// What a notebook cell shows that ends in a data set: not every pixel.
+impl<R> fmt::Debug for Split<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [channels, height, width] = self.image;
+        write!(f, "{} images of {channels}×{height}×{width}", self.labels.len())
+    }
 }
 
 /// How training images are altered.

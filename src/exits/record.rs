@@ -10,6 +10,7 @@ use crate::data::{Role, Split};
 use crate::error::bail;
 use crate::networks::Network;
 use crate::training::EVALUATION_BATCH;
+use std::fmt;
 use std::marker::PhantomData;
 
 /// What every exit says about every sample of a split, by one criterion. A record of
@@ -24,12 +25,13 @@ use std::marker::PhantomData;
 /// // Leaving at exit 1 costs 1, going to the end costs 4.
 /// let chosen = record.choose_for_accuracy(1.0, &[1.0, 4.0])?;
 /// assert_eq!((chosen.leaving.as_slice(), chosen.cost), (&[1, 1][..], 2.5));
+/// assert_eq!(format!("{record:?}"), "2 samples at 2 exits, by entropy");
 /// // The same thresholds for the network itself.
 /// let rule = record.rule(&chosen.thresholds);
 /// assert_eq!(rule.criterion, Criterion::Entropy);
 /// # Ok::<(), branchynet::Error>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ExitRecord<R> {
     /// For every exit the logits, samples one after another.
     logits: Vec<Vec<f32>>,
@@ -38,6 +40,13 @@ pub struct ExitRecord<R> {
     /// For every exit and sample what follows from the logits.
     readings: Vec<Vec<Reading>>,
     role: PhantomData<R>,
+}
+
+/// What a notebook cell shows that ends in a record: not every logit.
+impl<R> fmt::Debug for ExitRecord<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} samples at {} exits, by {}", self.labels.len(), self.logits.len(), self.criterion)
+    }
 }
 
 impl<R: Role> ExitRecord<R> {
