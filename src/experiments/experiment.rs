@@ -114,12 +114,14 @@ pub struct Trained {
 }
 
 /// The experiments there are.
-pub const NAMES: [&str; 13] = [
+pub const NAMES: [&str; 14] = [
     "lenet",
     "alexnet",
     "resnet110",
     "resnet110-standard",
     "airbench",
+    // Its first group half as wide: cheaper to leave early.
+    "airbench-early",
     "airbench-search",
     // Without branches: what early exit has to beat.
     "airbench-64",
@@ -196,6 +198,7 @@ impl Experiment {
             "resnet110" => few_epochs(cifar10("B-ResNet-110", b_resnet110())),
             "resnet110-standard" => few_epochs(cifar10("B-ResNet-110-standard", b_resnet110_standard())),
             "airbench" => airbench("B-Airbench", b_airbench([64, 256, 256])),
+            "airbench-early" => airbench("B-Airbench-early", b_airbench([32, 256, 256])),
             "airbench-search" => {
                 let mut e = airbench("B-Airbench", b_airbench([64, 256, 256]));
                 (e.baseline_epochs, e.config.epochs) = (e.config.epochs, 6);
