@@ -287,15 +287,14 @@ impl Results {
         if self.costs.is_some() {
             return self.origin.clone();
         }
-        format!("{}; {}", self.made_with(&format!("seed {}", self.settings.config.seed)), self.origin)
+        format!("{}; {}", self.made_with(&[self.settings.config.seed]), self.origin)
     }
 
-    /// The caption without where this came from, with these words for the seed.
-    pub(super) fn made_with(&self, seed: &str) -> String {
-        let (s, c) = (&self.settings, &self.settings.config);
+    /// The caption without where this came from, with these seeds.
+    pub(super) fn made_with(&self, seeds: &[u64]) -> String {
         let mut on = self.devices();
         on.retain(|device| *device != "CPU");
-        let precision = match c.precision {
+        let precision = match self.settings.config.precision {
             Precision::F32 => String::new(),
             precision => format!(" in {precision}"),
         };
@@ -303,8 +302,7 @@ impl Results {
             true => String::new(),
             false => format!(", trained on {}{precision}", on.join(" and ")),
         };
-        let augmented = if c.augment { "augmented" } else { "not augmented" };
-        format!("{}, {} + {} epochs, {augmented}, {seed}{trained}", self.data, s.baseline_epochs, c.epochs)
+        self.settings.caption(&self.data, seeds) + &trained
     }
 }
 

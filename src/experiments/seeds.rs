@@ -99,10 +99,10 @@ impl Seeds {
 
     /// How these were made, for the subtitle of a figure: `…, seeds 0 to 9; 9 records, 1 run`.
     pub fn caption(&self) -> String {
-        let [first, .., last] = &self.0[..] else {
+        let [first, _, ..] = &self.0[..] else {
             return self.0[0].caption();
         };
-        let seeds = format!("seeds {} to {}", first.settings.config.seed, last.settings.config.seed);
+        let seeds: Vec<u64> = self.0.iter().map(|results| results.settings.config.seed).collect();
         let records = self.0.iter().filter(|results| results.origin.starts_with("record")).count();
         let runs = match self.0.len() - records {
             0 => String::new(),

@@ -30,6 +30,22 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// For the subtitle of a figure: `CIFAR-10, 20 + 40 epochs, augmented, seeds 0 to 2`. `data` is the data set's name
+    /// with its sizes where they are others, `seeds` those of runs that differ in nothing else, in order.
+    pub(super) fn caption(&self, data: &str, seeds: &[u64]) -> String {
+        let epochs = match self.baseline_epochs {
+            0 => self.config.epochs.to_string(),
+            baseline => format!("{baseline} + {}", self.config.epochs),
+        };
+        let augmented = if self.config.augment { "augmented" } else { "not augmented" };
+        let alone = if self.config.frozen { ", branches alone" } else { "" };
+        let seeds = match seeds {
+            [first, .., last] => format!("seeds {first} to {last}"),
+            one => format!("seed {}", one.first().copied().unwrap_or(self.config.seed)),
+        };
+        format!("{data}, {epochs} epochs, {augmented}{alone}, {seeds}")
+    }
+
     /// A table of all settings but the layers, and of what else should stand beneath them: name, value.
     pub fn frame(&self, more: &[(&str, &str)]) -> Result<DataFrame> {
         let mut rows = Vec::new();

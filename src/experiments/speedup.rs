@@ -26,6 +26,8 @@ pub struct Speedup {
     pub with_branches: f64,
     /// With softmax, criterion and decision too: end to end.
     pub end_to_end: f64,
+    /// End to end as well, in batches of [`Self::BATCH`] images on all threads instead of one image at a time on one.
+    pub in_batches: f64,
     /// If every sample left at exit 1, in multiply-accumulates.
     pub macs_at_exit_1: f64,
     /// If every sample left at exit 1, in time.
@@ -54,6 +56,9 @@ impl Results {
 }
 
 impl Speedup {
+    /// Images of a batch for [`Self::in_batches`].
+    pub const BATCH: usize = 64;
+
     /// Measures the gains of samples that leave in these shares. `timing` is that of the same timer.
     pub fn measure(name: &str, shares: &[f64], timer: &Timer, timing: &Timing) -> Result<Self> {
         let mix = timer.mix(shares)?;
@@ -70,6 +75,7 @@ impl Speedup {
             trunk_only: mix.gain_trunk_only(),
             with_branches: mix.baseline.mean / mix.undecided.mean,
             end_to_end: mix.gain(),
+            in_batches: timer.batches(shares, &[Self::BATCH])?[0].gain(),
             time_at_exit_1: timing.baseline.mean / timing.exits[0].mean,
         })
     }
@@ -89,6 +95,7 @@ impl Speedup {
             "time, trunk only (the paper's timer)" => column(|s| s.trunk_only),
             "time, with branches" => column(|s| s.with_branches),
             "time, end to end" => column(|s| s.end_to_end),
+            "time, in batches of 64" => column(|s| s.in_batches),
             "MACs, all leave at exit 1" => column(|s| s.macs_at_exit_1),
             "time, all leave at exit 1" => column(|s| s.time_at_exit_1),
         )?)

@@ -12,6 +12,8 @@ use polars::prelude::{DataFrame, df};
 pub struct Variant {
     /// For axes and tables: `1.0 : 0.3`.
     pub name: String,
+    /// How its runs were made ([`Summary::caption`]).
+    pub caption: String,
     /// Seed, and quantities by name.
     runs: Vec<(u64, Vec<(String, f64)>)>,
 }
@@ -29,8 +31,9 @@ impl Variant {
     /// # Ok::<(), branchynet::Error>(())
     /// ```
     pub fn new(name: &str, runs: &[Summary], ask: impl Fn(&Summary) -> Vec<(String, f64)>) -> Self {
+        let caption = Summary::caption(runs);
         let runs = runs.iter().map(|run| (run.settings.config.seed, ask(run))).collect();
-        Self { name: name.to_string(), runs }
+        Self { name: name.to_string(), caption, runs }
     }
 
     /// The names of the quantities.
@@ -129,6 +132,7 @@ mod tests {
     fn differences_are_taken_seed_by_seed() -> Result<()> {
         let variant = |name: &str, runs: &[(u64, f64)]| Variant {
             name: name.to_string(),
+            caption: String::new(),
             runs: runs.iter().map(|&(seed, value)| (seed, vec![("exit 1".to_string(), value)])).collect(),
         };
         // What seeds have in common is larger than what the variants differ in.

@@ -59,7 +59,8 @@ pub fn speedup(speedup: &Speedup, paper: Option<&Paper>) -> Plot {
         ("the paper's timer:<br>trunk only", 0.0, s.trunk_only),
         ("branches", s.trunk_only, s.with_branches),
         ("softmax, criterion,<br>decision", s.with_branches, s.end_to_end),
-        ("end to end", 0.0, s.end_to_end),
+        ("end to end,<br>one at a time", 0.0, s.end_to_end),
+        ("batches of 64,<br>all threads", 0.0, s.in_batches),
     ];
     // Beneath the bars, where no line crosses them.
     let label = |(name, from, to): &(&str, f64, f64)| match *from == 0.0 {
