@@ -197,6 +197,9 @@ fn data_of_ones_own_comes_from_arrays_tensors_and_files() -> Result<()> {
     let (train, test) = (tensor(&raw.train)?, tensor(&raw.test)?);
     let from_tensors = Dataset::from_tensors("own", (&train.0, &train.1), (&test.0, &test.1), 10, &[])?;
     assert_eq!(from_tensors.checksum, from_arrays.checksum);
+    // A notebook cell may end in it.
+    let shown = format!("{from_tensors:?}");
+    assert!(shown.contains("images of 2×5×3") && shown.len() < 400, "{shown}");
     // As four IDX files, and as one safetensors file, below datasets/.
     let name = format!("test-{}", std::process::id());
     let dir = project_dir().join("datasets").join(&name);
