@@ -83,7 +83,11 @@ def experiments():
     def figure5():
         found = [row for row in rows("branch_structure/figure5") if row["of"] == "last exit"]
         by_convolutions = ", ".join(f"{float(row['mean']) * 100:.1f}" for row in found)
-        return f"{by_convolutions} % with {found[0]['variant']} to {found[-1]['variant']}, {found[0]['runs']} seeds, 5 + 5 epochs"
+        none, two = (row for row in rows("branch_structure/figure5_longer") if row["of"] == "last exit")
+        seeds = "one seed" if none["runs"] == "1" else f"{none['runs']} seeds"
+        longer = f"{float(none['mean']) * 100:.1f} and {float(two['mean']) * 100:.1f} % with {none['variant']} and {two['variant']}"
+        return (f"{by_convolutions} % with {found[0]['variant']} to {found[-1]['variant']}, {found[0]['runs']} seeds, 5 + 5 epochs; "
+                f"{longer}, {seeds}, 20 + 20 epochs")
 
     def figure6():
         misses = rows("cache/misses")
