@@ -78,17 +78,18 @@ test: setup datasets counting ## format, lints, all tests, and quick headless ru
 	done
 	$(VENV)/bin/python tests/notebooks.py
 
-# One build folder for both: the kernels of candle, which take longest, are the same. cuDNN's are convolutions alone.
+# One build folder for both: the kernels of candle, which take longest, are the same. With cuDNN only convolutions
+# are other operations than without.
 check-cuda: export CARGO_TARGET_DIR = $(CURDIR)/target/cuda/target
 check-cuda: export CUDA_COMPUTE_CAP ?= 90
 check-cuda: toolkit $(DONE)/rust-src ## build and lint the CUDA code, and run its tests on a stand-in for a GPU (needs a CUDA toolkit)
 	@CUDA=1 $(PYTHON) notebooks/kernel.py --copy-build
 	cargo test --quiet --features cuda --no-run
-	for feature in cuda cudnn; do \
-	  cargo clippy --quiet --features $$feature --all-targets -- -D warnings && \
-	  tests/cuda/emulate.sh cargo test --quiet --features $$feature --test gpu --test exits || exit 1; \
-	  case $$feature in cudnn) only=conv2d;; *) only=;; esac; \
-	  tests/cuda/emulate.sh cargo test --quiet --features $$feature --test ops $$only || exit 1; \
+	for run in cuda "cudnn conv2d"; do \
+	  set -- $$run; \
+	  cargo clippy --quiet --features $$1 --all-targets -- -D warnings && \
+	  tests/cuda/emulate.sh cargo test --quiet --features $$1 --test gpu --test exits && \
+	  tests/cuda/emulate.sh cargo test --quiet --features $$1 --test ops $$2 || exit 1; \
 	done
 
 speedrun: $(DONE)/library-$(BUILD) datasets ## train airbench's network on CIFAR-10 and say its accuracy and the minutes (20 to 60; goes on where it was)

@@ -68,26 +68,27 @@ def experiments():
     def row(experiment, says, came_out, notebook, figure):
         lines.extend(answered([experiment, says], came_out, notebook, figure))
 
+    def many(row):
+        return "one run" if int(row["runs"]) == 1 else f"{int(row['runs'])} seeds"
+
     def without_loss(network):
         found = {row["on test"]: row for row in rows("seeds")
                  if row["network"] == network and row["of"] == "no loss, chosen on validation"}
         mean, gain = float(found["accuracy"]["mean"]) * 100, float(found["gain"]["mean"])
-        runs = int(found["gain"]["runs"])
-        return f"{mean:.2f} %, {gain:.2f}x without loss, {'one run' if runs == 1 else f'{runs} seeds'}"
+        return f"{mean:.2f} %, {gain:.2f}x without loss, {many(found['gain'])}"
 
     def figure4():
         alexnet = next(row for row in rows("thresholds/figure4") if row["network"] == "B-AlexNet")
         none, best, share, every = (float(alexnet[name]) * 100 for name in list(alexnet)[2:])
-        return f"from {none:.2f} to {best:.2f} % at {share:.0f} %; {every:.2f} % when all do, {alexnet['runs']} seeds"
+        return f"from {none:.2f} to {best:.2f} % at {share:.0f} %; {every:.2f} % when all do, {many(alexnet)}"
 
     def figure5():
         found = [row for row in rows("branch_structure/figure5") if row["of"] == "last exit"]
         by_convolutions = ", ".join(f"{float(row['mean']) * 100:.1f}" for row in found)
         none, two = (row for row in rows("branch_structure/figure5_longer") if row["of"] == "last exit")
-        seeds = "one seed" if none["runs"] == "1" else f"{none['runs']} seeds"
         longer = f"{float(none['mean']) * 100:.1f} and {float(two['mean']) * 100:.1f} % with {none['variant']} and {two['variant']}"
-        return (f"{by_convolutions} % with {found[0]['variant']} to {found[-1]['variant']}, {found[0]['runs']} seeds, 5 + 5 epochs; "
-                f"{longer}, {seeds}, 20 + 20 epochs")
+        return (f"{by_convolutions} % with {found[0]['variant']} to {found[-1]['variant']}, {many(found[0])}, 5 + 5 epochs; "
+                f"{longer}, {many(none)}, 20 + 20 epochs")
 
     def figure6():
         misses = rows("cache/misses")

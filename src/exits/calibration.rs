@@ -32,7 +32,7 @@ impl<R: Role> ExitRecord<R> {
                 all.extend(logits(Seen::new(&seen, classes)));
             }
         }
-        Ok(Self::from_logits(all, self.labels().to_vec())?.by(self.criterion()))
+        Self::from_logits_by(all, self.labels().to_vec(), self.criterion())
     }
 
     /// The same with every exit's logits divided by its temperature (Guo et al. 2017,

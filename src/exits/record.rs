@@ -84,6 +84,15 @@ impl<R: Role> ExitRecord<R> {
     /// A record of logits from elsewhere: for every exit one row of logits per sample, one after
     /// another. Fails when the sizes do not fit or there are no samples.
     pub fn from_logits(logits: Vec<Vec<f32>>, labels: Vec<u8>) -> Result<Self> {
+        Self::from_logits_by(logits, labels, &Criterion::default())
+    }
+
+    /// [`Self::from_logits`], read by this criterion.
+    pub(crate) fn from_logits_by(
+        logits: Vec<Vec<f32>>,
+        labels: Vec<u8>,
+        criterion: &Criterion,
+    ) -> Result<Self> {
         let values = logits.first().map_or(0, Vec::len);
         if labels.is_empty()
             || values == 0
@@ -99,7 +108,7 @@ impl<R: Role> ExitRecord<R> {
         }
         let unread =
             Self { logits, labels, criterion: Criterion::default(), readings: Vec::new(), role: PhantomData };
-        Ok(unread.read_by(&Criterion::default()))
+        Ok(unread.read_by(criterion))
     }
 
     /// The same logits, read by another criterion.
@@ -130,7 +139,7 @@ impl<R: Role> ExitRecord<R> {
             bail!(Setting, "exits of a record are numbered from 0 to {}, got {exits:?}", self.exits() - 1)
         }
         let logits = exits.iter().map(|&exit| self.logits[exit].clone()).collect();
-        Ok(Self::from_logits(logits, self.labels.clone())?.by(&self.criterion))
+        Self::from_logits_by(logits, self.labels.clone(), &self.criterion)
     }
 
     /// The record of a cascade: this network's last exit first, and that of `then` where it is not sure. Fails
@@ -140,7 +149,7 @@ impl<R: Role> ExitRecord<R> {
             bail!(Setting, "a cascade needs two records of the same samples")
         }
         let last = |record: &Self| record.logits[record.exits() - 1].clone();
-        Ok(Self::from_logits(vec![last(self), last(then)], self.labels.clone())?.by(&self.criterion))
+        Self::from_logits_by(vec![last(self), last(then)], self.labels.clone(), &self.criterion)
     }
 
     /// Leaving at the first exit that is right, else at the last: what no criterion can beat. `costs` are those of

@@ -72,8 +72,8 @@ impl Results {
     fn together(&self) -> Result<ExitRecord<Validation>> {
         let logits = |exit| [self.validation.logits(exit), self.test.logits(exit)].concat();
         let labels = [self.validation.labels(), self.test.labels()].concat();
-        let all = ExitRecord::from_logits((0..self.test.exits()).map(logits).collect(), labels)?;
-        Ok(all.by(self.validation.criterion()))
+        let logits = (0..self.test.exits()).map(logits).collect();
+        ExitRecord::from_logits_by(logits, labels, self.validation.criterion())
     }
 }
 

@@ -41,7 +41,7 @@ impl Settings {
         let alone = if self.config.frozen { ", branches alone" } else { "" };
         let seeds = match seeds {
             [first, .., last] => format!("seeds {first} to {last}"),
-            one => format!("seed {}", one.first().copied().unwrap_or(self.config.seed)),
+            _ => format!("seed {}", self.config.seed),
         };
         format!("{data}, {epochs} epochs, {augmented}{alone}, {seeds}")
     }

@@ -95,7 +95,7 @@ impl Speedup {
             "time, trunk only (the paper's timer)" => column(|s| s.trunk_only),
             "time, with branches" => column(|s| s.with_branches),
             "time, end to end" => column(|s| s.end_to_end),
-            "time, in batches of 64" => column(|s| s.in_batches),
+            format!("time, in batches of {}", Self::BATCH) => column(|s| s.in_batches),
             "MACs, all leave at exit 1" => column(|s| s.macs_at_exit_1),
             "time, all leave at exit 1" => column(|s| s.time_at_exit_1),
         )?)

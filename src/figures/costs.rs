@@ -54,13 +54,14 @@ pub fn costs(network: &Network) -> Plot {
 /// what arithmetic allows at this mix, the most that there could be, and the paper's claims.
 pub fn speedup(speedup: &Speedup, paper: Option<&Paper>) -> Plot {
     let s = speedup;
+    let batches = format!("batches of {},<br>all threads", Speedup::BATCH);
     // From where to where each bar goes.
     let bars = [
         ("the paper's timer:<br>trunk only", 0.0, s.trunk_only),
         ("branches", s.trunk_only, s.with_branches),
         ("softmax, criterion,<br>decision", s.with_branches, s.end_to_end),
         ("end to end,<br>one at a time", 0.0, s.end_to_end),
-        ("batches of 64,<br>all threads", 0.0, s.in_batches),
+        (batches.as_str(), 0.0, s.in_batches),
     ];
     // Beneath the bars, where no line crosses them.
     let label = |(name, from, to): &(&str, f64, f64)| match *from == 0.0 {
