@@ -13,7 +13,7 @@ that `cargo metadata` lists, 90 MB on one thread at each start. Types come from 
 finds a cargo that leaves the others out of that list; it hands everything else on to the real one.
 
     kernel.py --control_file FILE   start a kernel, as Jupyter does
-    kernel.py --copy-build          take over into target/cuda what target/kernel has compiled already
+    kernel.py --copy-build FOLDER   take over into target/FOLDER, if it is new, what target/kernel has compiled already
     kernel.py --metadata CARGO ...  what that cargo prints: the metadata of the packages that types come from
 """
 
@@ -38,7 +38,7 @@ FIRST = ROOT / "target" / (FEATURE or "kernel")
 
 def take_folder():
     for number in range(100):
-        folder = FIRST if number == 0 else FIRST.with_name(f"kernel-{number}")
+        folder = FIRST if number == 0 else FIRST.with_name(f"{FIRST.name}-{number}")
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR)
         try:
@@ -170,10 +170,10 @@ def keep_versions(folder):
 def main():
     if sys.argv[1:2] == ["--metadata"]:
         metadata(sys.argv[2:])
-    if sys.argv[1:] == ["--copy-build"]:
-        kernel = ROOT / "target" / "kernel"
-        if FEATURE and (kernel / "target").is_dir() and not (FIRST / "target").exists():
-            copy_build(FIRST, kernel)
+    if sys.argv[1:2] == ["--copy-build"]:
+        kernel, folder = ROOT / "target" / "kernel", ROOT / "target" / sys.argv[2]
+        if (kernel / "target").is_dir() and not (folder / "target").exists():
+            copy_build(folder, kernel)
         return
     folder = take_folder()
     if folder != FIRST:
