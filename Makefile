@@ -72,8 +72,8 @@ test: setup datasets counting ## format, lints, all tests, and quick headless ru
 	cargo fmt --manifest-path src/hub/Cargo.toml --check
 	cargo clippy --quiet $(FEATURES) --all-targets -- -D warnings
 	cargo test --quiet $(FEATURES)
-	for simd in avx2 scalar; do \
-	  BRANCHYNET_SIMD=$$simd $(CLI) settings >/dev/null || continue; \
+	if BRANCHYNET_SIMD=avx512 $(CLI) settings >/dev/null 2>&1; then others="avx2 scalar"; else others=scalar; fi; \
+	for simd in $$others; do \
 	  BRANCHYNET_SIMD=$$simd cargo test --quiet $(FEATURES) --test ops --test exits --test networks --test training || exit 1; \
 	done
 	$(VENV)/bin/python tests/notebooks.py
