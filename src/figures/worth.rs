@@ -55,6 +55,13 @@ pub fn worth(contenders: &[Contender], standings: &[Standing]) -> Result<Plot> {
             .marker(Marker::new().color(GREY).size(9))
             .error_y(ErrorData::new(ErrorType::Data).array(deviations.collect())),
     );
+    // No point of its own: what a star means, in no contender's colour.
+    plot.add_trace(
+        Scatter::new(vec![f64::NAN], vec![f64::NAN])
+            .name(Contender::GUARANTEED)
+            .mode(Mode::Markers)
+            .marker(Marker::new().color("#000000").size(12).symbol(MarkerSymbol::Star)),
+    );
     plot.set_layout(
         layout()
             .x_axis(log_axis("milliseconds for one image, one thread", times.into_iter()))
