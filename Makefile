@@ -79,7 +79,8 @@ test: setup datasets counting ## format, lints, all tests, and quick headless ru
 	$(VENV)/bin/python tests/notebooks.py
 
 # One build folder for both features: the kernels of candle, which take longest, are the same. The stand-in runs none of
-# what nvcc makes of them, so that is not optimised, which takes a fifth of the time; no other target may find it.
+# what nvcc makes of them (it reads there what a kernel is given, and whether its threads wait for one another), so that is not
+# optimised, which takes a fifth of the time; no other target may find it.
 # With cuDNN only convolutions are other operations than without.
 check-cuda: export CARGO_TARGET_DIR = $(CURDIR)/target/check-cuda/target
 check-cuda: export CUDA_COMPUTE_CAP ?= 90

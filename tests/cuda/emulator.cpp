@@ -5,6 +5,7 @@
 //
 // Kernels are looked up in the shared libraries named in EMULATED_KERNELS, separated by colons. With EMULATED_NO_GPU set
 // there is a driver and no GPU.
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -13,6 +14,7 @@
 #include <dlfcn.h>
 #include <map>
 #include <mutex>
+#include <set>
 #include <string>
 #include <ucontext.h>
 #include <vector>
@@ -105,13 +107,39 @@ struct Function {
   void *code;
 };
 
+// Where the code ends that begins at `at`: at the next function or entry.
+size_t end_of_code(const std::string &text, size_t at) { return std::min(text.find(".func ", at), text.find(".entry ", at)); }
+
+bool waits_or_calls(const std::string &code, const std::set<std::string> &waiting) {
+  if (code.find("bar.sync") != std::string::npos || code.find("shfl.sync") != std::string::npos) return true;
+  return std::any_of(waiting.begin(), waiting.end(), [&](auto &name) { return code.find(name) != std::string::npos; });
+}
+
+// The functions of a PTX text whose threads wait for one another. Where nothing is inlined, entries call such functions.
+std::set<std::string> waiting_functions(const std::string &text) {
+  std::set<std::string> waiting;
+  size_t known;
+  do {
+    known = waiting.size();
+    for (size_t at = text.find(".func "); at != std::string::npos; at = text.find(".func ", at)) {
+      at = text.find_first_not_of(" \t", at + 6);
+      if (text[at] == '(') at = text.find_first_not_of(" \t", text.find(')', at) + 1);  // what it returns
+      const std::string name = text.substr(at, text.find_first_of(" \t\r\n(;", at) - at);
+      at += name.size();
+      if (waits_or_calls(text.substr(at, end_of_code(text, at) - at), waiting)) waiting.insert(name);
+    }
+  } while (known != waiting.size());
+  return waiting;
+}
+
 // The entries of a PTX text.
 std::map<std::string, Function *> *parse(const char *ptx) {
   auto *functions = new std::map<std::string, Function *>;
   const std::string text(ptx), entry = ".entry ";
+  const auto waiting = waiting_functions(text);
   for (size_t at = text.find(entry); at != std::string::npos; at = text.find(entry, at)) {
     at += entry.size();
-    const size_t open = text.find('(', at), close = text.find(')', open), next = text.find(entry, close);
+    const size_t open = text.find('(', at), close = text.find(')', open);
     auto *f = new Function{text.substr(at, open - at), {}, false, nullptr};
     const std::string parameters = text.substr(open, close - open), param = ".param ";
     for (size_t p = parameters.find(param); p != std::string::npos; p = parameters.find(param, p)) {
@@ -124,8 +152,7 @@ std::map<std::string, Function *> *parse(const char *ptx) {
       const unsigned bytes = atoi(parameters.c_str() + p + 2) / 8;
       f->parameters.push_back({kind != 'f' ? Integer : bytes == 8 ? Double : Float, bytes});
     }
-    const std::string code = text.substr(close, next - close);
-    f->waits = code.find("bar.sync") != std::string::npos || code.find("shfl.sync") != std::string::npos;
+    f->waits = waits_or_calls(text.substr(close, end_of_code(text, close) - close), waiting);
     (*functions)[f->name] = f;
     at = close;
   }
