@@ -84,7 +84,7 @@ test: setup datasets counting ## format, lints, all tests, and quick headless ru
 # With cuDNN only convolutions are other operations than without.
 check-cuda: export CARGO_TARGET_DIR = $(CURDIR)/target/check-cuda/target
 check-cuda: export CUDA_COMPUTE_CAP ?= 90
-check-cuda: export NVCC_APPEND_FLAGS = $(if $(findstring --Ofast-compile,$(shell PATH=$$PATH:$$CUDA_HOME/bin nvcc --help)),--Ofast-compile=max)
+check-cuda: export NVCC_APPEND_FLAGS = $(if $(findstring --Ofast-compile,$(shell PATH=$$PATH:$$CUDA_HOME/bin nvcc --help 2>/dev/null)),--Ofast-compile=max)
 check-cuda: toolkit $(DONE)/rust-src ## build and lint the CUDA code, and run its tests on a stand-in for a GPU (needs a CUDA toolkit)
 	@$(PYTHON) notebooks/kernel.py --copy-build check-cuda
 	cargo test --quiet --features cuda --no-run

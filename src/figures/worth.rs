@@ -11,6 +11,7 @@ use plotly::{Plot, Scatter};
 /// the front of Validation; the star is the choice with a guarantee.
 pub fn worth(contenders: &[Contender], standings: &[Standing]) -> Result<Plot> {
     let mut plot = Plot::new();
+    let star = |colour: &'static str| Marker::new().color(colour).size(12).symbol(MarkerSymbol::Star);
     let percent = |accuracies: &[f64]| accuracies.iter().map(|a| a * 100.0).collect::<Vec<_>>();
     let mut times = Vec::new();
     for (i, contender) in contenders.iter().filter(|contender| contender.kind() != Kind::Static).enumerate() {
@@ -35,7 +36,7 @@ pub fn worth(contenders: &[Contender], standings: &[Standing]) -> Result<Plot> {
                 Scatter::new(standing.alone.clone(), percent(&standing.accuracy))
                     .show_legend(false)
                     .mode(Mode::Markers)
-                    .marker(Marker::new().color(colour(i)).size(12).symbol(MarkerSymbol::Star)),
+                    .marker(star(colour(i))),
             );
         }
     }
@@ -60,7 +61,7 @@ pub fn worth(contenders: &[Contender], standings: &[Standing]) -> Result<Plot> {
         Scatter::new(vec![f64::NAN], vec![f64::NAN])
             .name(Contender::GUARANTEED)
             .mode(Mode::Markers)
-            .marker(Marker::new().color("#000000").size(12).symbol(MarkerSymbol::Star)),
+            .marker(star("#000000")),
     );
     plot.set_layout(
         layout()
