@@ -3,7 +3,8 @@
 use super::style::{GREY, axis, colour, layout, legend, log_axis};
 use crate::Result;
 use crate::experiments::{Contender, Kind, Spread, Standing};
-use plotly::common::{DashType, ErrorData, ErrorType, Line, Marker, MarkerSymbol, Mode, Position};
+use plotly::common::{Anchor, DashType, ErrorData, ErrorType, Line, Marker, MarkerSymbol, Mode};
+use plotly::layout::Annotation;
 use plotly::{Plot, Scatter};
 
 /// Accuracy on Test against milliseconds for one image alone: static networks as grey points with their names (mean
@@ -48,11 +49,9 @@ pub fn worth(contenders: &[Contender], standings: &[Standing]) -> Result<Plot> {
     let deviations =
         of_static.iter().map(|of| Some(spread(of).deviation).filter(|d| !d.is_nan()).unwrap_or(0.0));
     plot.add_trace(
-        Scatter::new(alone, of_static.iter().map(|of| spread(of).mean).collect())
+        Scatter::new(alone.clone(), of_static.iter().map(|of| spread(of).mean).collect())
             .name("static networks")
-            .mode(Mode::MarkersText)
-            .text_array(of_static.iter().map(|of| of.name.clone()).collect::<Vec<_>>())
-            .text_position(Position::BottomCenter)
+            .mode(Mode::Markers)
             .marker(Marker::new().color(GREY).size(9))
             .error_y(ErrorData::new(ErrorType::Data).array(deviations.collect())),
     );
@@ -63,8 +62,20 @@ pub fn worth(contenders: &[Contender], standings: &[Standing]) -> Result<Plot> {
             .mode(Mode::Markers)
             .marker(star("#000000")),
     );
+    // Below its point, on white, so that no line runs through it. A logarithmic axis wants the exponent.
+    let names = of_static.iter().zip(&alone).map(|(of, ms)| {
+        Annotation::new()
+            .text(&of.name)
+            .x(ms.log10())
+            .y(spread(of).mean)
+            .y_anchor(Anchor::Top)
+            .y_shift(-7.0)
+            .show_arrow(false)
+            .background_color("rgba(255, 255, 255, 0.8)")
+    });
     plot.set_layout(
         layout()
+            .annotations(names.collect())
             .x_axis(log_axis("milliseconds for one image, one thread", times.into_iter()))
             .y_axis(axis("accuracy on test, %"))
             .legend(legend()),
