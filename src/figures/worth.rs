@@ -46,14 +46,15 @@ pub fn worth(contenders: &[Contender], standings: &[Standing]) -> Result<Plot> {
     let spread = |of: &Standing| Spread::of(&percent(&of.accuracy));
     let alone: Vec<f64> = of_static.iter().map(|of| Spread::of(&of.alone).mean).collect();
     times.extend(alone.clone());
-    let deviations =
-        of_static.iter().map(|of| Some(spread(of).deviation).filter(|d| !d.is_nan()).unwrap_or(0.0));
+    let deviation = |of: &Standing| Some(spread(of).deviation).filter(|d| !d.is_nan()).unwrap_or(0.0);
     plot.add_trace(
         Scatter::new(alone.clone(), of_static.iter().map(|of| spread(of).mean).collect())
             .name("static networks")
             .mode(Mode::Markers)
             .marker(Marker::new().color(GREY).size(9))
-            .error_y(ErrorData::new(ErrorType::Data).array(deviations.collect())),
+            .error_y(
+                ErrorData::new(ErrorType::Data).array(of_static.iter().map(|of| deviation(of)).collect()),
+            ),
     );
     // No point of its own: what a star means, in no contender's colour.
     plot.add_trace(
@@ -62,12 +63,12 @@ pub fn worth(contenders: &[Contender], standings: &[Standing]) -> Result<Plot> {
             .mode(Mode::Markers)
             .marker(star("#000000")),
     );
-    // Below its point, on white, so that no line runs through it. A logarithmic axis wants the exponent.
+    // Below its point and deviation, on white, so that no line runs through it. A logarithmic axis wants the exponent.
     let names = of_static.iter().zip(&alone).map(|(of, ms)| {
         Annotation::new()
             .text(&of.name)
             .x(ms.log10())
-            .y(spread(of).mean)
+            .y(spread(of).mean - deviation(of))
             .y_anchor(Anchor::Top)
             .y_shift(-7.0)
             .show_arrow(false)
