@@ -83,6 +83,11 @@ pub(super) fn band(
     line(spreads.iter().map(|spread| spread.mean).collect(), 2.0, 1.0, named);
 }
 
+/// How far the bar at a mean reaches: one standard deviation, which a single run does not have (NaN).
+pub(super) fn bar(spread: &Spread) -> f64 {
+    spread.deviation.max(0.0)
+}
+
 /// What the paper's figures show, for the background.
 pub(super) fn paper<X, Y>(name: &str, x: Vec<X>, y: Vec<Y>) -> Box<Scatter<X, Y>>
 where

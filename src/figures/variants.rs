@@ -1,6 +1,6 @@
 //! Experiments of many runs: variants side by side, several seeds each.
 
-use super::style::{self, axis, colour, layout, legend};
+use super::style::{self, axis, bar, colour, layout, legend};
 use crate::experiments::{Spread, Variant};
 use plotly::common::{ErrorData, ErrorType, Font, Line, Marker, MarkerSymbol, Mode, Position};
 use plotly::layout::AxisType;
@@ -36,7 +36,7 @@ pub fn variants(
             let spread = Spread::of(&values);
             labels.push(variant.name.clone());
             means.push(spread.mean);
-            deviations.push(if spread.deviation.is_nan() { 0.0 } else { spread.deviation });
+            deviations.push(bar(&spread));
             at.extend(vec![variant.name.clone(); values.len()]);
             seeds.extend(values);
         }
@@ -87,8 +87,7 @@ pub fn cost_against_accuracy(x_title: &str, quantity: &str, points: &[(f64, Vari
             positions.push(if above { Position::TopLeft } else { Position::BottomRight });
             before = cost;
         }
-        let deviation =
-            |variant: &Variant| Some(accuracy(variant).deviation).filter(|d| !d.is_nan()).unwrap_or(0.0);
+        let deviation = |variant: &Variant| bar(&accuracy(variant));
         plot.add_trace(
             Scatter::new(
                 here().map(|(_, mean)| mean.0).collect(),

@@ -1,6 +1,6 @@
 //! Whether early exit pays: networks of all kinds on one plane.
 
-use super::style::{GREY, axis, colour, layout, legend, log_axis};
+use super::style::{GREY, axis, bar, colour, layout, legend, log_axis};
 use crate::Result;
 use crate::experiments::{Contender, Kind, Spread, Standing};
 use plotly::common::{Anchor, DashType, ErrorData, ErrorType, Line, Marker, MarkerSymbol, Mode};
@@ -43,18 +43,15 @@ pub fn worth(contenders: &[Contender], standings: &[Standing]) -> Result<Plot> {
     }
     let mut of_static: Vec<&Standing> = standings.iter().filter(|of| of.kind == Kind::Static).collect();
     of_static.sort_by(|a, b| a.alone[0].total_cmp(&b.alone[0]));
-    let spread = |of: &Standing| Spread::of(&percent(&of.accuracy));
+    let spreads: Vec<Spread> = of_static.iter().map(|of| Spread::of(&percent(&of.accuracy))).collect();
     let alone: Vec<f64> = of_static.iter().map(|of| Spread::of(&of.alone).mean).collect();
     times.extend(alone.clone());
-    let deviation = |of: &Standing| Some(spread(of).deviation).filter(|d| !d.is_nan()).unwrap_or(0.0);
     plot.add_trace(
-        Scatter::new(alone.clone(), of_static.iter().map(|of| spread(of).mean).collect())
+        Scatter::new(alone.clone(), spreads.iter().map(|spread| spread.mean).collect())
             .name("static networks")
             .mode(Mode::Markers)
             .marker(Marker::new().color(GREY).size(9))
-            .error_y(
-                ErrorData::new(ErrorType::Data).array(of_static.iter().map(|of| deviation(of)).collect()),
-            ),
+            .error_y(ErrorData::new(ErrorType::Data).array(spreads.iter().map(bar).collect())),
     );
     // No point of its own: what a star means, in no contender's colour.
     plot.add_trace(
@@ -64,11 +61,11 @@ pub fn worth(contenders: &[Contender], standings: &[Standing]) -> Result<Plot> {
             .marker(star("#000000")),
     );
     // Below its point and deviation, on white, so that no line runs through it. A logarithmic axis wants the exponent.
-    let names = of_static.iter().zip(&alone).map(|(of, ms)| {
+    let names = of_static.iter().zip(&alone).zip(&spreads).map(|((of, ms), spread)| {
         Annotation::new()
             .text(&of.name)
             .x(ms.log10())
-            .y(spread(of).mean - deviation(of))
+            .y(spread.mean - bar(spread))
             .y_anchor(Anchor::Top)
             .y_shift(-7.0)
             .show_arrow(false)
