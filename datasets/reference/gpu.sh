@@ -7,7 +7,7 @@
 #   datasets/reference/gpu.sh train     on the machine with the GPU, from the folder that holds the program and datasets/*.safetensors
 #   datasets/reference/gpu.sh evaluate  there too: writes the records to datasets/reference/
 #
-# LINES names some of the lines. This script has not run on a GPU; its commands have.
+# LINES names some of the lines.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 case ${1:-} in

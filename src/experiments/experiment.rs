@@ -165,11 +165,17 @@ impl Experiment {
             e.config.augment = true;
             e
         };
-        // What hours on a CPU allow is too little for augmentation to help; batches as in the paper.
-        let few_epochs = |mut e: Self| {
-            (e.baseline_epochs, e.config.epochs) = (3, 4);
-            e.config.augment = false;
-            e.config.batch_size = 64;
+        // Optimiser, decay and batch of He et al. (https://arxiv.org/abs/1512.03385), with half of their step size.
+        let deep = |mut e: Self| {
+            e.config = Config {
+                epochs: 20,
+                optimizer: Optimizer::Sgd,
+                learning_rate: 0.05,
+                warmup: 1,
+                weight_decay: 1e-4,
+                final_learning_rate: 0.0,
+                ..e.config
+            };
             e
         };
         let airbench = |title: &str, layers: Vec<Layer>| {
@@ -196,8 +202,8 @@ impl Experiment {
         Ok(match name {
             "lenet" => base("B-LeNet", b_lenet(), "mnist"),
             "alexnet" => cifar10("B-AlexNet", b_alexnet()),
-            "resnet110" => few_epochs(cifar10("B-ResNet-110", b_resnet110())),
-            "resnet110-standard" => few_epochs(cifar10("B-ResNet-110-standard", b_resnet110_standard())),
+            "resnet110" => deep(cifar10("B-ResNet-110", b_resnet110())),
+            "resnet110-standard" => deep(cifar10("B-ResNet-110-standard", b_resnet110_standard())),
             "airbench" => airbench("B-Airbench", b_airbench([64, 256, 256])),
             "airbench-early" => airbench("B-Airbench-early", b_airbench([32, 256, 256])),
             "airbench-search" => {
@@ -372,7 +378,8 @@ impl Experiment {
         let Some(joint) = run(&network, &self.config)? else {
             return Ok(None);
         };
-        let matched = match matched {
+        // Of a network without branches that would be the same run.
+        let matched = match matched && network.exits() > 1 {
             true => run(&trunk, &self.matched_config())?.map(|run| (trunk, run)),
             false => None,
         };
