@@ -171,6 +171,8 @@ def main():
     if sys.argv[1:2] == ["--metadata"]:
         metadata(sys.argv[2:])
     if sys.argv[1:2] == ["--copy-build"]:
+        if len(sys.argv) != 3:
+            sys.exit("kernel.py: --copy-build wants one FOLDER, the name of a folder below target/")
         kernel, folder = ROOT / "target" / "kernel", ROOT / "target" / sys.argv[2]
         if (kernel / "target").is_dir() and not (folder / "target").exists():
             copy_build(folder, kernel)
