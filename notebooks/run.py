@@ -181,7 +181,7 @@ def embed_images(notebook):
             image = ROOT / pathlib.Path(data.get("text/plain", "")).with_suffix(".png")
             if image.is_file():
                 data["image/png"] = base64.b64encode(image.read_bytes()).decode()
-                # The image has more pixels than it is wide; a notebook that is not trusted shows it instead of the plot.
+                # It was drawn with twice as many pixels.
                 output["metadata"]["image/png"] = {name: data[PLOTLY]["layout"][name] for name in ("width", "height")}
 
 

@@ -2,7 +2,7 @@
 # The reference runs of runs.csv on an NVIDIA GPU that is lent for short times and has neither network nor Snakemake: each run
 # keeps a checkpoint after every epoch below datasets/runs/, and the same command goes on from the last.
 #
-#   datasets/reference/gpu.sh build     on a machine with a CUDA toolkit: programs that can be carried, 51 MB each (13 compressed),
+#   datasets/reference/gpu.sh build     on a machine with a CUDA toolkit: programs that can be carried, 85 MB each (12 compressed),
 #                                       target/carried/branchynet and, for benches/gpu.py, speed
 #   datasets/reference/gpu.sh train     on the machine with the GPU, from the folder that holds the program and datasets/*.safetensors
 #   datasets/reference/gpu.sh evaluate  there too: writes the records to datasets/reference/
