@@ -5,7 +5,7 @@ use super::choices::{Choice, Shared, columns};
 use super::paper::paper;
 use super::results::Results;
 use crate::Result;
-use crate::exits::{BatchTime, Mix, Timer};
+use crate::exits::{BatchTime, Timer};
 use polars::prelude::{Column, DataFrame, df};
 
 /// One row; what does not apply is `None` or empty.
@@ -20,6 +20,21 @@ struct Row {
     milliseconds: f64,
     gain: Option<f64>,
     gain_trunk_only: Option<f64>,
+}
+
+impl Row {
+    /// What a choice gives, without its times.
+    fn early_exit(results: &Results, source: &str, choice: &Choice) -> Self {
+        Self {
+            source: source.to_string(),
+            network: results.settings.network.clone(),
+            choice: choice.label(),
+            thresholds: choice.test.thresholds.clone(),
+            accuracy: Some(choice.test.accuracy()),
+            shares: choice.test.shares(),
+            ..Self::default()
+        }
+    }
 }
 
 /// Rows for one network, with and without branches.
@@ -42,7 +57,12 @@ impl TableOne {
             if i == 0 {
                 self.baselines(results, source, mix.baseline.mean);
             }
-            self.early_exit(results, source, choice, &mix);
+            self.0.push(Row {
+                milliseconds: mix.mix.mean,
+                gain: Some(mix.gain()),
+                gain_trunk_only: Some(mix.gain_trunk_only()),
+                ..Row::early_exit(results, source, choice)
+            });
         }
         Ok(())
     }
@@ -91,35 +111,15 @@ impl TableOne {
         }
     }
 
-    fn early_exit(&mut self, results: &Results, source: &str, choice: &Choice, mix: &Mix) {
-        self.0.push(Row {
-            source: source.to_string(),
-            network: results.settings.network.clone(),
-            choice: choice.label(),
-            thresholds: choice.test.thresholds.clone(),
-            accuracy: Some(choice.test.accuracy()),
-            shares: choice.test.shares(),
-            milliseconds: mix.mix.mean,
-            gain: Some(mix.gain()),
-            gain_trunk_only: Some(mix.gain_trunk_only()),
-        });
-    }
-
     /// Adds baseline and early exits on a GPU, in batches of one, at whose shares of exits, those of
     /// `choice`, `time` was measured.
     pub fn on_gpu(&mut self, results: &Results, choice: &Choice, time: &BatchTime) {
         let source = "ours, GPU";
         self.baselines(results, source, time.baseline);
         self.0.push(Row {
-            source: source.to_string(),
-            network: results.settings.network.clone(),
-            choice: choice.label(),
-            thresholds: choice.test.thresholds.clone(),
-            accuracy: Some(choice.test.accuracy()),
-            shares: choice.test.shares(),
             milliseconds: time.early_exit,
             gain: Some(time.gain()),
-            gain_trunk_only: None,
+            ..Row::early_exit(results, source, choice)
         });
     }
 
