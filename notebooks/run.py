@@ -180,9 +180,11 @@ def embed_images(notebook):
                 continue
             image = ROOT / pathlib.Path(data.get("text/plain", "")).with_suffix(".png")
             if image.is_file():
-                data["image/png"] = base64.b64encode(image.read_bytes()).decode()
-                # It was drawn with twice as many pixels.
-                output["metadata"]["image/png"] = {name: data[PLOTLY]["layout"][name] for name in ("width", "height")}
+                # As HTML: beside a plot, JupyterLab's extension for plotly shows an image/png in its place, and as
+                # large as it was drawn, with twice as many pixels.
+                pixels = base64.b64encode(image.read_bytes()).decode()
+                width = data[PLOTLY]["layout"]["width"]
+                data["text/html"] = f'<img width="{width}" src="data:image/png;base64,{pixels}">'
 
 
 def open_cells(sources):
