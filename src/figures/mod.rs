@@ -71,7 +71,8 @@ impl Report {
     /// makes a PNG beside them where a Chromium is installed.
     pub fn show(&self, file: &str, what: &str, plot: Plot) -> Result<()> {
         let title = format!("{}: {what}<br><sub>{}</sub>", self.network, self.source);
-        let title = Title::with_text(title).font(Font::new().size(16));
+        // To the left, as in PNGs: in the middle, a title lies under JupyterLab's buttons.
+        let title = Title::with_text(title).font(Font::new().size(16)).x(0.05);
         let mut plot = plot;
         let layout = plot.layout().clone().title(title);
         plot.set_layout(layout);
