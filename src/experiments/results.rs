@@ -3,12 +3,11 @@
 //! timings follows from it, without data and without the network.
 
 use super::experiment::{Experiment, Trained};
-use super::settings::Settings;
+use super::settings::{Settings, devices};
 use crate::data::{Dataset, Role, Source, Test, Validation};
 use crate::error::{bail, error};
 use crate::exits::{Criterion, ExitRecord};
 use crate::files::{commit, project_dir, shown};
-use crate::kernels::Precision;
 use crate::networks::Network;
 use crate::sealed::{self, Part, bytes_of, values_of};
 use crate::training::{self, Epoch, Run, plain};
@@ -270,10 +269,7 @@ impl Results {
 
     /// What the joint training ran on: `CPU`, or the GPU's name; empty where that was not recorded.
     pub fn devices(&self) -> Vec<&str> {
-        let mut on: Vec<&str> = self.history.iter().map(|epoch| epoch.device.as_str()).collect();
-        on.dedup();
-        on.retain(|device| !device.is_empty());
-        on
+        devices(&self.history)
     }
 
     /// Hours that baseline and joint training took, without the matched baseline.
@@ -287,22 +283,8 @@ impl Results {
         if self.costs.is_some() {
             return self.origin.clone();
         }
-        format!("{}; {}", self.made_with(&[self.settings.config.seed]), self.origin)
-    }
-
-    /// The caption without where this came from, with these seeds.
-    pub(super) fn made_with(&self, seeds: &[u64]) -> String {
-        let mut on = self.devices();
-        on.retain(|device| *device != "CPU");
-        let precision = match self.settings.config.precision {
-            Precision::F32 => String::new(),
-            precision => format!(" in {precision}"),
-        };
-        let trained = match on.is_empty() {
-            true => String::new(),
-            false => format!(", trained on {}{precision}", on.join(" and ")),
-        };
-        self.settings.caption(&self.data, seeds) + &trained
+        let run = (self.settings.config.seed, &self.history[..]);
+        format!("{}; {}", self.settings.caption(&self.data, &[run]), self.origin)
     }
 }
 

@@ -102,14 +102,15 @@ impl Seeds {
         let [first, _, ..] = &self.0[..] else {
             return self.0[0].caption();
         };
-        let seeds: Vec<u64> = self.0.iter().map(|results| results.settings.config.seed).collect();
+        let all: Vec<_> =
+            self.0.iter().map(|results| (results.settings.config.seed, &results.history[..])).collect();
         let records = self.0.iter().filter(|results| results.origin.starts_with("record")).count();
         let runs = match self.0.len() - records {
             0 => String::new(),
             1 => ", 1 run".to_string(),
             runs => format!(", {runs} runs"),
         };
-        format!("{}; {records} records{runs}", first.made_with(&seeds))
+        format!("{}; {records} records{runs}", first.settings.caption(&first.data, &all))
     }
 
     /// A table of what Figure 4 shows, for several networks: the accuracy on Test when no sample leaves early,

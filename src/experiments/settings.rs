@@ -2,8 +2,9 @@
 
 use crate::Result;
 use crate::data::Preprocessing;
+use crate::kernels::Precision;
 use crate::networks::Layer;
-use crate::training::Config;
+use crate::training::{Config, Epoch};
 use polars::prelude::{DataFrame, df};
 use serde::{Deserialize, Serialize};
 
@@ -30,20 +31,29 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// For the subtitle of a figure: `CIFAR-10, 20 + 40 epochs, augmented, seeds 0 to 2`. `data` is the data set's name
-    /// with its sizes where they are others, `seeds` those of runs that differ in nothing else, in order.
-    pub(super) fn caption(&self, data: &str, seeds: &[u64]) -> String {
+    /// For the subtitle of a figure: `CIFAR-10, 20 + 40 epochs, augmented, seeds 0 to 2`, and what it was trained on if
+    /// not on the CPU alone. `data` is the data set's name with its sizes where they are others, `runs` are the seeds
+    /// and the epochs of the joint training of runs that differ in nothing else, in order.
+    pub(super) fn caption(&self, data: &str, runs: &[(u64, &[Epoch])]) -> String {
         let epochs = match self.baseline_epochs {
             0 => self.config.epochs.to_string(),
             baseline => format!("{baseline} + {}", self.config.epochs),
         };
         let augmented = if self.config.augment { "augmented" } else { "not augmented" };
         let alone = if self.config.frozen { ", branches alone" } else { "" };
-        let seeds = match seeds {
-            [first, .., last] => format!("seeds {first} to {last}"),
+        let seeds = match runs {
+            [(first, _), .., (last, _)] => format!("seeds {first} to {last}"),
             _ => format!("seed {}", self.config.seed),
         };
-        format!("{data}, {epochs} epochs, {augmented}{alone}, {seeds}")
+        let precision = match self.config.precision {
+            Precision::F32 => String::new(),
+            precision => format!(" in {precision}"),
+        };
+        let trained = match &devices(runs.iter().flat_map(|(_, epochs)| *epochs))[..] {
+            [] | ["CPU"] => String::new(),
+            on => format!(", trained on {}{precision}", on.join(" and ")),
+        };
+        format!("{data}, {epochs} epochs, {augmented}{alone}, {seeds}{trained}")
     }
 
     /// A table of all settings but the layers, and of what else should stand beneath them: name, value.
@@ -69,4 +79,16 @@ impl Settings {
         let (names, values): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
         Ok(df!("setting" => names, "value" => values)?)
     }
+}
+
+/// What these epochs ran on: `CPU`, or the GPU's name; empty where that was not recorded.
+pub(super) fn devices<'a>(epochs: impl IntoIterator<Item = &'a Epoch>) -> Vec<&'a str> {
+    let mut on = Vec::new();
+    for epoch in epochs {
+        let device = epoch.device.as_str();
+        if !device.is_empty() && !on.contains(&device) {
+            on.push(device);
+        }
+    }
+    on
 }

@@ -126,8 +126,8 @@ impl Summary {
     /// How runs that differ in their seed alone were made, for the subtitle of a figure: `CIFAR-10, 5 + 5 epochs,
     /// augmented, seeds 0 to 2`; nothing for none.
     pub fn caption(runs: &[Self]) -> String {
-        let seeds: Vec<u64> = runs.iter().map(|run| run.settings.config.seed).collect();
-        runs.first().map_or_else(String::new, |first| first.settings.caption(&first.data, &seeds))
+        let all: Vec<_> = runs.iter().map(|run| (run.settings.config.seed, &run.history[..])).collect();
+        runs.first().map_or_else(String::new, |first| first.settings.caption(&first.data, &all))
     }
 
     /// Where [`Self::write`] puts the summary of these settings by default.

@@ -1,6 +1,6 @@
 //! What thresholds give: accuracy against time, who leaves where, and how sure each exit is.
 
-use super::style::{GREY, axis, band, colour, exit_name, layout, legend, log_axis};
+use super::style::{GREY, TOP, axis, band, colour, exit_name, layout, legend, log_axis};
 use crate::Result;
 use crate::data::Role;
 use crate::exits::{Criterion, ExitRecord, Outcome};
@@ -293,7 +293,7 @@ pub fn exit_shares(criterion: &Criterion, outcomes: &[Outcome]) -> Plot {
     };
     plot.set_layout(
         layout()
-            .margin(Margin::new().left(70).right(75).top(70).bottom(60))
+            .margin(Margin::new().left(70).right(75).top(TOP).bottom(60))
             .x_axis(x_axis)
             .y_axis(axis("samples, %").range(vec![0, 100]))
             .y_axis2(

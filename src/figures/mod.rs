@@ -36,7 +36,6 @@ use crate::Result;
 use crate::experiments::Session;
 use crate::files::{project_dir, write_atomically};
 use plotly::Plot;
-use plotly::common::{Font, Title};
 use polars::prelude::DataFrame;
 
 /// Where the figures and tables of one notebook go, and what stands above them.
@@ -70,13 +69,9 @@ impl Report {
     /// `figures/<folder>/<file>.json` (plotly) and `.html` (opens without a network). `make figures`
     /// makes a PNG beside them where a Chromium is installed.
     pub fn show(&self, file: &str, what: &str, plot: Plot) -> Result<()> {
-        let title = format!("{}: {what}<br><sub>{}</sub>", self.network, self.source);
-        // To the left, as in PNGs: in the middle, a title lies under JupyterLab's buttons.
-        let title = Title::with_text(title).font(Font::new().size(16)).x(0.05);
-        let mut plot = plot;
-        let layout = plot.layout().clone().title(title);
-        plot.set_layout(layout);
-        let (json, name) = (plot.to_json(), format!("{}/{file}", self.folder));
+        let mut figure = serde_json::to_value(&plot)?;
+        style::entitle(&mut figure["layout"], &format!("{}: {what}", self.network), &self.source);
+        let (json, name) = (figure.to_string(), format!("{}/{file}", self.folder));
         let path = |extension: &str| {
             let figures = project_dir().join("figures");
             figures.join(format!("{name}.{extension}"))

@@ -1,6 +1,6 @@
 //! Which samples leave where, and what they are taken for.
 
-use super::style::{HEIGHT, WIDTH, axis, layout};
+use super::style::{HEIGHT, TOP, WIDTH, axis, layout};
 use crate::Result;
 use crate::data::{Role, Split};
 use crate::error::bail;
@@ -212,7 +212,7 @@ pub fn gallery<R: Role>(
     plot.set_layout(
         layout()
             .height(100 + ((WIDTH - 130) * rows * cell_height).div_ceil(sheet_width))
-            .margin(Margin::new().left(110).right(20).top(70).bottom(20))
+            .margin(Margin::new().left(110).right(20).top(TOP).bottom(20))
             .x_axis(hidden())
             .y_axis(hidden().range(vec![(rows * cell_height) as f64, 0.0]).scale_anchor("x"))
             .annotations(annotations),

@@ -9,6 +9,7 @@ use plotly::common::{DashType, Fill, Font, HoverInfo, Line, Marker, Mode, Orient
 use plotly::layout::{Axis, AxisType, Legend, Margin};
 use plotly::{Layout, Plot, Scatter};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 /// One colour per exit.
 const COLOURS: [&str; 8] =
@@ -18,6 +19,11 @@ pub(super) const GREY: &str = "#888888";
 /// Size of static images and of plots in notebooks, in pixels.
 pub(super) const WIDTH: usize = 760;
 pub(super) const HEIGHT: usize = 460;
+
+/// Space for title and subtitle, in pixels.
+pub(super) const TOP: usize = 70;
+/// Characters of a subtitle in one line.
+const SUBTITLE: usize = 130;
 
 /// The colour of an exit, from 0.
 pub(super) fn colour(exit: usize) -> &'static str {
@@ -105,10 +111,28 @@ pub(super) fn layout() -> Layout {
     Layout::new()
         .width(WIDTH)
         .height(HEIGHT)
-        .margin(Margin::new().left(70).right(20).top(70).bottom(60))
+        .margin(Margin::new().left(70).right(20).top(TOP).bottom(60))
         .font(Font::new().size(13).color("#222222"))
         .paper_background_color(NamedColor::White)
         .plot_background_color(NamedColor::White)
+}
+
+/// Title and subtitle above a plot. They begin at the left: in the middle they lie under JupyterLab's buttons. The
+/// subtitle takes as many lines as it needs, and the figure grows with it.
+pub(super) fn entitle(layout: &mut Value, title: &str, subtitle: &str) {
+    let mut lines = vec![String::new()];
+    for part in subtitle.split_inclusive("; ") {
+        match lines.last_mut() {
+            Some(line) if line.len() + part.len() <= SUBTITLE || line.is_empty() => line.push_str(part),
+            _ => lines.push(part.to_string()),
+        }
+    }
+    let more = 21 * (lines.len() as u64 - 1);
+    let text = format!("{title}<br><sub>{}</sub>", lines.join("<br>"));
+    let (font, pad) = (json!({ "size": 16 }), json!({ "t": 34 }));
+    layout["title"] = json!({ "text": text, "font": font, "x": 0.05, "y": 1, "yanchor": "top", "pad": pad });
+    layout["margin"]["t"] = (layout["margin"]["t"].as_u64().unwrap_or(TOP as u64) + more).into();
+    layout["height"] = (layout["height"].as_u64().unwrap_or(HEIGHT as u64) + more).into();
 }
 
 pub(super) fn axis(title: &str) -> Axis {
