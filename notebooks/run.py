@@ -183,7 +183,7 @@ def embed_images(notebook):
                 # As HTML: beside a plot, JupyterLab's extension for plotly shows an image/png in its place, and as
                 # large as it was drawn, with twice as many pixels.
                 pixels = base64.b64encode(image.read_bytes()).decode()
-                width = data[PLOTLY]["layout"]["width"]
+                width = data[PLOTLY]["layout"].get("width", 700)
                 data["text/html"] = f'<img width="{width}" src="data:image/png;base64,{pixels}">'
 
 
