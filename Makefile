@@ -67,10 +67,11 @@ setup: $(DONE)/warm-$(BUILD) figures/plotly.min.js ## install and compile everyt
 
 datasets: datasets/mnist.safetensors cifar10 ## fetch MNIST and CIFAR-10 (original files below datasets/, else the Hugging Face hub)
 
-test: setup datasets counting ## format, lints, all tests, and quick headless runs of the notebooks
+test: setup datasets counting ## format, lints, links of the documentation, all tests, and quick headless runs of the notebooks
 	cargo fmt --all --check
 	cargo fmt --manifest-path src/hub/Cargo.toml --check
 	cargo clippy --quiet $(FEATURES) --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --quiet $(FEATURES) --workspace --no-deps --document-private-items
 	cargo test --quiet $(FEATURES)
 	if BRANCHYNET_SIMD=avx512 $(CLI) settings >/dev/null 2>&1; then others="avx2 scalar"; else others=scalar; fi; \
 	for simd in $$others; do \

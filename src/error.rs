@@ -99,12 +99,12 @@ macro_rules! from {
 }
 from!(std::io::Error, serde_json::Error, safetensors::SafeTensorError, polars::error::PolarsError);
 
-/// Returns an [`enum@Error`] of a kind with a formatted message.
+/// Returns an [`struct@Error`] of a kind with a formatted message.
 macro_rules! bail {
     ($kind:ident, $($message:tt)*) => { return Err($crate::error::error!($kind, $($message)*)) };
 }
 
-/// An [`enum@Error`] of a kind with a formatted message.
+/// An [`struct@Error`] of a kind with a formatted message.
 macro_rules! error {
     ($kind:ident, $($message:tt)*) => {
         $crate::Error::new($crate::ErrorKind::$kind, format!($($message)*))

@@ -94,7 +94,7 @@ pub fn arch() -> Arch {
     *ARCH.get_or_init(|| instructions().unwrap_or_default())
 }
 
-/// What the instructions of [`arch`] are called.
+/// What the instructions that kernels use are called.
 pub fn instruction_set() -> &'static str {
     match arch() {
         Arch::Scalar => "no vector instructions",

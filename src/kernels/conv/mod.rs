@@ -1,7 +1,7 @@
 //! Convolutions on the CPU over images whose channels lie side by side, for inference and for training.
 //!
 //! [`Image`] is where activations lie, [`product`] the inner product of everything here. A convolution runs
-//! by its definition ([`direct`]), with pixels in the lanes of registers where it has few outputs ([`rows`]),
+//! by its definition ([`direct`]), with pixels in the lanes of registers where it has few outputs ([`mod@rows`]),
 //! or with fewer multiplications ([`winograd`]); [`gradient`] is the gradient of its kernel.
 
 // Iterators over arrays of registers compile to calls, plain indices to registers.

@@ -26,7 +26,7 @@ impl Rows {
         from.planar && stride == 1 && 2 * to.channels <= simd::lanes()
     }
 
-    /// As [`Direct::new`].
+    /// As [`super::direct::Direct::new`].
     pub fn new(
         from: &Image,
         (kernel, padding): (usize, usize),
@@ -45,7 +45,7 @@ impl Rows {
         Self { values, outputs, taps, padding }
     }
 
-    /// As [`Direct::run`].
+    /// As [`super::direct::Direct::run`].
     pub fn run(&self, (from, input): From<'_>, finish: Finish<'_>, to: To<'_>, images: usize, part: Part) {
         struct Run<'a>(&'a Rows, From<'a>, Finish<'a>, To<'a>, usize, Part);
         impl WithSimd for Run<'_> {
