@@ -48,7 +48,7 @@ impl Shifted {
     }
 
     /// The same for every corruption at every severity, those of severity 0 first: one pass of `network` over `split`
-    /// for each.
+    /// for each, and a line when a corruption is done, as all of it takes minutes.
     pub fn corrupted(
         network: &Network,
         split: &Split<Test>,
@@ -57,13 +57,14 @@ impl Shifted {
     ) -> Result<Vec<Self>> {
         let clean = ExitRecord::collect(network, split)?;
         let mut all = Vec::new();
-        for corruption in Corruption::ALL {
+        for (done, corruption) in Corruption::ALL.into_iter().enumerate() {
             let name = corruption.to_string();
             all.push(Self::new(&name, 0, &clean, thresholds, costs)?);
             for severity in 1..=5 {
                 let record = ExitRecord::collect(network, &split.corrupted(corruption, severity, 0)?)?;
                 all.push(Self::new(&name, severity, &record, thresholds, costs)?);
             }
+            println!("evaluated on {name}, {} of {}", done + 1, Corruption::ALL.len());
         }
         Ok(all)
     }
