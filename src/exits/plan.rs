@@ -13,8 +13,9 @@ use candle_core::Var;
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Images that go through a layer together, so that its weights are read once for all of them.
+/// The most images that go through a layer together, so that its weights are read once for all of them.
 const BLOCK: usize = 4;
 
 /// A network compiled for the CPU. Clones share the weights.
@@ -142,39 +143,29 @@ impl Plan {
     /// each image, the same as [`Self::classify`]'s. Fails likewise.
     pub fn classify_all(&mut self, images: &[f32], rule: &Rule) -> Result<Vec<Answer>> {
         rule.check(self.exits())?;
-        let answers = self.on_threads(images, |compiled, state, images| {
-            let mut answers = Vec::new();
-            for block in images.chunks(BLOCK * compiled.size) {
-                answers.extend(compiled.classify(state, block, rule)?);
-            }
-            Ok(answers)
-        })?;
-        Ok(answers.concat())
+        Ok(self.in_blocks(images, |compiled, state, block| compiled.classify(state, block, rule))?.concat())
     }
 
     /// The logits of every exit for images that lie one after another, on all threads: for each exit a row
     /// for each image. Fails where the last image is not whole.
     pub fn logits(&mut self, images: &[f32]) -> Result<Vec<Vec<f32>>> {
         let exits = self.exits();
-        let parts = self.on_threads(images, |compiled, state, images| {
-            let mut logits = vec![Vec::new(); exits];
-            for block in images.chunks(BLOCK * compiled.size) {
-                let block: Vec<&[f32]> = block.chunks(compiled.size).collect();
-                compiled.load(state, &block)?;
-                for (exit, logits) in logits.iter_mut().enumerate() {
-                    compiled.run(state, exit, true, block.len(), 1);
-                    for number in 0..block.len() {
-                        logits.extend_from_slice(compiled.logits(state, exit, number));
-                    }
-                }
-            }
-            Ok(logits)
+        let blocks = self.in_blocks(images, |compiled, state, block| {
+            let block: Vec<&[f32]> = block.chunks(compiled.size).collect();
+            compiled.load(state, &block)?;
+            let exits = (0..exits).map(|exit| {
+                compiled.run(state, exit, true, block.len(), 1);
+                (0..block.len()).flat_map(|place| compiled.logits(state, exit, place)).copied().collect()
+            });
+            Ok(exits.collect::<Vec<Vec<f32>>>())
         })?;
-        Ok((0..exits).map(|exit| parts.iter().flat_map(|part| &part[exit]).copied().collect()).collect())
+        Ok((0..exits).map(|exit| blocks.iter().flat_map(|block| &block[exit]).copied().collect()).collect())
     }
 
-    /// What `work` makes of the images, divided among the threads; in the order of the images.
-    fn on_threads<T: Send>(
+    /// What `work` makes of the images, some at a time, on all threads; in the order of the images. A thread
+    /// takes the next block when it is done with one: nobody knows before how many images of a block leave
+    /// early. Small batches go in smaller blocks, so that there are enough to even that out.
+    fn in_blocks<T: Send>(
         &mut self,
         images: &[f32],
         work: impl Fn(&Compiled, &mut State, &[f32]) -> Result<T> + Sync,
@@ -183,16 +174,27 @@ impl Plan {
         if !images.len().is_multiple_of(size) {
             bail!(Shape, "the network takes images of {size} values, got {} values", images.len())
         }
-        let share = (images.len() / size).div_ceil(rayon::current_num_threads()).max(1);
-        let parts = images.chunks(share * size);
-        if parts.len() > self.states.len() {
-            self.states.resize(parts.len(), self.states[0].clone());
+        let threads = rayon::current_num_threads();
+        let block = (images.len() / size).div_ceil(4 * threads).clamp(1, BLOCK);
+        let blocks: Vec<&[f32]> = images.chunks(block * size).collect();
+        let threads = threads.min(blocks.len()).max(1);
+        if threads > self.states.len() {
+            self.states.resize(threads, self.states[0].clone());
         }
-        let mut parts: Vec<_> = self.states.iter_mut().zip(parts).collect();
-        match &mut parts[..] {
-            [(state, images)] => Ok(vec![work(compiled, state, images)?]),
-            parts => parts.par_iter_mut().map(|(state, images)| work(compiled, state, images)).collect(),
-        }
+        let next = AtomicUsize::new(0);
+        let run = |state: &mut State| -> Result<Vec<(usize, T)>> {
+            let numbers = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
+            let numbers = numbers.take_while(|&number| number < blocks.len());
+            numbers.map(|number| Ok((number, work(compiled, state, blocks[number])?))).collect()
+        };
+        let mut done = match &mut self.states[..threads] {
+            [state] => run(state)?,
+            states => {
+                states.par_iter_mut().map(run).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect()
+            }
+        };
+        done.sort_by_key(|&(number, _)| number);
+        Ok(done.into_iter().map(|(_, made)| made).collect())
     }
 
     /// The logits that exit `exit` (from 0) gave in the last run of one image; stale where that run left
