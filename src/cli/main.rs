@@ -272,10 +272,6 @@ fn speedrun(session: &Session) -> Result<String> {
     let held_in = data.train.len();
     let data = data.training_on_all();
     config.epochs = (config.epochs * held_in).div_ceil(data.train.len());
-    // Rounded down: the original rises for 23 % of its steps, nearer to two epochs of ten than to three.
-    config.warmup = (config.warmup * held_in / data.train.len()).max(config.warmup.min(1));
-    // As the original does; the recorded networks start from Chainer's weights, as the paper's do.
-    trunk.start_as_in_pytorch()?;
     let keep = Keep { anew: session.training == Training::Anew, ..Keep::default() };
     let run = train_with(&trunk, &data, &config, &keep, &mut *progress())?;
     let minutes = run.history.iter().map(|epoch| epoch.seconds).sum::<f64>() / 60.0;

@@ -166,25 +166,6 @@ impl Network {
         Ok(())
     }
 
-    /// Gives random weights the variance with which PyTorch draws them by default, 1 / (3 fan-in), instead of
-    /// Chainer's 1 / fan-in ([`super::Start`]). For a network that has not been trained.
-    pub fn start_as_in_pytorch(&self) -> Result<()> {
-        for node in self.nodes() {
-            let first_random = match node.layer {
-                Layer::Conv { start: Start::Normal, .. } | Layer::Linear { .. } => 0,
-                Layer::Conv { inputs, outputs, start: Start::Identity, .. } => inputs.min(outputs),
-                _ => continue,
-            };
-            let (weight, _) = node.parameters.as_ref().expect("built with parameters");
-            let count = weight.dim(0)? - first_random;
-            if count > 0 {
-                let random = (weight.narrow(0, first_random, count)? * (1.0f64 / 3.0).sqrt())?;
-                weight.slice_set(&random, 0, first_random)?;
-            }
-        }
-        Ok(())
-    }
-
     /// Fits the convolutions that whiten ([`super::Start::Whitening`]) to the images that training sees. Fails
     /// where such a convolution does not come first or has another number of outputs.
     pub(crate) fn fit(&self, train: &Split<Train>) -> Result<()> {
