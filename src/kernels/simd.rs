@@ -5,11 +5,53 @@
 //! does not depend on how many samples were computed beside it.
 
 use pulp::{Arch, Simd, WithSimd};
+use std::ops::{Deref, DerefMut};
 use std::sync::OnceLock;
 
 /// The most elements that one vector register holds (16 × f32). Images carry this many elements of slack at
 /// their end, so that no loop needs a masked tail.
 pub const SLACK: usize = 16;
+
+/// Values that begin where a line of the cache does: to load a register that lies in two lines takes two reads.
+#[derive(Debug, Clone)]
+pub struct Aligned {
+    lines: Vec<Line>,
+    len: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(align(64))]
+#[expect(dead_code, reason = "read through Aligned")]
+struct Line([f32; SLACK]);
+
+impl Aligned {
+    pub fn zeros(len: usize) -> Self {
+        Self { lines: vec![Line([0.0; SLACK]); len.div_ceil(SLACK)], len }
+    }
+}
+
+impl From<Vec<f32>> for Aligned {
+    fn from(values: Vec<f32>) -> Self {
+        let mut aligned = Self::zeros(values.len());
+        aligned.copy_from_slice(&values);
+        aligned
+    }
+}
+
+impl Deref for Aligned {
+    type Target = [f32];
+    fn deref(&self) -> &[f32] {
+        // Safety: the lines have at least as many values, one after another.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+    }
+}
+
+impl DerefMut for Aligned {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        // Safety: as above.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+    }
+}
 
 /// f32 and f64, with their vector types. f64 is there so that gradients can be checked finely.
 pub trait Real:

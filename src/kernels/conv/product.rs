@@ -1,7 +1,7 @@
 //! The inner product of all convolutions.
 
 use super::image::From;
-use crate::simd::{self, parts};
+use crate::simd::{self, Aligned, parts};
 use pulp::{Simd, WithSimd};
 
 /// A matrix (terms, channels) in the order in which [`tile`] reads it: groups of as many registers of
@@ -11,7 +11,7 @@ pub struct Matrix {
     pub terms: usize,
     /// Channels, with the zeros that fill the last register.
     pub channels: usize,
-    values: Vec<f32>,
+    values: Aligned,
 }
 
 impl Matrix {
@@ -26,7 +26,7 @@ impl Matrix {
                 values.extend((group.start * lanes..group.end * lanes).map(channel));
             }
         }
-        Self { terms, channels: depth, values }
+        Self { terms, channels: depth, values: values.into() }
     }
 
     /// The matrix of these rows.
@@ -37,7 +37,7 @@ impl Matrix {
         for group in parts(depth / lanes, widest(simd::registers())) {
             (0..terms).for_each(|term| values.extend(&row(term)[group.start * lanes..group.end * lanes]));
         }
-        Self { terms, channels: depth, values }
+        Self { terms, channels: depth, values: values.into() }
     }
 
     /// The values of the group of channels that begins with channel `first`.

@@ -2,7 +2,7 @@
 
 use crate::conv::{From, Image, Part, Shared, To, floor, load, rows, store};
 use crate::gelu::Normal;
-use crate::simd::{self, parts};
+use crate::simd::{self, Aligned, parts};
 use crate::{Lrn, Pool, Pooling};
 use pulp::{Simd, WithSimd};
 use std::ops::Range;
@@ -188,7 +188,7 @@ pub struct Linear {
     starts: Vec<usize>,
     run: usize,
     /// (outputs, runs, run).
-    weight: Vec<f32>,
+    weight: Aligned,
     bias: Vec<f32>,
 }
 
@@ -204,7 +204,7 @@ impl Linear {
                 packed.extend((0..run).map(|i| place(r, i).filter(|_| i < len).map_or(0.0, |at| row[at])));
             }
         }
-        Self { starts, run, weight: packed, bias: bias.to_vec() }
+        Self { starts, run, weight: packed.into(), bias: bias.to_vec() }
     }
 
     /// Computes this part of the outputs, for inputs that lie one after another.

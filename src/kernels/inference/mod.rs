@@ -20,6 +20,7 @@ pub use crate::conv::peak;
 use self::layers::Linear;
 use self::team::Barrier;
 use crate::conv::{Conv, Finish, Image, Part, Shared, Tiles};
+use crate::simd::Aligned;
 use crate::{EPSILON, Lrn, Pool, Pooling, Shortcut};
 use candle_core::Result;
 use std::ops::Range;
@@ -337,20 +338,20 @@ pub struct Steps {
 /// The memory that a network's steps work in.
 #[derive(Debug, Clone)]
 pub struct Buffers {
-    slots: Vec<Vec<f32>>,
+    slots: Vec<Aligned>,
     /// Of each thread.
-    scratch: Vec<Vec<f32>>,
+    scratch: Vec<Aligned>,
 }
 
 impl Steps {
     /// Memory for as many images at a time.
     pub fn buffers(&self, images: usize) -> Buffers {
         let count = self.slots.iter().max().map_or(0, |slot| slot + 1);
-        let mut slots = vec![Vec::new(); count];
+        let mut sizes = vec![0; count];
         for (image, &slot) in self.images.iter().zip(&self.slots) {
-            slots[slot].resize(images * image.len(), 0.0);
+            sizes[slot] = images * image.len();
         }
-        Buffers { slots, scratch: Vec::new() }
+        Buffers { slots: sizes.into_iter().map(Aligned::zeros).collect(), scratch: Vec::new() }
     }
 
     /// Puts an image (channels, height, width) into place `number` of the network's input.
@@ -377,7 +378,7 @@ impl Steps {
     pub fn run(&self, range: Range<usize>, buffers: &mut Buffers, images: usize, threads: usize) {
         let most = if rayon::current_thread_index().is_some() { 1 } else { rayon::current_num_threads() };
         let threads = threads.min(most).max(1);
-        buffers.scratch.resize_with(threads.max(buffers.scratch.len()), || vec![0.0; self.scratch]);
+        buffers.scratch.resize_with(threads.max(buffers.scratch.len()), || Aligned::zeros(self.scratch));
         let slots: Vec<Shared> = buffers.slots.iter_mut().map(|slot| Shared::new(slot)).collect();
         let barrier = Barrier::new(threads);
         let run = |index: usize, scratch: &mut [f32]| {
