@@ -3,6 +3,7 @@
 use super::image::From;
 use crate::simd::{self, Aligned, parts};
 use pulp::{Simd, WithSimd};
+use std::ops::Range;
 
 /// A matrix (terms, channels) in the order in which [`tile`] reads it: groups of as many registers of
 /// channels as one tile has, and inside a group the terms one after another.
@@ -17,27 +18,28 @@ pub struct Matrix {
 impl Matrix {
     /// The matrix whose element is `at(term, channel)`.
     pub fn new(terms: usize, channels: usize, at: impl Fn(usize, usize) -> f32) -> Self {
-        let lanes = simd::lanes();
-        let depth = channels.next_multiple_of(lanes);
-        let mut values = Vec::with_capacity(terms * depth);
-        for group in parts(depth / lanes, widest(simd::registers())) {
-            for term in 0..terms {
-                let channel = |c| if c < channels { at(term, c) } else { 0.0 };
-                values.extend((group.start * lanes..group.end * lanes).map(channel));
-            }
-        }
-        Self { terms, channels: depth, values: values.into() }
+        Self::written(terms, channels, |term, of, values| {
+            let of = of.start..of.end.min(channels);
+            values.iter_mut().zip(of).for_each(|(value, channel)| *value = at(term, channel));
+        })
     }
 
     /// The matrix of these rows.
     pub fn of_rows<'a>(terms: usize, channels: usize, row: impl Fn(usize) -> &'a [f32]) -> Self {
+        Self::written(terms, channels, |term, of, values| values.copy_from_slice(&row(term)[of]))
+    }
+
+    /// The matrix that has of a term and these channels the values that `write` writes, and else zeros.
+    fn written(terms: usize, channels: usize, write: impl Fn(usize, Range<usize>, &mut [f32])) -> Self {
         let lanes = simd::lanes();
         let depth = channels.next_multiple_of(lanes);
-        let mut values = Vec::with_capacity(terms * depth);
+        let mut values = Aligned::zeros(terms * depth);
         for group in parts(depth / lanes, widest(simd::registers())) {
-            (0..terms).for_each(|term| values.extend(&row(term)[group.start * lanes..group.end * lanes]));
+            let of = group.start * lanes..group.end * lanes;
+            let rows = values[of.start * terms..of.end * terms].chunks_exact_mut(of.len());
+            rows.enumerate().for_each(|(term, values)| write(term, of.clone(), values));
         }
-        Self { terms, channels: depth, values: values.into() }
+        Self { terms, channels: depth, values }
     }
 
     /// The values of the group of channels that begins with channel `first`.
