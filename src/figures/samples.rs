@@ -1,6 +1,6 @@
 //! Which samples leave where, and what they are taken for.
 
-use super::style::{HEIGHT, TOP, WIDTH, axis, layout};
+use super::style::{HEIGHT, INK, TOP, WIDTH, axis, layout};
 use crate::Result;
 use crate::data::{Role, Split};
 use crate::error::bail;
@@ -61,7 +61,7 @@ pub fn confusion<R: Role>(record: &ExitRecord<R>, thresholds: &[f64], classes: &
                         .x(column as f64)
                         .y(row as f64)
                         .show_arrow(false)
-                        .font(Font::new().size(9));
+                        .font(Font::new().size(9).color(if *share > 50.0 { "#ffffff" } else { INK }));
                     annotations.push(number);
                 }
             }

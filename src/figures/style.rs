@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 const COLOURS: [&str; 8] =
     ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A4B00", "#B8A800"];
 pub(super) const GREY: &str = "#888888";
+/// Text.
+pub(super) const INK: &str = "#222222";
 
 /// Size of static images and of plots in notebooks, in pixels.
 pub(super) const WIDTH: usize = 760;
@@ -112,7 +114,7 @@ pub(super) fn layout() -> Layout {
         .width(WIDTH)
         .height(HEIGHT)
         .margin(Margin::new().left(70).right(20).top(TOP).bottom(60))
-        .font(Font::new().size(13).color("#222222"))
+        .font(Font::new().size(13).color(INK))
         .paper_background_color(NamedColor::White)
         .plot_background_color(NamedColor::White)
 }
