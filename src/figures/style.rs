@@ -96,6 +96,11 @@ pub(super) fn bar(spread: &Spread) -> f64 {
     spread.deviation.max(0.0)
 }
 
+/// Whether one of `points`, each (cost, accuracy), is as cheap and as accurate as this one, and better in one of both.
+pub(super) fn beaten(points: &[(f64, f64)], (cost, accuracy): (f64, f64)) -> bool {
+    points.iter().any(|&(c, a)| c <= cost && a >= accuracy && (c < cost || a > accuracy))
+}
+
 /// What the paper's figures show, for the background.
 pub(super) fn paper<X, Y>(name: &str, x: Vec<X>, y: Vec<Y>) -> Box<Scatter<X, Y>>
 where

@@ -1,6 +1,6 @@
 //! Experiments of many runs: variants side by side, several seeds each.
 
-use super::style::{self, axis, bar, colour, layout, legend};
+use super::style::{self, axis, bar, beaten, colour, layout, legend};
 use crate::experiments::{Spread, Variant};
 use plotly::common::{ErrorData, ErrorType, Font, Line, Marker, MarkerSymbol, Mode, Position};
 use plotly::layout::AxisType;
@@ -70,15 +70,12 @@ pub fn cost_against_accuracy(x_title: &str, quantity: &str, points: &[(f64, Vari
     points.sort_by(|a, b| a.0.total_cmp(&b.0));
     let means: Vec<(f64, f64)> =
         points.iter().map(|(cost, variant)| (*cost, accuracy(variant).mean)).collect();
-    let beaten = |&(cost, mean): &(f64, f64)| {
-        means.iter().any(|&(c, m)| c <= cost && m >= mean && (c < cost || m > mean))
-    };
     let (least, most) = (means.first().map_or(0.0, |mean| mean.0), means.last().map_or(1.0, |mean| mean.0));
     let mut plot = Plot::new();
     for (i, (name, useful)) in
         [("no other is cheaper and as accurate", true), ("beaten", false)].into_iter().enumerate()
     {
-        let here = || points.iter().zip(&means).filter(|(_, mean)| beaten(mean) != useful);
+        let here = || points.iter().zip(&means).filter(|(_, mean)| beaten(&means, **mean) != useful);
         // The useful rise to the right, with free space above them; the others lie below them. Of useful ones whose
         // names would lie on each other every other one goes below.
         let (mut positions, mut before, mut above) = (Vec::new(), f64::NEG_INFINITY, false);

@@ -1,6 +1,6 @@
 //! Whether early exit pays: networks of all kinds on one plane.
 
-use super::style::{GREY, axis, bar, colour, layout, legend, log_axis};
+use super::style::{GREY, axis, bar, beaten, colour, layout, legend, log_axis};
 use crate::Result;
 use crate::experiments::{Contender, Kind, Spread, Standing};
 use plotly::common::{Anchor, DashType, ErrorData, ErrorType, Line, Marker, MarkerSymbol, Mode};
@@ -19,9 +19,9 @@ pub fn worth(contenders: &[Contender], standings: &[Standing]) -> Result<Plot> {
     for (i, contender) in contenders.iter().filter(|contender| contender.kind() != Kind::Static).enumerate() {
         let dash = if contender.kind() == Kind::Cascade { DashType::Dash } else { DashType::Solid };
         for (seed, front) in contender.fronts()?.into_iter().enumerate() {
-            let x: Vec<f64> = front.iter().map(|outcome| outcome.cost).collect();
-            let y = percent(&front.iter().map(|outcome| outcome.accuracy()).collect::<Vec<_>>());
-            reached.extend(x.iter().copied().zip(y.iter().copied()));
+            let points = front.iter().map(|outcome| (outcome.cost, outcome.accuracy() * 100.0));
+            let (x, y) = points.clone().unzip();
+            reached.extend(points);
             plot.add_trace(
                 Scatter::new(x, y)
                     .name(&contender.name)
@@ -46,7 +46,6 @@ pub fn worth(contenders: &[Contender], standings: &[Standing]) -> Result<Plot> {
     of_static.sort_by(|a, b| a.alone[0].total_cmp(&b.alone[0]));
     let spreads: Vec<Spread> = of_static.iter().map(|of| Spread::of(&percent(&of.accuracy))).collect();
     let alone: Vec<f64> = of_static.iter().map(|of| Spread::of(&of.alone).mean).collect();
-    let times: Vec<f64> = reached.iter().map(|(ms, _)| *ms).chain(alone.iter().copied()).collect();
     plot.add_trace(
         Scatter::new(alone.clone(), spreads.iter().map(|spread| spread.mean).collect())
             .name("static networks")
@@ -61,10 +60,10 @@ pub fn worth(contenders: &[Contender], standings: &[Standing]) -> Result<Plot> {
             .mode(Mode::Markers)
             .marker(star("#000000")),
     );
-    // A name stands above its point and deviation, away from the lines, where nothing that leaves early is as fast and
-    // as accurate, and below them elsewhere. A logarithmic axis wants the exponent.
+    // A name stands above its point and deviation, away from the lines, where nothing that leaves early beats it, and
+    // below them elsewhere. A logarithmic axis wants the exponent.
     let names = of_static.iter().zip(&alone).zip(&spreads).map(|((of, ms), spread)| {
-        let beaten = reached.iter().any(|(cost, accuracy)| cost <= ms && *accuracy >= spread.mean);
+        let beaten = beaten(&reached, (*ms, spread.mean));
         let side = if beaten { -1.0 } else { 1.0 };
         Annotation::new()
             .text(&of.name)
@@ -75,10 +74,11 @@ pub fn worth(contenders: &[Contender], standings: &[Standing]) -> Result<Plot> {
             .show_arrow(false)
             .background_color("rgba(255, 255, 255, 0.8)")
     });
+    let times = reached.iter().map(|(ms, _)| *ms).chain(alone.iter().copied());
     plot.set_layout(
         layout()
             .annotations(names.collect())
-            .x_axis(log_axis("milliseconds for one image, one thread", times.into_iter()))
+            .x_axis(log_axis("milliseconds for one image, one thread", times))
             .y_axis(axis("accuracy on test, %"))
             .legend(legend()),
     );

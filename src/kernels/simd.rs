@@ -30,14 +30,6 @@ impl Aligned {
     }
 }
 
-impl From<Vec<f32>> for Aligned {
-    fn from(values: Vec<f32>) -> Self {
-        let mut aligned = Self::zeros(values.len());
-        aligned.copy_from_slice(&values);
-        aligned
-    }
-}
-
 impl Deref for Aligned {
     type Target = [f32];
     fn deref(&self) -> &[f32] {

@@ -198,13 +198,15 @@ impl Linear {
         let (len, starts, place) = from.runs();
         let run = len.next_multiple_of(simd::lanes());
         let inputs = weight.len() / bias.len();
-        let mut packed = Vec::with_capacity(bias.len() * starts.len() * run);
-        for row in weight.chunks(inputs) {
-            for r in 0..starts.len() {
-                packed.extend((0..run).map(|i| place(r, i).filter(|_| i < len).map_or(0.0, |at| row[at])));
+        let mut packed = Aligned::zeros(bias.len() * starts.len() * run);
+        for (row, runs) in weight.chunks(inputs).zip(packed.chunks_mut(starts.len() * run)) {
+            for (r, values) in runs.chunks_mut(run).enumerate() {
+                for (i, value) in values[..len].iter_mut().enumerate() {
+                    *value = place(r, i).map_or(0.0, |at| row[at]);
+                }
             }
         }
-        Self { starts, run, weight: packed.into(), bias: bias.to_vec() }
+        Self { starts, run, weight: packed, bias: bias.to_vec() }
     }
 
     /// Computes this part of the outputs, for inputs that lie one after another.
