@@ -359,7 +359,7 @@ fn timing_measures_every_contender() -> Result<()> {
     let (network, baseline, images) = lenets(&Device::Cpu, 50)?;
     for criterion in criteria() {
         let timer = Timer::new(&network, &baseline, images.clone(), 4)?.by(criterion);
-        let (timing, mix) = (timer.exits()?, timer.mix(&[0.9, 0.1])?);
+        let (timing, mix) = (timer.exits()?, timer.mixes(&[[0.9, 0.1]])?.remove(0));
         assert_eq!(timing.exits.len(), 2);
         for latency in [&timing.baseline, &mix.baseline, &mix.mix, &mix.trunk_only, &mix.undecided]
             .into_iter()
@@ -370,7 +370,7 @@ fn timing_measures_every_contender() -> Result<()> {
             assert!(latency.median > 0.0 && latency.median <= latency.p95);
         }
         for shares in [&[1.0][..], &[0.5, 0.4], &[f64::NAN, 1.0]] {
-            let error = timer.mix(shares).expect_err("shares that do not fit");
+            let error = timer.mixes(&[shares]).expect_err("shares that do not fit");
             assert!(error.to_string().contains("shares that add up to 1"), "{error}");
         }
     }

@@ -27,7 +27,7 @@ pub struct Latency {
     /// The 95th percentile.
     pub p95: f64,
     /// The mean over the images, for a mix of fast and slow samples the time that a stream of them
-    /// takes each: the median of the rounds' means, so that a disturbed round does not count.
+    /// takes each. Of each image the median over the rounds counts, so that what disturbs some does not.
     pub mean: f64,
     /// How many times were measured.
     pub count: usize,
@@ -35,13 +35,10 @@ pub struct Latency {
 
 impl Latency {
     fn of(mut times: Vec<f64>, images: usize) -> Self {
-        let count = times.len();
-        let mean = |round: &[f64]| round.iter().sum::<f64>() / round.len() as f64;
-        let mut means: Vec<f64> = times.chunks(images).map(mean).collect();
-        means.sort_by(f64::total_cmp);
+        let (count, mean) = (times.len(), mean_of_medians(&times, images));
         times.sort_by(f64::total_cmp);
         let (median, p95) = (times[count / 2], times[count * 95 / 100]);
-        Self { median, p95, mean: means[means.len() / 2], count }
+        Self { median, p95, mean, count }
     }
 }
 
@@ -61,7 +58,7 @@ pub struct Timing {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Mix {
-    /// The baseline end to end, in the same run.
+    /// The baseline end to end, in the same run: that of all mixes that are timed together.
     pub baseline: Latency,
     /// End to end, each sample leaving where the mix says.
     pub mix: Latency,
@@ -114,7 +111,7 @@ impl Timing {
 pub struct BatchTime {
     /// Images per batch.
     pub batch: usize,
-    /// Milliseconds per image for the baseline: the mean over all images, of the rounds the median.
+    /// Milliseconds per image for the baseline: the mean over all batches, of each the median over the rounds.
     pub baseline: f64,
     /// Likewise with early exits.
     pub early_exit: f64,
@@ -152,7 +149,7 @@ impl BatchTime {
 /// let images = vec![vec![0.5; 784]; 20];
 /// let timer = Timer::new(&network, &baseline, images, 2)?;
 /// assert_eq!(timer.exits()?.exits.len(), 2);
-/// println!("{:.2} times faster", timer.mix(&[0.9, 0.1])?.gain());
+/// println!("{:.2} times faster", timer.mixes(&[[0.9, 0.1]])?[0].gain());
 /// # Ok::<(), branchynet::Error>(())
 /// ```
 #[derive(Debug, Clone)]
@@ -213,17 +210,26 @@ impl Timer {
     }
 
     /// Times images that leave at the exits in these shares (of 1), early and late ones mixed evenly,
-    /// otherwise as [`Self::exits`]. Fails where shares do not fit the exits.
-    pub fn mix(&self, shares: &[f64]) -> Result<Mix> {
-        let leaves = self.leaves(shares)?;
+    /// otherwise as [`Self::exits`]: all mixes take turns, so that their gains can be compared. Fails where
+    /// shares do not fit the exits.
+    pub fn mixes<S: AsRef<[f64]>>(&self, shares: &[S]) -> Result<Vec<Mix>> {
+        let leaves = shares.iter().map(|shares| self.leaves(shares.as_ref())).collect::<Result<Vec<_>>>()?;
         let mut contest = Contest::new(self)?;
-        let times = self.over_rounds(4, |contender, image, i| match contender {
+        // Baseline, then for each mix end to end, trunk only and undecided.
+        let times = self.over_rounds(1 + 3 * leaves.len(), |contender, image, i| match contender {
             0 => contest.baseline(image),
-            1 => contest.leave(image, leaves[i]),
-            2 => contest.trunk(image, leaves[i]),
-            _ => timed(|| contest.plan.run_with_branches(image, leaves[i])),
+            n => {
+                let exit = leaves[(n - 1) / 3][i];
+                match n % 3 {
+                    1 => contest.leave(image, exit),
+                    2 => contest.trunk(image, exit),
+                    _ => timed(|| contest.plan.run_with_branches(image, exit)),
+                }
+            }
         })?;
-        Ok(Mix { baseline: times[0], mix: times[1], trunk_only: times[2], undecided: times[3] })
+        let mix =
+            |of: &[Latency]| Mix { baseline: times[0], mix: of[0], trunk_only: of[1], undecided: of[2] };
+        Ok(times[1..].chunks(3).map(mix).collect())
     }
 
     /// Where each image leaves so that these shares do: at the exit that is furthest behind its share.
@@ -240,7 +246,7 @@ impl Timer {
     }
 
     /// Runs all images once, leaving in these shares, or the baseline where there are none: what
-    /// [`Self::mix`] times, for other measures than time.
+    /// [`Self::mixes`] times, for other measures than time.
     pub fn stream(&self, shares: Option<&[f64]>) -> Result<()> {
         let mut contest = Contest::new(self)?;
         match shares {
@@ -284,24 +290,19 @@ impl Timer {
                 Ok(device.synchronize()?)
             })
         };
-        let mut means = (Vec::new(), Vec::new());
-        for round in 0..=self.rounds {
-            let mut sums = (0.0, 0.0);
+        let mut times = (Vec::new(), Vec::new());
+        for _ in 0..=self.rounds {
             for pixels in &batches {
-                sums.0 += run(&mut engines.0, pixels, never)?;
-                sums.1 += run(&mut engines.1, pixels, rule)?;
-            }
-            if round > 0 {
-                means.0.push(sums.0);
-                means.1.push(sums.1);
+                times.0.push(run(&mut engines.0, pixels, never)?);
+                times.1.push(run(&mut engines.1, pixels, rule)?);
             }
         }
-        let median = |mut means: Vec<f64>| {
-            means.sort_by(f64::total_cmp);
-            means[means.len() / 2] / (batches.len() * batch) as f64
-        };
+        // The first round warms up.
+        let per_image =
+            |times: &[f64]| mean_of_medians(&times[batches.len()..], batches.len()) / batch as f64;
         let threads = if device.is_cpu() { batch.min(rayon::current_num_threads()) } else { 1 };
-        Ok(BatchTime { batch, baseline: median(means.0), early_exit: median(means.1), threads })
+        let (baseline, early_exit) = (per_image(&times.0), per_image(&times.1));
+        Ok(BatchTime { batch, baseline, early_exit, threads })
     }
 
     /// A rule by which these shares of the images leave, whatever the weights are: each threshold lies
@@ -419,8 +420,32 @@ impl Contest {
     }
 }
 
+/// The mean over `count` things of the median of their times, which are those of all rounds one after another.
+fn mean_of_medians(times: &[f64], count: usize) -> f64 {
+    let median = |first: usize| {
+        let mut rounds: Vec<f64> = times.iter().skip(first).step_by(count).copied().collect();
+        rounds.sort_by(f64::total_cmp);
+        rounds[rounds.len() / 2]
+    };
+    (0..count).map(median).sum::<f64>() / count as f64
+}
+
 fn timed(work: impl FnOnce() -> Result<()>) -> Result<f64> {
     let start = Instant::now();
     work()?;
     Ok(start.elapsed().as_secs_f64() * 1e3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disturbed_round_does_not_count() {
+        // Two images, three rounds; the second round is disturbed, and one time of the third.
+        let times = vec![1.0, 3.0, 9.0, 9.0, 1.0, 30.0];
+        let latency = Latency::of(times, 2);
+        assert_eq!((latency.mean, latency.count), ((1.0 + 9.0) / 2.0, 6));
+        assert_eq!(Latency::of(vec![1.0, 3.0, 9.0, 9.0, 1.0, 3.0], 2).mean, 2.0);
+    }
 }

@@ -180,7 +180,7 @@ impl Session {
         let macs = baseline.costs().last().map_or(1, |cost| cost.macs.max(1));
         let (count, rounds) = match self.quick {
             true => (60, 1),
-            false => ((10_000_000_000 / macs).clamp(60, 2000), 5),
+            false => ((10_000_000_000 / macs).clamp(60, 2000), 7),
         };
         let (images, what) = self.experiment.images(count)?;
         let timer = Timer::new(&network, &baseline, images, rounds)?;

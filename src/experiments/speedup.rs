@@ -5,7 +5,7 @@ use super::choices::Choice;
 use super::paper::paper;
 use super::results::Results;
 use crate::Result;
-use crate::exits::{Timer, Timing};
+use crate::exits::{Mix, Timer, Timing};
 use polars::prelude::{DataFrame, df};
 
 /// Gains over the baseline at one mix of exits, each a ratio of times or of multiply-accumulates.
@@ -51,7 +51,7 @@ impl Results {
         for name in ["no loss", "knee"] {
             mixes.push((format!("ours, {name}"), Choice::named(&choices, name)?.test.shares()));
         }
-        mixes.iter().map(|(name, shares)| Speedup::measure(name, shares, timer, &timing)).collect()
+        Speedup::measure(&mixes, timer, &timing)
     }
 }
 
@@ -59,25 +59,30 @@ impl Speedup {
     /// Images of a batch for [`Self::in_batches`].
     pub const BATCH: usize = 64;
 
-    /// Measures the gains of samples that leave in these shares. `timing` is that of the same timer.
-    pub fn measure(name: &str, shares: &[f64], timer: &Timer, timing: &Timing) -> Result<Self> {
-        let mix = timer.mix(shares)?;
-        let mean = |of: Vec<f64>| shares.iter().zip(of).map(|(share, cost)| share * cost).sum::<f64>();
-        let costs = timer.network().costs();
-        let trunk = costs.last().map_or(0, |cost| cost.trunk_macs) as f64;
-        let macs = timer.network().macs();
-        Ok(Self {
-            name: name.to_string(),
-            shares: shares.to_vec(),
-            macs_trunk_only: trunk / mean(costs.iter().map(|cost| cost.trunk_macs as f64).collect()),
-            macs_at_exit_1: trunk / macs[0],
-            macs: trunk / mean(macs),
-            trunk_only: mix.gain_trunk_only(),
-            with_branches: mix.baseline.mean / mix.undecided.mean,
-            end_to_end: mix.gain(),
-            in_batches: timer.batches(shares, &[Self::BATCH])?[0].gain(),
-            time_at_exit_1: timing.baseline.mean / timing.exits[0].mean,
-        })
+    /// Measures the gains of mixes, each a name and shares of samples that leave at each exit. `timing` is that of
+    /// the same timer.
+    pub fn measure(mixes: &[(String, Vec<f64>)], timer: &Timer, timing: &Timing) -> Result<Vec<Self>> {
+        let (costs, macs) = (timer.network().costs(), timer.network().macs());
+        let trunk_macs: Vec<f64> = costs.iter().map(|cost| cost.trunk_macs as f64).collect();
+        let trunk = trunk_macs.last().copied().unwrap_or(0.0);
+        let shares: Vec<_> = mixes.iter().map(|(_, shares)| shares).collect();
+        let times = timer.mixes(&shares)?;
+        let of = |((name, shares), mix): (&(String, Vec<f64>), Mix)| {
+            let mean = |of: &[f64]| shares.iter().zip(of).map(|(share, cost)| share * cost).sum::<f64>();
+            Ok(Self {
+                name: name.clone(),
+                shares: shares.clone(),
+                macs_trunk_only: trunk / mean(&trunk_macs),
+                macs_at_exit_1: trunk / macs[0],
+                macs: trunk / mean(&macs),
+                trunk_only: mix.gain_trunk_only(),
+                with_branches: mix.baseline.mean / mix.undecided.mean,
+                end_to_end: mix.gain(),
+                in_batches: timer.batches(shares, &[Self::BATCH])?[0].gain(),
+                time_at_exit_1: timing.baseline.mean / timing.exits[0].mean,
+            })
+        };
+        mixes.iter().zip(times).map(of).collect()
     }
 
     /// A table of such gains.

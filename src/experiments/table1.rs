@@ -52,11 +52,12 @@ impl TableOne {
 
     /// Adds the baselines of `results` and each choice, timed now. `source` is for the first column.
     pub fn add(&mut self, source: &str, results: &Results, choices: &[Choice], timer: &Timer) -> Result<()> {
-        for (i, choice) in choices.iter().enumerate() {
-            let mix = timer.mix(&choice.test.shares())?;
-            if i == 0 {
-                self.baselines(results, source, mix.baseline.mean);
-            }
+        let shares: Vec<_> = choices.iter().map(|choice| choice.test.shares()).collect();
+        let mixes = timer.mixes(&shares)?;
+        if let Some(mix) = mixes.first() {
+            self.baselines(results, source, mix.baseline.mean);
+        }
+        for (choice, mix) in choices.iter().zip(mixes) {
             self.0.push(Row {
                 milliseconds: mix.mix.mean,
                 gain: Some(mix.gain()),
