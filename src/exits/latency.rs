@@ -356,10 +356,10 @@ impl Timer {
         Ok(())
     }
 
-    /// Lets all contenders, the baseline first, take their turn on the same images, over all rounds, after a warm-up on a tenth
-    /// of the images. A turn is a block of images: in a stream a network finds its weights in the cache, and
-    /// those behind an exit come back only with the first image that passes it. In blocks of 20 the decision
-    /// seemed to cost AlexNet 4 %, in blocks of 100 2 %.
+    /// Lets all contenders, the baseline first, take their turn on the same images, over all rounds, after a
+    /// warm-up on a tenth of the images. A turn is a block of images: in a stream a network finds its weights in
+    /// the cache, and those behind an exit come back only with the first image that passes it. In blocks of 20 the
+    /// decision seemed to cost AlexNet 4 %, in blocks of 100 2 %.
     fn over_rounds(
         &self,
         contenders: usize,
