@@ -369,6 +369,10 @@ fn timing_measures_every_contender() -> Result<()> {
             assert_eq!(latency.count, 200);
             assert!(latency.median > 0.0 && latency.mean > 0.0 && latency.p95 > 0.0);
         }
+        // The clock's own times; those of the others count by their ratios.
+        for baseline in [timing.baseline, mix.baseline] {
+            assert!(baseline.median <= baseline.p95);
+        }
         for shares in [&[1.0][..], &[0.5, 0.4], &[f64::NAN, 1.0]] {
             let error = timer.mixes(&[shares]).expect_err("shares that do not fit");
             assert!(error.to_string().contains("shares that add up to 1"), "{error}");

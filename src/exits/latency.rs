@@ -38,18 +38,21 @@ pub struct Latency {
 impl Latency {
     /// Of the times of `images` images in each of several rounds, and those of the baseline.
     fn of(times: &[f64], baseline: &[f64], images: usize) -> Self {
-        let unit = quantile(baseline.to_vec(), 0.5);
+        let unit = percentile(baseline, 0.5);
         let ratios: Vec<f64> = times.iter().zip(baseline).map(|(time, baseline)| time / baseline).collect();
-        let rounds = |image: usize| ratios.iter().skip(image).step_by(images).copied().collect();
-        let mean = (0..images).map(|image| quantile(rounds(image), 0.5)).sum::<f64>() / images as f64;
-        let p95 = quantile(times.to_vec(), 0.95);
-        Self { median: unit * quantile(ratios, 0.5), p95, mean: unit * mean, count: times.len() }
+        let rounds = |image: usize| ratios.iter().skip(image).step_by(images).copied().collect::<Vec<_>>();
+        let mean = (0..images).map(|image| percentile(&rounds(image), 0.5)).sum::<f64>() / images as f64;
+        let (median, p95) = (unit * percentile(&ratios, 0.5), percentile(times, 0.95));
+        Self { median, p95, mean: unit * mean, count: times.len() }
     }
 }
 
-fn quantile(mut values: Vec<f64>, share: f64) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[(values.len() as f64 * share) as usize]
+/// The value that this share of the values (0..=1) does not exceed.
+pub fn percentile(values: &[f64], share: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let place = (share * (sorted.len().max(1) - 1) as f64).round() as usize;
+    sorted.get(place).copied().unwrap_or(f64::NAN)
 }
 
 /// Batch-1 times on one thread of the CPU.

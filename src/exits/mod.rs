@@ -21,7 +21,7 @@ pub use criterion::{Criterion, Own, Reading, Seen};
 pub(crate) use front::for_accuracy;
 pub use front::{knee, undominated};
 pub use guarantee::Loss;
-pub use latency::{BatchTime, Latency, Mix, Timer, Timing};
+pub use latency::{BatchTime, Latency, Mix, Timer, Timing, percentile};
 pub use outcome::Outcome;
 pub use plan::Plan;
 pub use record::ExitRecord;

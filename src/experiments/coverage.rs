@@ -1,9 +1,8 @@
 //! How often promises are kept, when validation and test images are dealt anew.
 
-use super::promise::percentile;
 use super::results::Results;
 use crate::data::Validation;
-use crate::exits::{ExitRecord, Loss, Outcome};
+use crate::exits::{ExitRecord, Loss, Outcome, percentile};
 use crate::{Result, Rng};
 use polars::prelude::{DataFrame, df};
 use rand::SeedableRng;

@@ -25,13 +25,14 @@ mod variant;
 mod ways;
 mod weights;
 
+pub use crate::exits::percentile;
 pub use cache::{Cache, CacheMisses, Misses, caches};
 pub use choices::Choice;
 pub use contender::{Contender, Kind, Standing};
 pub use coverage::Coverage;
 pub use experiment::{Experiment, NAMES, Trained};
 pub use paper::{Paper, Point, Times, paper};
-pub use promise::{Promise, percentile};
+pub use promise::Promise;
 pub use results::{Baseline, Results, Training};
 pub use search::ExitSet;
 pub use seeds::{Seeds, Spread};

@@ -2,6 +2,7 @@
 
 use super::results::Results;
 use super::seeds::Spread;
+use crate::exits::percentile;
 use crate::{Result, Rng};
 use polars::prelude::{DataFrame, df};
 use rand::{Rng as _, SeedableRng};
@@ -63,12 +64,4 @@ impl Promise {
             "mean cost on test" => column(&|p| Spread::of(&p.cost).mean),
         )?)
     }
-}
-
-/// The value that this share of the values (0..=1) does not exceed.
-pub fn percentile(values: &[f64], share: f64) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let place = (share * (sorted.len().max(1) - 1) as f64).round() as usize;
-    sorted.get(place).copied().unwrap_or(f64::NAN)
 }
