@@ -43,7 +43,7 @@ settings: prerequisites ## list every setting alone
 
 figures: setup datasets counting ## run all notebooks headless, and one table of everything: into figures/
 	$(RUN) $(NOTEBOOKS)
-	@$(CLI) tables
+	$(RUN) --tables
 
 lenet: setup datasets $(if $(filter fashion-mnist,$(DATA)),datasets/fashion-mnist.safetensors) ## run the LeNet notebook headless (DATA=fashion-mnist: on Fashion-MNIST)
 	$(RUN) notebooks/1_lenet_mnist.ipynb
@@ -70,12 +70,12 @@ datasets: datasets/mnist.safetensors cifar10 ## fetch MNIST and CIFAR-10 (origin
 test: setup datasets counting ## format, lints, links of the documentation, all tests, and quick headless runs of the notebooks
 	cargo fmt --all --check
 	cargo fmt --manifest-path src/hub/Cargo.toml --check
-	cargo clippy --quiet $(FEATURES) --all-targets -- -D warnings
+	cargo clippy --quiet --workspace $(FEATURES) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --quiet $(FEATURES) --workspace --no-deps --document-private-items
-	cargo test --quiet $(FEATURES)
+	cargo test --quiet --workspace $(FEATURES)
 	if BRANCHYNET_SIMD=avx512 $(CLI) settings >/dev/null 2>&1; then others="avx2 scalar"; else others=scalar; fi; \
 	for simd in $$others; do \
-	  BRANCHYNET_SIMD=$$simd cargo test --quiet $(FEATURES) --test ops --test exits --test networks --test training || exit 1; \
+	  BRANCHYNET_SIMD=$$simd cargo test --quiet $(FEATURES) --package branchynet --test ops --test exits --test networks --test training || exit 1; \
 	done
 	$(VENV)/bin/python tests/notebooks.py
 
@@ -112,10 +112,9 @@ reference: $(DONE)/library-$(BUILD) $(DONE)/workflow datasets ## make the refere
 	LD_LIBRARY_PATH="$$(rustc --print target-libdir):$$LD_LIBRARY_PATH" $(WORKFLOW) --cores all $(if $(SLURM),--profile datasets/reference/slurm) $(if $(DRY),--dry-run) $(RUNS:%=run_%) \
 	  --config program=$(CURDIR)/$(PROGRAM) jobs=$(or $(JOBS),1) device=$(or $(DEVICE),cpu)
 
-# A copy that fits its dynamic library for good: notebooks build that anew after a change.
 counting: $(DONE)/library-$(BUILD) ## copy the program to target/counting, where cache misses are counted
 	cargo build --quiet $(FEATURES)
-	@mkdir -p target/counting && cp -u $(PROGRAM) $(dir $(PROGRAM))libbranchynet.so target/counting/
+	@mkdir -p target/counting && cp -u $(PROGRAM) target/counting/
 
 times: setup ## measure how long a notebook kernel takes to start and a small cell to run
 	$(RUN) --time
@@ -167,14 +166,14 @@ $(DONE)/evcxr: | prerequisites
 	@rm -rf target/evcxr
 	@mkdir -p $(DONE) && touch $@
 
-$(DONE)/library-$(BUILD): Cargo.lock Cargo.toml .cargo/config.toml | prerequisites $(if $(FEATURE),toolkit driver)
+$(DONE)/library-$(BUILD): Cargo.lock Cargo.toml notebooks/Cargo.toml src/cli/Cargo.toml src/kernels/Cargo.toml .cargo/config.toml | prerequisites $(if $(FEATURE),toolkit driver)
 	@echo "== this library and its dependencies, compiled once for program, tests and notebooks (target/$(BUILD); beside it, 5 to 10 minutes)"
 	@$(PYTHON) notebooks/kernel.py --copy-build $(BUILD)
-	cargo build --quiet $(FEATURES)
+	cargo build --quiet --workspace $(FEATURES)
 	@mkdir -p $(DONE) && touch $@
 
 # evcxr and the library are compiled side by side: each alone leaves a core idle at times.
-$(DONE)/compiled-$(BUILD): Cargo.lock Cargo.toml .cargo/config.toml | prerequisites
+$(DONE)/compiled-$(BUILD): Cargo.lock Cargo.toml notebooks/Cargo.toml src/cli/Cargo.toml src/kernels/Cargo.toml .cargo/config.toml | prerequisites
 	@$(MAKE) --no-print-directory -j2 $(DONE)/evcxr $(DONE)/library-$(BUILD)
 	@touch $@
 

@@ -4,8 +4,8 @@
 //! training there, and inference in batches of one to 4096: `benches/gpu.py` runs that beside PyTorch.
 
 use branchynet::data::Validation;
-use branchynet::exits::{ExitRecord, Plan, Rule, Timer};
-use branchynet::experiments::Session;
+use branchynet::exits::{ExitPolicy, ExitRecord, Plan, Timer};
+use branchynet::runs::Session;
 use branchynet::training::{Config, Keep, train_with};
 use branchynet::{Result, Rng};
 use rand::{Rng as _, SeedableRng};
@@ -108,7 +108,7 @@ fn main() -> Result<()> {
     let timing = timer.exits()?;
     // The baseline alone, as the peers are timed: a little faster than in turn with the others, which
     // take its weights out of the cache.
-    let (plan, all) = (Plan::new(&baseline)?, Rule::entropy([]));
+    let (plan, all) = (Plan::new(&baseline)?, ExitPolicy::entropy([]));
     let alone = |threads: usize| -> Result<f64> {
         let (mut plan, mut times) = (plan.clone().threads(threads), Vec::new());
         for i in 0..images.len() * (rounds + 1) {

@@ -78,13 +78,13 @@ def copy_build(folder, source=FIRST):
 
 def switch_on(feature, folder):
     """Has evcxr add, before any cell, a crate that is there to ask for the library's feature: cargo then builds it
-    for the notebook's own `:dep branchynet` too. Returns a line for evcxr's configuration."""
+    for the notebook's own `:dep branchynet-notebooks` too. Returns a line for evcxr's configuration."""
     crate = folder / "feature"
     crate.mkdir(exist_ok=True)
     (crate / "lib.rs").touch()
     (crate / "Cargo.toml").write_text(
         '[package]\nname = "branchynet-feature"\nversion = "0.0.0"\nedition = "2024"\n[lib]\npath = "lib.rs"\n'
-        f'[dependencies]\nbranchynet = {{ path = "{ROOT}", features = ["{feature}"] }}\n')
+        f'[dependencies]\nbranchynet-notebooks = {{ path = "{ROOT}/notebooks", features = ["{feature}"] }}\n')
     return f':dep branchynet-feature = {{ path = "{crate}" }}\n'
 
 

@@ -8,6 +8,7 @@ then stops, names the cell and its error, and exits with 1. Executed copies go t
     run.py NOTEBOOK...   run these notebooks
     run.py --warm        compile the library for notebooks, so that the first one starts fast
     run.py --images      draw PNGs of all figures that have none or an older one
+    run.py --tables      put the tables of Table I's notebooks together: figures/table1.md and .csv, seeds.md and .csv
     run.py --time        measure how long a kernel takes to start, and a small cell to run
 
 Settings come from the environment, as in EPOCHS=3; each notebook's settings cell lists them.
@@ -15,6 +16,9 @@ Settings come from the environment, as in EPOCHS=3; each notebook's settings cel
 
 import argparse
 import base64
+import contextlib
+import csv
+import math
 import os
 import pathlib
 import queue
@@ -187,6 +191,51 @@ def embed_images(notebook):
                 data["text/html"] = f'<img width="{width}" src="data:image/png;base64,{pixels}">'
 
 
+# The notebooks that make Table I.
+TABLE1 = ("lenet_mnist", "alexnet_cifar10", "resnet110_cifar10")
+
+
+def short(cell):
+    """A number with at most six significant digits, as the notebooks show it; other text as it is."""
+    try:
+        x = float(cell)
+    except ValueError:
+        return cell
+    if x == 0 or not math.isfinite(x):
+        return cell
+    text = f"{x:.{min(max(5 - math.floor(math.log10(abs(x))), 0), 9)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def tables():
+    """Writes the rows of all notebooks that make Table I, and those over seeds, as one table each, and beneath the first what others report."""
+    below = FIGURES / os.environ.get("FIGURES", "")
+    for name in ("table1", "seeds"):
+        found = []
+        for notebook in TABLE1:
+            # A network whose notebook has not been run has no rows.
+            with contextlib.suppress(FileNotFoundError), open(below / notebook / f"{name}.csv", newline="") as file:
+                found.append(list(csv.DictReader(file)))
+        if not found:
+            raise Failure(f"there are no tables {name}.csv below {below.relative_to(ROOT)} yet; `make figures` makes them")
+        # The network with the most exits has all columns that another has.
+        columns = max((list(rows[0]) for rows in found), key=len)
+        rows = [[row.get(column) or "" for column in columns] for table in found for row in table]
+        with open(below / f"{name}.csv", "w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([columns, *rows])
+        text = markdown(columns, [[short(cell) for cell in row] for row in rows])
+        if name == "table1":
+            with open(ROOT / "notebooks" / "paper" / "others.csv", newline="") as file:
+                others = [[row["who"], row["network"], row["reports"]] for row in csv.DictReader(file)]
+            text += "\n" + markdown(["who", "network", "reports"], others)
+        (below / f"{name}.md").write_text(text)
+        print(f"{(below / name).relative_to(ROOT)}.md and .csv")
+
+
+def markdown(names, rows):
+    return "".join("| " + " | ".join(cells) + " |\n" for cells in [names, *rows]).replace("\n", f"\n|{'---|' * len(names)}\n", 1)
+
+
 def open_cells(sources):
     """A client and the cells of a notebook that is made up here."""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
@@ -195,7 +244,7 @@ def open_cells(sources):
 
 
 def warm():
-    client, cells = open_cells([':dep branchynet = { path = ".." }', "use branchynet::prelude::*;"])
+    client, cells = open_cells([':dep branchynet-notebooks = { path = "." }', "use branchynet_notebooks::prelude::*;"])
     with client.setup_kernel():
         for index, cell in cells:
             if error := client.run_cell(cell, index):
@@ -204,7 +253,7 @@ def warm():
 
 def measure():
     """Prints the time from a kernel's start to the library's first result, and of a small cell afterwards."""
-    first = [':dep branchynet = { path = ".." }', "use branchynet::prelude::*;", "let x = Tensor::new(1f32, &Device::Cpu)?;"]
+    first = [':dep branchynet-notebooks = { path = "." }', "use branchynet_notebooks::prelude::*;", "let x = Tensor::new(1f32, &Device::Cpu)?;"]
     small = [f"let y{i} = (&x + {i}.0)?;" for i in range(20)]
     client, cells = open_cells(first + small)
     ends = [time.time()]
@@ -231,10 +280,11 @@ def main():
     parser.add_argument("notebooks", nargs="*", type=pathlib.Path, metavar="NOTEBOOK")
     parser.add_argument("--warm", action="store_true", help="compile the library for notebooks")
     parser.add_argument("--images", action="store_true", help="draw missing PNGs")
+    parser.add_argument("--tables", action="store_true", help="put the tables of Table I's notebooks together")
     parser.add_argument("--time", action="store_true", help="measure the kernel")
     arguments = parser.parse_args()
-    if not (arguments.notebooks or arguments.warm or arguments.images or arguments.time):
-        parser.error("name a notebook, or --warm, --images or --time")
+    if not (arguments.notebooks or arguments.warm or arguments.images or arguments.tables or arguments.time):
+        parser.error("name a notebook, or --warm, --images, --tables or --time")
     # Kernels inherit it: the library's warnings and errors are one line, a backtrace is noise.
     os.environ.setdefault("RUST_BACKTRACE", "0")
     try:
@@ -250,6 +300,8 @@ def main():
             run(path)
         if arguments.images:
             draw()
+        if arguments.tables:
+            tables()
         if arguments.time:
             measure()
     except Failure as failure:

@@ -27,7 +27,7 @@ pub enum ErrorKind {
     Diverged,
     /// There is no such device, or it does not do what is asked.
     Device,
-    /// What candle, polars or the operating system refused.
+    /// What candle, another library or the operating system refused.
     Other,
 }
 
@@ -41,9 +41,14 @@ impl Error {
     }
 
     /// The same with the error that caused it, which the message should not repeat in full.
-    pub(crate) fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+    pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
+    }
+
+    /// What another library refused, with its own message.
+    pub fn other(source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::new(ErrorKind::Other, source.to_string()).because(source)
     }
 
     /// What sort of thing went wrong.
@@ -92,12 +97,12 @@ macro_rules! from {
     ($($source:ty),*) => {$(
         impl From<$source> for Error {
             fn from(error: $source) -> Self {
-                Self::new(ErrorKind::Other, error.to_string()).because(error)
+                Self::other(error)
             }
         }
     )*};
 }
-from!(std::io::Error, serde_json::Error, safetensors::SafeTensorError, polars::error::PolarsError);
+from!(std::io::Error, serde_json::Error, safetensors::SafeTensorError);
 
 /// Returns an [`struct@Error`] of a kind with a formatted message.
 macro_rules! bail {

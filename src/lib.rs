@@ -5,56 +5,49 @@
 //! A [`Network`] is a flat list of layers with a [`networks::branch`] where it forks.
 //! [`training::train`] trains all its exits jointly; [`Network::classify`] lets each sample leave at
 //! the first exit that is sure; an [`exits::ExitRecord`] answers from one pass what happens
-//! at every threshold; an [`exits::Timer`] says what it costs in time. `notebooks/` put these
-//! together, one experiment each.
+//! at every threshold; an [`exits::Timer`] says what it costs in time; [`runs`] keeps what was trained.
 //!
 //! Folders use those before them, never those behind: [`kernels`], [`data`] and [`networks`],
-//! [`training`], [`exits`], [`experiments`], [`figures`], and the program in `cli/`, a package of its own.
+//! [`training`], [`exits`], [`runs`]. Beside the library stand the program and the notebooks, packages of their own.
 //!
 //! ```
 //! use branchynet::prelude::*;
 //!
 //! let network = Network::new("B-LeNet", [1, 28, 28], b_lenet(), 0, &Device::Cpu)?;
 //! let images = Tensor::zeros((3, 1, 28, 28), DType::F32, &Device::Cpu)?;
-//! let answers = network.classify(&images, &Rule::entropy([0.025]))?;
+//! let answers = network.classify(&images, &ExitPolicy::entropy([0.025]))?;
 //! assert_eq!(answers.len(), 3);
 //! # Ok::<(), branchynet::Error>(())
 //! ```
 
+mod checked_file;
 pub mod data;
+mod device;
 mod error;
 pub mod exits;
-pub mod experiments;
-pub mod figures;
 pub mod files;
 pub mod networks;
-mod process;
-mod sealed;
+pub mod runs;
+pub mod text;
 pub mod training;
 
 pub use branchynet_kernels as kernels;
 pub use candle_core;
 pub use candle_nn;
 pub use clap;
-pub use plotly;
-pub use polars;
 
+pub(crate) use device::settle;
+pub use device::{device, device_name};
 pub use error::{Error, ErrorKind, Result};
 pub use networks::Network;
-pub(crate) use process::settle;
-pub use process::{device, device_name};
 
-/// What a notebook needs, in one `use`.
+/// What most programs and notebooks need, in one `use`.
 pub mod prelude {
-    pub use crate::data::{Corruption, Dataset, Preprocessing, Raw, Source, Split, Test, Train, Validation};
+    pub use crate::data::{Dataset, Preprocessing, Raw, Source, Split, Test, Train, Validation};
     pub use crate::exits::{
-        Answer, BatchTime, Criterion, ExitRecord, Loss, Outcome, Plan, Rule, Timer, Timing, knee, undominated,
+        Answer, BatchTime, Criterion, ExitPolicy, ExitRecord, Loss, OperatingPoint, Plan, Timer, Timing,
+        knee, pareto_optimal,
     };
-    pub use crate::experiments::{
-        Choice, Contender, Coverage, ExitSet, Experiment, Pretrained, Promise, Results, Seeds, Session,
-        Shifted, Speedup, Standing, Summary, TableOne, Trained, Training, Variant, Way, paper,
-    };
-    pub use crate::figures::{self, Report, percent, table};
     pub use crate::files::commit;
     pub use crate::kernels::{Precision, cross_entropy};
     pub use crate::networks::{
@@ -62,11 +55,13 @@ pub mod prelude {
         b_resnet110_standard, batch_norm, branch, conv, dropout, gelu, linear, lrn, max_pool,
         max_pool_inside, plain_norm, relu, residual, resnet, scale, with_branches, without_branches,
     };
+    pub use crate::runs::{
+        Choice, Experiment, Pretrained, Results, Seeds, Session, Spread, Summary, Trained, Training,
+    };
+    pub use crate::text::percent;
     pub use crate::training::{self, Config, Run, evaluate, load_checkpoint, train};
     pub use crate::{Error, ErrorKind, Result, Rng, device, device_name};
     pub use candle_core::{DType, Device, Tensor, Var};
-    pub use plotly::Plot;
-    pub use polars::prelude::{DataFrame, df};
     pub use rand::SeedableRng;
 }
 

@@ -4,7 +4,9 @@
 mod common;
 
 use branchynet::data::{Split, Test, Validation};
-use branchynet::exits::{Criterion, ExitRecord, Outcome, Plan, Rule, Timer, knee, undominated};
+use branchynet::exits::{
+    Criterion, ExitPolicy, ExitRecord, OperatingPoint, Plan, Timer, knee, pareto_optimal,
+};
 use branchynet::networks::{
     Layer, Start, b_lenet, branch, conv, dropout, gelu, linear, lrn, max_pool, max_pool_inside, plain_norm,
     relu, scale, without_branches,
@@ -66,8 +68,8 @@ fn classify_plan_and_replay_agree_bit_for_bit() -> Result<()> {
             // Thresholds between the values that occur, so that every exit gets its share; and the
             // extremes.
             let quantile = |exit: usize, q: usize| {
-                let readings = record.readings(exit).iter();
-                let mut values: Vec<f64> = readings.map(|reading| reading.uncertainty).collect();
+                let predictions = record.predictions(exit).iter();
+                let mut values: Vec<f64> = predictions.map(|prediction| prediction.uncertainty).collect();
                 values.sort_by(f64::total_cmp);
                 values[values.len() * q / 100]
             };
@@ -75,22 +77,22 @@ fn classify_plan_and_replay_agree_bit_for_bit() -> Result<()> {
             let mut choices = vec![vec![0.0; free], vec![f64::INFINITY; free]];
             choices.extend([20, 50, 90].map(|q| (0..free).map(|exit| quantile(exit, q)).collect()));
             for thresholds in choices {
-                let rule = Rule::new(criterion.clone(), thresholds.clone());
+                let policy = ExitPolicy::new(criterion.clone(), thresholds.clone());
                 let replay = record.answers(&thresholds)?;
-                let answers = network.classify(&images, &rule)?;
-                assert_eq!(answers, replay, "classify by {rule:?}");
+                let answers = network.classify(&images, &policy)?;
+                assert_eq!(answers, replay, "classify by {policy:?}");
                 for (i, pixels) in pixels.iter().enumerate() {
-                    let answer = plan.classify(pixels, &rule)?;
-                    assert_eq!(answer, replay[i], "plan, sample {i} by {rule:?}");
+                    let answer = plan.classify(pixels, &policy)?;
+                    assert_eq!(answer, replay[i], "plan, sample {i} by {policy:?}");
                 }
-                let outcome = record.outcome(&thresholds, &vec![1.0; network.exits()])?;
+                let outcome = record.operating_point(&thresholds, &vec![1.0; network.exits()])?;
                 assert_eq!(outcome.samples(), 300);
                 assert_eq!(outcome.leaving[free], replay.iter().filter(|answer| answer.exit == free).count());
             }
             // In input order: shuffled images give shuffled answers.
             let thresholds: Vec<f64> = (0..free).map(|exit| quantile(exit, 50)).collect();
             let reversed = split.batch(&(0..split.len()).rev().collect::<Vec<_>>(), &Device::Cpu)?;
-            let mut answers = network.classify(&reversed, &record.rule(&thresholds))?;
+            let mut answers = network.classify(&reversed, &record.policy(&thresholds))?;
             answers.reverse();
             assert_eq!(answers, record.answers(&thresholds)?);
         }
@@ -104,7 +106,7 @@ fn criteria_say_what_they_are_defined_to_say() -> Result<()> {
     let ln = |p: [f32; 3]| p.map(f32::ln).to_vec();
     let logits = vec![ln([0.7, 0.2, 0.1]), ln([0.2, 0.5, 0.3])];
     let record = ExitRecord::<Validation>::from_logits(logits.clone(), vec![0])?;
-    let at = |criterion: Criterion, exit: usize| record.by(&criterion).readings(exit)[0].uncertainty;
+    let at = |criterion: Criterion, exit: usize| record.by(&criterion).predictions(exit)[0].uncertainty;
     let entropy = |p: [f64; 3]| -p.iter().map(|p| p * p.ln()).sum::<f64>();
     for (value, expected) in [
         (at(Criterion::Entropy, 0), entropy([0.7, 0.2, 0.1])),
@@ -119,7 +121,7 @@ fn criteria_say_what_they_are_defined_to_say() -> Result<()> {
     let agreeing = vec![logits[0].clone(), logits[0].clone(), logits[0].clone()];
     let agreeing = ExitRecord::<Validation>::from_logits(agreeing, vec![0])?;
     let patience = agreeing.by(&Criterion::Patience);
-    let streaks = [0, 1, 2].map(|exit| patience.readings(exit)[0].uncertainty);
+    let streaks = [0, 1, 2].map(|exit| patience.predictions(exit)[0].uncertainty);
     assert_eq!(streaks, [1.0, 0.5, 1.0 / 3.0]);
     // What is not a number stays until the last exit, whatever the threshold.
     let broken = vec![vec![f32::NAN, 1.0, 0.0], vec![f32::INFINITY, 1.0, 0.0], ln([0.5, 0.3, 0.2])];
@@ -143,11 +145,11 @@ fn wrong_thresholds_and_images_are_refused() -> Result<()> {
         (vec![-0.1], "at least 0"),
         (vec![f64::NAN], "NaN"),
     ] {
-        let error = network.classify(&images, &Rule::entropy(thresholds)).expect_err(part).to_string();
+        let error = network.classify(&images, &ExitPolicy::entropy(thresholds)).expect_err(part).to_string();
         assert!(error.contains(part), "{error}");
     }
     let error = Plan::new(&network)?
-        .classify(&[0.0; 3], &Rule::entropy([0.1]))
+        .classify(&[0.0; 3], &ExitPolicy::entropy([0.1]))
         .expect_err("too few pixels")
         .to_string();
     assert!(error.contains("images of 784 values, got 3"), "{error}");
@@ -177,9 +179,9 @@ fn random_record(samples: usize, exits: usize, seed: u64) -> Result<ExitRecord<V
 fn brute_force(record: &ExitRecord<Validation>, costs: &[f64]) -> Result<Vec<(usize, f64)>> {
     let candidates = |exit: usize| {
         let mut all: Vec<f64> = record
-            .readings(exit)
+            .predictions(exit)
             .iter()
-            .map(|reading| reading.uncertainty)
+            .map(|prediction| prediction.uncertainty)
             .chain([0.0, f64::INFINITY])
             .collect();
         all.sort_by(f64::total_cmp);
@@ -189,17 +191,17 @@ fn brute_force(record: &ExitRecord<Validation>, costs: &[f64]) -> Result<Vec<(us
     let mut outcomes = Vec::new();
     for &first in &candidates(0) {
         if record.exits() == 2 {
-            outcomes.push(record.outcome(&[first], costs)?);
+            outcomes.push(record.operating_point(&[first], costs)?);
             continue;
         }
         for &second in &candidates(1) {
-            outcomes.push(record.outcome(&[first, second], costs)?);
+            outcomes.push(record.operating_point(&[first, second], costs)?);
         }
     }
-    Ok(points(&undominated(outcomes)))
+    Ok(points(&pareto_optimal(outcomes)))
 }
 
-fn points(front: &[Outcome]) -> Vec<(usize, f64)> {
+fn points(front: &[OperatingPoint]) -> Vec<(usize, f64)> {
     front.iter().map(|o| (o.right, (o.cost * 1e9).round() / 1e9)).collect()
 }
 
@@ -212,7 +214,7 @@ fn the_pareto_front_is_exact() -> Result<()> {
             assert_eq!(points(&front), brute_force(&record, &costs)?, "{exits} exits, seed {seed}");
             // The thresholds of every point give just that point.
             for point in &front {
-                assert_eq!(&record.outcome(&point.thresholds, &costs)?, point);
+                assert_eq!(&record.operating_point(&point.thresholds, &costs)?, point);
             }
         }
     }
@@ -221,8 +223,8 @@ fn the_pareto_front_is_exact() -> Result<()> {
 
 /// The share of an exact front's area above the axes that an approximate one covers: accuracy against
 /// saved cost.
-fn covered(exact: &[Outcome], approximate: &[Outcome], dearest: f64) -> f64 {
-    let area = |front: &[Outcome]| -> f64 {
+fn covered(exact: &[OperatingPoint], approximate: &[OperatingPoint], dearest: f64) -> f64 {
+    let area = |front: &[OperatingPoint]| -> f64 {
         let mut area = 0.0;
         let mut below = 0.0;
         for outcome in front {
@@ -243,7 +245,7 @@ fn the_approximate_front_is_close_to_the_exact_one() -> Result<()> {
             let covered = covered(&exact, &found, 5.0);
             assert!((0.995..=1.0 + 1e-12).contains(&covered), "seed {seed}: {covered}");
             for point in &found {
-                assert_eq!(&record.outcome(&point.thresholds, &costs)?, point);
+                assert_eq!(&record.operating_point(&point.thresholds, &costs)?, point);
             }
         }
     }
@@ -260,11 +262,11 @@ fn five_exits_have_a_front_of_real_outcomes() -> Result<()> {
         assert!(pair[0].cost < pair[1].cost && pair[0].right < pair[1].right);
     }
     for point in &front {
-        assert_eq!(&record.outcome(&point.thresholds, &costs)?, point);
+        assert_eq!(&record.operating_point(&point.thresholds, &costs)?, point);
     }
     // At least as good as all combinations of a grid.
     for outcome in record.grid(&[0.0, 0.2, 0.5, 0.8, 1.0, 1.4], &costs)? {
-        let beaten = |o: &Outcome| o.right >= outcome.right && o.cost <= outcome.cost + 1e-9;
+        let beaten = |o: &OperatingPoint| o.right >= outcome.right && o.cost <= outcome.cost + 1e-9;
         assert!(front.iter().any(beaten), "{outcome:?}");
     }
     let last = record.exit_accuracy()[4];
@@ -276,12 +278,13 @@ fn five_exits_have_a_front_of_real_outcomes() -> Result<()> {
 fn the_curve_holds_every_distinct_threshold() -> Result<()> {
     let record = random_record(200, 2, 9)?;
     let curve = record.curve(&[1.0, 3.0])?;
-    let mut entropies: Vec<f64> = record.readings(0).iter().map(|reading| reading.uncertainty).collect();
+    let mut entropies: Vec<f64> =
+        record.predictions(0).iter().map(|prediction| prediction.uncertainty).collect();
     entropies.sort_by(f64::total_cmp);
     entropies.dedup();
     assert_eq!(curve.len(), entropies.len() + 1);
     for point in &curve {
-        assert_eq!(&record.outcome(&point.thresholds, &[1.0, 3.0])?, point);
+        assert_eq!(&record.operating_point(&point.thresholds, &[1.0, 3.0])?, point);
     }
     Ok(())
 }
@@ -293,7 +296,7 @@ fn a_part_of_a_record_is_the_record_of_that_part() -> Result<()> {
     // Exit 2 that lets nothing leave is as good as none.
     let two = record.only(&[0, 2])?;
     for outcome in two.curve(&[1.0, 4.0])? {
-        let three = record.outcome(&[outcome.thresholds[0], 0.0], &costs)?;
+        let three = record.operating_point(&[outcome.thresholds[0], 0.0], &costs)?;
         assert_eq!((outcome.right, outcome.cost), (three.right, three.cost));
     }
     let samples = [7, 3, 3, 39];
@@ -326,7 +329,7 @@ fn choices_meet_their_bounds_or_say_why_not() -> Result<()> {
     assert!(record.curve(&costs).expect_err("3 exits").to_string().contains("use pareto_front"));
     assert!(
         record
-            .outcome(&[0.1, 0.1], &[1.0])
+            .operating_point(&[0.1, 0.1], &[1.0])
             .expect_err("1 cost")
             .to_string()
             .contains("3 exits need as many costs")
@@ -337,9 +340,19 @@ fn choices_meet_their_bounds_or_say_why_not() -> Result<()> {
 
 #[test]
 fn the_knee_lies_where_the_front_bends() {
-    let outcome =
-        |cost: f64, right: usize| Outcome { thresholds: vec![cost], right, leaving: vec![50, 50], cost };
-    let front = [outcome(1.0, 10), outcome(1.5, 60), outcome(2.0, 85), outcome(4.0, 90), outcome(8.0, 92)];
+    let operating_point = |cost: f64, right: usize| OperatingPoint {
+        thresholds: vec![cost],
+        right,
+        leaving: vec![50, 50],
+        cost,
+    };
+    let front = [
+        operating_point(1.0, 10),
+        operating_point(1.5, 60),
+        operating_point(2.0, 85),
+        operating_point(4.0, 90),
+        operating_point(8.0, 92),
+    ];
     assert_eq!(knee(&front).map(|o| o.right), Some(85));
     assert_eq!(knee(&front[..1]).map(|o| o.right), Some(10));
     assert!(knee(&[]).is_none());
@@ -392,7 +405,6 @@ fn batches_are_timed_where_the_networks_are() -> Result<()> {
             let times = timer.batches(&shares, &[1, 3])?;
             assert_eq!(times.iter().map(|t| t.batch).collect::<Vec<_>>(), [1, 3]);
             assert!(times.iter().all(|t| t.baseline > 0.0 && t.early_exit > 0.0));
-            assert_eq!(branchynet::exits::BatchTime::frame(&times)?.height(), 2);
         }
         assert!(timer.batches(&[0.5, 0.4], &[1]).is_err());
         assert!(timer.batches(&[0.5, 0.5], &[0]).is_err());
@@ -418,8 +430,8 @@ fn a_cascade_says_what_its_networks_say() -> Result<()> {
     assert_eq!(cascade.macs(), [of_small, of_small + of_large]);
     // Nobody who stays is answered by what the small network left in the buffers.
     let pixels = split.batch(&[7], &Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
-    let answer = Plan::new(&cascade)?.classify(&pixels, &Rule::entropy([0.0]))?;
-    assert_eq!((answer.label, answer.exit), (then.readings(0)[7].label, 1));
+    let answer = Plan::new(&cascade)?.classify(&pixels, &ExitPolicy::entropy([0.0]))?;
+    assert_eq!((answer.label, answer.exit), (then.predictions(0)[7].label, 1));
     assert!(cascade.followed_by(&large).is_err(), "a cascade of three");
     let other = Network::new("other", [1, 16, 16], [linear(256, 10)], 0, &Device::Cpu)?;
     assert!(other.followed_by(&large).is_err(), "other images");

@@ -117,16 +117,16 @@ fn samples_leave_as_on_the_cpu_and_as_in_a_replay() -> Result<()> {
         let record = collected.by(&criterion);
         // Thresholds in the middle of a gap, so that rounding decides nothing.
         let middle = |exit: usize, rank: usize| {
-            let mut all: Vec<f64> = record.readings(exit).iter().map(|r| r.uncertainty).collect();
+            let mut all: Vec<f64> = record.predictions(exit).iter().map(|r| r.uncertainty).collect();
             all.sort_by(f64::total_cmp);
             (all[rank] + all[rank + 1]) / 2.0
         };
         for thresholds in
             [[middle(0, 20), middle(1, 40)], [0.0, middle(1, 10)], [f64::INFINITY, 0.0], [0.0, 0.0]]
         {
-            let rule = record.rule(&thresholds);
+            let policy = record.policy(&thresholds);
             let classify = |network: &Network, device| -> Result<_> {
-                network.classify(&data.test.batch(&samples, device)?, &rule)
+                network.classify(&data.test.batch(&samples, device)?, &policy)
             };
             let (cpu, gpu) = (classify(&here, &Device::Cpu)?, classify(&there, device)?);
             let replay = record.answers(&thresholds)?;
@@ -206,8 +206,8 @@ fn training_follows_the_cpu_repeats_itself_and_resumes() -> Result<()> {
             weight_decay: 0.01,
             nesterov: true,
             norm_rate: 2.0,
-            smoothing: 0.1,
-            average: true,
+            label_smoothing: 0.1,
+            lookahead: true,
             augment: true,
             augmentation: Augmentation::Alternating,
             ..config(1)

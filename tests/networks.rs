@@ -1,7 +1,7 @@
 //! The paper's networks: parameters and multiply-accumulates worked out by hand, and what the paper
 //! says of them; the backward pass against candle's autograd.
 
-use branchynet::exits::{Plan, Rule};
+use branchynet::exits::{ExitPolicy, Plan};
 use branchynet::networks::{
     ExitCost, Layer, Pass, average_pool, batch_norm, branch, conv, linear, lrn, max_pool, relu, residual,
     without_branches,
@@ -256,7 +256,7 @@ fn a_plan_agrees_with_its_network() -> Result<()> {
             // Alone an image gets the same, bit for bit, on any number of threads.
             plan = plan.threads(1 + number % 2);
             for (i, image) in values.chunks(size).enumerate() {
-                plan.classify(image, &Rule::entropy(vec![0.0; network.exits() - 1]))?;
+                plan.classify(image, &ExitPolicy::entropy(vec![0.0; network.exits() - 1]))?;
                 for (exit, all) in all.iter().enumerate() {
                     let alone = plan.logits_at(exit);
                     assert_eq!(

@@ -23,7 +23,7 @@ FOLDER = tempfile.TemporaryDirectory()
 CIFAR10 = (ROOT / "datasets" / "cifar10.safetensors").exists()
 
 # What comes before the broken cell in each notebook.
-PRELUDE = [':dep branchynet = { path = ".." }', "use branchynet::prelude::*;", "let x = Var::new(2f32, &Device::Cpu)?;"]
+PRELUDE = [':dep branchynet-notebooks = { path = "." }', "use branchynet_notebooks::prelude::*;", "let x = Var::new(2f32, &Device::Cpu)?;"]
 
 # Broken cells, and what the failure must name.
 BROKEN = {

@@ -6,11 +6,9 @@ use branchynet::candle_core::{DType, Device, Tensor};
 use branchynet::clap;
 use branchynet::data::{Preprocessing, Source, Test, Validation};
 use branchynet::exits::{Criterion, ExitRecord, Loss};
-use branchynet::experiments::{
-    Baseline, Choice, Experiment, NAMES, Pretrained, Results, Session, Summary, Trained,
-};
 use branchynet::files::project_dir;
 use branchynet::networks::{Pass, branch, linear, relu, without_branches};
+use branchynet::runs::{Baseline, Choice, Experiment, Pretrained, Results, Session, Summary, Trained, names};
 use branchynet::training::{Config, Epoch, Scores, evaluate};
 use branchynet::{Error, Network, Result, Rng};
 use rand::SeedableRng;
@@ -243,8 +241,7 @@ fn reference_records_are_whole_and_of_the_settings_of_their_run() -> Result<()> 
         let run = runs.iter().find(|(name, _)| record.origin.ends_with(&format!("/{name}.safetensors.gz")));
         let matching = match run {
             Some((_, session)) => session.experiment.settings() == record.settings,
-            None => NAMES
-                .iter()
+            None => names()
                 .filter_map(|name| Experiment::named(name).ok())
                 .any(|experiment| experiment.settings() == record.settings),
         };
@@ -263,23 +260,6 @@ fn reference_records_are_whole_and_of_the_settings_of_their_run() -> Result<()> 
     Ok(())
 }
 
-#[test]
-fn what_is_claimed_keeps_the_promise_and_more_images_keep_it_better_on_test() -> Result<()> {
-    let path = project_dir().join("datasets/reference/lenet-0.safetensors.gz");
-    let results = Results::read(&path)?;
-    let promises = results.promises(0.0, &[1.0, 5.0], &[50, 2_000], 40)?;
-    for promise in &promises {
-        assert_eq!((promise.claimed.len(), promise.kept.len()), (40, 40));
-        assert!(promise.claimed.iter().all(|&claimed| claimed >= 0.0));
-    }
-    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-    let [few, many] = &promises[..] else { panic!("two numbers of images") };
-    assert!(mean(&few.kept) < mean(&many.kept) && mean(&many.kept) <= 0.001);
-    // Every draw has a seed.
-    assert_eq!(promises, results.promises(0.0, &[1.0, 5.0], &[50, 2_000], 40)?);
-    Ok(())
-}
-
 /// With one threshold, and with two, whose order takes half of the images.
 #[test]
 fn a_guarantee_is_kept_as_often_as_it_says() -> Result<()> {
@@ -293,7 +273,8 @@ fn a_guarantee_is_kept_as_often_as_it_says() -> Result<()> {
         let logits = |exit| [validation.logits(exit), test.logits(exit)].concat();
         let labels = [validation.labels(), test.labels()].concat();
         let all = ExitRecord::<Validation>::from_logits((0..costs.len()).map(logits).collect(), labels)?;
-        let last: Vec<usize> = all.readings(costs.len() - 1).iter().map(|reading| reading.label).collect();
+        let last: Vec<usize> =
+            all.predictions(costs.len() - 1).iter().map(|prediction| prediction.label).collect();
         let (epsilon, delta) = (0.01, 0.1);
         for loss in [Loss::Different, Loss::Wrong] {
             let (mut broken, mut early) = (0, 0.0);
@@ -301,7 +282,7 @@ fn a_guarantee_is_kept_as_often_as_it_says() -> Result<()> {
                 let mut samples: Vec<usize> = (0..all.len()).collect();
                 samples.shuffle(&mut Rng::seed_from_u64(division as u64));
                 let (choose, rest) = samples.split_at(2_000);
-                let chosen = all.select(choose)?.choose_with_guarantee(loss, epsilon, delta, &costs)?;
+                let chosen = all.select(choose)?.learn_then_test(loss, epsilon, delta, &costs)?;
                 let others = all.select(rest)?;
                 let answers = others.answers(&chosen.thresholds)?;
                 let lost =
@@ -316,7 +297,7 @@ fn a_guarantee_is_kept_as_often_as_it_says() -> Result<()> {
             assert!(early > 0.3, "{name}, {loss:?}: only {early} leave early");
             println!("{name}, {loss:?}: broken in {broken} of {divisions}, {early} leave early");
         }
-        assert!(all.choose_with_guarantee(Loss::Wrong, 0.0, 0.05, &costs).is_err());
+        assert!(all.learn_then_test(Loss::Wrong, 0.0, 0.05, &costs).is_err());
     }
     Ok(())
 }
@@ -351,7 +332,7 @@ fn a_summary_says_what_the_networks_do_and_comes_back() -> Result<()> {
     let macs = network.macs();
     let mean: f64 = lossless.shares.iter().zip(&macs).map(|(share, macs)| share * macs).sum();
     assert_eq!(lossless.name, "no loss");
-    assert!((lossless.gain - (macs[1] - macs[0]) / mean).abs() < 1e-9);
+    assert!((lossless.speedup - (macs[1] - macs[0]) / mean).abs() < 1e-9);
     // It has one branch alone.
     assert_eq!(summary.alone[..], summary.choices[..1]);
     let path = folder.join("summary.json");
@@ -451,45 +432,5 @@ fn damaged_weights_are_refused() -> Result<()> {
     assert!(error.contains("no trained weights of B-LeNet with these settings"), "{error}");
     let error = Network::pretrained("vgg").expect_err("there are none").to_string();
     assert!(error.contains("which holds: "), "{error}");
-    Ok(())
-}
-
-#[test]
-fn coverage_tells_promises_that_are_kept_from_those_that_are_not() -> Result<()> {
-    let results = Results::read(&project_dir().join("datasets/reference/lenet-0.safetensors.gz"))?;
-    let (epsilon, costs) = (0.005, results.costs()?);
-    let coverage = results.coverage(Loss::Different, epsilon, 0.1, &costs, 60)?;
-    let [with, mean, without, screened] = &coverage[..] else { panic!("four ways") };
-    assert!(with.broken(epsilon) < 0.25, "{}", with.broken(epsilon));
-    let lost = |of: &branchynet::experiments::Coverage| of.lost.iter().sum::<f64>() / 60.0;
-    assert!(lost(mean) < 1.1 * epsilon && lost(with) < lost(mean) && lost(mean) < lost(without));
-    assert!(screened.broken(epsilon) > 0.3);
-    let cost = |of: &branchynet::experiments::Coverage| of.cost.iter().sum::<f64>();
-    assert!(cost(with) > cost(mean) && cost(mean) > cost(without));
-    assert_eq!(branchynet::experiments::Coverage::frame(&coverage, epsilon)?.height(), 4);
-    Ok(())
-}
-
-#[test]
-fn ways_to_read_a_record_differ_in_how_sure_they_are() -> Result<()> {
-    let results = Results::read(&project_dir().join("datasets/reference/alexnet-0.safetensors.gz"))?;
-    let (ways, costs) = (results.ways()?, results.costs()?);
-    assert_eq!(ways.len(), 7);
-    let accuracy = |name: &str| {
-        let way = ways.iter().find(|way| way.name == name).expect("one of the seven");
-        way.test.exit_accuracy()
-    };
-    assert_eq!(accuracy("learned gate"), results.test.exit_accuracy());
-    assert_eq!(accuracy("entropy at temperatures"), results.test.exit_accuracy());
-    assert_ne!(accuracy("entropy of all exits so far"), results.test.exit_accuracy());
-    let table = branchynet::experiments::Way::frame(&ways, 0.01, &costs)?;
-    assert_eq!((table.height(), table.width()), (7, 7));
-    // Better than chance, and temperatures help calibration.
-    assert!(ways.iter().all(|way| way.test.failure_prediction(1) > 0.6));
-    let column = |name: &str| -> Result<Vec<f64>> {
-        Ok(results.calibration()?.column(name)?.f64()?.into_no_null_iter().collect())
-    };
-    let (before, after) = (column("calibration error")?, column("calibration error with it")?);
-    assert!(after.iter().sum::<f64>() < before.iter().sum::<f64>(), "{before:?} {after:?}");
     Ok(())
 }

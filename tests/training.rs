@@ -153,11 +153,11 @@ fn a_cascade_trains_the_last_exit_on_those_the_first_is_least_sure_of() -> Resul
     };
     let all: Vec<usize> = (0..data.train.len()).collect();
     let record = ExitRecord::collect(&network(0)?, &data.train)?;
-    let unsure = |&i: &usize| record.readings(0)[i].uncertainty;
+    let unsure = |&i: &usize| record.predictions(0)[i].uncertainty;
     let mut hardest = all.clone();
     hardest.sort_by(|a, b| unsure(b).total_cmp(&unsure(a)));
     hardest.truncate(all.len() / 2);
-    let cascade = one_step(Config { keeps: 0.5, ..config.clone() }, &all)?;
+    let cascade = one_step(Config { cascade_fraction: 0.5, ..config.clone() }, &all)?;
     let expected = one_step(config, &hardest)?;
     let apart = cascade.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     let moved = Tensor::new(expected, &Device::Cpu)?
@@ -194,8 +194,8 @@ fn killed(optimizer: Optimizer) -> Config {
             weight_decay: 1e-3,
             nesterov: true,
             norm_rate: 4.0,
-            average: true,
-            smoothing: 0.1,
+            lookahead: true,
+            label_smoothing: 0.1,
             augment: true,
             augmentation: Augmentation::Alternating,
             ..config(30)

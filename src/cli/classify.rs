@@ -3,8 +3,8 @@
 use branchynet::candle_nn::ops::softmax;
 use branchynet::data::Test;
 use branchynet::exits::ExitRecord;
-use branchynet::experiments::Pretrained;
 use branchynet::networks::Pass;
+use branchynet::runs::Pretrained;
 use branchynet::{Error, ErrorKind, Result, clap};
 use image::imageops::FilterType;
 use std::path::{Path, PathBuf};
@@ -52,7 +52,7 @@ pub fn classify(arguments: &Classify) -> Result<String> {
         bytes.extend(read(path, weights.about.image, arguments.invert)?);
     }
     let (network, images) = (&weights.network, weights.images(&bytes)?);
-    let answers = network.classify(&images, &weights.rule(thresholds)?)?;
+    let answers = network.classify(&images, &weights.policy(thresholds)?)?;
     let pictures = arguments.pictures.iter().map(|path| path.display().to_string());
     let width = pictures.clone().map(|name| name.chars().count()).max().unwrap_or(0).max("picture".len());
     let mut out = format!(
@@ -70,7 +70,7 @@ pub fn classify(arguments: &Classify) -> Result<String> {
         out += &format!(
             "{picture:<width$}  {label:<12}{:>6}{:>10.4}{:>13.4}\n",
             answer.exit + 1,
-            by_entropy.readings(answer.exit)[i].uncertainty,
+            by_entropy.predictions(answer.exit)[i].uncertainty,
             probability
         );
     }

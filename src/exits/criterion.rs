@@ -47,7 +47,7 @@ pub struct Seen<'a> {
 
 /// What one exit says about one sample.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Reading {
+pub struct Prediction {
     /// The most probable class, the first of equals.
     pub label: usize,
     /// What the criterion says: smaller is surer.
@@ -56,7 +56,7 @@ pub struct Reading {
 
 impl<'a> Seen<'a> {
     /// The logits of one exit after another, `classes` each; the last exit is the one that is asked.
-    pub(crate) fn new(logits: &'a [f32], classes: usize) -> Self {
+    pub fn new(logits: &'a [f32], classes: usize) -> Self {
         Self { logits, classes }
     }
 
@@ -127,7 +127,7 @@ impl Criterion {
     /// });
     /// let network = Network::new("B-LeNet", [1, 28, 28], b_lenet(), 0, &Device::Cpu)?;
     /// let images = Tensor::zeros((3, 1, 28, 28), DType::F32, &Device::Cpu)?;
-    /// let answers = network.classify(&images, &Rule::new(largest, [-0.5]))?;
+    /// let answers = network.classify(&images, &ExitPolicy::new(largest, [-0.5]))?;
     /// assert_eq!(answers.len(), 3);
     /// # Ok::<(), branchynet::Error>(())
     /// ```
@@ -136,7 +136,7 @@ impl Criterion {
     }
 
     /// What the exit that saw a sample last says about it.
-    pub fn read(&self, seen: Seen<'_>) -> Reading {
+    pub fn read(&self, seen: Seen<'_>) -> Prediction {
         let logits = seen.logits();
         let softmax = Softmax::of(logits);
         let uncertainty = match self {
@@ -168,7 +168,7 @@ impl Criterion {
             }
             Self::Own(own) => (own.measure)(seen),
         };
-        Reading { label: softmax.label, uncertainty }
+        Prediction { label: softmax.label, uncertainty }
     }
 
     /// For the axes of figures: what is measured, with its unit.

@@ -1,16 +1,16 @@
 //! What thresholds give: exact curves, Pareto fronts, and choices.
 
-use super::outcome::Outcome;
+use super::operating_point::OperatingPoint;
 use super::record::ExitRecord;
 use crate::Result;
-use crate::data::{Role, Test, Validation};
+use crate::data::{Role, Validation};
 use crate::error::{bail, error};
 use rayon::prelude::*;
 
 impl<R: Role> ExitRecord<R> {
     /// The outcomes at all combinations of the thresholds in `grid` (the paper's sweep), the last
     /// exit's threshold fastest.
-    pub fn grid(&self, grid: &[f64], costs: &[f64]) -> Result<Vec<Outcome>> {
+    pub fn grid(&self, grid: &[f64], costs: &[f64]) -> Result<Vec<OperatingPoint>> {
         let free = self.exits() - 1;
         let combinations = u32::try_from(free).ok().and_then(|free| grid.len().checked_pow(free));
         let Some(combinations) = combinations.filter(|&n| n <= 1_000_000) else {
@@ -23,7 +23,7 @@ impl<R: Role> ExitRecord<R> {
         (0..combinations)
             .map(|i| {
                 let digit = |exit: usize| i / grid.len().pow((free - 1 - exit) as u32) % grid.len();
-                self.outcome(&(0..free).map(|exit| grid[digit(exit)]).collect::<Vec<_>>(), costs)
+                self.operating_point(&(0..free).map(|exit| grid[digit(exit)]).collect::<Vec<_>>(), costs)
             })
             .collect()
     }
@@ -31,10 +31,10 @@ impl<R: Role> ExitRecord<R> {
     /// Samples in ascending order of uncertainty at `exit`; those without one (NaN) never leave and
     /// come last.
     fn by_uncertainty(&self, exit: usize) -> Vec<usize> {
-        let readings = self.readings(exit);
+        let predictions = self.predictions(exit);
         let mut order: Vec<usize> = (0..self.len()).collect();
         // A NaN may have either sign.
-        let key = |sample: usize| (readings[sample].uncertainty.is_nan(), readings[sample].uncertainty);
+        let key = |sample: usize| (predictions[sample].uncertainty.is_nan(), predictions[sample].uncertainty);
         order.sort_by(|&a, &b| {
             let (a, b) = (key(a), key(b));
             a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
@@ -45,7 +45,7 @@ impl<R: Role> ExitRecord<R> {
     /// For each number of samples `n`: a threshold at which exactly the first `n` of `order` leave
     /// at `exit`, or `None` where sample `n` is as unsure as the one before and leaves with it.
     fn cuts(&self, exit: usize, order: &[usize]) -> Vec<Option<f64>> {
-        let unsure = |i: usize| self.readings(exit)[order[i]].uncertainty;
+        let unsure = |i: usize| self.predictions(exit)[order[i]].uncertainty;
         let cut = |n: usize| {
             if n == 0 {
                 Some(self.criterion().never())
@@ -65,7 +65,7 @@ impl<R: Role> ExitRecord<R> {
     /// The outcome at every distinct threshold, from nothing leaving early to everything: the exact
     /// curve of accuracy against cost, not a grid's. For two exits; fails for other numbers,
     /// whose thresholds make more than a curve (see [`Self::pareto_front`]).
-    pub fn curve(&self, costs: &[f64]) -> Result<Vec<Outcome>> {
+    pub fn curve(&self, costs: &[f64]) -> Result<Vec<OperatingPoint>> {
         self.check_costs(costs)?;
         if self.exits() != 2 {
             bail!(
@@ -84,7 +84,7 @@ impl<R: Role> ExitRecord<R> {
                 right = right + usize::from(self.right(0, sample)) - usize::from(self.right(1, sample));
             }
             if let Some(threshold) = cuts[n] {
-                curve.push(Outcome::new(vec![threshold], right, vec![n, self.len() - n], costs));
+                curve.push(OperatingPoint::new(vec![threshold], right, vec![n, self.len() - n], costs));
             }
         }
         Ok(curve)
@@ -93,21 +93,21 @@ impl<R: Role> ExitRecord<R> {
     /// The outcomes that no other beats in both accuracy and cost, over *all* thresholds, in
     /// ascending order of cost. Exact for one to three exits; for more, whose combinations of thresholds
     /// are too many, [`Self::approximate_front`].
-    pub fn pareto_front(&self, costs: &[f64]) -> Result<Vec<Outcome>> {
+    pub fn pareto_front(&self, costs: &[f64]) -> Result<Vec<OperatingPoint>> {
         self.front_from(0, costs)
     }
 
     /// The part of the front with at least `least` right answers, which is had for less; with other numbers of
     /// exits than three all of it.
-    pub(super) fn front_from(&self, least: usize, costs: &[f64]) -> Result<Vec<Outcome>> {
+    pub(super) fn front_from(&self, least: usize, costs: &[f64]) -> Result<Vec<OperatingPoint>> {
         self.check_costs(costs)?;
         let outcomes = match self.exits() {
-            1 => vec![self.outcome(&[], costs)?],
+            1 => vec![self.operating_point(&[], costs)?],
             2 => self.curve(costs)?,
             3 => self.cheapest_for_each_accuracy(least, costs),
             _ => return self.approximate_front(costs),
         };
-        Ok(undominated(outcomes))
+        Ok(pareto_optimal(outcomes))
     }
 
     /// Whether [`Self::pareto_front`] is exact.
@@ -119,23 +119,23 @@ impl<R: Role> ExitRecord<R> {
     /// time, the others fixed, from many starting points, then from all points of the front so far, until
     /// nothing improves. Every outcome returned is real; a better one may be missed. On records of three
     /// exits, where the exact front is known, the loss is measured (`tests/exits.rs`).
-    pub fn approximate_front(&self, costs: &[f64]) -> Result<Vec<Outcome>> {
+    pub fn approximate_front(&self, costs: &[f64]) -> Result<Vec<OperatingPoint>> {
         self.check_costs(costs)?;
         let search = Search::new(self, costs);
         let found = search.run();
         let outcomes = found.iter().enumerate().filter_map(|(right, best)| {
             let (_, cuts) = best.as_ref()?;
             let (leaving, thresholds) = search.describe(cuts);
-            Some(Outcome::new(thresholds, right, leaving, costs))
+            Some(OperatingPoint::new(thresholds, right, leaving, costs))
         });
-        Ok(undominated(outcomes.collect()))
+        Ok(pareto_optimal(outcomes.collect()))
     }
 
     /// For three exits: of all pairs of thresholds that give the same number of right answers, at least `least`, a
     /// cheapest. For each number of samples that leave at exit 1, a walk over those that exit 2 and the last
     /// exit do not answer equally well, in the order of exit 2; between two of them accuracy stays, and one
     /// end is cheapest.
-    fn cheapest_for_each_accuracy(&self, least: usize, costs: &[f64]) -> Vec<Outcome> {
+    fn cheapest_for_each_accuracy(&self, least: usize, costs: &[f64]) -> Vec<OperatingPoint> {
         let n = self.len();
         let (first, second) = (self.by_uncertainty(0), self.by_uncertainty(1));
         let (first_cuts, second_cuts) = (self.cuts(0, &first), self.cuts(1, &second));
@@ -221,7 +221,7 @@ impl<R: Role> ExitRecord<R> {
             .filter_map(|(right, best)| {
                 let (_, leaving, at_second) = (*best)?;
                 let thresholds = vec![first_cuts[leaving]?, second_threshold(leaving, at_second)?];
-                Some(Outcome::new(
+                Some(OperatingPoint::new(
                     thresholds,
                     right,
                     vec![leaving, at_second, n - leaving - at_second],
@@ -440,9 +440,9 @@ fn merge(mut a: Found, b: Found) -> Found {
 }
 
 /// Of these outcomes those that no other beats: ascending in cost and in accuracy.
-pub fn undominated(mut outcomes: Vec<Outcome>) -> Vec<Outcome> {
+pub fn pareto_optimal(mut outcomes: Vec<OperatingPoint>) -> Vec<OperatingPoint> {
     outcomes.sort_by(|a, b| a.cost.total_cmp(&b.cost).then(b.right.cmp(&a.right)));
-    let mut front: Vec<Outcome> = Vec::new();
+    let mut front: Vec<OperatingPoint> = Vec::new();
     for outcome in outcomes {
         if front.last().is_none_or(|last| outcome.right > last.right) {
             front.push(outcome);
@@ -454,9 +454,9 @@ pub fn undominated(mut outcomes: Vec<Outcome>) -> Vec<Outcome> {
 /// The knee of a Pareto front: the outcome furthest above the straight line from the cheapest to
 /// the most accurate, both axes scaled to that line. Where the front has fewer than three outcomes,
 /// the most accurate. `None` when empty.
-pub fn knee(front: &[Outcome]) -> Option<&Outcome> {
+pub fn knee(front: &[OperatingPoint]) -> Option<&OperatingPoint> {
     let (first, last) = (front.first()?, front.last()?);
-    let height = |o: &Outcome| {
+    let height = |o: &OperatingPoint| {
         let cost = (o.cost - first.cost) / (last.cost - first.cost);
         let right = (o.right - first.right) as f64 / (last.right - first.right) as f64;
         right - cost
@@ -467,8 +467,8 @@ pub fn knee(front: &[Outcome]) -> Option<&Outcome> {
 
 /// The cheapest outcome of a front with at least this accuracy (0..=1). Fails when none has it, naming the
 /// best.
-pub(crate) fn for_accuracy(front: &[Outcome], floor: f64) -> Result<&Outcome> {
-    let best = front.last().map_or(0.0, Outcome::accuracy);
+pub fn for_accuracy(front: &[OperatingPoint], floor: f64) -> Result<&OperatingPoint> {
+    let best = front.last().map_or(0.0, OperatingPoint::accuracy);
     match front.iter().find(|outcome| outcome.accuracy() >= floor) {
         Some(outcome) => Ok(outcome),
         None => bail!(
@@ -480,20 +480,20 @@ pub(crate) fn for_accuracy(front: &[Outcome], floor: f64) -> Result<&Outcome> {
 
 impl ExitRecord<Validation> {
     /// Thresholds at the knee of the exact Pareto front.
-    pub fn choose_knee(&self, costs: &[f64]) -> Result<Outcome> {
+    pub fn choose_knee(&self, costs: &[f64]) -> Result<OperatingPoint> {
         let front = self.pareto_front(costs)?;
         knee(&front).cloned().ok_or_else(|| error!(Unreachable, "the Pareto front is empty"))
     }
 
     /// The cheapest thresholds with at least this accuracy (0..=1). Fails when no thresholds reach
     /// it, naming the best.
-    pub fn choose_for_accuracy(&self, floor: f64, costs: &[f64]) -> Result<Outcome> {
+    pub fn choose_for_accuracy(&self, floor: f64, costs: &[f64]) -> Result<OperatingPoint> {
         for_accuracy(&self.pareto_front(costs)?, floor).cloned()
     }
 
     /// The most accurate thresholds of at most this mean cost. Fails when even the cheapest cost
     /// more.
-    pub fn choose_for_cost(&self, ceiling: f64, costs: &[f64]) -> Result<Outcome> {
+    pub fn choose_for_cost(&self, ceiling: f64, costs: &[f64]) -> Result<OperatingPoint> {
         let front = self.pareto_front(costs)?;
         let least = front.first().map_or(f64::NAN, |outcome| outcome.cost);
         match front.into_iter().rev().find(|outcome| outcome.cost <= ceiling) {
@@ -503,15 +503,5 @@ impl ExitRecord<Validation> {
                 "no thresholds cost {ceiling} or less on the validation split; the cheapest cost {least}"
             ),
         }
-    }
-}
-
-impl ExitRecord<Test> {
-    /// The paper's protocol, for its reproduction only: thresholds screened on the very test
-    /// samples that the result is reported on, which flatters it. The knee of the outcomes at
-    /// `grid`.
-    pub fn screen_on_test_as_the_paper_did(&self, grid: &[f64], costs: &[f64]) -> Result<Outcome> {
-        let front = undominated(self.grid(grid, costs)?);
-        knee(&front).cloned().ok_or_else(|| error!(Unreachable, "the grid of thresholds is empty"))
     }
 }

@@ -1,7 +1,7 @@
 //! Thresholds with a guarantee for images that nobody has seen: fixed-sequence testing, as in "Learn then
 //! Test" (Angelopoulos et al. 2021, <https://arxiv.org/abs/2110.01052>).
 
-use super::outcome::Outcome;
+use super::operating_point::OperatingPoint;
 use super::record::ExitRecord;
 use crate::data::{Role, Validation};
 use crate::error::bail;
@@ -33,19 +33,19 @@ impl ExitRecord<Validation> {
     ///
     /// let results = Session::from_environment("lenet")?.results()?;
     /// let costs = [220_150.0, 1_247_720.0];
-    /// let chosen = results.validation.choose_with_guarantee(Loss::Different, 0.01, 0.05, &costs)?;
-    /// println!("{:?}", results.test.outcome(&chosen.thresholds, &costs)?);
+    /// let chosen = results.validation.learn_then_test(Loss::Different, 0.01, 0.05, &costs)?;
+    /// println!("{:?}", results.test.operating_point(&chosen.thresholds, &costs)?);
     /// # Ok::<(), branchynet::Error>(())
     /// ```
     ///
     /// Fails where `epsilon` or `delta` are not between 0 and 1.
-    pub fn choose_with_guarantee(
+    pub fn learn_then_test(
         &self,
         loss: Loss,
         epsilon: f64,
         delta: f64,
         costs: &[f64],
-    ) -> Result<Outcome> {
+    ) -> Result<OperatingPoint> {
         if !(delta > 0.0 && delta < 1.0) {
             bail!(Setting, "delta must be between 0 and 1, got {delta}")
         }
@@ -54,15 +54,20 @@ impl ExitRecord<Validation> {
 
     /// Cheap thresholds at which the share of answers that is lost is at most `epsilon` in the mean over draws of
     /// validation images: conformal risk control (Angelopoulos et al. 2022, <https://arxiv.org/abs/2208.02814>), less
-    /// than [`Self::choose_with_guarantee`] promises. The order is found as there; as bolder thresholds may lose
+    /// than [`Self::learn_then_test`] promises. The order is found as there; as bolder thresholds may lose
     /// less, the walk ends at the first that loses too much. Fails unless `epsilon` is between 0 and 1.
-    pub fn choose_in_the_mean(&self, loss: Loss, epsilon: f64, costs: &[f64]) -> Result<Outcome> {
+    pub fn conformal_risk_control(&self, loss: Loss, epsilon: f64, costs: &[f64]) -> Result<OperatingPoint> {
         self.walk(loss, epsilon, costs, |lost, n| (lost + 1) as f64 <= epsilon * (n + 1) as f64)
     }
 
     /// The cheapest thresholds at which at most the share `epsilon` of these samples is lost: no promise for
     /// others. Fails unless `epsilon` is between 0 and 1.
-    pub fn choose_without_guarantee(&self, loss: Loss, epsilon: f64, costs: &[f64]) -> Result<Outcome> {
+    pub fn choose_without_guarantee(
+        &self,
+        loss: Loss,
+        epsilon: f64,
+        costs: &[f64],
+    ) -> Result<OperatingPoint> {
         let mut chosen = self.nobody();
         // Answers that differ from the last exit's need not be wrong.
         let times = if loss == Loss::Different { 1.0 } else { f64::INFINITY };
@@ -71,7 +76,7 @@ impl ExitRecord<Validation> {
                 chosen = outcome.thresholds;
             }
         }
-        self.outcome(&chosen, costs)
+        self.operating_point(&chosen, costs)
     }
 
     /// The last thresholds before the first that fail: ordered on one half of the samples and tested on the other, or
@@ -82,7 +87,7 @@ impl ExitRecord<Validation> {
         epsilon: f64,
         costs: &[f64],
         passes: impl Fn(usize, usize) -> bool,
-    ) -> Result<Outcome> {
+    ) -> Result<OperatingPoint> {
         let mut samples: Vec<usize> = (0..self.len()).collect();
         samples.shuffle(&mut Rng::seed_from_u64(0));
         let (order, test) = match self.exits() {
@@ -92,19 +97,19 @@ impl ExitRecord<Validation> {
         };
         let mut chosen = self.nobody();
         if order.is_empty() {
-            return self.outcome(&chosen, costs);
+            return self.operating_point(&chosen, costs);
         }
         let (order, test) = (self.select(order)?, self.select(test)?);
         // Most walks end near `epsilon`, and the rest of the front is most of the work.
         for times in [2.0, f64::INFINITY] {
             for outcome in order.ordered(epsilon, times, costs)? {
                 if !passes(test.lost(loss, &outcome.thresholds)?, test.len()) {
-                    return self.outcome(&chosen, costs);
+                    return self.operating_point(&chosen, costs);
                 }
                 chosen = outcome.thresholds;
             }
         }
-        self.outcome(&chosen, costs)
+        self.operating_point(&chosen, costs)
     }
 
     /// Thresholds at which nobody leaves early.
@@ -114,12 +119,12 @@ impl ExitRecord<Validation> {
 
     /// The thresholds that no others beat in both cost and agreement with the last exit, from full agreement on,
     /// until more than `times` `epsilon` of the answers differ; all, where the front has no such part.
-    fn ordered(&self, epsilon: f64, times: f64, costs: &[f64]) -> Result<Vec<Outcome>> {
+    fn ordered(&self, epsilon: f64, times: f64, costs: &[f64]) -> Result<Vec<OperatingPoint>> {
         if !(epsilon > 0.0 && epsilon < 1.0) {
             bail!(Setting, "epsilon must be between 0 and 1, got {epsilon}")
         }
-        let last = self.readings(self.exits() - 1);
-        let agreed = self.labelled(last.iter().map(|reading| reading.label as u8).collect());
+        let last = self.predictions(self.exits() - 1);
+        let agreed = self.labelled(last.iter().map(|prediction| prediction.label as u8).collect());
         let differ = ((times * epsilon).min(1.0) * self.len() as f64) as usize;
         let mut front = agreed.front_from(self.len() - differ, costs)?;
         front.reverse();
@@ -130,7 +135,7 @@ impl ExitRecord<Validation> {
 impl<R: Role> ExitRecord<R> {
     /// How many samples lose at these thresholds.
     pub fn lost(&self, loss: Loss, thresholds: &[f64]) -> Result<usize> {
-        let last = self.readings(self.exits() - 1);
+        let last = self.predictions(self.exits() - 1);
         let answers = self.answers(thresholds)?;
         let lost = answers.iter().zip(last).zip(self.labels()).filter(|((answer, last), label)| {
             let right = |answer: usize| answer == usize::from(**label);
@@ -182,7 +187,7 @@ mod tests {
         for costs in [[1.0, 2.0, 3.0], [1.0, 4.0, 3.0]] {
             let whole = record.pareto_front(&costs)?;
             assert!(whole.len() > 5);
-            for Outcome { right: least, .. } in &whole {
+            for OperatingPoint { right: least, .. } in &whole {
                 let mut part = whole.clone();
                 part.retain(|outcome| outcome.right >= *least);
                 assert_eq!(record.front_from(*least, &costs)?, part);

@@ -8,7 +8,7 @@
 //! of the baseline's times: each time counts by its ratio to the baseline's on the same image in the
 //! same round, as a processor that changes its clock in between, or has neighbours, changes both.
 
-use super::classify::{Engine, Rule};
+use super::classify::{Engine, ExitPolicy};
 use super::criterion::Criterion;
 use super::plan::Plan;
 use super::record::ExitRecord;
@@ -17,7 +17,6 @@ use crate::error::bail;
 use crate::networks::{Network, Shape};
 use crate::{Result, settle};
 use candle_core::Tensor;
-use polars::prelude::{DataFrame, df};
 use std::time::Instant;
 
 /// Milliseconds per sample, over many samples.
@@ -83,12 +82,12 @@ pub struct Mix {
 
 impl Mix {
     /// The baseline's mean time over the mix's: how many times faster early exit is, end to end.
-    pub fn gain(&self) -> f64 {
+    pub fn speedup(&self) -> f64 {
         self.baseline.mean / self.mix.mean
     }
 
-    /// The gain as the paper accounts for it: the trunk alone.
-    pub fn gain_trunk_only(&self) -> f64 {
+    /// The speedup as the paper accounts for it: the trunk alone.
+    pub fn speedup_trunk_only(&self) -> f64 {
         self.baseline.mean / self.trunk_only.mean
     }
 }
@@ -97,24 +96,6 @@ impl Timing {
     /// Median milliseconds to leave at each exit: the costs for [`super::ExitRecord`].
     pub fn costs(&self) -> Vec<f64> {
         self.exits.iter().map(|latency| latency.median).collect()
-    }
-
-    /// A table of what it costs to leave at each exit of `network`, and of `baseline`: MACs, and
-    /// milliseconds end to end and trunk only.
-    pub fn frame(&self, network: &Network, baseline: &Network) -> Result<DataFrame> {
-        let exits = (1..=network.exits()).map(|exit| format!("exit {exit}"));
-        let macs = network.costs().into_iter().chain(baseline.costs().pop()).map(|cost| cost.macs as u64);
-        // The baseline has no branch that the paper's timer could have left out.
-        let of = |of: &[Latency], part: fn(&Latency) -> f64| -> Vec<f64> {
-            of.iter().chain([&self.baseline]).map(part).collect()
-        };
-        Ok(df!(
-            "leaves at" => exits.chain(["baseline".to_string()]).collect::<Vec<_>>(),
-            "MACs" => macs.collect::<Vec<_>>(),
-            "median, ms" => of(&self.exits, |latency| latency.median),
-            "95th percentile, ms" => of(&self.exits, |latency| latency.p95),
-            "trunk only (the paper's timer), median, ms" => of(&self.trunk_only, |latency| latency.median),
-        )?)
     }
 }
 
@@ -134,20 +115,8 @@ pub struct BatchTime {
 
 impl BatchTime {
     /// How many times faster early exit is; below 1 it is slower.
-    pub fn gain(&self) -> f64 {
+    pub fn speedup(&self) -> f64 {
         self.baseline / self.early_exit
-    }
-
-    /// A table of such times.
-    pub fn frame(times: &[Self]) -> Result<DataFrame> {
-        let column = |of: fn(&Self) -> f64| times.iter().map(of).collect::<Vec<_>>();
-        Ok(df!(
-            "batch" => times.iter().map(|t| t.batch as u64).collect::<Vec<_>>(),
-            "threads" => times.iter().map(|t| t.threads as u64).collect::<Vec<_>>(),
-            "baseline, ms per image" => column(|t| t.baseline),
-            "early exit, ms per image" => column(|t| t.early_exit),
-            "gain" => column(Self::gain),
-        )?)
     }
 }
 
@@ -162,7 +131,7 @@ impl BatchTime {
 /// let images = vec![vec![0.5; 784]; 20];
 /// let timer = Timer::new(&network, &baseline, images, 2)?;
 /// assert_eq!(timer.exits()?.exits.len(), 2);
-/// println!("{:.2} times faster", timer.mixes(&[[0.9, 0.1]])?[0].gain());
+/// println!("{:.2} times faster", timer.mixes(&[[0.9, 0.1]])?[0].speedup());
 /// # Ok::<(), branchynet::Error>(())
 /// ```
 #[derive(Debug, Clone)]
@@ -283,23 +252,23 @@ impl Timer {
             bail!(Setting, "the sizes of batches must be at least 1, got {sizes:?}")
         }
         settle();
-        let rule = self.rule_for(shares)?;
+        let policy = self.policy_for(shares)?;
         let never = vec![self.criterion.never(); self.baseline.exits() - 1];
-        let never = Rule::new(self.criterion.clone(), never);
-        sizes.iter().map(|&batch| self.batches_of(batch, &rule, &never)).collect()
+        let never = ExitPolicy::new(self.criterion.clone(), never);
+        sizes.iter().map(|&batch| self.batches_of(batch, &policy, &never)).collect()
     }
 
-    fn batches_of(&self, batch: usize, rule: &Rule, never: &Rule) -> Result<BatchTime> {
+    fn batches_of(&self, batch: usize, policy: &ExitPolicy, never: &ExitPolicy) -> Result<BatchTime> {
         let device = self.network.device();
         let images = self.images.iter().cycle();
         let pixels = images.take(batch.max(self.images.len()));
         let pixels: Vec<f32> = pixels.flatten().copied().collect();
         let batches: Vec<&[f32]> = pixels.chunks_exact(batch * self.images[0].len()).collect();
         let mut engines = (Engine::new(&self.baseline)?, Engine::new(&self.network)?);
-        let run = |engine: &mut Engine<'_>, pixels: &[f32], rule: &Rule| -> Result<f64> {
+        let run = |engine: &mut Engine<'_>, pixels: &[f32], policy: &ExitPolicy| -> Result<f64> {
             device.synchronize()?;
             timed(|| {
-                engine.classify(&tensor(&self.network, pixels, batch)?, rule)?;
+                engine.classify(&tensor(&self.network, pixels, batch)?, policy)?;
                 Ok(device.synchronize()?)
             })
         };
@@ -307,7 +276,7 @@ impl Timer {
         for _ in 0..=self.rounds {
             for pixels in &batches {
                 times.0.push(run(&mut engines.0, pixels, never)?);
-                times.1.push(run(&mut engines.1, pixels, rule)?);
+                times.1.push(run(&mut engines.1, pixels, policy)?);
             }
         }
         // The first round warms up.
@@ -318,33 +287,33 @@ impl Timer {
         Ok(BatchTime { batch, baseline, early_exit, threads })
     }
 
-    /// A rule by which these shares of the images leave, whatever the weights are: each threshold lies
+    /// A policy by which these shares of the images leave, whatever the weights are: each threshold lies
     /// between the uncertainties of the last image that leaves and the first that stays.
-    fn rule_for(&self, shares: &[f64]) -> Result<Rule> {
+    fn policy_for(&self, shares: &[f64]) -> Result<ExitPolicy> {
         let images = &self.images[..self.images.len().min(1000)];
         let logits =
             Engine::new(&self.network)?.logits(&tensor(&self.network, &images.concat(), images.len())?)?;
         // Labels make no difference.
         let record = ExitRecord::<Validation>::from_logits(logits, vec![0; images.len()])?;
         let record = record.by(&self.criterion);
-        let mut rule = Rule::new(self.criterion.clone(), []);
+        let mut policy = ExitPolicy::new(self.criterion.clone(), []);
         let mut staying: Vec<usize> = (0..images.len()).collect();
         let mut left = 0.0;
         for (exit, share) in shares[..shares.len() - 1].iter().enumerate() {
-            let unsure = |&image: &usize| record.readings(exit)[image].uncertainty;
+            let unsure = |&image: &usize| record.predictions(exit)[image].uncertainty;
             let mut sorted: Vec<f64> = staying.iter().map(unsure).collect();
             sorted.sort_by(f64::total_cmp);
             left += share;
             let already = images.len() - staying.len();
             let leaving = ((left * images.len() as f64).round() as usize).saturating_sub(already);
-            rule.thresholds.push(match leaving {
+            policy.thresholds.push(match leaving {
                 n if n >= sorted.len() => f64::INFINITY,
-                0 => rule.criterion.never(),
+                0 => policy.criterion.never(),
                 n => (sorted[n - 1] + sorted[n]) / 2.0,
             });
-            staying.retain(|image| !rule.leaves(exit, unsure(image)));
+            staying.retain(|image| !policy.leaves(exit, unsure(image)));
         }
-        Ok(rule)
+        Ok(policy)
     }
 
     fn check_shares(&self, shares: &[f64]) -> Result<()> {
@@ -401,22 +370,22 @@ fn tensor(network: &Network, pixels: &[f32], batch: usize) -> Result<Tensor> {
 struct Contest {
     plan: Plan,
     baseline: Plan,
-    /// For each exit a rule by which every sample leaves there: nobody before it, everybody at it.
-    forced: Vec<Rule>,
-    last: Rule,
+    /// For each exit a policy by which every sample leaves there: nobody before it, everybody at it.
+    forced: Vec<ExitPolicy>,
+    last: ExitPolicy,
 }
 
 impl Contest {
     fn new(timer: &Timer) -> Result<Self> {
         let exits = timer.network.exits();
-        let rule = |thresholds: Vec<f64>| Rule::new(timer.criterion.clone(), thresholds);
+        let policy = |thresholds: Vec<f64>| ExitPolicy::new(timer.criterion.clone(), thresholds);
         let never = timer.criterion.never();
         let at = |exit: usize, i: usize| if i < exit { never } else { f64::INFINITY };
         Ok(Self {
             plan: Plan::new(&timer.network)?,
             baseline: Plan::new(&timer.baseline)?,
-            forced: (0..exits).map(|exit| rule((0..exits - 1).map(|i| at(exit, i)).collect())).collect(),
-            last: rule(vec![never; timer.baseline.exits() - 1]),
+            forced: (0..exits).map(|exit| policy((0..exits - 1).map(|i| at(exit, i)).collect())).collect(),
+            last: policy(vec![never; timer.baseline.exits() - 1]),
         })
     }
 

@@ -3,11 +3,11 @@
 //! [`Network`] is for training. A plan is built from it once, with its weights packed, and runs the same
 //! layers as [`crate::kernels::inference`] on one thread of the CPU.
 
-use super::classify::{Answer, Rule};
-use super::criterion::{Criterion, Reading, Seen};
+use super::classify::{Answer, ExitPolicy};
+use super::criterion::{Criterion, Prediction, Seen};
 use crate::Result;
 use crate::error::bail;
-use crate::kernels::inference::{Buffers, Builder, Steps, View};
+use crate::kernels::inference::{Buffers, StepBuilder, Steps, View};
 use crate::networks::{Layer, Network, Node, Shape};
 use candle_core::Var;
 use rayon::prelude::*;
@@ -25,7 +25,7 @@ const BLOCK: usize = 4;
 ///
 /// let network = Network::new("B-LeNet", [1, 28, 28], b_lenet(), 0, &Device::Cpu)?;
 /// let mut plan = Plan::new(&network)?;
-/// let answer = plan.classify(&[0.5; 784], &Rule::entropy([0.025]))?;
+/// let answer = plan.classify(&[0.5; 784], &ExitPolicy::entropy([0.025]))?;
 /// assert!(answer.label < 10 && answer.exit < 2);
 /// # Ok::<(), branchynet::Error>(())
 /// ```
@@ -33,7 +33,7 @@ const BLOCK: usize = 4;
 pub struct Plan {
     compiled: Arc<Compiled>,
     /// One for each thread that has been needed so far, at least one.
-    states: Vec<State>,
+    states: Vec<Workspace>,
     /// For one image.
     threads: usize,
 }
@@ -49,7 +49,7 @@ struct Compiled {
 
 /// What one thread works with.
 #[derive(Debug, Clone)]
-struct State {
+struct Workspace {
     buffers: Buffers,
     /// Of each image in the buffers the logits of the exits that it has seen.
     seen: Vec<Vec<f32>>,
@@ -84,7 +84,7 @@ impl Plan {
             Shape::Image(channels, height, width) => [channels, height, width],
             Shape::Flat(len) => [1, 1, len],
         };
-        let (mut builder, mut view) = Builder::new(shape);
+        let (mut builder, mut view) = StepBuilder::new(shape);
         let mut exits: Vec<Exit> = Vec::new();
         for (i, nodes) in network.segments.iter().enumerate() {
             let mut part = |nodes: &[Node], mut view: View| -> Result<(Range<usize>, View)> {
@@ -101,7 +101,7 @@ impl Plan {
         }
         let logits: Vec<View> = exits.iter().map(|exit| exit.logits).collect();
         let steps = builder.build(fast, &logits);
-        let states = vec![State { buffers: steps.buffers(1), seen: vec![Vec::new()] }];
+        let states = vec![Workspace { buffers: steps.buffers(1), seen: vec![Vec::new()] }];
         let (size, classes) = (network.input().len(), network.classes());
         Ok(Self { compiled: Arc::new(Compiled { steps, exits, size, classes }), states, threads: 1 })
     }
@@ -120,30 +120,30 @@ impl Plan {
     }
 
     /// Classifies one image (channels, height, width; as [`crate::data::Split::batch`] scales it):
-    /// trunk, branches, criterion and decision. Fails when the image has another size or the rule does not
+    /// trunk, branches, criterion and decision. Fails when the image has another size or the policy does not
     /// fit the exits.
-    pub fn classify(&mut self, image: &[f32], rule: &Rule) -> Result<Answer> {
-        rule.check(self.exits())?;
+    pub fn classify(&mut self, image: &[f32], policy: &ExitPolicy) -> Result<Answer> {
+        policy.check(self.exits())?;
         let (compiled, state) = (&*self.compiled, &mut self.states[0]);
         compiled.load(state, &[image])?;
         let last = compiled.exits.len() - 1;
         for exit in 0..last {
             compiled.run(state, exit, true, 1, self.threads);
-            let reading = compiled.read(state, &rule.criterion, exit, 0, 0);
-            if rule.leaves(exit, reading.uncertainty) {
-                return Ok(reading.at(exit));
+            let prediction = compiled.read(state, &policy.criterion, exit, 0, 0);
+            if policy.leaves(exit, prediction.uncertainty) {
+                return Ok(prediction.at(exit));
             }
         }
         compiled.run(state, last, true, 1, self.threads);
-        Ok(compiled.read(state, &rule.criterion, last, 0, 0).at(last))
+        Ok(compiled.read(state, &policy.criterion, last, 0, 0).at(last))
     }
 
     /// Classifies images that lie one after another, some at a time, on all threads (`RAYON_NUM_THREADS`):
     /// a layer's weights are read once for several images that have not left before it. One answer for
     /// each image, the same as [`Self::classify`]'s. Fails likewise.
-    pub fn classify_all(&mut self, images: &[f32], rule: &Rule) -> Result<Vec<Answer>> {
-        rule.check(self.exits())?;
-        Ok(self.in_blocks(images, |compiled, state, block| compiled.classify(state, block, rule))?.concat())
+    pub fn classify_all(&mut self, images: &[f32], policy: &ExitPolicy) -> Result<Vec<Answer>> {
+        policy.check(self.exits())?;
+        Ok(self.in_blocks(images, |compiled, state, block| compiled.classify(state, block, policy))?.concat())
     }
 
     /// The logits of every exit for images that lie one after another, on all threads: for each exit a row
@@ -168,7 +168,7 @@ impl Plan {
     fn in_blocks<T: Send>(
         &mut self,
         images: &[f32],
-        work: impl Fn(&Compiled, &mut State, &[f32]) -> Result<T> + Sync,
+        work: impl Fn(&Compiled, &mut Workspace, &[f32]) -> Result<T> + Sync,
     ) -> Result<Vec<T>> {
         let (compiled, size) = (&*self.compiled, self.compiled.size);
         if !images.len().is_multiple_of(size) {
@@ -182,7 +182,7 @@ impl Plan {
             self.states.resize(threads, self.states[0].clone());
         }
         let next = AtomicUsize::new(0);
-        let run = |state: &mut State| -> Result<Vec<(usize, T)>> {
+        let run = |state: &mut Workspace| -> Result<Vec<(usize, T)>> {
             let numbers = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
             let numbers = numbers.take_while(|&number| number < blocks.len());
             numbers.map(|number| Ok((number, work(compiled, state, blocks[number])?))).collect()
@@ -227,13 +227,13 @@ impl Plan {
 }
 
 impl Compiled {
-    fn load(&self, state: &mut State, images: &[&[f32]]) -> Result<()> {
+    fn load(&self, state: &mut Workspace, images: &[&[f32]]) -> Result<()> {
         if let Some(image) = images.iter().find(|image| image.len() != self.size) {
             bail!(Shape, "the network takes images of {} values, got {}", self.size, image.len())
         }
         if state.seen.len() < images.len() {
             *state =
-                State { buffers: self.steps.buffers(images.len()), seen: vec![Vec::new(); images.len()] };
+                Workspace { buffers: self.steps.buffers(images.len()), seen: vec![Vec::new(); images.len()] };
         }
         for (number, image) in images.iter().enumerate() {
             self.steps.load(&mut state.buffers, number, image);
@@ -243,7 +243,7 @@ impl Compiled {
     }
 
     /// Runs segment `exit` of the trunk on as many images, and its branch.
-    fn run(&self, state: &mut State, exit: usize, branch: bool, images: usize, threads: usize) {
+    fn run(&self, state: &mut Workspace, exit: usize, branch: bool, images: usize, threads: usize) {
         let exit = &self.exits[exit];
         self.steps.run(exit.segment.clone(), &mut state.buffers, images, threads);
         if branch {
@@ -251,19 +251,19 @@ impl Compiled {
         }
     }
 
-    fn logits<'a>(&self, state: &'a State, exit: usize, place: usize) -> &'a [f32] {
+    fn logits<'a>(&self, state: &'a Workspace, exit: usize, place: usize) -> &'a [f32] {
         self.steps.read(&state.buffers, self.exits[exit].logits, place)
     }
 
     /// What the criterion says about image number `image`, whose logits lie at `place`.
     fn read(
         &self,
-        state: &mut State,
+        state: &mut Workspace,
         criterion: &Criterion,
         exit: usize,
         place: usize,
         image: usize,
-    ) -> Reading {
+    ) -> Prediction {
         let logits = self.steps.read(&state.buffers, self.exits[exit].logits, place);
         let seen = &mut state.seen[image];
         seen.extend_from_slice(logits);
@@ -271,7 +271,7 @@ impl Compiled {
     }
 
     /// Classifies a block of images.
-    fn classify(&self, state: &mut State, images: &[f32], rule: &Rule) -> Result<Vec<Answer>> {
+    fn classify(&self, state: &mut Workspace, images: &[f32], policy: &ExitPolicy) -> Result<Vec<Answer>> {
         let images: Vec<&[f32]> = images.chunks(self.size).collect();
         self.load(state, &images)?;
         let mut answers = vec![None; images.len()];
@@ -281,9 +281,9 @@ impl Compiled {
             self.run(state, exit, true, staying.len(), 1);
             let mut stay = Vec::with_capacity(staying.len());
             for (place, &image) in staying.iter().enumerate() {
-                let reading = self.read(state, &rule.criterion, exit, place, image);
-                if rule.leaves(exit, reading.uncertainty) {
-                    answers[image] = Some(reading.at(exit));
+                let prediction = self.read(state, &policy.criterion, exit, place, image);
+                if policy.leaves(exit, prediction.uncertainty) {
+                    answers[image] = Some(prediction.at(exit));
                     continue;
                 }
                 if place > stay.len() {
@@ -301,7 +301,7 @@ impl Compiled {
 }
 
 /// Appends one layer that reads `from`; returns what it writes.
-fn place(node: &Node, from: View, builder: &mut Builder) -> Result<View> {
+fn place(node: &Node, from: View, builder: &mut StepBuilder) -> Result<View> {
     let values = |pair: &Option<(Var, Var)>| -> Result<[Vec<f32>; 2]> {
         let (a, b) = pair.as_ref().expect("built with what the layer needs");
         Ok([a.flatten_all()?.to_vec1()?, b.to_vec1()?])

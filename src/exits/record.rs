@@ -2,9 +2,9 @@
 //! forward pass over a split answers every question about them. (The original code ran the network
 //! anew for each combination.)
 
-use super::classify::{Answer, Engine, Rule};
-use super::criterion::{Criterion, Reading, Seen};
-use super::outcome::Outcome;
+use super::classify::{Answer, Engine, ExitPolicy};
+use super::criterion::{Criterion, Prediction, Seen};
+use super::operating_point::OperatingPoint;
 use crate::Result;
 use crate::data::{Role, Split};
 use crate::error::bail;
@@ -27,8 +27,8 @@ use std::marker::PhantomData;
 /// assert_eq!((chosen.leaving.as_slice(), chosen.cost), (&[1, 1][..], 2.5));
 /// assert_eq!(format!("{record:?}"), "2 samples at 2 exits, by entropy");
 /// // The same thresholds for the network itself.
-/// let rule = record.rule(&chosen.thresholds);
-/// assert_eq!(rule.criterion, Criterion::Entropy);
+/// let policy = record.policy(&chosen.thresholds);
+/// assert_eq!(policy.criterion, Criterion::Entropy);
 /// # Ok::<(), branchynet::Error>(())
 /// ```
 #[derive(Clone)]
@@ -38,7 +38,7 @@ pub struct ExitRecord<R> {
     labels: Vec<u8>,
     criterion: Criterion,
     /// For every exit and sample what follows from the logits.
-    readings: Vec<Vec<Reading>>,
+    predictions: Vec<Vec<Prediction>>,
     role: PhantomData<R>,
 }
 
@@ -88,7 +88,7 @@ impl<R: Role> ExitRecord<R> {
     }
 
     /// [`Self::from_logits`], read by this criterion.
-    pub(crate) fn from_logits_by(
+    pub(super) fn from_logits_by(
         logits: Vec<Vec<f32>>,
         labels: Vec<u8>,
         criterion: &Criterion,
@@ -106,8 +106,13 @@ impl<R: Role> ExitRecord<R> {
                 labels.len()
             )
         }
-        let unread =
-            Self { logits, labels, criterion: Criterion::default(), readings: Vec::new(), role: PhantomData };
+        let unread = Self {
+            logits,
+            labels,
+            criterion: Criterion::default(),
+            predictions: Vec::new(),
+            role: PhantomData,
+        };
         Ok(unread.read_by(criterion))
     }
 
@@ -118,16 +123,16 @@ impl<R: Role> ExitRecord<R> {
 
     fn read_by(mut self, criterion: &Criterion) -> Self {
         let classes = self.classes();
-        let mut readings = vec![Vec::with_capacity(self.len()); self.exits()];
+        let mut predictions = vec![Vec::with_capacity(self.len()); self.exits()];
         let mut seen = Vec::with_capacity(self.exits() * classes);
         for sample in 0..self.len() {
             seen.clear();
-            for (logits, readings) in self.logits.iter().zip(&mut readings) {
+            for (logits, predictions) in self.logits.iter().zip(&mut predictions) {
                 seen.extend_from_slice(&logits[sample * classes..][..classes]);
-                readings.push(criterion.read(Seen::new(&seen, classes)));
+                predictions.push(criterion.read(Seen::new(&seen, classes)));
             }
         }
-        self.readings = readings;
+        self.predictions = predictions;
         self.criterion = criterion.clone();
         self
     }
@@ -154,16 +159,16 @@ impl<R: Role> ExitRecord<R> {
 
     /// Leaving at the first exit that is right, else at the last: what no criterion can beat. `costs` are those of
     /// leaving at each exit. Fails where they do not fit the exits.
-    pub fn oracle(&self, costs: &[f64]) -> Result<Outcome> {
+    pub fn oracle(&self, costs: &[f64]) -> Result<OperatingPoint> {
         self.check_costs(costs)?;
         let (mut right, mut leaving) = (0, vec![0; self.exits()]);
         for (sample, &label) in self.labels.iter().enumerate() {
-            let is_right = |exit: &usize| self.readings[*exit][sample].label == usize::from(label);
+            let is_right = |exit: &usize| self.predictions[*exit][sample].label == usize::from(label);
             let exit = (0..self.exits()).find(is_right);
             right += usize::from(exit.is_some());
             leaving[exit.unwrap_or(self.exits() - 1)] += 1;
         }
-        Ok(Outcome::new(Vec::new(), right, leaving, costs))
+        Ok(OperatingPoint::new(Vec::new(), right, leaving, costs))
     }
 
     /// The record of these samples, in this order; one may occur several times, as in a bootstrap. Fails
@@ -180,9 +185,19 @@ impl<R: Role> ExitRecord<R> {
             logits: self.logits.iter().map(rows).collect(),
             labels: samples.iter().map(|&i| self.labels[i]).collect(),
             criterion: self.criterion.clone(),
-            readings: self.readings.iter().map(|of| samples.iter().map(|&i| of[i]).collect()).collect(),
+            predictions: self.predictions.iter().map(|of| samples.iter().map(|&i| of[i]).collect()).collect(),
             role: PhantomData,
         })
+    }
+
+    /// The samples of this record and of another split's in one. Fails where they are of other exits or classes.
+    pub fn joined<S: Role>(&self, other: &ExitRecord<S>) -> Result<Self> {
+        if (self.exits(), self.classes()) != (other.exits(), other.classes()) {
+            bail!(Setting, "two records that are joined need the same exits and classes")
+        }
+        let logits = |exit| [self.logits(exit), other.logits(exit)].concat();
+        let labels = [self.labels(), other.labels()].concat();
+        Self::from_logits_by((0..self.exits()).map(logits).collect(), labels, &self.criterion)
     }
 
     /// The same samples with these labels, one for each.
@@ -190,14 +205,14 @@ impl<R: Role> ExitRecord<R> {
         Self { labels, ..self.clone() }
     }
 
-    /// The criterion that [`Self::readings`], thresholds and answers are by.
+    /// The criterion that [`Self::predictions`], thresholds and answers are by.
     pub fn criterion(&self) -> &Criterion {
         &self.criterion
     }
 
-    /// The rule of this record's criterion with these thresholds, for [`Network::classify`].
-    pub fn rule(&self, thresholds: &[f64]) -> Rule {
-        Rule::new(self.criterion.clone(), thresholds)
+    /// The policy of this record's criterion with these thresholds, for [`Network::classify`].
+    pub fn policy(&self, thresholds: &[f64]) -> ExitPolicy {
+        ExitPolicy::new(self.criterion.clone(), thresholds)
     }
 
     /// The number of samples.
@@ -226,19 +241,19 @@ impl<R: Role> ExitRecord<R> {
     }
 
     /// The logits of exit `exit` (from 0), samples one after another. Panics where there is no such exit,
-    /// as does [`Self::readings`].
+    /// as does [`Self::predictions`].
     pub fn logits(&self, exit: usize) -> &[f32] {
         &self.logits[exit]
     }
 
     /// What exit `exit` (from 0) says about every sample.
-    pub fn readings(&self, exit: usize) -> &[Reading] {
-        &self.readings[exit]
+    pub fn predictions(&self, exit: usize) -> &[Prediction] {
+        &self.predictions[exit]
     }
 
-    /// Whether exit `exit` is right about a sample.
-    pub(super) fn right(&self, exit: usize, sample: usize) -> bool {
-        self.readings[exit][sample].label == usize::from(self.labels[sample])
+    /// Whether exit `exit` (from 0) is right about a sample.
+    pub fn right(&self, exit: usize, sample: usize) -> bool {
+        self.predictions[exit][sample].label == usize::from(self.labels[sample])
     }
 
     /// The accuracy (0..=1) of each exit, were all samples to leave there.
@@ -254,32 +269,32 @@ impl<R: Role> ExitRecord<R> {
 
     /// The answers that [`Network::classify`] gives at these thresholds, without the network.
     pub fn answers(&self, thresholds: &[f64]) -> Result<Vec<Answer>> {
-        let rule = self.rule(thresholds);
-        rule.check(self.exits())?;
+        let policy = self.policy(thresholds);
+        policy.check(self.exits())?;
         let leaves = |sample: usize| {
-            let sure = |&exit: &usize| rule.leaves(exit, self.readings[exit][sample].uncertainty);
+            let sure = |&exit: &usize| policy.leaves(exit, self.predictions[exit][sample].uncertainty);
             let exit = (0..self.exits()).find(sure).unwrap_or(thresholds.len());
-            self.readings[exit][sample].at(exit)
+            self.predictions[exit][sample].at(exit)
         };
         Ok((0..self.len()).map(leaves).collect())
     }
 
     /// What happens at these thresholds, given what it costs to leave at each exit (milliseconds,
     /// MACs, …). Fails when thresholds or costs do not fit the exits.
-    pub fn outcome(&self, thresholds: &[f64], costs: &[f64]) -> Result<Outcome> {
+    pub fn operating_point(&self, thresholds: &[f64], costs: &[f64]) -> Result<OperatingPoint> {
         self.check_costs(costs)?;
         let (mut right, mut leaving) = (0, vec![0; self.exits()]);
         for (answer, &label) in self.answers(thresholds)?.iter().zip(&self.labels) {
             right += usize::from(answer.label == usize::from(label));
             leaving[answer.exit] += 1;
         }
-        Ok(Outcome::new(thresholds.to_vec(), right, leaving, costs))
+        Ok(OperatingPoint::new(thresholds.to_vec(), right, leaving, costs))
     }
 
-    /// [`Self::outcome`] at the thresholds of other outcomes, such as those of a front that was found on
+    /// [`Self::operating_point`] at the thresholds of other outcomes, such as those of a front that was found on
     /// another split.
-    pub fn outcomes(&self, at: &[Outcome], costs: &[f64]) -> Result<Vec<Outcome>> {
-        at.iter().map(|o| self.outcome(&o.thresholds, costs)).collect()
+    pub fn operating_points(&self, at: &[OperatingPoint], costs: &[f64]) -> Result<Vec<OperatingPoint>> {
+        at.iter().map(|o| self.operating_point(&o.thresholds, costs)).collect()
     }
 
     pub(crate) fn check_costs(&self, costs: &[f64]) -> Result<()> {

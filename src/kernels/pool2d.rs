@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 pub enum Pooling {
     /// Its largest value. Windows may hang over the edge and see only what is inside:
     /// ⌈(size − kernel) / stride⌉ + 1 of them. The gradient goes to the first largest element, in
-    /// reading order, as in PyTorch.
+    /// prediction order, as in PyTorch.
     Max,
     /// The same for windows that stay inside the image.
     MaxInside,

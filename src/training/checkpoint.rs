@@ -2,11 +2,11 @@
 
 use super::Epoch;
 use super::config::Config;
-use super::optimizer::State;
+use super::optimizer::OptimizerState;
+use crate::checked_file::{self, TensorBytes, bytes_of, values_of};
 use crate::data::Dataset;
 use crate::error::{bail, error};
 use crate::networks::{Layer, Network};
-use crate::sealed::{self, Part, bytes_of, values_of};
 use crate::{Error, Result, files};
 use candle_core::{DType, Tensor, Var};
 use safetensors::{Dtype, SafeTensors};
@@ -15,7 +15,7 @@ use std::path::Path;
 
 /// What a checkpoint says about itself.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct About {
+pub(super) struct CheckpointHeader {
     pub network: String,
     pub layers: Vec<Layer>,
     pub dataset: String,
@@ -40,7 +40,7 @@ pub(super) fn identity(network: &Network, data: &Dataset, config: &Config) -> Re
     }
     hasher.update(&data.checksum.to_le_bytes());
     hasher.update(&(data.train.len() as u64).to_le_bytes());
-    let settings = sealed::identity(&config.normalised(), &Config::default())?;
+    let settings = checked_file::identity(&config.normalised(), &Config::default())?;
     hasher.update(settings.as_bytes());
     Ok(format!("{:08x}", hasher.finalize()))
 }
@@ -50,8 +50,13 @@ fn bytes(tensor: &Tensor) -> Result<Vec<u8>> {
     Ok(bytes_of(values.to_vec1::<f32>()?))
 }
 
-pub(super) fn write(path: &Path, network: &Network, about: &About, state: &State) -> Result<()> {
-    let part = |name: String, tensor: &Tensor| -> Result<Part> {
+pub(super) fn write(
+    path: &Path,
+    network: &Network,
+    about: &CheckpointHeader,
+    state: &OptimizerState,
+) -> Result<()> {
+    let part = |name: String, tensor: &Tensor| -> Result<TensorBytes> {
         Ok((name, Dtype::F32, tensor.dims().to_vec(), bytes(tensor)?))
     };
     let mut parts = Vec::new();
@@ -66,7 +71,7 @@ pub(super) fn write(path: &Path, network: &Network, about: &About, state: &State
     for (name, average) in state.average.iter().flatten() {
         parts.push(part(format!("average/{name}"), average)?);
     }
-    files::write_atomically(path, &sealed::seal(KIND, about, parts)?)
+    files::write_atomically(path, &checked_file::seal(KIND, about, parts)?)
 }
 
 fn broken(path: &Path, what: &str) -> Error {
@@ -76,15 +81,21 @@ fn broken(path: &Path, what: &str) -> Error {
 /// The epochs that the checkpoint at `path` holds.
 pub(super) fn history(path: &Path) -> Result<Vec<Epoch>> {
     let bytes = files::read(path)?;
-    let (about, _) = sealed::open::<About>(KIND, &bytes).map_err(|what| broken(path, &what))?;
+    let (about, _) =
+        checked_file::open::<CheckpointHeader>(KIND, &bytes).map_err(|what| broken(path, &what))?;
     Ok(about.history)
 }
 
 /// Loads the weights, and the optimizer's state if asked for, after everything was checked: a file that does
 /// not fit changes nothing.
-pub(super) fn read(path: &Path, network: &Network, optimizer: Option<&mut State>) -> Result<About> {
+pub(super) fn read(
+    path: &Path,
+    network: &Network,
+    optimizer: Option<&mut OptimizerState>,
+) -> Result<CheckpointHeader> {
     let bytes = files::read(path)?;
-    let (about, file) = sealed::open::<About>(KIND, &bytes).map_err(|what| broken(path, &what))?;
+    let (about, file) =
+        checked_file::open::<CheckpointHeader>(KIND, &bytes).map_err(|what| broken(path, &what))?;
     let get = |name: String, like: &Var| tensor(path, &file, name, like, network, &about);
     let state = network.state();
     let weights = state.iter().map(|(name, var)| get(name.clone(), var)).collect::<Result<Vec<_>>>()?;
@@ -117,7 +128,7 @@ fn tensor(
     name: String,
     like: &Var,
     network: &Network,
-    about: &About,
+    about: &CheckpointHeader,
 ) -> Result<Tensor> {
     let origin = path.display();
     match file.tensor(&name) {

@@ -37,66 +37,68 @@ pub struct Config {
     /// Epochs of the joint training: passes over the training split
     #[arg(long, env, value_name = "N")]
     pub epochs: usize,
-    /// Images per step; the last step of an epoch takes what is left
+    /// Batch size: images per step; the last step of an epoch takes what is left
     #[arg(long, env, value_name = "N")]
     pub batch_size: usize,
-    /// What moves the weights: adam, as in the paper, or sgd with momentum, as in He et al. 2016
+    /// Optimizer: adam, as in the paper, or sgd with momentum, as in He et al. 2016
     #[arg(long, env, value_name = "NAME", value_enum, hide_possible_values = true)]
     pub optimizer: Optimizer,
-    /// The largest step size: that of the first epoch, or after the warm-up
+    /// Learning rate: the largest, that of the first epoch or after the warm-up
     #[arg(long, env, value_name = "X")]
     pub learning_rate: f64,
-    /// The step size falls along half a cosine to this share of the first; 1 keeps it constant, as in
-    /// the paper
+    /// Final learning rate, as a fraction of the largest; 1 keeps it constant, as in the paper
     #[arg(long = "final-rate", env = "FINAL_RATE", value_name = "X")]
     pub final_learning_rate: f64,
-    /// How the step size falls: cosine, or triangle: first rising from a fifth, then falling along a line
+    /// Learning-rate schedule: cosine, or triangle: first rising from a fifth, then falling along a line
     #[arg(long, env, value_name = "NAME", value_enum, hide_possible_values = true)]
     pub schedule: Schedule,
-    /// Epochs in which the step size first rises, step by step, to the largest
+    /// Warm-up: epochs in which the learning rate first rises, step by step, to the largest
     #[arg(long, env, value_name = "N")]
     pub warmup: usize,
-    /// SGD's decay of the gradients' sum
+    /// Momentum of SGD
     #[arg(long, env, value_name = "X")]
     pub momentum: f64,
-    /// SGD looks a step ahead (Nesterov)
+    /// Nesterov momentum: SGD looks a step ahead
     #[arg(long, env, value_name = "yes|no", value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
     pub nesterov: bool,
-    /// SGD moves the biases of batch normalisations so many times further, and lets them decay as much less
+    /// Learning-rate factor of SGD for the biases of batch normalisations, whose weight decay is divided by it
     #[arg(long, env, value_name = "X")]
     pub norm_rate: f64,
-    /// SGD adds this share of every parameter to its gradient
+    /// Weight decay: SGD adds this fraction of every parameter to its gradient
     #[arg(long, env, value_name = "X")]
     pub weight_decay: f64,
-    /// Adam's decay of the gradient's mean; the paper says 0.99, its code uses 0.9
+    /// Beta 1 of Adam: decay of the gradient's mean; the paper says 0.99, its code uses 0.9
     #[arg(long, env, value_name = "X")]
     pub beta1: f64,
-    /// Adam's decay of the squared gradient's mean
+    /// Beta 2 of Adam: decay of the squared gradient's mean
     #[arg(long, env, value_name = "X")]
     pub beta2: f64,
-    /// Every five steps all weights become their running average (lookahead)
+    /// Lookahead: every five steps all weights become their running average
     #[arg(long, env, value_name = "yes|no", value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
-    pub average: bool,
-    /// The share of the loss's target that all classes have alike (label smoothing)
+    #[serde(rename = "average")]
+    pub lookahead: bool,
+    /// Label smoothing: fraction of the target spread evenly over all classes
     #[arg(long, env, value_name = "X")]
-    pub smoothing: f64,
-    /// The weight of each exit's loss, as in 1,0.3,1; 1 each where none are given
+    #[serde(rename = "smoothing")]
+    pub label_smoothing: f64,
+    /// Exit weights of the joint loss, as in 1,0.3,1; 1 each where none are given
     #[arg(long = "weights", env = "WEIGHTS", value_name = "W,W,...", value_delimiter = ',')]
     pub exit_weights: Vec<f64>,
-    /// Train the branches alone, on a trunk that stays as the baseline left it
+    /// Frozen trunk: train the branches alone, on a trunk that stays as the baseline left it
     #[arg(long, env, value_name = "yes|no", value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
     pub frozen: bool,
-    /// Cascade training: each exit but the first learns from this share of the images that the exit before
+    /// Cascade training: each exit but the first learns from this fraction of the images that the exit before
     /// it learned from, those it is least sure of (the authors' percentTrainKeeps); 1 is joint training
     #[arg(long, env, value_name = "X")]
-    pub keeps: f64,
-    /// Shift and flip training images at random; the paper does not
+    #[serde(rename = "keeps")]
+    pub cascade_fraction: f64,
+    /// Data augmentation: shift and flip training images at random; the paper does not
     #[arg(long, env, value_name = "yes|no", value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
     pub augment: bool,
-    /// How images are altered: random, or alternating: flipped in every other epoch, and shifted less
+    /// Kind of augmentation: random, or alternating: flipped in every other epoch, and shifted less
     #[arg(long, env, value_name = "NAME", value_enum, hide_possible_values = true)]
     pub augmentation: Augmentation,
-    /// What products are computed in on a GPU: f32, tf32 or bf16
+    /// Precision of products on a GPU: f32, tf32 or bf16
     #[arg(long, env, value_name = "P")]
     pub precision: Precision,
     /// Seed of initial weights, shuffling, augmentation and dropout
@@ -120,11 +122,11 @@ impl Default for Config {
             weight_decay: 0.0,
             beta1: 0.9,
             beta2: 0.999,
-            average: false,
-            smoothing: 0.0,
+            lookahead: false,
+            label_smoothing: 0.0,
             exit_weights: Vec::new(),
             frozen: false,
-            keeps: 1.0,
+            cascade_fraction: 1.0,
             augment: false,
             augmentation: Augmentation::Random,
             precision: Precision::F32,
@@ -171,12 +173,12 @@ impl Config {
                 self.optimizer
             )
         }
-        if !positive(self.norm_rate) || !(0.0..1.0).contains(&self.smoothing) {
+        if !positive(self.norm_rate) || !(0.0..1.0).contains(&self.label_smoothing) {
             bail!(
                 Setting,
-                "norm_rate must be above 0 and smoothing in 0..1, got {} and {}",
+                "norm_rate must be above 0 and label_smoothing in 0..1, got {} and {}",
                 self.norm_rate,
-                self.smoothing
+                self.label_smoothing
             )
         }
         if self.optimizer == Optimizer::Adam && (self.nesterov || self.norm_rate != 1.0) {
@@ -185,8 +187,8 @@ impl Config {
         if self.warmup > 0 && self.warmup >= self.epochs {
             bail!(Setting, "warmup must be shorter than the {} epochs, got {}", self.epochs, self.warmup)
         }
-        if !(self.keeps > 0.0 && self.keeps <= 1.0) {
-            bail!(Setting, "keeps must be above 0 and at most 1, got {}", self.keeps)
+        if !(self.cascade_fraction > 0.0 && self.cascade_fraction <= 1.0) {
+            bail!(Setting, "cascade_fraction must be above 0 and at most 1, got {}", self.cascade_fraction)
         }
         if self.frozen && exits == 1 {
             bail!(Setting, "frozen=yes trains the branches alone, and this network has none")

@@ -37,7 +37,7 @@ impl Optimizer {
 }
 
 /// An optimizer's state.
-pub(super) struct State {
+pub(super) struct OptimizerState {
     parameters: BTreeMap<String, Var>,
     /// By parameter, (means, …): the running means in the order of [`Optimizer::means`].
     pub(super) means: BTreeMap<String, Tensor>,
@@ -51,7 +51,7 @@ pub(super) struct State {
     pub(super) replay: Replay,
 }
 
-impl State {
+impl OptimizerState {
     pub(super) fn new(optimizer: Optimizer, parameters: BTreeMap<String, Var>) -> Result<Self> {
         let zeros = |var: &Var| {
             let zero = var.zeros_like()?;
@@ -276,7 +276,7 @@ mod tests {
     fn three_steps(config: &Config, name: &str) -> Result<Vec<f32>> {
         let parameter = Var::new(&[0.5f32, -1.0, 2.0], &Device::Cpu)?;
         let parameters = BTreeMap::from([(name.to_string(), parameter.clone())]);
-        let mut state = State::new(config.optimizer, parameters)?;
+        let mut state = OptimizerState::new(config.optimizer, parameters)?;
         for (step, rate) in [0.1, 0.05, 0.2].into_iter().enumerate() {
             let gradient = [0.1f32, -2.0, 0.3].map(|g| g * (step as f32 + 1.0) - 0.25);
             let gradients = BTreeMap::from([(name.to_string(), Tensor::new(&gradient, &Device::Cpu)?)]);

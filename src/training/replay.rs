@@ -2,7 +2,7 @@
 //! longer than it runs. The first step is done as on the CPU, the second is recorded, and that and all others replay the
 //! recording. A step that draws random numbers (dropout), or waits for the GPU in between, cannot be recorded.
 
-use super::optimizer::State;
+use super::optimizer::OptimizerState;
 use crate::kernels::Losses;
 use crate::kernels::cuda::replay::{Recording, rehearse};
 use crate::{Result, Rng};
@@ -23,11 +23,11 @@ pub(super) enum Replay {
 
 /// What `learn` does on these images and labels, which have the same shapes each time.
 pub(super) fn step(
-    state: &mut State,
+    state: &mut OptimizerState,
     images: &Tensor,
     labels: &Tensor,
     rng: &mut Rng,
-    learn: impl Fn(&mut State, &mut Rng) -> Result<Vec<Losses>>,
+    learn: impl Fn(&mut OptimizerState, &mut Rng) -> Result<Vec<Losses>>,
 ) -> Result<Vec<Losses>> {
     let device = images.device();
     state.replay = match std::mem::take(&mut state.replay) {
@@ -51,7 +51,7 @@ pub(super) fn step(
         }
         other => other,
     };
-    let State {
+    let OptimizerState {
         replay: Replay::Recorded { recording, images: read, labels: right, losses },
         gpu: Some(gpu),
         ..

@@ -2,9 +2,9 @@
 
 use super::average;
 use super::cascade::cascade;
-use super::checkpoint::{self, About, identity};
+use super::checkpoint::{self, CheckpointHeader, identity};
 use super::config::Config;
-use super::optimizer::{Rates, State};
+use super::optimizer::{OptimizerState, Rates};
 use super::progress::{Progress, line, plain};
 use super::scores::{Scores, Sums, evaluate};
 use crate::data::Dataset;
@@ -161,7 +161,7 @@ pub fn train_with(
     network.fit(&data.train)?;
     let identity = identity(network, data, config)?;
     let path = keep.checkpoint.clone().unwrap_or_else(|| run_path(network, &identity));
-    let mut about = About {
+    let mut about = CheckpointHeader {
         network: network.name().to_string(),
         layers: network.layers().to_vec(),
         dataset: data.name.clone(),
@@ -171,8 +171,8 @@ pub fn train_with(
         steps: 0,
         history: Vec::new(),
     };
-    let mut state = State::new(config.optimizer, network.parameters())?;
-    if config.average {
+    let mut state = OptimizerState::new(config.optimizer, network.parameters())?;
+    if config.lookahead {
         state.average = Some(average::begin(network)?);
     }
     if !keep.anew && path.exists() {
@@ -222,7 +222,7 @@ struct Trainer<'a> {
 impl Trainer<'_> {
     fn epoch(
         &self,
-        state: &mut State,
+        state: &mut OptimizerState,
         say: &mut dyn FnMut(Progress<'_>),
         path: &std::path::Path,
     ) -> Result<Epoch> {
@@ -280,7 +280,7 @@ impl Trainer<'_> {
     /// One step on the joint loss of all exits (paper, equation 1): what each exit lost.
     fn step(
         &self,
-        state: &mut State,
+        state: &mut OptimizerState,
         rate: f64,
         batch: &[usize],
         rng: &mut Rng,
@@ -296,7 +296,8 @@ impl Trainer<'_> {
         let rates = state.begin(self.config, rate)?;
         #[cfg(feature = "cuda")]
         if network.device().is_cuda() && batch.len() == self.config.batch_size {
-            let learn = |state: &mut State, rng: &mut Rng| self.learn(state, &images, &labels, rates, rng);
+            let learn =
+                |state: &mut OptimizerState, rng: &mut Rng| self.learn(state, &images, &labels, rates, rng);
             return super::replay::step(state, &images, &labels, rng, learn);
         }
         self.learn(state, &images, &labels, rates, rng)
@@ -305,7 +306,7 @@ impl Trainer<'_> {
     /// A step on these images and labels.
     fn learn(
         &self,
-        state: &mut State,
+        state: &mut OptimizerState,
         images: &Tensor,
         labels: &Tensor,
         rates: Rates,
@@ -320,12 +321,12 @@ impl Trainer<'_> {
             .zip(self.weights)
             .map(|(z, weight)| {
                 let scale = weight / labels.elem_count() as f64;
-                kernels::cross_entropy(z, labels, scale, self.config.smoothing)
+                kernels::cross_entropy(z, labels, scale, self.config.label_smoothing)
             })
             .collect::<candle_core::Result<Vec<_>>>()?;
         let mut of_logits: Vec<_> = losses.iter().map(|loss| loss.gradient.clone()).collect();
-        if self.config.keeps < 1.0 {
-            cascade(&logits, &mut of_logits, self.config.keeps)?;
+        if self.config.cascade_fraction < 1.0 {
+            cascade(&logits, &mut of_logits, self.config.cascade_fraction)?;
         }
         state.apply(&tape.backward(of_logits)?, self.config, rates)?;
         Ok(losses)

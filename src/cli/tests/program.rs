@@ -63,10 +63,10 @@ fn other_value(variable: &str) -> &'static str {
     match variable {
         "EPOCHS" | "BASELINE_EPOCHS" | "BATCH_SIZE" | "SEED" | "IMAGES" | "TEST_IMAGES" | "WARMUP" => "77",
         "LEARNING_RATE" | "FINAL_RATE" | "BETA1" | "BETA2" | "MOMENTUM" | "WEIGHT_DECAY" | "NORM_RATE"
-        | "SMOOTHING" => "0.25",
+        | "LABEL_SMOOTHING" => "0.25",
         "WEIGHTS" => "1,0.3,0.5",
-        "KEEPS" => "0.25",
-        "FROZEN" | "NESTEROV" | "AVERAGE" => "yes",
+        "CASCADE_FRACTION" => "0.25",
+        "FROZEN" | "NESTEROV" | "LOOKAHEAD" => "yes",
         "SCHEDULE" => "triangle",
         "AUGMENTATION" => "alternating",
         "BRANCHES" => "conv3:2x16",

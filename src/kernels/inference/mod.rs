@@ -12,13 +12,13 @@
 // Iterators over arrays of registers compile to calls, plain indices to registers.
 #![allow(clippy::needless_range_loop)]
 
+mod barrier;
 mod layers;
-mod team;
 
 pub use crate::conv::peak;
 
+use self::barrier::Barrier;
 use self::layers::Linear;
-use self::team::Barrier;
 use crate::conv::{Conv, Finish, Image, Part, Shared, Tiles};
 use crate::simd::Aligned;
 use crate::{EPSILON, Lrn, Pool, Pooling, Shortcut};
@@ -66,14 +66,14 @@ enum Draft {
 
 /// Collects the layers of a network. Each method appends a layer that reads `from`, and returns what it
 /// writes.
-pub struct Builder {
+pub struct StepBuilder {
     images: Vec<Image>,
     steps: Vec<(Draft, View, View)>,
     /// The first step that the next layer may become part of.
     open: usize,
 }
 
-impl Builder {
+impl StepBuilder {
     /// A builder, and the input (channels, height, width) of its network.
     pub fn new(shape: [usize; 3]) -> (Self, View) {
         let image = Image::planar(shape);

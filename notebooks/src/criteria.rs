@@ -1,0 +1,387 @@
+//! Notebook 10: ways to read a record, how far an exit can be trusted, and whether promises are kept.
+
+use crate::figures::style::{GREY, axis, colour, exit_name, layout, legend};
+use branchynet::data::{Role, Test, Validation};
+use branchynet::exits::{Criterion, ExitRecord, Loss, OperatingPoint, Seen, percentile};
+use branchynet::{Error, Result};
+use plotly::box_plot::BoxPoints;
+use plotly::common::{DashType, Line, Marker, Mode};
+use plotly::layout::{Shape, ShapeLine, ShapeType};
+use plotly::{BoxPlot, Plot, Scatter};
+use polars::prelude::{Column, DataFrame};
+use rayon::prelude::*;
+
+pub use rand::seq::SliceRandom;
+
+/// A confidence score: one way to read a record. What has to be fitted was fitted on one half of the validation images; the other
+/// half chooses thresholds.
+#[derive(Debug, Clone)]
+pub struct ConfidenceScore {
+    /// `margin`.
+    pub name: String,
+    /// The half of the validation images that chooses.
+    pub validation: ExitRecord<Validation>,
+    /// The test images.
+    pub test: ExitRecord<Test>,
+}
+
+impl ConfidenceScore {
+    /// What thresholds on the front of the validation half give on the test images.
+    pub fn front(&self, costs: &[f64]) -> Result<Vec<OperatingPoint>> {
+        self.test.operating_points(&self.validation.pareto_front(costs)?, costs)
+    }
+
+    /// A table of how well each score tells an exit's wrong answers from its right ones on the test images (AUROC),
+    /// and, of thresholds at which with probability 0.95 at most the share `epsilon` of the answers is not the last
+    /// exit's: the share of the test images that leaves early, their accuracy, and the mean cost.
+    pub fn table(scores: &[Self], epsilon: f64, costs: &[f64]) -> Result<DataFrame> {
+        let mut frame = df!("way" => scores.iter().map(|score| score.name.clone()).collect::<Vec<_>>())?;
+        for exit in 0..costs.len() {
+            let auroc: Vec<f64> = scores.iter().map(|score| failure_prediction(&score.test, exit)).collect();
+            frame
+                .with_column(Column::new(format!("AUROC at exit {}", exit + 1).into(), auroc))
+                .map_err(Error::other)?;
+        }
+        let chosen = |score: &Self| -> Result<OperatingPoint> {
+            let chosen = score.validation.learn_then_test(Loss::Different, epsilon, 0.05, costs)?;
+            score.test.operating_point(&chosen.thresholds, costs)
+        };
+        let chosen = scores.iter().map(chosen).collect::<Result<Vec<_>>>()?;
+        let mut add = |name: &str, of: &dyn Fn(&OperatingPoint) -> f64| -> Result<()> {
+            let values: Vec<f64> = chosen.iter().map(of).collect();
+            frame.with_column(Column::new(name.into(), values)).map_err(Error::other)?;
+            Ok(())
+        };
+        add("leave early", &|o| 1.0 - o.shares()[costs.len() - 1])?;
+        add("accuracy", &OperatingPoint::accuracy)?;
+        add("mean cost", &|o| o.cost)?;
+        Ok(frame)
+    }
+}
+
+/// What `of` gives for 0, 1, … to `count` less one, on all cores.
+pub fn in_parallel<T: Send>(count: usize, of: impl Fn(u64) -> Result<T> + Send + Sync) -> Result<Vec<T>> {
+    (0..count as u64).into_par_iter().map(of).collect()
+}
+
+/// What one way to choose thresholds gave over many divisions of all images.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Coverage {
+    /// How thresholds were chosen.
+    pub name: String,
+    /// For each division the share of answers (0..=1) that was lost on images that did not choose.
+    pub lost: Vec<f64>,
+    /// For each division the mean cost of these images.
+    pub cost: Vec<f64>,
+}
+
+impl Coverage {
+    /// The share of divisions (0..=1) in which more than `epsilon` was lost.
+    pub fn broken(&self, epsilon: f64) -> f64 {
+        let broken = self.lost.iter().filter(|&&lost| lost > epsilon).count();
+        broken as f64 / self.lost.len() as f64
+    }
+
+    /// A table: how often the promise is broken, what is lost, and the mean cost.
+    pub fn table(coverages: &[Self], epsilon: f64) -> Result<DataFrame> {
+        let column = |of: &dyn Fn(&Self) -> f64| coverages.iter().map(of).collect::<Vec<_>>();
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+        df!(
+            "thresholds" => coverages.iter().map(|c| c.name.clone()).collect::<Vec<_>>(),
+            "divisions that lose more" => column(&|c| c.broken(epsilon)),
+            "answers lost" => column(&|c| mean(&c.lost)),
+            "lost, 95th percentile" => column(&|c| percentile(&c.lost, 0.95)),
+            "mean cost" => column(&|c| mean(&c.cost)),
+        )
+    }
+}
+
+const DASHES: [DashType; 4] = [DashType::Solid, DashType::Dash, DashType::Dot, DashType::DashDot];
+
+/// Accuracy on Test against the mean cost, in shares of `whole` (the trunk's cost), for thresholds on the front of
+/// each score's validation half.
+pub fn fronts(scores: &[ConfidenceScore], costs: &[f64], whole: f64) -> Result<Plot> {
+    let mut plot = Plot::new();
+    for (i, score) in scores.iter().enumerate() {
+        let front = score.front(costs)?;
+        let x: Vec<f64> = front.iter().map(|outcome| outcome.cost / whole * 100.0).collect();
+        let y: Vec<f64> = front.iter().map(|outcome| outcome.accuracy() * 100.0).collect();
+        plot.add_trace(
+            Scatter::new(x, y)
+                .name(&score.name)
+                .mode(Mode::Lines)
+                .line(Line::new().color(colour(i)).width(2.0).dash(DASHES[i % DASHES.len()].clone())),
+        );
+    }
+    plot.set_layout(
+        layout()
+            .x_axis(axis("mean multiply-accumulates, % of the trunk's"))
+            .y_axis(axis("accuracy on test, %"))
+            .legend(legend()),
+    );
+    Ok(plot)
+}
+
+/// The share of right answers against the largest probability of the softmax, for each exit in ten bins: as the
+/// network says it (drawn through), and after division by temperatures (dotted). On the grey diagonal
+/// probabilities are what they claim to be. Bins of fewer than 20 answers are left out.
+pub fn reliability_diagram(test: &ExitRecord<Test>, scaled: &ExitRecord<Test>) -> Plot {
+    let mut plot = Plot::new();
+    let both = vec![0.0, 100.0];
+    plot.add_trace(
+        Scatter::new(both.clone(), both)
+            .name("exact")
+            .mode(Mode::Lines)
+            .line(Line::new().color(GREY).width(1.0)),
+    );
+    for exit in 0..test.exits() {
+        for (record, what, dash) in
+            [(test, "", DashType::Solid), (scaled, ", with temperature", DashType::Dot)]
+        {
+            let mut bins = reliability(record, exit, 10);
+            bins.retain(|bin| bin.count >= 20);
+            let part = |of: fn(&Bin) -> f64| bins.iter().map(|bin| of(bin) * 100.0).collect::<Vec<_>>();
+            plot.add_trace(
+                Scatter::new(part(|bin| bin.probability), part(|bin| bin.accuracy))
+                    .name(format!("{}{what}", exit_name(exit, test.exits())))
+                    .mode(Mode::LinesMarkers)
+                    .marker(Marker::new().color(colour(exit)).size(7))
+                    .line(Line::new().color(colour(exit)).width(2.0).dash(dash)),
+            );
+        }
+    }
+    plot.set_layout(
+        layout().x_axis(axis("largest probability, %")).y_axis(axis("right answers, %")).legend(legend()),
+    );
+    plot
+}
+
+/// The share of answers that was lost in each division, for each way to choose thresholds; the line is the share that
+/// was allowed. A box holds half of the divisions, its whiskers reach to the farthest within one and a half boxes.
+pub fn lost_by_division(coverages: &[Coverage], epsilon: f64) -> Plot {
+    let mut plot = Plot::new();
+    for (i, coverage) in coverages.iter().enumerate() {
+        let broken = coverage.broken(epsilon) * 100.0;
+        let lost: Vec<f64> = coverage.lost.iter().map(|lost| lost * 100.0).collect();
+        plot.add_trace(
+            BoxPlot::new(lost)
+                .name(format!("{}: broken in {broken:.1} %", coverage.name))
+                .box_points(BoxPoints::Outliers)
+                .marker(Marker::new().color(colour(i)).size(3)),
+        );
+    }
+    let line = Shape::new()
+        .shape_type(ShapeType::Line)
+        .x_ref("paper")
+        .x0(0.0)
+        .x1(1.0)
+        .y0(epsilon * 100.0)
+        .y1(epsilon * 100.0)
+        .line(ShapeLine::new().color(GREY).width(1.0));
+    plot.set_layout(
+        layout()
+            .x_axis(axis("").show_tick_labels(false))
+            .y_axis(axis("answers lost on other images, %"))
+            .shapes(vec![line])
+            .legend(legend().y(-0.08)),
+    );
+    plot
+}
+
+/// Answers of an exit that are about as sure.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Bin {
+    /// How many they are.
+    pub count: usize,
+    /// The mean of their largest probabilities.
+    pub probability: f64,
+    /// The share that is right.
+    pub accuracy: f64,
+}
+
+/// The largest probability of each sample at an exit (from 0), and whether the answer is right.
+fn confidences<R: Role>(record: &ExitRecord<R>, exit: usize) -> Vec<(f64, bool)> {
+    let classes = record.classes();
+    let of = |sample: usize| {
+        let logits = &record.logits(exit)[sample * classes..][..classes];
+        let unsure = Criterion::Probability.read(Seen::new(logits, classes)).uncertainty;
+        (1.0 - unsure, record.right(exit, sample))
+    };
+    (0..record.len()).map(of).collect()
+}
+
+/// The answers of an exit (from 0) in `bins` of equal width of their largest probability, empty ones left out:
+/// where it can be trusted, accuracy is that probability.
+pub fn reliability<R: Role>(record: &ExitRecord<R>, exit: usize, bins: usize) -> Vec<Bin> {
+    let mut sums = vec![(0, 0.0, 0); bins.max(1)];
+    for (probability, right) in confidences(record, exit) {
+        let bin = ((probability * bins as f64) as usize).min(sums.len() - 1);
+        let (count, sum, correct) = &mut sums[bin];
+        (*count, *sum, *correct) = (*count + 1, *sum + probability, *correct + usize::from(right));
+    }
+    let filled = sums.into_iter().filter(|(count, ..)| *count > 0);
+    let bin = |(count, sum, correct): (usize, f64, usize)| {
+        let n = count as f64;
+        Bin { count, probability: sum / n, accuracy: correct as f64 / n }
+    };
+    filled.map(bin).collect()
+}
+
+/// The expected calibration error of an exit (from 0): the mean distance of accuracy and probability over
+/// 15 bins, as is usual.
+pub fn calibration_error<R: Role>(record: &ExitRecord<R>, exit: usize) -> f64 {
+    let error = |bin: Bin| bin.count as f64 * (bin.accuracy - bin.probability).abs();
+    reliability(record, exit, 15).into_iter().map(error).sum::<f64>() / record.len() as f64
+}
+
+/// How well the record's criterion tells the wrong answers of an exit (from 0) from its right ones: the
+/// probability that it is less sure of a wrong one (AUROC). 0.5 is chance; not a number where all are right.
+pub fn failure_prediction<R: Role>(record: &ExitRecord<R>, exit: usize) -> f64 {
+    let mut values: Vec<(f64, bool)> = record
+        .predictions(exit)
+        .iter()
+        .map(|prediction| prediction.uncertainty)
+        .enumerate()
+        .map(|(sample, unsure)| (unsure, record.right(exit, sample)))
+        .collect();
+    values.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (mut wins, mut right) = (0.0, 0usize);
+    for equal in values.chunk_by(|a, b| a.0 == b.0) {
+        let here = equal.iter().filter(|(_, right)| *right).count();
+        wins += (equal.len() - here) as f64 * (right as f64 + here as f64 / 2.0);
+        right += here;
+    }
+    wins / (right as f64 * (values.len() - right) as f64)
+}
+
+/// A criterion that is learned from these samples: for each exit the probability of a wrong answer by a logistic
+/// regression on the entropy, the two largest probabilities (as log odds), and whether the exit before agrees.
+/// Thresholds for it want other samples than these.
+pub fn learned_gate(fit: &ExitRecord<Validation>) -> Criterion {
+    let classes = fit.classes();
+    let gates: Vec<Logistic> = (0..fit.exits())
+        .map(|exit| {
+            let features = |sample: usize| {
+                let so_far = (0..=exit).flat_map(|e| &fit.logits(e)[sample * classes..][..classes]);
+                let seen: Vec<f32> = so_far.copied().collect();
+                (features(Seen::new(&seen, classes)), !fit.right(exit, sample))
+            };
+            Logistic::fit(&(0..fit.len()).map(features).collect::<Vec<_>>())
+        })
+        .collect();
+    Criterion::own("probability of a wrong answer, learned", move |seen| {
+        let exit = seen.exits().count() - 1;
+        gates.get(exit).map_or(f64::NAN, |gate| gate.probability(&features(seen)))
+    })
+}
+
+const FEATURES: usize = 5;
+
+/// What a gate looks at.
+fn features(seen: Seen<'_>) -> [f64; FEATURES] {
+    let odds = |unsure: f64| (unsure.max(1e-9) / (1.0 - unsure).max(1e-9)).ln();
+    let by = |criterion: Criterion| criterion.read(seen);
+    let agrees = by(Criterion::Patience).uncertainty < 1.0;
+    [
+        1.0,
+        by(Criterion::Entropy).uncertainty,
+        odds(by(Criterion::Probability).uncertainty),
+        odds(by(Criterion::Margin).uncertainty),
+        f64::from(u8::from(agrees)),
+    ]
+}
+
+/// A logistic regression on features that are scaled to mean 0 and deviation 1, but for the first, which is 1.
+struct Logistic {
+    mean: [f64; FEATURES],
+    deviation: [f64; FEATURES],
+    weights: [f64; FEATURES],
+}
+
+impl Logistic {
+    fn fit(samples: &[([f64; FEATURES], bool)]) -> Self {
+        let n = samples.len() as f64;
+        let mut gate = Self { mean: [0.0; FEATURES], deviation: [1.0; FEATURES], weights: [0.0; FEATURES] };
+        for i in 1..FEATURES {
+            let mean = samples.iter().map(|(x, _)| x[i]).sum::<f64>() / n;
+            let variance = samples.iter().map(|(x, _)| (x[i] - mean).powi(2)).sum::<f64>() / n;
+            (gate.mean[i], gate.deviation[i]) = (mean, variance.sqrt().max(1e-9));
+        }
+        // Gradient descent with momentum on a convex function, with a little decay for features that say the same.
+        let mut velocity = [0.0; FEATURES];
+        for _ in 0..500 {
+            let mut gradient = gate.weights.map(|w| 1e-4 * w);
+            for (x, wrong) in samples {
+                let error = gate.probability(x) - f64::from(u8::from(*wrong));
+                let scaled = gate.scaled(x);
+                gradient.iter_mut().zip(scaled).for_each(|(g, x)| *g += error * x / n);
+            }
+            for ((weight, velocity), gradient) in gate.weights.iter_mut().zip(&mut velocity).zip(gradient) {
+                *velocity = 0.9 * *velocity - gradient;
+                *weight += *velocity;
+            }
+        }
+        gate
+    }
+
+    fn scaled(&self, x: &[f64; FEATURES]) -> [f64; FEATURES] {
+        std::array::from_fn(|i| (x[i] - self.mean[i]) / self.deviation[i])
+    }
+
+    fn probability(&self, x: &[f64; FEATURES]) -> f64 {
+        let scaled = self.scaled(x);
+        let z: f64 = scaled.iter().zip(&self.weights).map(|(x, w)| x * w).sum();
+        1.0 / (1.0 + (-z).exp())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use branchynet::Result;
+
+    /// One exit, two classes; of each probability so many samples, and so many right.
+    fn record(groups: &[(f64, usize, usize)]) -> Result<ExitRecord<Validation>> {
+        let (mut logits, mut labels) = (Vec::new(), Vec::new());
+        for &(probability, count, right) in groups {
+            for i in 0..count {
+                logits.extend([(probability / (1.0 - probability)).ln() as f32, 0.0]);
+                labels.push(u8::from(i >= right));
+            }
+        }
+        ExitRecord::from_logits(vec![logits], labels)
+    }
+
+    #[test]
+    fn calibration_is_measured_and_mended_by_a_temperature() -> Result<()> {
+        let exact = record(&[(0.9, 100, 90), (0.6, 100, 60)])?;
+        assert!(calibration_error(&exact, 0) < 1e-6);
+        assert!((exact.temperatures()[0] - 1.0).abs() < 0.01);
+        // A wrong answer is less sure than a right one: 40 of 50 wrong ones are in the second group, …
+        let expected = (40.0 * 90.0 + 40.0 * 60.0 / 2.0 + 10.0 * 90.0 / 2.0) / (50.0 * 150.0);
+        assert!((failure_prediction(&exact, 0) - expected).abs() < 1e-12);
+        // Twice the logits are too sure.
+        let sure = exact.scaled(&[0.5])?;
+        let probability = |p: f64| p * p / (p * p + (1.0 - p) * (1.0 - p));
+        let error = (probability(0.9) - 0.9 + probability(0.6) - 0.6) / 2.0;
+        assert!((calibration_error(&sure, 0) - error).abs() < 1e-6);
+        assert!((sure.temperatures()[0] - 2.0).abs() < 0.02);
+        assert_eq!(failure_prediction(&sure, 0), failure_prediction(&exact, 0));
+        Ok(())
+    }
+
+    #[test]
+    fn a_learned_gate_is_calibrated_where_the_softmax_is_not() -> Result<()> {
+        let sure = record(&[(0.99, 200, 150), (0.7, 200, 100)])?;
+        let gated = sure.by(&learned_gate(&sure));
+        let unsure = |sample: usize| gated.predictions(0)[sample].uncertainty;
+        assert!(
+            (unsure(0) - 0.25).abs() < 0.01 && (unsure(399) - 0.5).abs() < 0.01,
+            "{} {}",
+            unsure(0),
+            unsure(399)
+        );
+        assert_eq!(failure_prediction(&gated, 0), failure_prediction(&sure, 0));
+        Ok(())
+    }
+}

@@ -1,0 +1,50 @@
+//! What the notebooks need beside the library: its one dependency for cells, which hands on [`branchynet`], candle,
+//! [`plotly`] and [`polars`]; figures and tables that several notebooks share; a module for each notebook that needs one;
+//! and the numbers of the paper.
+//!
+//! | notebook | module |
+//! |---|---|
+//! | 1 to 3, the networks | [`table1`] |
+//! | 4, thresholds | [`thresholds`] |
+//! | 5 and 6, branches and training | [`variants`] |
+//! | 7, cache | [`cache`] |
+//! | 8, where the speed-up comes from | [`speedup`] |
+//! | 9, is it worth it | [`worth`] |
+//! | 10, criteria and guarantees | [`criteria`] |
+//! | 11, when the world shifts | [`shift`], [`corruption`] |
+
+/// polars' `df!` with the library's error, so that a cell may end in `?`.
+#[macro_export]
+macro_rules! df {
+    ($($columns:tt)*) => { $crate::polars::prelude::df!($($columns)*).map_err($crate::branchynet::Error::other) };
+}
+
+pub mod cache;
+pub mod corruption;
+pub mod criteria;
+pub mod figures;
+pub mod paper;
+pub mod report;
+pub mod shift;
+pub mod speedup;
+pub mod table1;
+pub mod tables;
+pub mod thresholds;
+pub mod variants;
+pub mod worth;
+
+pub use branchynet;
+pub use plotly;
+pub use polars;
+
+/// What a notebook needs, in one `use`.
+pub mod prelude {
+    pub use crate::paper::{self, Paper};
+    pub use crate::report::Report;
+    pub use crate::table1::TableOne;
+    pub use crate::tables::{self, table};
+    pub use crate::{df, figures, polars};
+    pub use branchynet::prelude::*;
+    pub use plotly::Plot;
+    pub use polars::prelude::DataFrame;
+}

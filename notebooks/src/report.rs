@@ -1,0 +1,83 @@
+//! Where figures and tables go: into the notebook, and to files below `figures/`.
+
+use crate::figures::style;
+use crate::tables::{self, table};
+use branchynet::files::{project_dir, write_atomically};
+use branchynet::runs::Session;
+use branchynet::{Error, Result};
+use plotly::Plot;
+use polars::prelude::DataFrame;
+
+/// Where the figures and tables of one notebook go, and what stands above them.
+#[derive(Debug, Clone)]
+pub struct Report {
+    folder: String,
+    network: String,
+    source: String,
+}
+
+impl Report {
+    /// A report in `figures/<name>/`, or in `figures/<folder>/<name>/` where the session was given a
+    /// folder (FIGURES=folder). `source` says where the numbers come from: it becomes the subtitle.
+    pub fn new(session: &Session, name: &str, source: &str) -> Self {
+        Self {
+            folder: match &session.figures {
+                Some(folder) => format!("{folder}/{name}"),
+                None => name.to_string(),
+            },
+            network: session.experiment.name.clone(),
+            source: source.to_string(),
+        }
+    }
+
+    /// The same place with another subtitle.
+    pub fn from(&self, source: &str) -> Self {
+        Self { source: source.to_string(), ..self.clone() }
+    }
+
+    /// Shows a plot in the notebook under the title `<network>: <what>`, and writes it to
+    /// `figures/<folder>/<file>.json` (plotly) and `.html` (opens without a network). `make figures`
+    /// makes a PNG beside them where a Chromium is installed.
+    pub fn show(&self, file: &str, what: &str, plot: Plot) -> Result<()> {
+        let mut figure = serde_json::to_value(&plot).map_err(Error::other)?;
+        style::entitle(&mut figure["layout"], &format!("{}: {what}", self.network), &self.source);
+        let (json, name) = (figure.to_string(), format!("{}/{file}", self.folder));
+        let path = |extension: &str| {
+            let figures = project_dir().join("figures");
+            figures.join(format!("{name}.{extension}"))
+        };
+        write_atomically(&path("json"), json.as_bytes())?;
+        let up = "../".repeat(name.matches('/').count());
+        // "</" would end the script element; in JSON "<\/" is the same string.
+        let safe = json.replace("</", "<\\/");
+        let html = format!(
+            "<!doctype html>\n<meta charset=\"utf-8\">\n<title>{name}</title>\n<script src=\"{up}plotly.min.js\"></script>\n<div id=\"plot\"></div>\n<script>const plot = {safe};\nPlotly.newPlot(\"plot\", plot.data, plot.layout, {{responsive: true}});</script>\n"
+        );
+        write_atomically(&path("html"), html.as_bytes())?;
+        content(&[
+            ("application/vnd.plotly.v1+json", &json),
+            ("text/plain", &format!("figures/{name}.html")),
+        ]);
+        Ok(())
+    }
+
+    /// Shows a table in the notebook, and writes it to `figures/<folder>/<file>.csv` and `.md`.
+    pub fn save(&self, file: &str, frame: &DataFrame) -> Result<()> {
+        tables::write(frame, &format!("{}/{file}", self.folder))?;
+        table(frame)
+    }
+}
+
+/// Prints representations of one output, best first, in the form that the evcxr kernel turns into a
+/// MIME bundle. Outside a notebook the plain text alone.
+pub(crate) fn content(representations: &[(&str, &str)]) {
+    if std::env::var_os("EVCXR_IS_RUNTIME").is_some() {
+        let bundle: String = representations
+            .iter()
+            .map(|(mime, text)| format!("EVCXR_BEGIN_CONTENT {mime}\n{text}\nEVCXR_END_CONTENT\n"))
+            .collect();
+        print!("{bundle}");
+    } else if let Some((_, text)) = representations.iter().find(|(mime, _)| *mime == "text/plain") {
+        println!("{text}");
+    }
+}

@@ -1,0 +1,120 @@
+//! Model cards: one page about trained weights, all of it from the weights' file and the exit record.
+
+use branchynet::Result;
+use branchynet::runs::{Choice, Pretrained, Quantity, Results, Seeds, Spread};
+use branchynet::text::{markdown, percent, short};
+use branchynet::training::Epoch;
+
+/// The model card of `weights`, whose run gave `results`, as Markdown. `name` is what
+/// [`Pretrained::named`] takes.
+pub fn model_card(name: &str, weights: &Pretrained, results: &Results) -> Result<String> {
+    let (about, network, exits) = (&weights.about, &weights.network, results.test.exits());
+    let (settings, macs) = (&about.settings, network.macs());
+    let trunk = network.costs().last().map_or(1.0, |cost| cost.trunk_macs as f64);
+    let [channels, height, width] = about.image;
+
+    let (validation, test) = (results.validation.exit_accuracy(), results.test.exit_accuracy());
+    let of_exit = |exit: usize| {
+        let cells = [macs[exit], macs[exit] / trunk, validation[exit], test[exit]];
+        std::iter::once((exit + 1).to_string()).chain(cells.map(short)).collect()
+    };
+    let costs = markdown(
+        &["exit", "MACs to leave", "share of the trunk", "validation accuracy", "test accuracy"],
+        &(0..exits).map(of_exit).collect::<Vec<_>>(),
+    );
+    let of_epoch = |epoch: &Epoch| {
+        let losses = [&epoch.train, &epoch.validation].map(|scores| short(scores.loss[exits - 1]));
+        let accuracy = percent(&epoch.validation.accuracy);
+        std::iter::once(epoch.epoch.to_string()).chain(losses).chain([accuracy]).collect()
+    };
+    let history = markdown(
+        &["epoch", "loss of the last exit, train", "validation", "accuracy of each exit, validation"],
+        &results.history.iter().map(of_epoch).collect::<Vec<_>>(),
+    );
+    let mut rows = settings.rows()?;
+    rows.push(("commit".to_string(), about.commit.clone()));
+    let settings_table =
+        markdown(&["setting", "value"], &rows.into_iter().map(|(a, b)| vec![a, b]).collect::<Vec<_>>());
+    let compared: String = results
+        .baselines()
+        .iter()
+        .map(|(name, baseline)| format!("- {name}: {} on Test\n", percent(&[baseline.accuracy()])))
+        .collect();
+
+    Ok(format!(
+        "# {network_name}, trained on {data}\n\n\
+         Written by `branchynet export`; every number comes from the exit record of the run, and the hours are those that the training took.\n\n\
+         ```rust\nlet network = Network::pretrained(\"{name}\")?;      // in a notebook or a program\n```\n\
+         ```sh\ncargo run -- classify {name} photo.png         # label, exit, entropy, probability\n```\n\n\
+         {parameters} parameters in f32; input {channels}×{height}×{width}; {classes_count} classes: {classes}.\n\n\
+         ## Data\n\n{data}, preprocessed by {preprocessing}{augmented}. Thresholds were chosen on {validation} images held out of the training set, results are on {test} test images.\n\n\
+         ## Accuracy and cost\n\nMultiply-accumulates (MACs) count the trunk up to the exit and every branch on the way; the trunk alone has {trunk}. Accuracies (0..=1) are those if all images left there.\n\n{costs}\n\
+         Networks without branches, for comparison:\n\n{compared}\n\
+         ## Thresholds\n\nCriterion: {criterion}. Each choice is the cheapest in MACs; *mean cost* is in MACs. Results are on Test.\n\n{choices}\n\
+         ## Settings\n\n{settings_table}\n\
+         Baseline and joint training together took {hours:.1} hours on {devices}.\n\n\
+         ## History of the joint training\n\n{history}\n\
+         ## What it should not be used for\n\n\
+         - It answers one of its {classes_count} classes to any picture, also to one that shows none of them, and it may be sure of it.\n\
+         - The thresholds hold for images like those of {data}. Elsewhere other shares leave, at another accuracy; nothing here is a guarantee.\n\
+         - Entropies and probabilities are not calibrated: a probability of 0.9 does not mean that nine answers in ten are right.\n\
+         - It exists to study early exits, not for decisions that concern people.\n",
+        network_name = settings.network,
+        data = about.data,
+        parameters = network.parameter_count(),
+        classes_count = about.classes.len(),
+        classes = about.classes.join(", "),
+        preprocessing = settings.preprocessing,
+        augmented =
+            if settings.config.augment { ", augmented by shifts and flips" } else { ", not augmented" },
+        criterion = results.test.criterion().axis(),
+        validation = results.validation.len(),
+        test = results.test.len(),
+        choices = choices(&results.choices(&macs)?),
+        hours = results.hours(),
+        devices = results.devices().join(" and "),
+    ))
+}
+
+/// A row for each choice: thresholds, accuracy and shares on Test, mean cost.
+fn choices(choices: &[Choice]) -> String {
+    let exits = choices.first().map_or(0, |choice| choice.test.leaving.len());
+    let mut names = vec!["choice".to_string()];
+    names.extend((1..exits).map(|exit| format!("T{exit}")));
+    names.push("accuracy".to_string());
+    names.extend((1..=exits).map(|exit| format!("leave at exit {exit}")));
+    names.push("mean cost".to_string());
+    let row = |choice: &Choice| {
+        let test = &choice.test;
+        let numbers = test.thresholds.iter().copied().chain([test.accuracy()]).chain(test.shares());
+        std::iter::once(choice.label()).chain(numbers.chain([test.cost]).map(short)).collect()
+    };
+    markdown(&names, &choices.iter().map(row).collect::<Vec<_>>())
+}
+
+/// What all recorded runs gave, one table for each experiment with the spread over its seeds, costs in
+/// multiply-accumulates: Markdown.
+pub fn records() -> Result<String> {
+    let mut text = "Written by `branchynet records`, from the exit records alone. Speedups are ratios of \
+        multiply-accumulates; shares and accuracies are on Test, in 0..=1.\n"
+        .to_string();
+    for seeds in Seeds::recorded()? {
+        let first = &seeds.results()[0];
+        let network = first.network()?;
+        let (trunk, macs) = (network.costs().last().map_or(0, |cost| cost.trunk_macs), network.macs());
+        let row = |quantity: Quantity<Spread>| {
+            let Spread { runs, mean, deviation, half_width, .. } = quantity.value;
+            // A single run has no spread.
+            let known = |x: f64| if x.is_nan() { "–".to_string() } else { short(x) };
+            let numbers = [mean, deviation, mean - half_width, mean + half_width].map(known);
+            [quantity.of, quantity.name.to_string(), runs.to_string()].into_iter().chain(numbers).collect()
+        };
+        let rows = seeds.quantities(trunk as f64, |results| results.choices(&macs))?;
+        let table = markdown(
+            &["of", "on test", "runs", "mean", "standard deviation", "95 % from", "95 % to"],
+            &rows.into_iter().map(row).collect::<Vec<_>>(),
+        );
+        text += &format!("\n## {}: {}\n\n{table}", first.settings.network, seeds.caption());
+    }
+    Ok(text)
+}

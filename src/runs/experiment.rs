@@ -1,0 +1,295 @@
+//! An experiment: a network, its data, and how baseline and exits are trained.
+
+use super::settings::Settings;
+use crate::data::{Dataset, Preprocessing, Source};
+use crate::error::bail;
+use crate::exits::Criterion;
+use crate::kernels::Precision;
+use crate::networks::{Layer, Network, with_branches, without_branches};
+use crate::training::{self, Config, Keep, Optimizer, Progress, Run};
+use crate::{Result, Rng};
+use candle_core::Device;
+use clap::builder::BoolishValueParser;
+use rand::{Rng as _, SeedableRng};
+use std::fmt;
+use std::time::SystemTime;
+
+/// A network, its data, and its training: first the baseline, then all exits jointly from the
+/// baseline's weights (paper, section III). The fields with a flag are settings: their comment is the help
+/// text, and the environment variable has the flag's name.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Experiment {
+    /// For tables, figures and files: `B-AlexNet`; without `B-` that of the baseline.
+    #[arg(skip)]
+    pub name: String,
+    /// The trunk with its branches.
+    #[arg(skip)]
+    pub layers: Vec<Layer>,
+    /// Data set: mnist, fashion-mnist, cifar10, or a folder below datasets/ with IDX files or one
+    /// safetensors file
+    #[arg(long, env, value_name = "NAME")]
+    pub data: Source,
+    /// How images are prepared: unit (divided by 255), channels (mean 0, deviation 1) or zca (the paper's)
+    #[arg(long, env, value_name = "P")]
+    pub preprocessing: Preprocessing,
+    /// Train on the first N images only
+    #[arg(long = "images", env = "IMAGES", value_name = "N")]
+    pub train_images: Option<usize>,
+    /// Validate and test on the first N images each only
+    #[arg(long, env, value_name = "N")]
+    pub test_images: Option<usize>,
+    /// Epochs of the baseline; 0 starts the joint training from random weights
+    #[arg(long, env, value_name = "N")]
+    pub baseline_epochs: usize,
+    /// Train the baseline on for the epochs of the joint training, with its step sizes, so that what exits
+    /// give and what more epochs give can be told apart
+    #[arg(long, env, value_name = "yes|no", value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
+    pub matched: bool,
+    /// How sure an exit is: entropy, probability, margin or patience
+    #[arg(long, env, value_name = "C")]
+    pub criterion: Criterion,
+    /// The joint training. The baseline's differs in the number of epochs and has one exit.
+    #[command(flatten)]
+    pub config: Config,
+}
+
+/// Baseline and network with branches, trained.
+#[derive(Debug, Clone)]
+pub struct Trained {
+    /// The trunk alone; `None` where it got no epochs.
+    pub baseline: Option<(Network, Run)>,
+    /// With its branches.
+    pub network: Network,
+    /// The joint run.
+    pub run: Run,
+    /// The trunk alone, trained for as many epochs and with the same schedule; `None` where that was not
+    /// asked for.
+    pub matched: Option<(Network, Run)>,
+}
+
+impl Experiment {
+    /// This experiment with these branches instead of its network's own, each as text
+    /// ([`crate::networks::Placement`]). Fails where the trunk has no such layer.
+    ///
+    /// ```
+    /// use branchynet::prelude::*;
+    ///
+    /// let experiment = Experiment::named("alexnet")?.with_branches(["conv2:2x32"])?;
+    /// assert_eq!(experiment.networks(&Device::Cpu)?.1.exits(), 2);
+    /// # Ok::<(), branchynet::Error>(())
+    /// ```
+    pub fn with_branches(mut self, branches: impl IntoIterator<Item = impl ToString>) -> Result<Self> {
+        let branches = branches.into_iter().map(|branch| branch.to_string().parse());
+        let branches = branches.collect::<Result<Vec<_>>>()?;
+        self.layers = with_branches(&self.layers, self.data.image()?, &branches)?;
+        self.name = format!("B-{}", self.baseline_name());
+        Ok(self)
+    }
+
+    /// This experiment in a minute, on a part of the data: for trying things, not for results.
+    pub fn quick(mut self) -> Result<Self> {
+        let (baseline, _) = self.networks(&Device::Cpu)?;
+        let macs = baseline.costs().last().map_or(1, |cost| cost.macs.max(1));
+        self.train_images = Some((50_000_000_000 / macs).clamp(400, 4_000));
+        self.test_images = Some(500);
+        (self.baseline_epochs, self.config.epochs, self.config.warmup) = (self.baseline_epochs.min(1), 1, 0);
+        Ok(self)
+    }
+
+    /// The baseline's name.
+    pub fn baseline_name(&self) -> &str {
+        self.name.strip_prefix("B-").unwrap_or(&self.name)
+    }
+
+    /// Loads the data set as this experiment wants it.
+    pub fn load(&self) -> Result<Dataset> {
+        let data = self.data.load()?.preprocessed(self.preprocessing)?;
+        Ok(data.part(self.train_images, self.test_images))
+    }
+
+    /// Baseline and network with branches, with initial weights from the seed.
+    pub fn networks(&self, device: &Device) -> Result<(Network, Network)> {
+        Ok((self.trunk(device)?, self.build(&self.name, self.layers.clone(), device)?))
+    }
+
+    fn trunk(&self, device: &Device) -> Result<Network> {
+        let layers = without_branches(&self.layers);
+        self.build(self.baseline_name(), layers, device)
+    }
+
+    fn build(&self, name: &str, layers: Vec<Layer>, device: &Device) -> Result<Network> {
+        let config = &self.config;
+        let network = Network::new(name, self.data.image()?, layers, config.seed, device)?;
+        network.with_precision(config.precision)
+    }
+
+    /// The settings of the baseline's training.
+    pub fn baseline_config(&self) -> Config {
+        Config { epochs: self.baseline_epochs, ..self.matched_config() }
+    }
+
+    /// The settings of the matched baseline's training after the baseline's own.
+    pub fn matched_config(&self) -> Config {
+        Config { exit_weights: Vec::new(), frozen: false, cascade_fraction: 1.0, ..self.config.clone() }
+    }
+
+    /// All that decides the result, to compare with what a record says.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            network: self.name.clone(),
+            layers: self.layers.clone(),
+            data: self.data.to_string(),
+            preprocessing: self.preprocessing,
+            train_images: self.train_images,
+            test_images: self.test_images,
+            baseline_epochs: self.baseline_epochs,
+            config: self.config.normalised(),
+        }
+    }
+
+    /// Trains baseline, network and matched baseline on `data`, or finds or continues the same runs in
+    /// `datasets/runs/` (see [`training::train`]); `anew` makes them anew.
+    pub fn train(
+        &self,
+        data: &Dataset,
+        device: &Device,
+        anew: bool,
+        say: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<Trained> {
+        if self.config.frozen && self.baseline_epochs == 0 {
+            bail!(
+                Setting,
+                "frozen=yes trains branches on the baseline's trunk, so baseline_epochs must be at least 1"
+            )
+        }
+        let keep = Keep { anew, ..Keep::default() };
+        let mut train = |network: &Network, config: &Config| {
+            training::train_with(network, data, config, &keep, say).map(Some)
+        };
+        match self.each(device, self.matched, &mut train)? {
+            Some(trained) => Ok(trained),
+            None => unreachable!("training ends with a run or an error"),
+        }
+    }
+
+    /// The finished runs of these settings in `datasets/runs/`, and when the joint one was finished;
+    /// `None` where baseline or network are missing.
+    pub fn find(&self, data: &Dataset, device: &Device) -> Result<Option<(Trained, SystemTime)>> {
+        let mut find = |network: &Network, config: &Config| training::find(network, data, config);
+        let Some(trained) = self.each(device, true, &mut find)? else {
+            return Ok(None);
+        };
+        let finished = std::fs::metadata(&trained.run.checkpoint)?.modified()?;
+        Ok(Some((trained, finished)))
+    }
+
+    /// All networks, each given to `run` with its initial weights; `None` as soon as baseline or network
+    /// get no run.
+    fn each(
+        &self,
+        device: &Device,
+        matched: bool,
+        run: &mut dyn FnMut(&Network, &Config) -> Result<Option<Run>>,
+    ) -> Result<Option<Trained>> {
+        let (baseline, network) = self.networks(device)?;
+        let trunk = self.trunk(device)?;
+        let mut trained = None;
+        if self.baseline_epochs > 0 {
+            let Some(run) = run(&baseline, &self.baseline_config())? else {
+                return Ok(None);
+            };
+            network.start_from(&baseline)?;
+            trunk.start_from(&baseline)?;
+            trained = Some((baseline, run));
+        }
+        let Some(joint) = run(&network, &self.config)? else {
+            return Ok(None);
+        };
+        // Of a network without branches that would be the same run.
+        let matched = match matched && network.exits() > 1 {
+            true => run(&trunk, &self.matched_config())?.map(|run| (trunk, run)),
+            false => None,
+        };
+        Ok(Some(Trained { baseline: trained, network, run: joint, matched }))
+    }
+
+    /// Pixels of the first `count` test images as the networks see them, for timing, and a word for what they are and
+    /// for the processor's instructions; random ones where the data set is missing, which take the same time.
+    pub fn images(&self, count: usize) -> Result<(Vec<Vec<f32>>, String)> {
+        let instructions = crate::kernels::instruction_set();
+        if let Ok(data) = self.load() {
+            let samples: Vec<usize> = (0..count.min(data.test.len())).collect();
+            let images = data.test.batch(&samples, &Device::Cpu)?;
+            let name = data.name.split(" (").next().unwrap_or_default();
+            let pixels = images.flatten_from(1)?.to_vec2()?;
+            return Ok((pixels, format!("{name} test images, {instructions}")));
+        }
+        let random = format!("random images, because the data set is missing, {instructions}");
+        Ok((self.random_images(count)?, random))
+    }
+
+    /// Images of noise, the same ones each time, of the size of the data set's.
+    pub fn random_images(&self, count: usize) -> Result<Vec<Vec<f32>>> {
+        let mut rng = Rng::seed_from_u64(0);
+        let size: usize = self.data.image()?.iter().product();
+        let mut image = || (0..size).map(|_| rng.random::<f32>()).collect();
+        Ok((0..count).map(|_| image()).collect())
+    }
+}
+
+impl fmt::Display for Experiment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let c = &self.config;
+        let images = match self.train_images {
+            Some(count) => format!("{count} images"),
+            None => "all images".to_string(),
+        };
+        let precision = match c.precision {
+            Precision::F32 => String::new(),
+            precision => format!("; products in {precision}"),
+        };
+        let optimizer = match c.optimizer {
+            Optimizer::Adam => "Adam".to_string(),
+            Optimizer::Sgd => {
+                let nesterov = if c.nesterov { "Nesterov's " } else { "" };
+                format!("{nesterov}SGD with momentum {} and weight decay {:.2e}", c.momentum, c.weight_decay)
+            }
+        };
+        let warmup = match c.warmup {
+            0 => String::new(),
+            warmup => format!(" after {warmup} epochs of warm-up"),
+        };
+        let mut more = String::new();
+        if c.lookahead {
+            more += "; weights averaged";
+        }
+        if c.label_smoothing > 0.0 {
+            more += &format!("; labels smoothed by {}", c.label_smoothing);
+        }
+        let matched = if self.matched { ", and for the matched baseline" } else { "" };
+        let how = match (c.frozen, c.cascade_fraction) {
+            (true, _) => "the branches alone".to_string(),
+            (false, 1.0) => "all exits together".to_string(),
+            (false, keeps) => format!("a cascade that keeps {keeps} of the images at each exit"),
+        };
+        let weights = match c.exit_weights.is_empty() {
+            true => "1 each".to_string(),
+            false => format!("{:?}", c.exit_weights),
+        };
+        write!(
+            f,
+            "{} on {}, {images} preprocessed by {} and {}augmented{precision}\n\
+             {} epochs for the baseline, {} for {how}{matched}; batches of {}; {optimizer}, steps from {}{warmup} to {} of it{more}; exit weights {weights}; seed {}",
+            self.name,
+            self.data,
+            self.preprocessing,
+            if c.augment { "" } else { "not " },
+            self.baseline_epochs,
+            c.epochs,
+            c.batch_size,
+            c.learning_rate,
+            c.final_learning_rate,
+            c.seed
+        )
+    }
+}

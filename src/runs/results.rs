@@ -1,0 +1,377 @@
+//! What an experiment gave, in one compressed file: the logits of every exit for every validation
+//! and test image, the settings and histories of the training, and the commit. Every figure but the
+//! timings follows from it, without data and without the network.
+
+use super::experiment::{Experiment, Trained};
+use super::settings::{Settings, devices};
+use crate::checked_file::{self, TensorBytes, bytes_of, values_of};
+use crate::data::{Dataset, Role, Source, Test, Validation};
+use crate::error::{bail, error};
+use crate::exits::{Criterion, ExitRecord};
+use crate::files::{commit, project_dir, shown};
+use crate::networks::Network;
+use crate::training::{self, Epoch, Run, plain};
+use crate::{Result, files};
+use candle_core::Device;
+use flate2::{Compression, bufread::GzDecoder, write::GzEncoder};
+use safetensors::{Dtype, SafeTensors};
+use serde::{Deserialize, Serialize};
+use std::io::{BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What an experiment gave.
+#[derive(Debug, Clone)]
+pub struct Results {
+    /// How it was made.
+    pub settings: Settings,
+    /// The data set's name: `CIFAR-10`.
+    pub data: String,
+    /// The commit that evaluated it.
+    pub commit: String,
+    /// When, in seconds since 1970.
+    pub made: u64,
+    /// Where this came from, in a line: a record and its file, or a run and its checkpoint.
+    pub origin: String,
+    /// The joint training's epochs.
+    pub history: Vec<Epoch>,
+    /// What every exit says about the validation images.
+    pub validation: ExitRecord<Validation>,
+    /// What every exit says about the test images.
+    pub test: ExitRecord<Test>,
+    /// The trunk alone, from which the joint training started; `None` where it got no epochs.
+    pub baseline: Option<Baseline>,
+    /// The trunk alone, trained on for the epochs of the joint training with the same schedule; `None`
+    /// where that was not asked for.
+    pub matched: Option<Baseline>,
+    /// What it costs to leave at each exit, where that does not follow from the layers (see
+    /// [`Self::of_arrays`]).
+    pub costs: Option<Vec<f64>>,
+}
+
+/// A network without branches, for comparison.
+#[derive(Debug, Clone)]
+pub struct Baseline {
+    /// Its epochs, for the matched baseline those after the first.
+    pub history: Vec<Epoch>,
+    /// What it says about the test images.
+    pub test: ExitRecord<Test>,
+}
+
+impl Baseline {
+    fn collect((network, run): &(Network, Run), data: &Dataset) -> Result<Self> {
+        let test = ExitRecord::collect(network, &data.test)?;
+        Ok(Self { history: run.history.clone(), test })
+    }
+
+    /// Share of the test images that it answers correctly (0..=1).
+    pub fn accuracy(&self) -> f64 {
+        self.test.exit_accuracy()[0]
+    }
+
+    /// Accuracy on the validation images after its last epoch (0..=1).
+    pub fn validation_accuracy(&self) -> f64 {
+        self.history.last().map_or(f64::NAN, |epoch| epoch.validation.accuracy[0])
+    }
+}
+
+/// The part of a file that is not logits.
+#[derive(Serialize, Deserialize)]
+struct RecordHeader {
+    settings: Settings,
+    data: String,
+    commit: String,
+    made: u64,
+    baseline_history: Vec<Epoch>,
+    history: Vec<Epoch>,
+    #[serde(default)]
+    matched_history: Vec<Epoch>,
+}
+
+const KIND: &str = "exit record";
+const EXTENSION: &str = "safetensors.gz";
+
+/// Seconds since 1970.
+pub(super) fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+impl Results {
+    /// Runs the trained networks once over the validation and test images of `data`.
+    pub fn collect(experiment: &Experiment, trained: &Trained, data: &Dataset) -> Result<Self> {
+        let collect = |trained: &Option<_>| {
+            let trained = trained.as_ref();
+            trained.map(|trained| Baseline::collect(trained, data)).transpose()
+        };
+        Ok(Self {
+            settings: experiment.settings(),
+            data: data.name.clone(),
+            commit: commit(),
+            made: seconds(SystemTime::now()),
+            origin: format!("run {}", shown(&trained.run.checkpoint)),
+            history: trained.run.history.clone(),
+            validation: ExitRecord::collect(&trained.network, &data.validation)?,
+            test: ExitRecord::collect(&trained.network, &data.test)?,
+            baseline: collect(&trained.baseline)?,
+            matched: collect(&trained.matched)?,
+            costs: None,
+        })
+    }
+
+    /// The same results, read by another criterion.
+    pub fn by(&self, criterion: &Criterion) -> Self {
+        let mut results = self.clone();
+        if self.test.criterion() != criterion {
+            results.validation = self.validation.by(criterion);
+            results.test = self.test.by(criterion);
+            for baseline in results.baseline.iter_mut().chain(&mut results.matched) {
+                baseline.test = baseline.test.by(criterion);
+            }
+        }
+        results
+    }
+
+    /// Where [`Self::write`] puts a record of these settings by default.
+    pub fn default_path(settings: &Settings) -> Result<PathBuf> {
+        let identity = checked_file::identity(settings, &Settings::default())?;
+        let name = settings.network.to_lowercase();
+        Ok(project_dir().join(format!(
+            "datasets/records/{name}-{:08x}.{EXTENSION}",
+            crc32fast::hash(identity.as_bytes())
+        )))
+    }
+
+    /// Writes everything to one file: safetensors, compressed by gzip.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let history = |of: &Option<Baseline>| of.as_ref().map_or_else(Vec::new, |b| b.history.clone());
+        let about = RecordHeader {
+            settings: self.settings.clone(),
+            data: self.data.clone(),
+            commit: self.commit.clone(),
+            made: self.made,
+            baseline_history: history(&self.baseline),
+            history: self.history.clone(),
+            matched_history: history(&self.matched),
+        };
+        let mut parts = Vec::new();
+        parts.extend(parts_of("validation", &self.validation));
+        parts.extend(parts_of("test", &self.test));
+        for (name, baseline) in [("baseline", &self.baseline), ("matched", &self.matched)] {
+            if let Some(baseline) = baseline {
+                parts.extend(parts_of(name, &baseline.test));
+            }
+        }
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
+        gzip.write_all(&checked_file::seal(KIND, &about, parts)?)?;
+        files::write_atomically(path, &gzip.finish()?)
+    }
+
+    /// Reads a file that [`Self::write`] wrote, or one with arrays from elsewhere ([`Self::of_arrays`]). Fails,
+    /// naming it, where it is missing or damaged.
+    pub fn read(path: &Path) -> Result<Self> {
+        let broken = |what: String| {
+            error!(
+                File,
+                "{} is not a whole exit record ({what}); remove it, or make it anew with `branchynet evaluate`",
+                path.display()
+            )
+        };
+        if path.extension().is_some_and(|extension| extension == "npz" || extension == "safetensors") {
+            return Self::of_arrays(path);
+        }
+        let packed = files::read(path)?;
+        let (mut bytes, mut rest) = (Vec::new(), &packed[..]);
+        GzDecoder::new(&mut rest).read_to_end(&mut bytes).map_err(|cause| broken(cause.to_string()))?;
+        if !rest.is_empty() {
+            return Err(broken(format!("{} bytes too many", rest.len())));
+        }
+        let (about, file) = checked_file::open::<RecordHeader>(KIND, &bytes).map_err(broken)?;
+        let baseline = |name: &str, history: Vec<Epoch>| -> Result<Option<Baseline>> {
+            if file.tensor(&format!("{name}.logits")).is_err() {
+                return Ok(None);
+            }
+            let test = record(&file, name).map_err(broken)?;
+            Ok(Some(Baseline { history, test }))
+        };
+        Ok(Self {
+            origin: format!("record {}", shown(path)),
+            settings: about.settings,
+            data: about.data,
+            commit: about.commit,
+            made: about.made,
+            history: about.history,
+            validation: record(&file, "validation").map_err(broken)?,
+            test: record(&file, "test").map_err(broken)?,
+            baseline: baseline("baseline", about.baseline_history)?,
+            matched: baseline("matched", about.matched_history)?,
+            costs: None,
+        })
+    }
+
+    /// What it costs to leave at each exit: multiply-accumulates of the layers, or what came with arrays from
+    /// elsewhere. The data need not be here.
+    pub fn costs(&self) -> Result<Vec<f64>> {
+        if let Some(costs) = &self.costs {
+            return Ok(costs.clone());
+        }
+        Ok(self.network()?.macs())
+    }
+
+    /// The network that gave them, with random weights. The data need not be here.
+    pub fn network(&self) -> Result<Network> {
+        let Settings { network, layers, data, .. } = &self.settings;
+        let image = Source::from(data.as_str()).image()?;
+        Network::new(network, image, layers.clone(), 0, &Device::Cpu)
+    }
+
+    /// The recorded results whose settings are as wanted, of `datasets/reference/` and `datasets/records/`,
+    /// in the order of their names. Of other records only the head is read.
+    pub fn recorded(wanted: impl Fn(&Settings) -> bool) -> Result<Vec<Self>> {
+        let mut found = Vec::new();
+        for folder in ["datasets/reference", "datasets/records"] {
+            for path in files::listed(folder, EXTENSION) {
+                let head = BufReader::new(std::fs::File::open(&path)?);
+                // What cannot be read is named by the whole reading.
+                let head = checked_file::peek::<RecordHeader>(GzDecoder::new(head));
+                if head.is_none_or(|about| wanted(&about.settings)) {
+                    found.push(Self::read(&path)?);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The networks without branches, named by their epochs: the one from which the joint training
+    /// started, and the one with as many epochs as the network with branches.
+    pub fn baselines(&self) -> Vec<(String, &Baseline)> {
+        let (before, joint) = (self.settings.baseline_epochs, self.settings.config.epochs);
+        // An unequal comparison says so wherever it is shown.
+        let unequal = match self.matched {
+            Some(_) => String::new(),
+            None => format!(" (the network: {})", before + joint),
+        };
+        let named = [
+            (format!("baseline, {before} epochs{unequal}"), &self.baseline),
+            (format!("matched baseline, {before} + {joint} epochs"), &self.matched),
+        ];
+        named.into_iter().filter_map(|(name, baseline)| Some((name, baseline.as_ref()?))).collect()
+    }
+
+    /// What the joint training ran on: `CPU`, or the GPU's name; empty where that was not recorded.
+    pub fn devices(&self) -> Vec<&str> {
+        devices(&self.history)
+    }
+
+    /// Hours that baseline and joint training took, without the matched baseline.
+    pub fn hours(&self) -> f64 {
+        let baseline = self.baseline.iter().flat_map(|baseline| &baseline.history);
+        baseline.chain(&self.history).map(|epoch| epoch.seconds).sum::<f64>() / 3600.0
+    }
+
+    /// How this was made, for the subtitle of a figure: `CIFAR-10, 20 + 40 epochs, seed 0; record …`.
+    pub fn caption(&self) -> String {
+        if self.costs.is_some() {
+            return self.origin.clone();
+        }
+        let run = (self.settings.config.seed, &self.history[..]);
+        format!("{}; {}", self.settings.caption(&self.data, &[run]), self.origin)
+    }
+}
+
+/// Whether to train.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Training {
+    /// Where no run or record of these settings is there.
+    #[default]
+    Needed,
+    /// Although one is there.
+    Anew,
+    /// Never.
+    Never,
+}
+
+impl Experiment {
+    /// What these settings gave, from the newest of a finished run in `datasets/runs/`, an exit record
+    /// in `datasets/records/` and one in `datasets/reference/` that were made with exactly these
+    /// settings; `None` where there is none. [`Results::origin`] says which it was.
+    pub fn recorded(&self, device: &Device) -> Result<Option<Results>> {
+        let settings = self.settings();
+        let mut newest: Option<Results> = None;
+        for results in Results::recorded(|recorded| *recorded == settings)? {
+            if newest.as_ref().is_none_or(|best| results.made > best.made) {
+                newest = Some(results);
+            }
+        }
+        // Without the data set a run cannot be evaluated. To load it takes a second.
+        if training::any_of(&self.name)
+            && let Ok(data) = self.load()
+            && let Some((trained, finished)) = self.find(&data, device)?
+        {
+            let newer = |record: &Results| record.made < seconds(finished);
+            if newest.as_ref().is_none_or(newer) {
+                newest = Some(Results::collect(self, &trained, &data)?);
+            }
+        }
+        Ok(newest.map(|results| results.by(&self.criterion)))
+    }
+
+    /// What these settings give: [`Self::recorded`], or, where nothing is, by training now, as far as
+    /// `training` allows. Fails where it cannot do either.
+    pub fn results(&self, device: &Device, training: Training) -> Result<Results> {
+        if training != Training::Anew
+            && let Some(results) = self.recorded(device)?
+        {
+            return Ok(results);
+        }
+        if training == Training::Never {
+            bail!(
+                Missing,
+                "there is no run or record of {} with these settings, and TRAIN=0 forbids to train; use the default settings, or leave out TRAIN=0",
+                self.name
+            )
+        }
+        let data = self.load().map_err(|cause| {
+            error!(
+                Missing,
+                "there is no record of {} with these settings, and no data to train on ({cause}); the default settings have a record in datasets/reference/",
+                self.name
+            )
+            .because(cause)
+        })?;
+        println!(
+            "{}: training now",
+            match training {
+                Training::Anew => "training anew is asked for",
+                _ => "nothing recorded for these settings",
+            }
+        );
+        let anew = training == Training::Anew;
+        let trained = self.train(&data, device, anew, &mut plain())?;
+        Ok(Results::collect(self, &trained, &data)?.by(&self.criterion))
+    }
+}
+
+/// A record as tensors: logits (exits, samples, classes) and labels (samples).
+fn parts_of<R: Role>(split: &str, record: &ExitRecord<R>) -> [TensorBytes; 2] {
+    let logits = (0..record.exits()).flat_map(|exit| record.logits(exit));
+    let shape = vec![record.exits(), record.len(), record.classes()];
+    let (samples, labels) = (vec![record.len()], record.labels().to_vec());
+    [
+        (format!("{split}.logits"), Dtype::F32, shape, bytes_of(logits.copied())),
+        (format!("{split}.labels"), Dtype::U8, samples, labels),
+    ]
+}
+
+/// The inverse of [`parts_of`].
+fn record<R: Role>(file: &SafeTensors<'_>, split: &str) -> std::result::Result<ExitRecord<R>, String> {
+    let get = |name: &str, dtype| match file.tensor(&format!("{split}.{name}")) {
+        Ok(tensor) if tensor.dtype() == dtype => Ok(tensor),
+        _ => Err(format!("{split}.{name} is missing")),
+    };
+    let (logits, labels) = (get("logits", Dtype::F32)?, get("labels", Dtype::U8)?);
+    let values = values_of(logits.data());
+    let exits = logits.shape().first().copied().unwrap_or(0).max(1);
+    let rows = values.chunks((values.len() / exits).max(1));
+    ExitRecord::from_logits(rows.map(<[f32]>::to_vec).collect(), labels.data().to_vec())
+        .map_err(|error| error.to_string())
+}

@@ -1,0 +1,192 @@
+//! What a run gave without its logits, in some kilobytes of JSON: for experiments of many runs, whose exit
+//! records would be too large to keep.
+
+use super::experiment::{Experiment, Trained};
+use super::results::{Results, Training};
+use super::seeds::seedless;
+use super::session::Session;
+use super::settings::Settings;
+use crate::data::{Dataset, Split, Train};
+use crate::error::{bail, error};
+use crate::exits::OperatingPoint;
+use crate::networks::Network;
+use crate::training::{Epoch, evaluate, plain};
+use crate::{Result, files};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// What a run gave, without its logits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Summary {
+    /// How it was made.
+    pub settings: Settings,
+    /// The data set's name: `CIFAR-10`.
+    pub data: String,
+    /// The commit that evaluated it.
+    pub commit: String,
+    /// The joint training's epochs.
+    pub history: Vec<Epoch>,
+    /// At each exit, if all images left there.
+    pub exits: Vec<Accuracy>,
+    /// Of the trunk alone, from which the joint training started.
+    pub baseline: Option<Accuracy>,
+    /// Of the trunk alone with as many epochs as the network.
+    pub matched: Option<Accuracy>,
+    /// Thresholds chosen on Validation, cheapest in multiply-accumulates.
+    pub choices: Vec<Chosen>,
+    /// For each branch the threshold without loss on Validation if there were no other branch.
+    #[serde(default)]
+    pub alone: Vec<Chosen>,
+}
+
+/// Shares of right answers, in 0..=1.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Accuracy {
+    /// On the first 10,000 training images, as they are.
+    pub train: f64,
+    /// On the validation images.
+    pub validation: f64,
+    /// On the test images.
+    pub test: f64,
+}
+
+/// What thresholds give on the test images.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Chosen {
+    /// `no loss`; see [`Results::choices`].
+    pub name: String,
+    /// Share of right answers (0..=1).
+    pub accuracy: f64,
+    /// Shares of the images that leave at each exit (0..=1).
+    pub shares: Vec<f64>,
+    /// The trunk's multiply-accumulates over the mean of these.
+    #[serde(rename = "gain")]
+    pub speedup: f64,
+}
+
+/// Training images that accuracy is measured on.
+const TRAIN_IMAGES: usize = 10_000;
+
+impl Summary {
+    /// Runs the trained networks once over a part of the training images and the other splits of `data`.
+    pub fn collect(experiment: &Experiment, trained: &Trained, data: &Dataset) -> Result<Self> {
+        let results = Results::collect(experiment, trained, data)?;
+        let train = data.clone().part(Some(TRAIN_IMAGES), None).train;
+        let accuracies = |network: &Network, train: &Split<Train>, validation: &[f64], test: &[f64]| {
+            let train = evaluate(network, train)?.accuracy.into_iter();
+            let rest = validation.iter().zip(test);
+            let one = |(train, (&validation, &test))| Accuracy { train, validation, test };
+            Ok::<Vec<Accuracy>, crate::Error>(train.zip(rest).map(one).collect())
+        };
+        let baseline = |trained: &Option<(Network, _)>, result: &Option<super::Baseline>| {
+            let (Some((network, _)), Some(result)) = (trained, result) else {
+                return Ok::<_, crate::Error>(None);
+            };
+            let all = accuracies(network, &train, &[result.validation_accuracy()], &[result.accuracy()])?;
+            Ok(all.first().copied())
+        };
+        let costs = trained.network.costs();
+        let last = costs.len() - 1;
+        let trunk = costs[last].trunk_macs as f64;
+        let chosen = |name: &str, test: &OperatingPoint| Chosen {
+            name: name.to_string(),
+            accuracy: test.accuracy(),
+            shares: test.shares(),
+            speedup: trunk / test.cost,
+        };
+        let choices = results.choices(&trained.network.macs())?;
+        let alone = |branch: usize| {
+            let cost = costs[branch];
+            let macs = [cost.trunk_macs as f64, trunk].map(|macs| macs + cost.branch_macs as f64);
+            let validation = results.validation.only(&[branch, last])?;
+            let without_loss = validation.choose_for_accuracy(validation.last_accuracy(), &macs)?;
+            let test =
+                results.test.only(&[branch, last])?.operating_point(&without_loss.thresholds, &macs)?;
+            Ok(chosen("no loss", &test))
+        };
+        Ok(Self {
+            exits: accuracies(
+                &trained.network,
+                &train,
+                &results.validation.exit_accuracy(),
+                &results.test.exit_accuracy(),
+            )?,
+            baseline: baseline(&trained.baseline, &results.baseline)?,
+            matched: baseline(&trained.matched, &results.matched)?,
+            choices: choices.iter().map(|choice| chosen(&choice.name, &choice.test)).collect(),
+            alone: (0..last).map(alone).collect::<Result<_>>()?,
+            settings: results.settings,
+            data: results.data,
+            commit: results.commit,
+            history: results.history,
+        })
+    }
+
+    /// How runs that differ in their seed alone were made, for the subtitle of a figure: `CIFAR-10, 5 + 5 epochs,
+    /// augmented, seeds 0 to 2`; nothing for none.
+    pub fn caption(runs: &[Self]) -> String {
+        let all: Vec<_> = runs.iter().map(|run| (run.settings.config.seed, &run.history[..])).collect();
+        runs.first().map_or_else(String::new, |first| first.settings.caption(&first.data, &all))
+    }
+
+    /// Where [`Self::write`] puts the summary of these settings by default.
+    pub fn default_path(settings: &Settings) -> Result<PathBuf> {
+        let record = Results::default_path(settings)?;
+        Ok(record.with_extension("").with_extension("json"))
+    }
+
+    /// Writes it to a file: JSON.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        files::write_atomically(path, format!("{}\n", serde_json::to_string(self)?).as_bytes())
+    }
+
+    /// Reads a file that [`Self::write`] wrote. Fails, naming it, where it is missing or damaged.
+    pub fn read(path: &Path) -> Result<Self> {
+        serde_json::from_slice(&files::read(path)?).map_err(|cause| {
+            let name = path.display();
+            error!(File, "{name} is no summary of a run ({cause}); remove it, or make it anew with `branchynet evaluate --summary`")
+        })
+    }
+
+    /// The recorded summaries whose settings are as wanted, of `datasets/reference/summaries/` and
+    /// `datasets/records/`, in the order of their seeds.
+    pub fn recorded(wanted: impl Fn(&Settings) -> bool) -> Result<Vec<Self>> {
+        let mut found: Vec<Self> = Vec::new();
+        for folder in ["datasets/reference/summaries", "datasets/records"] {
+            for path in files::listed(folder, ".json") {
+                let summary = Self::read(&path)?;
+                if wanted(&summary.settings) && found.iter().all(|seen| seen.settings != summary.settings) {
+                    found.push(summary);
+                }
+            }
+        }
+        found.sort_by_key(|summary| summary.settings.config.seed);
+        Ok(found)
+    }
+}
+
+impl Session {
+    /// What the runs of `experiment` gave that differ in their seed alone: those that are recorded, or,
+    /// where none is, one from training now, as far as this session may, which is recorded then.
+    pub fn summaries(&self, experiment: &Experiment) -> Result<Vec<Summary>> {
+        let wanted = seedless(&experiment.settings());
+        let found = match self.training {
+            Training::Anew => Vec::new(),
+            _ => Summary::recorded(|settings| seedless(settings) == wanted)?,
+        };
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        if self.training == Training::Never {
+            bail!(Missing, "there is no summary of {experiment}, and TRAIN=0 forbids to train")
+        }
+        let data = experiment.load()?;
+        let anew = self.training == Training::Anew;
+        println!("nothing recorded, training now: {experiment}");
+        let trained = experiment.train(&data, &self.device, anew, &mut plain())?;
+        let summary = Summary::collect(experiment, &trained, &data)?;
+        summary.write(&Summary::default_path(&summary.settings)?)?;
+        Ok(vec![summary])
+    }
+}

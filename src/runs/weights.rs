@@ -1,0 +1,227 @@
+//! Trained weights in a file of their own, with what it takes to use them: the list of layers, how bytes
+//! become pixels, the names of the classes, and thresholds. `datasets/reference/weights/` holds those of
+//! the reference runs.
+
+use super::experiment::Trained;
+use super::results::Results;
+use super::session::Session;
+use super::settings::Settings;
+use crate::checked_file::{self, bytes_of, values_of};
+use crate::data::Dataset;
+use crate::error::{bail, error};
+use crate::exits::{Criterion, ExitPolicy};
+use crate::files::project_dir;
+use crate::networks::Network;
+use crate::{Result, files};
+use candle_core::{DType, Device, Tensor};
+use safetensors::Dtype;
+use serde::{Deserialize, Deserializer, Serialize};
+use std::path::{Path, PathBuf};
+
+/// A trained network with all that it takes to use it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Pretrained {
+    /// The network with its branches.
+    pub network: Network,
+    /// How it was trained, and on what.
+    pub about: WeightsHeader,
+    /// What each byte of an image becomes in each channel: (channels, 256) values.
+    bytes: Vec<f32>,
+}
+
+/// What a file of weights says about itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct WeightsHeader {
+    /// All that decides the result of the training.
+    pub settings: Settings,
+    /// Channels, height and width of an image.
+    pub image: [usize; 3],
+    /// The data set's name: `CIFAR-10`.
+    pub data: String,
+    /// The names of the classes, in the order of the logits.
+    pub classes: Vec<String>,
+    /// The commit that trained it.
+    pub commit: String,
+    /// What the thresholds are on: a criterion's name.
+    #[serde(default = "entropy")]
+    pub criterion: String,
+    /// Thresholds that were chosen on Validation, cheapest in multiply-accumulates: the choice's name, and
+    /// one threshold for each exit but the last.
+    #[serde(deserialize_with = "null_is_infinite")]
+    pub thresholds: Vec<(String, Vec<f64>)>,
+}
+
+impl Session {
+    /// The trained network of this session's settings, without training: from a finished run, or from the
+    /// weights of a reference run. Fails where there is neither.
+    pub fn trained(&self) -> Result<Network> {
+        if let Ok(data) = self.experiment.load()
+            && let Some((trained, _)) = self.experiment.find(&data, &self.device)?
+        {
+            return Ok(trained.network);
+        }
+        let settings = self.experiment.settings();
+        for path in Pretrained::paths() {
+            let about: Option<WeightsHeader> = checked_file::peek(std::fs::File::open(&path)?);
+            // What cannot be read is named by the whole reading.
+            if about.is_none_or(|about| about.settings == settings) {
+                return Ok(Pretrained::read(&path, &self.device)?.network);
+            }
+        }
+        bail!(
+            Missing,
+            "there are no trained weights of {} with these settings; `session.results()?` or `branchynet train` trains",
+            self.experiment.name
+        )
+    }
+}
+
+/// What files of weights that name no criterion were written with.
+fn entropy() -> String {
+    Criterion::Entropy.to_string()
+}
+
+/// JSON has no infinity, for which serde_json writes null.
+fn null_is_infinite<'de, D: Deserializer<'de>>(
+    json: D,
+) -> std::result::Result<Vec<(String, Vec<f64>)>, D::Error> {
+    let written = Vec::<(String, Vec<Option<f64>>)>::deserialize(json)?;
+    let infinite = |thresholds: Vec<Option<f64>>| thresholds.into_iter().map(|t| t.unwrap_or(f64::INFINITY));
+    Ok(written.into_iter().map(|(name, thresholds)| (name, infinite(thresholds).collect())).collect())
+}
+
+const KIND: &str = "weights";
+
+impl Network {
+    /// The trained network of the reference run called `name`: `lenet`, for example. Notebooks begin with
+    /// it where nothing is to be trained. See [`Pretrained`] for its classes and thresholds.
+    ///
+    /// ```no_run
+    /// use branchynet::prelude::*;
+    ///
+    /// let network = Network::pretrained("lenet")?;
+    /// assert_eq!((network.name(), network.exits()), ("B-LeNet", 2));
+    /// # Ok::<(), branchynet::Error>(())
+    /// ```
+    pub fn pretrained(name: &str) -> Result<Self> {
+        Ok(Pretrained::named(name, &Device::Cpu)?.network)
+    }
+}
+
+impl Pretrained {
+    /// The weights of a trained network, and thresholds from `results`, which it gave on `data`. Fails
+    /// where images are whitened: the whitening is larger than the network.
+    pub fn of(trained: &Trained, results: &Results, data: &Dataset) -> Result<Self> {
+        let Some(bytes) = data.byte_values() else {
+            bail!(Setting, "weights are kept for preprocessing by unit or channels only, not by zca")
+        };
+        let choices = results.choices(&trained.network.macs())?;
+        let about = WeightsHeader {
+            settings: results.settings.clone(),
+            image: data.test.image_shape(),
+            data: data.name.clone(),
+            classes: data.classes.clone(),
+            commit: results.commit.clone(),
+            criterion: results.test.criterion().to_string(),
+            thresholds: choices.into_iter().map(|choice| (choice.name, choice.test.thresholds)).collect(),
+        };
+        Ok(Self { network: trained.network.clone(), about, bytes })
+    }
+
+    /// Where the weights of the reference run called `name` are: `lenet`, for example.
+    pub fn path(name: &str) -> PathBuf {
+        project_dir().join(format!("datasets/reference/weights/{name}.safetensors"))
+    }
+
+    /// The files of weights that there are, in the order of their names.
+    fn paths() -> Vec<PathBuf> {
+        files::listed("datasets/reference/weights", ".safetensors")
+    }
+
+    /// Loads the weights of a reference run. Fails, naming those that there are, where there are none of
+    /// this name.
+    pub fn named(name: &str, device: &Device) -> Result<Self> {
+        let path = Self::path(name);
+        if path.exists() {
+            return Self::read(&path, device);
+        }
+        let stem = |path: &PathBuf| Some(path.file_stem()?.to_string_lossy().into_owned());
+        let names: Vec<String> = Self::paths().iter().filter_map(stem).collect();
+        bail!(
+            Missing,
+            "there are no trained weights of {name:?} in datasets/reference/weights/, which holds: {}; `branchynet export` writes those of a finished run",
+            if names.is_empty() { "none".to_string() } else { names.join(", ") }
+        )
+    }
+
+    /// Loads a file that [`Self::write`] wrote. Fails, naming it, where it is missing or damaged.
+    pub fn read(path: &Path, device: &Device) -> Result<Self> {
+        let broken = |what: String| error!(File, "{} holds no whole weights ({what})", path.display());
+        let contents = files::read(path)?;
+        let (about, file) = checked_file::open::<WeightsHeader>(KIND, &contents).map_err(broken)?;
+        let settings = &about.settings;
+        let network = Network::new(&settings.network, about.image, settings.layers.clone(), 0, device)?;
+        let values = |name: &str, shape: &[usize]| match file.tensor(name) {
+            Ok(view) if view.shape() == shape => Ok(values_of(view.data())),
+            _ => Err(broken(format!("{name} of shape {shape:?} is missing"))),
+        };
+        let state = network.state();
+        let weights: Vec<Vec<f32>> =
+            state.iter().map(|(name, var)| values(name, var.dims())).collect::<Result<_>>()?;
+        let bytes = values("bytes", &[about.image[0], 256])?;
+        for (var, weights) in state.values().zip(weights) {
+            var.set(&Tensor::from_vec(weights, var.shape(), device)?)?;
+        }
+        Ok(Self { network, about, bytes })
+    }
+
+    /// Writes everything to one file: safetensors with a checksum over all of it.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let part = |name: &str, shape: &[usize], values: Vec<f32>| {
+            (name.to_string(), Dtype::F32, shape.to_vec(), bytes_of(values))
+        };
+        let mut parts = vec![part("bytes", &[self.about.image[0], 256], self.bytes.clone())];
+        for (name, var) in self.network.state() {
+            let values = var.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?;
+            parts.push(part(&name, var.dims(), values));
+        }
+        files::write_atomically(path, &checked_file::seal(KIND, &self.about, parts)?)
+    }
+
+    /// Images of one byte for each value (channels × height × width each, one after another) as the
+    /// network sees them: (images, channels, height, width). Fails where the length does not fit.
+    pub fn images(&self, bytes: &[u8]) -> Result<Tensor> {
+        let [channels, height, width] = self.about.image;
+        let size = channels * height * width;
+        if bytes.is_empty() || !bytes.len().is_multiple_of(size) {
+            bail!(Shape, "an image has {channels}×{height}×{width} bytes, got {} bytes", bytes.len())
+        }
+        let value = |(i, &byte): (usize, &u8)| {
+            let channel = i / (height * width) % channels;
+            self.bytes[channel * 256 + usize::from(byte)]
+        };
+        let pixels: Vec<f32> = bytes.iter().enumerate().map(value).collect();
+        let shape = (bytes.len() / size, channels, height, width);
+        Ok(Tensor::from_vec(pixels, shape, self.network.device())?)
+    }
+
+    /// The policy with these thresholds. Fails where their criterion is one of the caller's own, which no file
+    /// can hold.
+    pub fn policy(&self, thresholds: impl Into<Vec<f64>>) -> Result<ExitPolicy> {
+        Ok(ExitPolicy::new(self.about.criterion.parse()?, thresholds))
+    }
+
+    /// The thresholds of a choice, such as `no loss`. Fails, naming the choices, where it is not there.
+    pub fn thresholds(&self, choice: &str) -> Result<&[f64]> {
+        let all = &self.about.thresholds;
+        match all.iter().find(|(name, _)| name == choice) {
+            Some((_, thresholds)) => Ok(thresholds),
+            None => {
+                let names: Vec<&str> = all.iter().map(|(name, _)| name.as_str()).collect();
+                bail!(Missing, "there is no choice {choice:?}, there are: {}", names.join(", "))
+            }
+        }
+    }
+}
