@@ -4,12 +4,16 @@ use crate::Result;
 use crate::error::error;
 use std::path::{Path, PathBuf};
 
-/// The folder that holds `datasets/` and `figures/`: the repository this was built in, or the one that
-/// BRANCHYNET_DIR in the environment names, for a program that was carried to another machine.
+/// The folder that holds `datasets/`: the one that BRANCHYNET_DIR in the environment names, for a program that was carried
+/// to another machine; else the repository this was built in; else, for programs that use the library as a dependency, the
+/// current folder.
 pub fn project_dir() -> PathBuf {
+    let built_in = Path::new(env!("CARGO_MANIFEST_DIR"));
     match std::env::var_os("BRANCHYNET_DIR") {
         Some(folder) if !folder.is_empty() => PathBuf::from(folder),
-        _ => PathBuf::from(env!("CARGO_MANIFEST_DIR")),
+        // A package of the library alone has no data sets.
+        _ if built_in.join("datasets").is_dir() => built_in.to_path_buf(),
+        _ => std::env::current_dir().unwrap_or_default(),
     }
 }
 

@@ -7,7 +7,7 @@
 //! the first exit that is sure; an [`exits::ExitRecord`] answers from one pass what happens
 //! at every threshold; an [`exits::Timer`] says what it costs in time; [`runs`] keeps what was trained.
 //!
-//! Folders use those before them, never those behind: [`kernels`], [`data`] and [`networks`],
+//! Folders use those before them, never those behind ([`design`]): [`kernels`], [`data`], [`networks`],
 //! [`training`], [`exits`], [`runs`]. Beside the library stand the program and the notebooks, packages of their own.
 //!
 //! ```
@@ -22,6 +22,8 @@
 
 mod checked_file;
 pub mod data;
+#[doc = include_str!("../docs/design.md")]
+pub mod design {}
 mod device;
 mod error;
 pub mod exits;
