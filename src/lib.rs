@@ -28,6 +28,7 @@ mod device;
 mod error;
 pub mod exits;
 pub mod files;
+mod layers;
 pub mod networks;
 pub mod runs;
 pub mod text;
@@ -53,8 +54,8 @@ pub mod prelude {
     pub use crate::files::commit;
     pub use crate::kernels::{Precision, cross_entropy};
     pub use crate::networks::{
-        Layer, Network, Pass, Placement, Start, average_pool, b_airbench, b_alexnet, b_lenet, b_resnet110,
-        b_resnet110_standard, batch_norm, branch, conv, dropout, gelu, linear, lrn, max_pool,
+        BranchStyle, Layer, Network, Pass, Placement, Start, average_pool, b_airbench, b_alexnet, b_lenet,
+        b_resnet110, b_resnet110_standard, batch_norm, branch, conv, dropout, gelu, linear, lrn, max_pool,
         max_pool_inside, plain_norm, relu, residual, resnet, scale, with_branches, without_branches,
     };
     pub use crate::runs::{

@@ -8,8 +8,8 @@ use branchynet::exits::{
     Criterion, ExitPolicy, ExitRecord, OperatingPoint, Plan, Timer, knee, pareto_optimal,
 };
 use branchynet::networks::{
-    Layer, Start, b_lenet, branch, conv, dropout, gelu, linear, lrn, max_pool, max_pool_inside, plain_norm,
-    relu, scale, without_branches,
+    Layer, b_lenet, branch, conv, dropout, gelu, linear, lrn, max_pool, max_pool_inside, plain_norm, relu,
+    scale, without_branches,
 };
 use branchynet::{Network, Result, Rng};
 use candle_core::Device;
@@ -32,7 +32,7 @@ fn all_kinds() -> Vec<Layer> {
         max_pool_inside(1, 1),
         plain_norm(8),
         gelu(),
-        Layer::Conv { inputs: 8, outputs: 12, kernel: 3, padding: 1, stride: 2, start: Start::Normal },
+        conv(8, 12, 3, 1).stride(2).expect("convolutions have a stride"),
         branch([lrn(), relu(), linear(192, 10)]),
         gelu(),
         linear(192, 20),

@@ -7,7 +7,7 @@ use branchynet::clap;
 use branchynet::data::{Preprocessing, Source, Test, Validation};
 use branchynet::exits::{Criterion, ExitRecord, Loss};
 use branchynet::files::project_dir;
-use branchynet::networks::{Pass, branch, linear, relu, without_branches};
+use branchynet::networks::{BranchStyle, Pass, branch, linear, relu, without_branches};
 use branchynet::runs::{Baseline, Choice, Experiment, Pretrained, Results, Session, Summary, Trained, names};
 use branchynet::training::{Config, Epoch, Scores, evaluate};
 use branchynet::{Error, Network, Result, Rng};
@@ -28,6 +28,7 @@ fn experiment() -> Experiment {
         baseline_epochs: 1,
         matched: true,
         criterion: Criterion::Entropy,
+        branch_style: BranchStyle::default(),
         config: Config { epochs: 2, ..Config::default() },
     }
 }

@@ -8,8 +8,8 @@ use super::criterion::{Criterion, Prediction, Seen};
 use crate::Result;
 use crate::error::bail;
 use crate::kernels::inference::{Buffers, StepBuilder, Steps, View};
-use crate::networks::{Layer, Network, Node, Shape};
-use candle_core::Var;
+use crate::layers::{self, Node};
+use crate::networks::{Network, Shape};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
@@ -87,11 +87,9 @@ impl Plan {
         let (mut builder, mut view) = StepBuilder::new(shape);
         let mut exits: Vec<Exit> = Vec::new();
         for (i, nodes) in network.segments.iter().enumerate() {
-            let mut part = |nodes: &[Node], mut view: View| -> Result<(Range<usize>, View)> {
+            let mut part = |nodes: &[Node], from: View| -> Result<(Range<usize>, View)> {
                 let start = builder.steps();
-                for node in nodes {
-                    view = place(node, view, &mut builder)?;
-                }
+                let view = layers::place(nodes, from, &mut builder)?;
                 Ok((start..builder.steps(), view))
             };
             let (segment, trunk) = part(nodes, view)?;
@@ -298,42 +296,4 @@ impl Compiled {
         }
         Ok(answers.into_iter().flatten().collect())
     }
-}
-
-/// Appends one layer that reads `from`; returns what it writes.
-fn place(node: &Node, from: View, builder: &mut StepBuilder) -> Result<View> {
-    let values = |pair: &Option<(Var, Var)>| -> Result<[Vec<f32>; 2]> {
-        let (a, b) = pair.as_ref().expect("built with what the layer needs");
-        Ok([a.flatten_all()?.to_vec1()?, b.to_vec1()?])
-    };
-    Ok(match node.layer {
-        Layer::Conv { kernel, padding, stride, .. } => {
-            let [weight, bias] = values(&node.parameters)?;
-            builder.conv(from, [kernel, padding, stride], weight, bias)
-        }
-        Layer::Linear { .. } => {
-            let [weight, bias] = values(&node.parameters)?;
-            builder.linear(from, weight, bias)
-        }
-        Layer::Relu => builder.relu(from),
-        Layer::Gelu => builder.gelu(from),
-        Layer::Scale(factor) => builder.scale(from, factor),
-        Layer::Pool { kind, kernel, stride } => builder.pool(from, kind, kernel, stride)?,
-        Layer::Lrn(lrn) => builder.lrn(from, lrn),
-        Layer::BatchNorm { .. } => {
-            let [weight, bias] = values(&node.parameters)?;
-            let [mean, variance] = values(&node.statistics)?;
-            builder.batch_norm(from, [&weight, &bias], [&mean, &variance])
-        }
-        Layer::Residual(_) => {
-            builder.keep();
-            let mut end = from;
-            for node in &node.inner {
-                end = place(node, end, builder)?;
-            }
-            builder.shortcut(end, from)?
-        }
-        Layer::Dropout(_) => from,
-        Layer::Branch(_) => unreachable!("branches are not nodes"),
-    })
 }

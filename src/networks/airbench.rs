@@ -1,7 +1,7 @@
 //! Keller Jordan's airbench network, which reaches 94 % on CIFAR-10 in 0.36 PFLOP of training
 //! (<https://arxiv.org/abs/2404.00498>), with branches.
 
-use super::layer::{Layer, Start, branch, conv, gelu, linear, max_pool_inside, plain_norm, scale};
+use crate::layers::{Layer, Start, branch, conv, gelu, linear, max_pool_inside, plain_norm, scale};
 
 /// The network for images of 3×32×32 with groups of these widths (airbench: 64, 256, 256), and a
 /// branch behind the first group. Of fourteen candidates it saved most, and no second one beside it much more (notebook

@@ -2,7 +2,7 @@
 //! with branches after its second and third convolution. 65.6 % of the test images leave at the
 //! first in the paper and 25.2 % at the second, at 79.19 % accuracy.
 
-use super::layer::{Layer, branch, conv, dropout, linear, lrn, max_pool, relu};
+use crate::layers::{Layer, branch, conv, dropout, linear, lrn, max_pool, relu};
 
 /// B-AlexNet for images of 3×32×32.
 pub fn b_alexnet() -> Vec<Layer> {

@@ -1,14 +1,11 @@
-//! From a list of layers to a network: shapes, names, and initial weights.
+//! From a list of layers to a network: names, shapes, segments and branches.
 
-use super::layer::{Layer, Start};
 use super::network::Network;
-use super::node::{Node, Shape};
+use crate::Result;
 use crate::error::{bail, error};
-use crate::kernels::{ConvGeometry, Pool, Precision, Shortcut};
-use crate::{Error, Result, Rng};
-use candle_core::{DType, Device, Tensor, Var};
-use rand::SeedableRng;
-use rand_distr::{Distribution, Normal};
+use crate::kernels::Precision;
+use crate::layers::{Initial, Layer, Node, Operator, Shape};
+use candle_core::Device;
 use std::collections::BTreeMap;
 
 /// Lays out one part of the network (the trunk, a branch, or a residual block).
@@ -20,10 +17,11 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn node(&mut self, layer: &Layer, input: Shape) -> Result<Node> {
-        let count = self.counts.entry(layer.kind()).or_default();
+    fn node(&mut self, layer: &Layer, operator: &dyn Operator, input: Shape) -> Result<Node> {
+        let kind = operator.kind();
+        let count = self.counts.entry(kind).or_default();
         *count += 1;
-        let name = format!("{}{}{count}", self.prefix, layer.kind());
+        let name = format!("{}{kind}{count}", self.prefix);
         let wrong = |expected: String| {
             error!(
                 Shape,
@@ -31,30 +29,28 @@ impl Builder<'_> {
                 input.len()
             )
         };
-        let inner = match layer {
-            Layer::Residual(layers) => self.inside(&name).nodes(layers, input)?,
-            _ => Vec::new(),
-        };
-        let output = output(layer, input, &inner).map_err(wrong)?;
+        let inner = self.inside(&name).nodes(operator.inner(), input)?;
+        let output = operator.output(input, &inner).map_err(wrong)?;
         if output.is_empty() {
             return Err(wrong("to give at least one value".to_string()));
         }
-        let (parameters, statistics) = self.variables(layer, &name)?;
-        Ok(Node { name, layer: layer.clone(), output, parameters, statistics, inner })
+        let initial = Initial { name: &name, seed: self.seed, device: self.device };
+        let variables = operator.variables(&initial)?;
+        Ok(Node { name, layer: layer.clone(), output, variables, inner })
     }
 
     /// The nodes of a list of layers, the first of which gets `input`.
     fn nodes(mut self, layers: &[Layer], mut input: Shape) -> Result<Vec<Node>> {
         let mut nodes = Vec::new();
         for layer in layers {
-            if layer.is_branch() {
+            let Some(operator) = layer.operator() else {
                 bail!(
                     Shape,
                     "{}branch: a branch inside a branch or a residual block is not supported; move it to the trunk",
                     self.prefix
                 )
-            }
-            let node = self.node(layer, input)?;
+            };
+            let node = self.node(layer, operator, input)?;
             input = node.output;
             nodes.push(node);
         }
@@ -65,114 +61,6 @@ impl Builder<'_> {
     fn inside(&self, name: &str) -> Self {
         Self { prefix: format!("{name}."), counts: BTreeMap::new(), ..*self }
     }
-
-    /// Weight and bias, and running statistics, of a layer that has them.
-    #[expect(clippy::type_complexity, reason = "two optional pairs")]
-    fn variables(&self, layer: &Layer, name: &str) -> Result<(Option<(Var, Var)>, Option<(Var, Var)>)> {
-        let filled = |len: usize, value: f32| -> Result<Var> {
-            Ok(Var::from_tensor(&Tensor::full(value, len, self.device)?)?)
-        };
-        Ok(match *layer {
-            Layer::Conv { inputs, outputs, kernel, start, .. } => {
-                let drawn = self.draw(name, &[outputs, inputs, kernel, kernel])?;
-                if start == Start::Identity {
-                    pass_on(&drawn.0)?;
-                }
-                (Some(drawn), None)
-            }
-            Layer::Linear { inputs, outputs } => (Some(self.draw(name, &[outputs, inputs])?), None),
-            Layer::BatchNorm { channels, .. } => (
-                Some((filled(channels, 1.0)?, filled(channels, 0.0)?)),
-                Some((filled(channels, 0.0)?, filled(channels, 1.0)?)),
-            ),
-            Layer::Pool { .. }
-            | Layer::Lrn(_)
-            | Layer::Relu
-            | Layer::Gelu
-            | Layer::Scale(_)
-            | Layer::Dropout(_)
-            | Layer::Residual(_)
-            | Layer::Branch(_) => (None, None),
-        })
-    }
-
-    /// Initial weights as Chainer draws them: normal with variance 1 / fan-in, biases zero. Each
-    /// layer has a stream of its own, so that changing one layer leaves the others' initial
-    /// weights as they were.
-    fn draw(&self, name: &str, dims: &[usize]) -> Result<(Var, Var)> {
-        let fan_in: usize = dims[1..].iter().product();
-        let normal = Normal::new(0.0, (1.0 / fan_in as f64).sqrt()).expect("a finite deviation");
-        let stream = u64::from(crc32fast::hash(name.as_bytes()));
-        let mut rng = Rng::seed_from_u64(self.seed ^ (stream << 32));
-        let count = dims.iter().product();
-        let weight: Vec<f32> = (0..count).map(|_| normal.sample(&mut rng) as f32).collect();
-        let weight = Tensor::from_vec(weight, dims, self.device)?;
-        let bias = Tensor::zeros(dims[0], DType::F32, self.device)?;
-        Ok((Var::from_tensor(&weight)?, Var::from_tensor(&bias)?))
-    }
-}
-
-/// Lets the first outputs of a convolution with `weight` (outputs, inputs, kernel, kernel) be its inputs.
-fn pass_on(weight: &Var) -> Result<()> {
-    let (outputs, inputs, kernel, _) = weight.dims4()?;
-    let mut values = weight.flatten_all()?.to_vec1::<f32>()?;
-    let area = kernel * kernel;
-    for channel in 0..inputs.min(outputs) {
-        let filter = &mut values[channel * inputs * area..][..inputs * area];
-        filter.fill(0.0);
-        filter[channel * area + area / 2] = 1.0;
-    }
-    Ok(weight.set(&Tensor::from_vec(values, weight.shape(), weight.device())?)?)
-}
-
-/// What a layer makes of a sample of this shape, or what it expects instead. `inner` are the nodes of a
-/// residual block.
-fn output(layer: &Layer, input: Shape, inner: &[Node]) -> std::result::Result<Shape, String> {
-    let image = || match input {
-        Shape::Image(channels, height, width) => Ok([channels, height, width]),
-        Shape::Flat(_) => Err("an image".to_string()),
-    };
-    let of_channels = |wanted: usize| match image()? {
-        [channels, height, width] if channels == wanted => Ok((height, width)),
-        _ => Err(format!("an image of {wanted} channels")),
-    };
-    let unfit = |what: &str, cause| format!("{what} ({})", Error::from(cause));
-    Ok(match *layer {
-        Layer::Conv { inputs, outputs, kernel, padding, stride, .. } => {
-            let (height, width) = of_channels(inputs)?;
-            let g = ConvGeometry::of(inputs, height, width, outputs, kernel, padding, stride)
-                .map_err(|cause| unfit("an image that its kernel fits", cause))?;
-            Shape::Image(outputs, g.out_height, g.out_width)
-        }
-        Layer::Pool { kind, kernel, stride } => {
-            let [channels, height, width] = image()?;
-            let pool = Pool::new(kind, height, width, kernel, stride)
-                .map_err(|cause| unfit("an image that its window fits", cause))?;
-            Shape::Image(channels, pool.out_height, pool.out_width)
-        }
-        Layer::BatchNorm { channels, .. } => {
-            of_channels(channels)?;
-            input
-        }
-        Layer::Residual(_) => {
-            let end = inner.last().map_or(input, |node| node.output);
-            if inner.iter().any(|node| !node.inner.is_empty()) {
-                return Err("no residual block inside it".to_string());
-            }
-            let Shape::Image(channels, height, width) = end else {
-                return Err(format!("its layers to give an image, not {end}"));
-            };
-            Shortcut::new(image()?, [channels, height, width]).map_err(|cause| {
-                unfit("its layers to give an image that its input can be added to", cause)
-            })?;
-            end
-        }
-        Layer::Lrn(_) => image().map(|_| input)?,
-        Layer::Relu | Layer::Gelu | Layer::Scale(_) | Layer::Dropout(_) => input,
-        Layer::Linear { inputs, outputs } if inputs == input.len() => Shape::Flat(outputs),
-        Layer::Linear { inputs, .. } => return Err(format!("{inputs} values")),
-        Layer::Branch(_) => return Err("to stand in the trunk".to_string()),
-    })
 }
 
 impl Network {
@@ -210,8 +98,8 @@ impl Network {
                 let name = format!("branch{}", branches.len() + 1);
                 branches.push(trunk.inside(&name).nodes(layers, shape)?);
                 segments.push(Vec::new());
-            } else {
-                let node = trunk.node(layer, shape)?;
+            } else if let Some(operator) = layer.operator() {
+                let node = trunk.node(layer, operator, shape)?;
                 shape = node.output;
                 segments.last_mut().expect("never empty").push(node);
             }

@@ -1,10 +1,9 @@
 //! A cascade of two networks, the strongest simple rival of early exit.
 
-use super::layer::branch;
 use super::network::Network;
-use super::node::Shape;
 use crate::Result;
 use crate::error::bail;
+use crate::layers::{Shape, branch};
 
 impl Network {
     /// The cascade of two trained networks without branches: this one answers where it is sure, else `then` does,

@@ -2,7 +2,7 @@
 //! after its first convolution. 94.3 % of MNIST's test digits leave there in the paper, at 99.25 %
 //! accuracy.
 
-use super::layer::{Layer, branch, conv, linear, max_pool, relu};
+use crate::layers::{Layer, branch, conv, linear, max_pool, relu};
 
 /// B-LeNet for images of 1×28×28.
 pub fn b_lenet() -> Vec<Layer> {

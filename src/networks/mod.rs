@@ -2,31 +2,30 @@
 //!
 //! The list is the trunk, from the input to the last exit. A branch leaves the trunk where it stands in
 //! the list and ends in a classifier of its own. From the list follow the trunk's segments, the exits,
-//! the names of the parameters (which are the keys of a checkpoint), and what each exit costs. This
-//! folder uses the kernels and nothing else; begin with `lenet.rs`, a network on one screen, then
-//! `layer.rs`.
+//! the names of the parameters (which are the keys of a checkpoint), and what each exit costs. What
+//! a layer does is said in the folder `layers/`. This folder uses that one and the kernels; begin with `lenet.rs`, a
+//! network on one screen.
 
 mod airbench;
 mod alexnet;
 mod build;
 mod cascade;
-mod layer;
 mod lenet;
 mod network;
-mod node;
 mod placement;
 mod resnet;
 mod summary;
+mod tape;
 
+pub use crate::layers::{
+    BatchNorm, Conv, Dropout, Gradients, Layer, Linear, Pass, Pool, Residual, Scale, Shape, Start,
+    average_pool, batch_norm, branch, conv, dropout, gelu, linear, lrn, max_pool, max_pool_inside,
+    plain_norm, relu, residual, scale, without_branches,
+};
 pub use airbench::b_airbench;
 pub use alexnet::b_alexnet;
-pub use layer::{
-    Layer, Start, average_pool, batch_norm, branch, conv, dropout, gelu, linear, lrn, max_pool,
-    max_pool_inside, plain_norm, relu, residual, scale, without_branches,
-};
 pub use lenet::b_lenet;
-pub use network::{ExitCost, Network, Pass, WorkingSet};
-pub(crate) use node::Node;
-pub use node::Shape;
-pub use placement::{Placement, with_branches};
+pub use network::{ExitCost, Network, WorkingSet};
+pub use placement::{BranchStyle, Placement, with_branches};
 pub use resnet::{b_resnet110, b_resnet110_standard, resnet};
+pub use tape::Tape;

@@ -1,21 +1,12 @@
 //! A network with its parameters: what it is made of, and how batches pass through it.
 
-use super::layer::{Layer, Start};
-use super::node::{Node, Shape};
+use crate::Result;
 use crate::data::{Split, Train};
 use crate::error::{bail, error};
-use crate::kernels::{self, Precision};
-use crate::{Result, Rng};
+use crate::kernels::Precision;
+use crate::layers::{Layer, Node, Pass, Shape, run};
 use candle_core::{Device, Tensor, Var};
 use std::collections::BTreeMap;
-
-/// Whether a pass through the network trains it.
-pub enum Pass<'a> {
-    /// Inference: dropout does nothing, and nothing is kept for a backward pass.
-    Evaluate,
-    /// Training: dropout draws from this generator.
-    Train(&'a mut Rng),
-}
 
 /// What it takes to leave a network at one exit, for one sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +93,7 @@ impl Network {
     pub fn parameters(&self) -> BTreeMap<String, Var> {
         let mut all = BTreeMap::new();
         for node in self.nodes() {
-            if let Some((weight, bias)) = &node.parameters {
+            if let Some((weight, bias)) = &node.variables.parameters {
                 all.insert(format!("{}.weight", node.name), weight.clone());
                 all.insert(format!("{}.bias", node.name), bias.clone());
             }
@@ -115,7 +106,7 @@ impl Network {
     pub fn state(&self) -> BTreeMap<String, Var> {
         let mut all = self.parameters();
         for node in self.nodes() {
-            if let Some((mean, variance)) = &node.statistics {
+            if let Some((mean, variance)) = &node.variables.statistics {
                 all.insert(format!("{}.mean", node.name), mean.clone());
                 all.insert(format!("{}.variance", node.name), variance.clone());
             }
@@ -170,21 +161,9 @@ impl Network {
     /// where such a convolution does not come first or has another number of outputs.
     pub(crate) fn fit(&self, train: &Split<Train>) -> Result<()> {
         for (i, node) in self.nodes().enumerate() {
-            let Layer::Conv { inputs, outputs, kernel, start: Start::Whitening, .. } = node.layer else {
-                continue;
-            };
-            let patch = inputs * kernel * kernel;
-            if i > 0 || outputs != 2 * patch {
-                bail!(
-                    Setting,
-                    "{}: a whitening convolution must be the first layer and have {} outputs",
-                    node.name,
-                    2 * patch
-                )
+            if let Layer::Conv(conv) = &node.layer {
+                conv.fit(node, i == 0, train)?;
             }
-            let (weight, _) = node.parameters.as_ref().expect("built with parameters");
-            let values = train.patch_whitening(kernel)?;
-            weight.set(&Tensor::from_vec(values, weight.shape(), weight.device())?)?;
         }
         Ok(())
     }
@@ -264,77 +243,4 @@ impl Network {
         let lists = self.segments.iter().chain(&self.branches);
         lists.flatten().map(Node::parameter_count).sum()
     }
-}
-
-impl Node {
-    fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
-        let parameters = || self.parameters_for(pass);
-        Ok(match self.layer {
-            Layer::Conv { padding, stride, .. } => {
-                let (weight, bias) = parameters();
-                kernels::conv2d(x, &weight, &bias, padding, stride)?
-            }
-            Layer::Linear { .. } => {
-                let (weight, bias) = parameters();
-                kernels::linear(&x.flatten_from(1)?, &weight, &bias)?
-            }
-            Layer::Pool { kind, kernel, stride } => kernels::pool2d(x, kind, kernel, stride)?,
-            Layer::Lrn(constants) => kernels::lrn(x, constants)?,
-            Layer::BatchNorm { .. } => self.normalise(x, pass)?,
-            Layer::Residual(_) => kernels::add_shortcut(&run(&self.inner, x, pass)?, x)?,
-            Layer::Relu => kernels::relu(x)?,
-            Layer::Gelu => kernels::gelu(x)?,
-            Layer::Scale(factor) => (x * f64::from(factor))?,
-            Layer::Dropout(p) => match pass {
-                Pass::Train(rng) => kernels::dropout(x, p, rng)?,
-                Pass::Evaluate => x.clone(),
-            },
-            Layer::Branch(_) => unreachable!("branches are not nodes"),
-        })
-    }
-}
-
-/// The decay of running statistics per training step.
-const DECAY: f64 = 0.9;
-
-impl Node {
-    /// Weight and bias; outside training without what makes candle keep every activation for a
-    /// backward pass.
-    fn parameters_for(&self, pass: &Pass<'_>) -> (Tensor, Tensor) {
-        let (weight, bias) = self.parameters.as_ref().expect("built with parameters");
-        match pass {
-            Pass::Train(_) => (weight.as_tensor().clone(), bias.as_tensor().clone()),
-            Pass::Evaluate => (weight.as_tensor().detach(), bias.as_tensor().detach()),
-        }
-    }
-
-    fn normalise(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
-        let (weight, bias) = self.parameters_for(pass);
-        let (mean, variance) = self.statistics.as_ref().expect("built with statistics");
-        let Pass::Train(_) = pass else {
-            let (mean, variance) = (mean.as_tensor().detach(), variance.as_tensor().detach());
-            return Ok(kernels::batch_norm_by(x, &weight, &bias, &mean, &variance)?);
-        };
-        let (out, moments) = kernels::batch_norm(x, &weight, &bias)?;
-        self.update_statistics(&moments)?;
-        Ok(out)
-    }
-
-    /// Updates the running statistics of a batch normalisation with the moments of a batch.
-    pub(crate) fn update_statistics(&self, moments: &kernels::Moments) -> Result<()> {
-        let (mean, variance) = self.statistics.as_ref().expect("built with statistics");
-        // The variance of which the batch is a sample, as in Chainer and PyTorch.
-        let unbiased = moments.count as f64 / (moments.count.max(2) - 1) as f64;
-        kernels::update_running(mean, &moments.mean, 1.0, DECAY)?;
-        kernels::update_running(variance, &moments.variance, unbiased, DECAY)?;
-        Ok(())
-    }
-}
-
-fn run(nodes: &[Node], x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
-    let mut x = x.clone();
-    for node in nodes {
-        x = node.forward(&x, pass)?;
-    }
-    Ok(x)
 }

@@ -1,19 +1,18 @@
 //! Branches described in a word, for experiments on where they leave and how much they compute.
 
 use super::airbench;
-use super::layer::{
-    Layer, average_pool, batch_norm, branch, conv, linear, lrn, max_pool, relu, without_branches,
-};
 use super::network::Network;
-use super::node::Shape;
 use crate::error::{bail, error};
 use crate::kernels::{Pool, Pooling};
+use crate::layers::{
+    Conv, Layer, Shape, average_pool, batch_norm, branch, conv, linear, lrn, max_pool, relu, without_branches,
+};
 use crate::{Error, Result};
 use candle_core::Device;
 use std::fmt;
 use std::str::FromStr;
 
-/// A branch like those of B-AlexNet, or of B-Airbench: where it leaves the trunk, and what it computes there. As text
+/// Where a branch leaves the trunk, and how much it computes there; what it is made of says a [`BranchStyle`]. As text
 /// `conv2:2x32`: behind the trunk's second convolution, two convolutions of 32 channels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placement {
@@ -23,6 +22,21 @@ pub struct Placement {
     pub convolutions: usize,
     /// Their output channels.
     pub width: usize,
+}
+
+/// What branches are made of that a [`Placement`] describes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum BranchStyle {
+    /// As in the authors' AlexNet: rectifier, pool, normalisation, convolutions, pool, and one linear layer; behind a
+    /// vector rectifier and linear layer alone.
+    #[default]
+    AlexNet,
+    /// As in [`super::b_airbench`], for ten classes: convolutions with pools between them, batch normalisation and
+    /// Gaussian error linear units.
+    Airbench,
+    /// Slim ones for residual networks: convolutions with stride 2, each with batch normalisation and rectifier, the
+    /// mean of the image, and one linear layer.
+    Strided,
 }
 
 impl FromStr for Placement {
@@ -47,24 +61,27 @@ impl fmt::Display for Placement {
 }
 
 /// The trunk of `layers`, for images of `input` (channels, height, width), with these branches instead of
-/// its own. Each has the layers of the branches in the authors' AlexNet: rectifier, pool, normalisation,
-/// convolutions, pool, and one linear layer; behind a vector the linear layer alone. In a trunk with Gaussian error
-/// linear units they are like those of [`super::b_airbench`]. Behind residual blocks they are slim: convolutions with
-/// stride 2, each with batch normalisation and rectifier, the mean of the image, and one linear layer.
+/// its own, all in one style.
 ///
 /// ```
-/// use branchynet::networks::{Placement, b_airbench, b_alexnet, with_branches};
+/// use branchynet::networks::{BranchStyle, Placement, b_airbench, b_alexnet, with_branches};
 ///
+/// let (image, alexnet, airbench) = ([3, 32, 32], b_alexnet(), b_airbench([64, 256, 256]));
 /// let branches: Vec<Placement> = vec!["conv2:2x32".parse()?, "conv3:1x32".parse()?];
-/// assert_eq!(with_branches(&b_alexnet(), [3, 32, 32], &branches)?, b_alexnet());
-/// let airbench = b_airbench([64, 256, 256]);
+/// assert_eq!(with_branches(&alexnet, image, &branches, BranchStyle::AlexNet)?, alexnet);
 /// let branches: Vec<Placement> = vec!["gelu3:4x96".parse()?];
-/// assert_eq!(with_branches(&airbench, [3, 32, 32], &branches)?, airbench);
+/// assert_eq!(with_branches(&airbench, image, &branches, BranchStyle::Airbench)?, airbench);
 /// # Ok::<(), branchynet::Error>(())
 /// ```
 ///
-/// Fails, naming the layers that there are, where the trunk has none of that name.
-pub fn with_branches(layers: &[Layer], input: [usize; 3], branches: &[Placement]) -> Result<Vec<Layer>> {
+/// Fails, naming the layers that there are, where the trunk has none of that name, and where an image is too small
+/// for a branch.
+pub fn with_branches(
+    layers: &[Layer],
+    input: [usize; 3],
+    branches: &[Placement],
+    style: BranchStyle,
+) -> Result<Vec<Layer>> {
     let trunk = Network::new("trunk", input, without_branches(layers), 0, &Device::Cpu)?;
     let nodes = &trunk.segments[0];
     let name = |placement: &Placement| nodes.iter().any(|node| node.name == placement.after);
@@ -76,11 +93,10 @@ pub fn with_branches(layers: &[Layer], input: [usize; 3], branches: &[Placement]
     for node in nodes {
         list.push(node.layer.clone());
         for placement in branches.iter().filter(|placement| placement.after == node.name) {
-            let residual = |layer: &Layer| matches!(layer, Layer::Residual(_));
-            list.push(match layers {
-                layers if layers.contains(&Layer::Gelu) => placement.of_airbench(node.output)?,
-                layers if layers.iter().any(residual) => placement.slim(node.output, trunk.classes())?,
-                _ => placement.branch(node.output, trunk.classes())?,
+            list.push(match style {
+                BranchStyle::AlexNet => placement.of_alexnet(node.output, trunk.classes())?,
+                BranchStyle::Airbench => placement.of_airbench(node.output)?,
+                BranchStyle::Strided => placement.strided(node.output, trunk.classes())?,
             });
         }
     }
@@ -93,7 +109,7 @@ impl Placement {
     pub fn of(network: &Network, i: usize) -> Self {
         let after = network.segments[..=i].iter().flatten().last();
         let widths = network.branches[i].iter().filter_map(|node| match node.layer {
-            Layer::Conv { outputs, .. } => Some(outputs),
+            Layer::Conv(Conv { outputs, .. }) => Some(outputs),
             _ => None,
         });
         let widths: Vec<usize> = widths.collect();
@@ -117,14 +133,12 @@ impl Placement {
         }
     }
 
-    /// A branch as in airbench, for ten classes.
     fn of_airbench(&self, output: Shape) -> Result<Layer> {
         let (channels, size) = self.square(output)?;
         Ok(airbench::exit(channels, size, self.convolutions, self.width))
     }
 
-    /// A branch behind a residual block.
-    fn slim(&self, output: Shape, classes: usize) -> Result<Layer> {
+    fn strided(&self, output: Shape, classes: usize) -> Result<Layer> {
         let (mut channels, mut size) = self.square(output)?;
         let mut layers = Vec::new();
         for _ in 0..self.convolutions {
@@ -135,8 +149,7 @@ impl Placement {
         Ok(branch(layers))
     }
 
-    /// The branch behind an output of this shape.
-    fn branch(&self, output: Shape, classes: usize) -> Result<Layer> {
+    fn of_alexnet(&self, output: Shape, classes: usize) -> Result<Layer> {
         let Shape::Image(channels, height, width) = output else {
             return Ok(branch([relu(), linear(output.len(), classes)]));
         };
@@ -167,13 +180,18 @@ mod tests {
     fn branches_are_described_as_they_were_asked_for() -> Result<()> {
         let asked = ["gelu3:0x0", "gelu3:3x64", "gelu5:1x96"];
         let placements = asked.iter().map(|text| text.parse()).collect::<Result<Vec<Placement>>>()?;
-        let layers = with_branches(&airbench::b_airbench([16, 64, 64]), [3, 32, 32], &placements)?;
+        let layers = with_branches(
+            &airbench::b_airbench([16, 64, 64]),
+            [3, 32, 32],
+            &placements,
+            BranchStyle::Airbench,
+        )?;
         let network = Network::new("test", [3, 32, 32], layers, 0, &Device::Cpu)?;
         for (i, placement) in placements.iter().enumerate() {
             assert_eq!(Placement::of(&network, i), *placement);
         }
         let slim = ["residual3:2x8".parse()?, "residual7:0x0".parse()?];
-        let layers = with_branches(&super::super::resnet(3), [3, 32, 32], &slim)?;
+        let layers = with_branches(&super::super::resnet(3), [3, 32, 32], &slim, BranchStyle::Strided)?;
         let network = Network::new("test", [3, 32, 32], layers, 0, &Device::Cpu)?;
         // Two convolutions with stride 2 on 16 channels of 32x32, and the linear layers.
         assert_eq!(network.costs()[0].branch_macs, (16 * 8 * 256 + 8 * 8 * 64) * 9 + 80);

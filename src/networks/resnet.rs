@@ -1,8 +1,8 @@
 //! B-ResNet-110 on CIFAR-10 (paper, section IV; the authors' `resnet_cifar10.py`), and the ResNet-110
 //! of He et al. 2016 (<https://arxiv.org/abs/1512.03385>, section 4.2) with the same branches.
 
-use super::layer::{
-    Layer, Start, average_pool, batch_norm, branch, conv, linear, lrn, relu, residual, without_branches,
+use crate::layers::{
+    Layer, average_pool, batch_norm, branch, conv, linear, lrn, relu, residual, without_branches,
 };
 
 /// B-ResNet-110 for images of 3×32×32, as the authors' code has it: no padding at the first
@@ -56,14 +56,7 @@ fn with_branches(blocks: usize, padding: usize, pool: usize) -> Vec<Layer> {
 /// Two convolutions and the input added to them; where the channels double, every second pixel.
 fn block(inputs: usize, outputs: usize) -> Layer {
     residual([
-        Layer::Conv {
-            inputs,
-            outputs,
-            kernel: 3,
-            padding: 1,
-            stride: outputs / inputs,
-            start: Start::Normal,
-        },
+        conv(inputs, outputs, 3, 1).stride(outputs / inputs).expect("a convolution has a stride"),
         batch_norm(outputs),
         relu(),
         conv(outputs, outputs, 3, 1),

@@ -1,7 +1,7 @@
 //! A network as a table to read.
 
 use super::network::Network;
-use super::node::Node;
+use crate::layers::Node;
 use std::fmt;
 
 impl Network {

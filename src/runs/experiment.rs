@@ -5,7 +5,7 @@ use crate::data::{Dataset, Preprocessing, Source};
 use crate::error::bail;
 use crate::exits::Criterion;
 use crate::kernels::Precision;
-use crate::networks::{Layer, Network, with_branches, without_branches};
+use crate::networks::{BranchStyle, Layer, Network, with_branches, without_branches};
 use crate::training::{self, Config, Keep, Optimizer, Progress, Run};
 use crate::{Result, Rng};
 use candle_core::Device;
@@ -25,6 +25,9 @@ pub struct Experiment {
     /// The trunk with its branches.
     #[arg(skip)]
     pub layers: Vec<Layer>,
+    /// What the branches of [`Self::with_branches`] are made of.
+    #[arg(skip)]
+    pub branch_style: BranchStyle,
     /// Data set: mnist, fashion-mnist, cifar10, or a folder below datasets/ with IDX files or one
     /// safetensors file
     #[arg(long, env, value_name = "NAME")]
@@ -69,7 +72,7 @@ pub struct Trained {
 
 impl Experiment {
     /// This experiment with these branches instead of its network's own, each as text
-    /// ([`crate::networks::Placement`]). Fails where the trunk has no such layer.
+    /// ([`crate::networks::Placement`]) and in this experiment's style. Fails where the trunk has no such layer.
     ///
     /// ```
     /// use branchynet::prelude::*;
@@ -81,7 +84,7 @@ impl Experiment {
     pub fn with_branches(mut self, branches: impl IntoIterator<Item = impl ToString>) -> Result<Self> {
         let branches = branches.into_iter().map(|branch| branch.to_string().parse());
         let branches = branches.collect::<Result<Vec<_>>>()?;
-        self.layers = with_branches(&self.layers, self.data.image()?, &branches)?;
+        self.layers = with_branches(&self.layers, self.data.image()?, &branches, self.branch_style)?;
         self.name = format!("B-{}", self.baseline_name());
         Ok(self)
     }

@@ -6,12 +6,16 @@ use crate::data::{Augmentation, Preprocessing};
 use crate::error::bail;
 use crate::exits::Criterion;
 use crate::networks::{
-    Layer, b_airbench, b_alexnet, b_lenet, b_resnet110, b_resnet110_standard, resnet, without_branches,
+    BranchStyle, Layer, b_airbench, b_alexnet, b_lenet, b_resnet110, b_resnet110_standard, resnet,
+    without_branches,
 };
 use crate::training::{Config, Optimizer, Schedule};
 
+/// A name, and what makes the experiment.
+type Preset = (&'static str, fn() -> Experiment);
+
 /// All presets: the only list of their names.
-const PRESETS: [(&str, fn() -> Experiment); 14] = [
+const PRESETS: [Preset; 14] = [
     ("lenet", || base("B-LeNet", b_lenet(), "mnist")),
     ("alexnet", || cifar10("B-AlexNet", b_alexnet())),
     ("resnet110", || deep("B-ResNet-110", b_resnet110())),
@@ -89,6 +93,7 @@ fn base(title: &str, layers: Vec<Layer>, data: &str) -> Experiment {
     Experiment {
         name: title.to_string(),
         layers,
+        branch_style: BranchStyle::AlexNet,
         data: data.into(),
         preprocessing: Preprocessing::Unit,
         train_images: None,
@@ -110,6 +115,7 @@ fn cifar10(title: &str, layers: Vec<Layer>) -> Experiment {
 /// Optimiser, decay and batch of He et al. (<https://arxiv.org/abs/1512.03385>), with half of their step size.
 fn deep(title: &str, layers: Vec<Layer>) -> Experiment {
     let mut e = cifar10(title, layers);
+    e.branch_style = BranchStyle::Strided;
     e.config = Config {
         epochs: 20,
         optimizer: Optimizer::Sgd,
@@ -127,6 +133,7 @@ fn deep(title: &str, layers: Vec<Layer>) -> Experiment {
 /// 1 + 1 / (1 − momentum), and the decay here by the rate.
 fn airbench(title: &str, layers: Vec<Layer>) -> Experiment {
     let mut e = cifar10(title, layers);
+    e.branch_style = BranchStyle::Airbench;
     (e.baseline_epochs, e.matched) = (0, e.layers.iter().any(Layer::is_branch));
     // Of entropy, probability and margin the cheapest on Validation for the same promise.
     e.criterion = Criterion::Probability;
@@ -160,6 +167,7 @@ fn narrow(width: usize) -> Vec<Layer> {
 /// in proportion: 0.1 at a momentum of 0.9. With Airbench's, and its faster biases, they hardly learn.
 fn shallow(title: &str, blocks: usize) -> Experiment {
     let mut e = airbench(title, resnet(blocks));
+    e.branch_style = BranchStyle::Strided;
     (e.config.batch_size, e.config.learning_rate, e.config.norm_rate) = (128, 0.15, 1.0);
     e
 }

@@ -17,7 +17,6 @@ mod progress;
 mod replay;
 mod run;
 mod scores;
-mod tape;
 
 pub use checkpoint::load_checkpoint;
 pub use config::{Config, Schedule};
@@ -26,7 +25,6 @@ pub use progress::{Progress, plain};
 pub(crate) use run::any_of;
 pub use run::{Epoch, Keep, Run, find, train, train_with};
 pub use scores::{Scores, evaluate};
-pub use tape::{Gradients, Tape};
 
 /// Images per pass when nothing is trained.
 pub const EVALUATION_BATCH: usize = 250;

@@ -6,10 +6,10 @@ use super::average::Average;
 use super::config::Config;
 #[cfg(feature = "cuda")]
 use super::replay::Replay;
-use super::tape::Gradients;
 #[cfg(feature = "cuda")]
 use crate::kernels::cuda::optimizer as cuda;
 use crate::kernels::{Input, Op, Update, contiguous};
+use crate::networks::Gradients;
 use candle_core::{Result, Tensor, Var};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};

@@ -1,0 +1,147 @@
+//! Convolution.
+
+use super::*;
+
+/// A convolution with bias and a square kernel: (inputs, height, width) to
+/// (outputs, ⌊(height + 2 padding − kernel) / stride⌋ + 1, likewise the width).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conv {
+    /// Channels of the input.
+    pub inputs: usize,
+    /// Channels of the output.
+    pub outputs: usize,
+    /// Height and width of the kernel, in pixels.
+    pub kernel: usize,
+    /// Pixels of zeros around the image.
+    pub padding: usize,
+    /// Pixels from one window to the next.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub stride: usize,
+    /// The weights before training.
+    #[serde(default, skip_serializing_if = "Start::is_normal")]
+    pub start: Start,
+}
+
+/// What a convolution's weights are before training.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// Normal with variance 1 / fan-in, as Chainer draws them.
+    #[default]
+    Normal,
+    /// The same, but as many of the first outputs as there are inputs pass these on (Dirac).
+    Identity,
+    /// Fitted to the training images, and never trained: products with patches of their pixels that have
+    /// no correlation and variance 1, and their negatives
+    /// ([`crate::data::Split::patch_whitening`]). The bias is trained.
+    Whitening,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+impl Start {
+    fn is_normal(&self) -> bool {
+        *self == Self::Normal
+    }
+}
+
+fn one() -> usize {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_one(stride: &usize) -> bool {
+    *stride == 1
+}
+
+/// A convolution with stride 1: input channels, output channels, kernel size, padding.
+pub fn conv(inputs: usize, outputs: usize, kernel: usize, padding: usize) -> Layer {
+    Layer::Conv(Conv { inputs, outputs, kernel, padding, stride: 1, start: Start::Normal })
+}
+
+impl Operator for Conv {
+    fn kind(&self) -> &'static str {
+        "conv"
+    }
+
+    fn arguments(&self) -> String {
+        let Self { inputs, outputs, kernel, padding, stride, .. } = self;
+        let stride = if *stride == 1 { String::new() } else { format!(" stride {stride}") };
+        format!("({inputs}, {outputs}, {kernel}, {padding}){stride}")
+    }
+
+    fn output(&self, input: Shape, _: &[Node]) -> Fit {
+        let [height, width] = input.image_of(self.inputs)?;
+        let Self { inputs, outputs, kernel, padding, stride, .. } = *self;
+        let g = ConvGeometry::of(inputs, height, width, outputs, kernel, padding, stride)
+            .map_err(|cause| unfit("an image that its kernel fits", cause))?;
+        Ok(Shape::Image(outputs, g.out_height, g.out_width))
+    }
+
+    fn variables(&self, initial: &Initial<'_>) -> Result<Variables> {
+        let drawn = initial.draw(&[self.outputs, self.inputs, self.kernel, self.kernel])?;
+        if self.start == Start::Identity {
+            pass_on(&drawn.0)?;
+        }
+        Ok(Variables { parameters: Some(drawn), statistics: None })
+    }
+
+    fn macs(&self, output: Shape) -> usize {
+        self.inputs * self.kernel * self.kernel * output.len()
+    }
+
+    fn forward(&self, node: &Node, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
+        let (weight, bias) = node.parameters_for(pass);
+        Ok(kernels::conv2d(x, &weight, &bias, self.padding, self.stride)?)
+    }
+
+    fn train(&self, node: &Node, x: Tensor, _: &mut Rng) -> Result<(Tensor, Step)> {
+        let out = self.forward(node, &x, &mut Pass::Evaluate)?;
+        let (weight, _) = node.parameters_for(&Pass::Evaluate);
+        let (name, geometry, start) = (node.name.clone(), (self.padding, self.stride), self.start);
+        let step: Step = Box::new(move |grad, of_input, gradients| {
+            let (x, weight, bias) = kernels::conv2d_backward(&x, &weight, grad, geometry, of_input)?;
+            keep(gradients, &name, (start != Start::Whitening).then_some(weight), bias);
+            Ok(x)
+        });
+        Ok((out, step))
+    }
+
+    fn place(&self, node: &Node, from: View, builder: &mut StepBuilder) -> Result<View> {
+        let [weight, bias] = values(node.parameters())?;
+        Ok(builder.conv(from, [self.kernel, self.padding, self.stride], weight, bias))
+    }
+}
+
+impl Conv {
+    /// Fits a convolution that whitens to the images that training sees. Fails where it is not the `first` layer or
+    /// has another number of outputs than it needs.
+    pub(crate) fn fit(&self, node: &Node, first: bool, train: &Split<Train>) -> Result<()> {
+        if self.start != Start::Whitening {
+            return Ok(());
+        }
+        let outputs = 2 * self.inputs * self.kernel * self.kernel;
+        if !first || self.outputs != outputs {
+            bail!(
+                Setting,
+                "{}: a whitening convolution must be the first layer and have {outputs} outputs",
+                node.name
+            )
+        }
+        let (weight, _) = node.parameters();
+        let values = train.patch_whitening(self.kernel)?;
+        Ok(weight.set(&Tensor::from_vec(values, weight.shape(), weight.device())?)?)
+    }
+}
+
+/// Lets the first outputs of a convolution with `weight` (outputs, inputs, kernel, kernel) be its inputs.
+fn pass_on(weight: &Var) -> Result<()> {
+    let (outputs, inputs, kernel, _) = weight.dims4()?;
+    let mut values = weight.flatten_all()?.to_vec1::<f32>()?;
+    let area = kernel * kernel;
+    for channel in 0..inputs.min(outputs) {
+        let filter = &mut values[channel * inputs * area..][..inputs * area];
+        filter.fill(0.0);
+        filter[channel * area + area / 2] = 1.0;
+    }
+    Ok(weight.set(&Tensor::from_vec(values, weight.shape(), weight.device())?)?)
+}

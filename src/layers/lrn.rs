@@ -1,0 +1,32 @@
+//! Local response normalisation.
+
+use super::*;
+
+/// Local response normalisation of an image, across channels, with the constants of the authors' AlexNet (Krizhevsky
+/// et al. 2012, section 3.3).
+pub fn lrn() -> Layer {
+    Layer::Lrn(Lrn::default())
+}
+
+impl Operator for Lrn {
+    fn kind(&self) -> &'static str {
+        "lrn"
+    }
+
+    fn output(&self, input: Shape, _: &[Node]) -> Fit {
+        input.image().map(|_| input)
+    }
+
+    fn forward(&self, _: &Node, x: &Tensor, _: &mut Pass<'_>) -> Result<Tensor> {
+        Ok(kernels::lrn(x, *self)?)
+    }
+
+    fn train(&self, _: &Node, x: Tensor, _: &mut Rng) -> Result<(Tensor, Step)> {
+        let (out, constants) = (kernels::lrn(&x, *self)?, *self);
+        Ok((out, step(move |grad| constants.backward(&x, grad))))
+    }
+
+    fn place(&self, _: &Node, from: View, builder: &mut StepBuilder) -> Result<View> {
+        Ok(builder.lrn(from, *self))
+    }
+}

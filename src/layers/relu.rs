@@ -1,0 +1,31 @@
+//! Rectifier.
+
+use super::*;
+
+/// Rectifier, max(x, 0), of every value.
+pub fn relu() -> Layer {
+    Layer::Relu
+}
+
+pub(super) struct Relu;
+
+impl Operator for Relu {
+    fn kind(&self) -> &'static str {
+        "relu"
+    }
+
+    fn forward(&self, _: &Node, x: &Tensor, _: &mut Pass<'_>) -> Result<Tensor> {
+        Ok(kernels::relu(x)?)
+    }
+
+    fn train(&self, _: &Node, x: Tensor, _: &mut Rng) -> Result<(Tensor, Step)> {
+        let out = kernels::relu(&x)?;
+        // The output says as much as the input, which then need not be kept.
+        let kept = out.clone();
+        Ok((out, step(move |grad| kernels::relu_backward(&kept, grad))))
+    }
+
+    fn place(&self, _: &Node, from: View, builder: &mut StepBuilder) -> Result<View> {
+        Ok(builder.relu(from))
+    }
+}
