@@ -81,6 +81,11 @@ fn classify_plan_and_replay_agree_bit_for_bit() -> Result<()> {
                 let replay = record.answers(&thresholds)?;
                 let answers = network.classify(&images, &policy)?;
                 assert_eq!(answers, replay, "classify by {policy:?}");
+                let with_logits = network.classify_with_logits(&images, &policy)?;
+                for (i, (answer, logits)) in with_logits.iter().enumerate() {
+                    assert_eq!(*answer, replay[i]);
+                    assert_eq!(logits[..], record.logits(answer.exit)[i * 10..][..10]);
+                }
                 for (i, pixels) in pixels.iter().enumerate() {
                     let answer = plan.classify(pixels, &policy)?;
                     assert_eq!(answer, replay[i], "plan, sample {i} by {policy:?}");

@@ -5,7 +5,7 @@ mod common;
 
 use branchynet::candle_core::{Device, Tensor};
 use branchynet::data::{Augmentation, Dataset, Preprocessing};
-use branchynet::exits::{Criterion, ExitRecord};
+use branchynet::exits::{Criterion, ExitRecord, Seen};
 use branchynet::kernels::{Precision, cross_entropy};
 use branchynet::networks::Pass;
 use branchynet::networks::{
@@ -130,6 +130,15 @@ fn samples_leave_as_on_the_cpu_and_as_in_a_replay() -> Result<()> {
             };
             let (cpu, gpu) = (classify(&here, &Device::Cpu)?, classify(&there, device)?);
             let replay = record.answers(&thresholds)?;
+            let with_logits = there.classify_with_logits(&data.test.batch(&samples, device)?, &policy)?;
+            for ((answer, logits), gpu) in with_logits.iter().zip(&gpu) {
+                assert_eq!((answer.label, answer.exit), (gpu.label, gpu.exit));
+                let here = criterion.read(Seen::new(logits, there.classes()));
+                assert_eq!(here.label, answer.label);
+                // Patience looks at other exits as well.
+                let apart = (here.uncertainty - answer.uncertainty).abs();
+                assert!(criterion == Criterion::Patience || apart < 1e-5);
+            }
             for ((cpu, gpu), replay) in cpu.iter().zip(&gpu).zip(&replay) {
                 assert_eq!((cpu.label, cpu.exit), (gpu.label, gpu.exit));
                 assert_eq!((replay.label, replay.exit), (gpu.label, gpu.exit));

@@ -1,9 +1,6 @@
 //! `branchynet classify`: a trained network's answers for one's own pictures.
 
-use branchynet::candle_nn::ops::softmax;
-use branchynet::data::Test;
-use branchynet::exits::ExitRecord;
-use branchynet::networks::Pass;
+use branchynet::exits::{Criterion, Seen};
 use branchynet::runs::Pretrained;
 use branchynet::{Error, ErrorKind, Result, clap};
 use image::imageops::FilterType;
@@ -51,27 +48,23 @@ pub fn classify(arguments: &Classify) -> Result<String> {
     for path in &arguments.pictures {
         bytes.extend(read(path, weights.about.image, arguments.invert)?);
     }
-    let (network, images) = (&weights.network, weights.images(&bytes)?);
-    let answers = network.classify(&images, &weights.policy(thresholds)?)?;
+    let images = weights.images(&bytes)?;
+    let answers = weights.network.classify_with_logits(&images, &weights.policy(thresholds)?)?;
     let pictures = arguments.pictures.iter().map(|path| path.display().to_string());
     let width = pictures.clone().map(|name| name.chars().count()).max().unwrap_or(0).max("picture".len());
     let mut out = format!(
         "{:<width$}  {:<12}{:>6}{:>10}{:>13}\n",
         "picture", "label", "exit", "entropy", "probability"
     );
-    let logits = network.forward(&images, &mut Pass::Evaluate)?;
-    let values = logits.iter().map(|logits| Ok(logits.flatten_all()?.to_vec1()?)).collect::<Result<_>>()?;
-    // Labels make no difference.
-    let by_entropy = ExitRecord::<Test>::from_logits(values, vec![0; answers.len()])?;
-    for (i, (picture, answer)) in pictures.zip(&answers).enumerate() {
-        let probabilities = softmax(&logits[answer.exit].get(i)?, 0)?;
-        let probability: f32 = probabilities.get(answer.label)?.to_scalar()?;
-        let label = &weights.about.classes[answer.label];
+    for (picture, (answer, logits)) in pictures.zip(&answers) {
+        let classes = &weights.about.classes;
+        let seen = Seen::new(logits, classes.len());
         out += &format!(
-            "{picture:<width$}  {label:<12}{:>6}{:>10.4}{:>13.4}\n",
+            "{picture:<width$}  {:<12}{:>6}{:>10.4}{:>13.4}\n",
+            classes[answer.label],
             answer.exit + 1,
-            by_entropy.predictions(answer.exit)[i].uncertainty,
-            probability
+            Criterion::Entropy.read(seen).uncertainty,
+            seen.probabilities()[answer.label]
         );
     }
     Ok(out)

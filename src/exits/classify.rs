@@ -1,83 +1,12 @@
-//! Inference that stops at the first exit that is sure (paper, figure 2).
+//! Inference that stops at the first exit that is sure (paper, figure 2), for batches on the network's device.
 
 use super::criterion::{Criterion, Prediction, Seen};
 use super::plan::Plan;
+use super::policy::{Answer, ExitPolicy, Exits, answers, with_logits};
 use crate::error::bail;
 use crate::networks::{Network, Pass, Shape};
 use crate::{Result, kernels};
 use candle_core::Tensor;
-
-/// When a sample leaves: at the first exit whose uncertainty is below its threshold. The last exit
-/// has none and answers for all that are left.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ExitPolicy {
-    /// How unsure an exit is.
-    pub criterion: Criterion,
-    /// One for each exit but the last; infinity lets everything leave whose uncertainty is a number.
-    pub thresholds: Vec<f64>,
-}
-
-/// The answer for one sample.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
-pub struct Answer {
-    /// The most probable class at the exit that answered.
-    pub label: usize,
-    /// The exit that answered, from 0.
-    pub exit: usize,
-    /// How unsure that exit was, by the policy's criterion.
-    pub uncertainty: f64,
-}
-
-impl Prediction {
-    /// This prediction as the answer of exit `exit`, from 0.
-    pub(super) fn at(self, exit: usize) -> Answer {
-        let Self { label, uncertainty } = self;
-        Answer { label, exit, uncertainty }
-    }
-}
-
-impl ExitPolicy {
-    /// A policy of this criterion with these thresholds.
-    pub fn new(criterion: Criterion, thresholds: impl Into<Vec<f64>>) -> Self {
-        let thresholds = thresholds.into();
-        Self { criterion, thresholds }
-    }
-
-    /// The paper's: thresholds on the entropy, in nats.
-    pub fn entropy(thresholds: impl Into<Vec<f64>>) -> Self {
-        Self::new(Criterion::Entropy, thresholds)
-    }
-
-    /// Fails where the thresholds do not fit a network with `exits` exits: one is needed for every exit
-    /// but the last, at least 0 unless the criterion is one's own, and none may be NaN.
-    pub fn check(&self, exits: usize) -> Result<()> {
-        let thresholds = &self.thresholds;
-        if thresholds.len() + 1 != exits {
-            bail!(
-                Setting,
-                "{exits} exits need {} thresholds, one for each exit but the last, which always answers; got {}: {thresholds:?}",
-                exits.saturating_sub(1),
-                thresholds.len()
-            )
-        }
-        let least = self.criterion.never();
-        if let Some(wrong) = thresholds.iter().find(|t| t.is_nan() || **t < least) {
-            bail!(
-                Setting,
-                "a threshold for {} is at least {least}, got {wrong} in {thresholds:?}",
-                self.criterion
-            )
-        }
-        Ok(())
-    }
-
-    /// Whether a sample with this uncertainty leaves at exit `exit`, from 0.
-    pub fn leaves(&self, exit: usize, uncertainty: f64) -> bool {
-        // At the last exit all leave, also where the uncertainty is not a number.
-        self.thresholds.get(exit).is_none_or(|&threshold| uncertainty < threshold)
-    }
-}
 
 impl Network {
     /// Classifies images (batch, channels, height, width): each sample leaves at the first exit
@@ -90,6 +19,29 @@ impl Network {
     pub fn classify(&self, images: &Tensor, policy: &ExitPolicy) -> Result<Vec<Answer>> {
         policy.check(self.exits())?;
         Engine::new(self)?.classify(images, policy)
+    }
+
+    /// [`Self::classify`], each answer with the logits (one for each class) that it was read from.
+    ///
+    /// ```
+    /// use branchynet::prelude::*;
+    ///
+    /// let network = Network::new("B-LeNet", [1, 28, 28], b_lenet(), 0, &Device::Cpu)?;
+    /// let images = Tensor::zeros((3, 1, 28, 28), DType::F32, &Device::Cpu)?;
+    /// for (answer, logits) in network.classify_with_logits(&images, &ExitPolicy::entropy([0.025]))? {
+    ///     let seen = Seen::new(&logits, 10);
+    ///     assert_eq!(Criterion::Entropy.read(seen).uncertainty, answer.uncertainty);
+    ///     println!("{} with probability {:.3}", answer.label, seen.probabilities()[answer.label]);
+    /// }
+    /// # Ok::<(), branchynet::Error>(())
+    /// ```
+    pub fn classify_with_logits(
+        &self,
+        images: &Tensor,
+        policy: &ExitPolicy,
+    ) -> Result<Vec<(Answer, Vec<f32>)>> {
+        policy.check(self.exits())?;
+        Engine::new(self)?.classify_with_logits(images, policy)
     }
 }
 
@@ -120,7 +72,22 @@ impl<'a> Engine<'a> {
     pub(super) fn classify(&mut self, images: &Tensor, policy: &ExitPolicy) -> Result<Vec<Answer>> {
         match &mut self.plan {
             Some(plan) => plan.classify_all(&pixels(self.network, images)?, policy),
-            None => by_tensors(self.network, images, policy),
+            None => Ok(by_tensors(self.network, images, policy, false)?.0),
+        }
+    }
+
+    /// As [`Network::classify_with_logits`].
+    fn classify_with_logits(
+        &mut self,
+        images: &Tensor,
+        policy: &ExitPolicy,
+    ) -> Result<Vec<(Answer, Vec<f32>)>> {
+        match &mut self.plan {
+            Some(plan) => plan.classify_with_logits(&pixels(self.network, images)?, policy),
+            None => {
+                let (answers, seen) = by_tensors(self.network, images, policy, true)?;
+                Ok(with_logits(answers, &seen, self.network.classes()).collect())
+            }
         }
     }
 }
@@ -140,72 +107,128 @@ fn pixels(network: &Network, images: &Tensor) -> Result<Vec<f32>> {
     }
 }
 
-fn by_tensors(network: &Network, images: &Tensor, policy: &ExitPolicy) -> Result<Vec<Answer>> {
-    let (batch, exits) = (images.dim(0)?, network.exits());
-    let mut predictions =
-        Predictions { criterion: &policy.criterion, exits, classes: network.classes(), seen: Vec::new() };
-    let mut answers = vec![None; batch];
-    // Where in the input the samples that are still on their way came from.
-    let mut staying: Vec<usize> = (0..batch).collect();
-    let mut x = images.clone();
-    for exit in 0..exits {
-        if staying.is_empty() {
-            break;
+/// The answers for images, and of each image the logits of the exits that it has seen, where they came to the host; with
+/// `keep` they do.
+fn by_tensors(
+    network: &Network,
+    images: &Tensor,
+    policy: &ExitPolicy,
+    keep: bool,
+) -> Result<(Vec<Answer>, Vec<Vec<f32>>)> {
+    let batch = images.dim(0)?;
+    let mut exits = Tensors {
+        network,
+        criterion: &policy.criterion,
+        keep,
+        x: images.clone(),
+        rows: Vec::new(),
+        predictions: Vec::new(),
+        seen: vec![Vec::new(); batch],
+    };
+    Ok((answers(&mut exits, policy, batch)?, exits.seen))
+}
+
+/// A network's exits on its device, for a batch.
+struct Tensors<'a> {
+    network: &'a Network,
+    criterion: &'a Criterion,
+    keep: bool,
+    /// What the trunk gave for the samples that the last exit was asked about.
+    x: Tensor,
+    /// Those of them that stay.
+    rows: Vec<u32>,
+    /// What the last exit said about them.
+    predictions: Vec<Prediction>,
+    seen: Vec<Vec<f32>>,
+}
+
+impl Exits for Tensors<'_> {
+    fn advance(&mut self, exit: usize, staying: &[usize]) -> Result<()> {
+        if staying.len() < self.x.dim(0)? {
+            self.x = kernels::gather(&self.x, &self.rows)?;
         }
-        x = network.segment(exit, &x, &mut Pass::Evaluate)?;
-        let logits = network.exit(exit, &x, &mut Pass::Evaluate)?;
-        let (mut rows, mut next) = (Vec::new(), Vec::new());
-        let of_exit = predictions.of(&logits, exit, &staying, batch)?;
-        for (row, (prediction, &sample)) in of_exit.into_iter().zip(&staying).enumerate() {
-            if policy.leaves(exit, prediction.uncertainty) {
-                answers[sample] = Some(prediction.at(exit));
-            } else {
-                rows.push(row as u32);
-                next.push(sample);
+        self.rows.clear();
+        self.x = self.network.segment(exit, &self.x, &mut Pass::Evaluate)?;
+        let logits = self.network.exit(exit, &self.x, &mut Pass::Evaluate)?;
+        let there = on_device(self.criterion, &logits)?;
+        let classes = self.network.classes();
+        if self.keep || there.is_none() {
+            let logits = logits.flatten_all()?.to_vec1::<f32>()?;
+            for (logits, &sample) in logits.chunks(classes).zip(staying) {
+                self.seen[sample].extend_from_slice(logits);
             }
         }
-        if !rows.is_empty() && rows.len() < staying.len() {
-            x = kernels::gather(&x, &rows)?;
-        }
-        staying = next;
+        let read = |&sample: &usize| self.criterion.read(Seen::new(&self.seen[sample], classes));
+        self.predictions = there.unwrap_or_else(|| staying.iter().map(read).collect());
+        Ok(())
     }
-    Ok(answers.into_iter().flatten().collect())
+
+    fn prediction(&mut self, _: usize, place: usize, _: usize) -> Prediction {
+        self.predictions[place]
+    }
+
+    fn stay(&mut self, _: usize, place: usize, _: usize) {
+        self.rows.push(place as u32);
+    }
 }
 
-/// What the exits say about the samples of a batch.
-struct Predictions<'a> {
-    criterion: &'a Criterion,
-    exits: usize,
-    classes: usize,
-    /// (batch, exits, classes): the logits so far, where they came to the host.
-    seen: Vec<f32>,
+/// What an exit with these logits (samples, classes) says, where the device can tell: the logits then stay there.
+#[cfg(feature = "cuda")]
+fn on_device(criterion: &Criterion, logits: &Tensor) -> Result<Option<Vec<Prediction>>> {
+    let Some(measure) = criterion.measure().filter(|_| logits.device().is_cuda()) else {
+        return Ok(None);
+    };
+    let rows = kernels::read_exit(logits, measure)?.to_vec2::<f64>()?;
+    let prediction = |row: &Vec<f64>| Prediction { label: row[0] as usize, uncertainty: row[1] };
+    Ok(Some(rows.iter().map(prediction).collect()))
 }
 
-impl Predictions<'_> {
-    /// What exit `exit` says about the samples that reached it, given their logits (samples, classes).
-    fn of(
-        &mut self,
-        logits: &Tensor,
-        exit: usize,
-        samples: &[usize],
-        batch: usize,
-    ) -> Result<Vec<Prediction>> {
-        #[cfg(feature = "cuda")]
-        if logits.device().is_cuda()
-            && let Some(measure) = self.criterion.measure()
-        {
-            let rows = kernels::read_exit(logits, measure)?.to_vec2::<f64>()?;
-            let prediction = |row: &Vec<f64>| Prediction { label: row[0] as usize, uncertainty: row[1] };
-            return Ok(rows.iter().map(prediction).collect());
+#[cfg(not(feature = "cuda"))]
+fn on_device(_: &Criterion, _: &Tensor) -> Result<Option<Vec<Prediction>>> {
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Test;
+    use crate::exits::ExitRecord;
+    use crate::networks::{branch, conv, linear, max_pool, relu};
+    use candle_core::Device;
+
+    /// On the CPU a plan answers instead, so that only a GPU's tests would see it.
+    #[test]
+    fn tensors_answer_as_their_record_does() -> Result<()> {
+        let layers = [
+            conv(1, 4, 3, 1),
+            branch([max_pool(2, 2), linear(64, 5)]),
+            relu(),
+            conv(4, 6, 3, 1),
+            branch([linear(384, 5)]),
+            relu(),
+            linear(384, 5),
+        ];
+        let network = Network::new("test", [1, 8, 8], layers, 0, &Device::Cpu)?;
+        let pixels: Vec<f32> = (0..60 * 64).map(|i| (i as f32 * 1.7).sin()).collect();
+        let images = Tensor::from_vec(pixels, (60, 1, 8, 8), &Device::Cpu)?;
+        let logits = network.forward(&images, &mut Pass::Evaluate)?;
+        let logits = logits.iter().map(|logits| Ok(logits.flatten_all()?.to_vec1()?));
+        let record = ExitRecord::<Test>::from_logits(logits.collect::<Result<_>>()?, vec![0; 60])?;
+        for criterion in Criterion::NAMED {
+            let record = record.by(&criterion);
+            let median = |exit: usize| {
+                let mut all: Vec<f64> = record.predictions(exit).iter().map(|p| p.uncertainty).collect();
+                all.sort_by(f64::total_cmp);
+                all[30]
+            };
+            for thresholds in [vec![0.0; 2], vec![median(0), median(1)], vec![f64::INFINITY; 2]] {
+                let (answers, seen) = by_tensors(&network, &images, &record.policy(&thresholds), true)?;
+                assert_eq!(answers, record.answers(&thresholds)?);
+                for (i, (answer, logits)) in with_logits(answers, &seen, 5).enumerate() {
+                    assert_eq!(logits, record.logits(answer.exit)[i * 5..][..5]);
+                }
+            }
         }
-        let (exits, classes) = (self.exits, self.classes);
-        self.seen.resize(batch * exits * classes, 0.0);
-        let logits = logits.flatten_all()?.to_vec1::<f32>()?;
-        let predictions = logits.chunks(classes).zip(samples).map(|(z, sample)| {
-            let seen = &mut self.seen[sample * exits * classes..][..(exit + 1) * classes];
-            seen[exit * classes..].copy_from_slice(z);
-            self.criterion.read(Seen::new(seen, classes))
-        });
-        Ok(predictions.collect())
+        Ok(())
     }
 }

@@ -55,7 +55,8 @@ pub struct Prediction {
 }
 
 impl<'a> Seen<'a> {
-    /// The logits of one exit after another, `classes` each; the last exit is the one that is asked.
+    /// The logits of one exit after another, `classes` each; the last exit is the one that is asked. They must be at
+    /// least one exit's, whole.
     pub fn new(logits: &'a [f32], classes: usize) -> Self {
         Self { logits, classes }
     }

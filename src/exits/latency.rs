@@ -8,9 +8,10 @@
 //! of the baseline's times: each time counts by its ratio to the baseline's on the same image in the
 //! same round, as a processor that changes its clock in between, or has neighbours, changes both.
 
-use super::classify::{Engine, ExitPolicy};
+use super::classify::Engine;
 use super::criterion::Criterion;
 use super::plan::Plan;
+use super::policy::ExitPolicy;
 use super::record::ExitRecord;
 use crate::data::Validation;
 use crate::error::bail;

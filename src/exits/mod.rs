@@ -3,7 +3,7 @@
 //! A [`ExitPolicy`] is a [`Criterion`] ("how unsure is this exit?") with a threshold for each exit but the
 //! last. The same policy serves [`crate::Network::classify`] for batches, [`Plan`] for single images, and
 //! [`ExitRecord`], which replays both from one pass. This folder uses networks, data and kernels; begin
-//! with `criterion.rs`, then `classify.rs`, which is the paper's figure 2.
+//! with `criterion.rs`, then `policy.rs`, which is the paper's figure 2.
 
 mod calibration;
 mod classify;
@@ -13,13 +13,14 @@ mod guarantee;
 mod latency;
 mod operating_point;
 mod plan;
+mod policy;
 mod record;
 
-pub use classify::{Answer, ExitPolicy};
 pub use criterion::{Criterion, Own, Prediction, Seen};
 pub use front::{for_accuracy, knee, pareto_optimal};
 pub use guarantee::Loss;
 pub use latency::{BatchTime, Latency, Mix, Timer, Timing, percentile};
 pub use operating_point::OperatingPoint;
 pub use plan::Plan;
+pub use policy::{Answer, ExitPolicy};
 pub use record::ExitRecord;

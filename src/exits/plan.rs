@@ -3,8 +3,8 @@
 //! [`Network`] is for training. A plan is built from it once, with its weights packed, and runs the same
 //! layers as [`crate::kernels::inference`] on one thread of the CPU.
 
-use super::classify::{Answer, ExitPolicy};
 use super::criterion::{Criterion, Prediction, Seen};
+use super::policy::{Answer, ExitPolicy, Exits, answers, leave, with_logits};
 use crate::Result;
 use crate::error::bail;
 use crate::kernels::inference::{Buffers, StepBuilder, Steps, View};
@@ -124,16 +124,11 @@ impl Plan {
         policy.check(self.exits())?;
         let (compiled, state) = (&*self.compiled, &mut self.states[0]);
         compiled.load(state, &[image])?;
-        let last = compiled.exits.len() - 1;
-        for exit in 0..last {
-            compiled.run(state, exit, true, 1, self.threads);
-            let prediction = compiled.read(state, &policy.criterion, exit, 0, 0);
-            if policy.leaves(exit, prediction.uncertainty) {
-                return Ok(prediction.at(exit));
-            }
-        }
-        compiled.run(state, last, true, 1, self.threads);
-        Ok(compiled.read(state, &policy.criterion, last, 0, 0).at(last))
+        let mut block = Block { compiled, state, criterion: &policy.criterion, threads: self.threads };
+        // Nothing is allocated for a single image.
+        let mut answer = [Answer::NONE];
+        leave(&mut block, policy, &mut [0], &mut answer)?;
+        Ok(answer[0])
     }
 
     /// Classifies images that lie one after another, some at a time, on all threads (`RAYON_NUM_THREADS`):
@@ -142,6 +137,20 @@ impl Plan {
     pub fn classify_all(&mut self, images: &[f32], policy: &ExitPolicy) -> Result<Vec<Answer>> {
         policy.check(self.exits())?;
         Ok(self.in_blocks(images, |compiled, state, block| compiled.classify(state, block, policy))?.concat())
+    }
+
+    /// [`Self::classify_all`], each answer with the logits that it was read from.
+    pub fn classify_with_logits(
+        &mut self,
+        images: &[f32],
+        policy: &ExitPolicy,
+    ) -> Result<Vec<(Answer, Vec<f32>)>> {
+        policy.check(self.exits())?;
+        let blocks = self.in_blocks(images, |compiled, state, block| {
+            let answers = compiled.classify(state, block, policy)?;
+            Ok(with_logits(answers, &state.seen, compiled.classes).collect::<Vec<_>>())
+        })?;
+        Ok(blocks.into_iter().flatten().collect())
     }
 
     /// The logits of every exit for images that lie one after another, on all threads: for each exit a row
@@ -153,7 +162,10 @@ impl Plan {
             compiled.load(state, &block)?;
             let exits = (0..exits).map(|exit| {
                 compiled.run(state, exit, true, block.len(), 1);
-                (0..block.len()).flat_map(|place| compiled.logits(state, exit, place)).copied().collect()
+                (0..block.len())
+                    .flat_map(|place| compiled.logits(&state.buffers, exit, place))
+                    .copied()
+                    .collect()
             });
             Ok(exits.collect::<Vec<Vec<f32>>>())
         })?;
@@ -198,7 +210,7 @@ impl Plan {
     /// The logits that exit `exit` (from 0) gave in the last run of one image; stale where that run left
     /// before it. Panics where there is no such exit.
     pub fn logits_at(&self, exit: usize) -> &[f32] {
-        self.compiled.logits(&self.states[0], exit, 0)
+        self.compiled.logits(&self.states[0].buffers, exit, 0)
     }
 
     /// Runs the trunk alone up to where exit `exit` (from 0) branches off, without branches, criterion
@@ -249,51 +261,43 @@ impl Compiled {
         }
     }
 
-    fn logits<'a>(&self, state: &'a Workspace, exit: usize, place: usize) -> &'a [f32] {
-        self.steps.read(&state.buffers, self.exits[exit].logits, place)
-    }
-
-    /// What the criterion says about image number `image`, whose logits lie at `place`.
-    fn read(
-        &self,
-        state: &mut Workspace,
-        criterion: &Criterion,
-        exit: usize,
-        place: usize,
-        image: usize,
-    ) -> Prediction {
-        let logits = self.steps.read(&state.buffers, self.exits[exit].logits, place);
-        let seen = &mut state.seen[image];
-        seen.extend_from_slice(logits);
-        criterion.read(Seen::new(seen, self.classes))
+    fn logits<'a>(&self, buffers: &'a Buffers, exit: usize, place: usize) -> &'a [f32] {
+        self.steps.read(buffers, self.exits[exit].logits, place)
     }
 
     /// Classifies a block of images.
     fn classify(&self, state: &mut Workspace, images: &[f32], policy: &ExitPolicy) -> Result<Vec<Answer>> {
         let images: Vec<&[f32]> = images.chunks(self.size).collect();
         self.load(state, &images)?;
-        let mut answers = vec![None; images.len()];
-        // Which image of the block is the nth of those that stay.
-        let mut staying: Vec<usize> = (0..images.len()).collect();
-        for exit in 0..self.exits.len() {
-            self.run(state, exit, true, staying.len(), 1);
-            let mut stay = Vec::with_capacity(staying.len());
-            for (place, &image) in staying.iter().enumerate() {
-                let prediction = self.read(state, &policy.criterion, exit, place, image);
-                if policy.leaves(exit, prediction.uncertainty) {
-                    answers[image] = Some(prediction.at(exit));
-                    continue;
-                }
-                if place > stay.len() {
-                    self.steps.copy(&mut state.buffers, self.exits[exit].trunk, place, stay.len());
-                }
-                stay.push(image);
-            }
-            staying = stay;
-            if staying.is_empty() {
-                break;
-            }
+        let mut block = Block { compiled: self, state, criterion: &policy.criterion, threads: 1 };
+        answers(&mut block, policy, images.len())
+    }
+}
+
+/// The exits for images that have been loaded.
+struct Block<'a> {
+    compiled: &'a Compiled,
+    state: &'a mut Workspace,
+    criterion: &'a Criterion,
+    threads: usize,
+}
+
+impl Exits for Block<'_> {
+    fn advance(&mut self, exit: usize, staying: &[usize]) -> Result<()> {
+        self.compiled.run(self.state, exit, true, staying.len(), self.threads);
+        Ok(())
+    }
+
+    fn prediction(&mut self, exit: usize, place: usize, image: usize) -> Prediction {
+        let Workspace { buffers, seen } = &mut *self.state;
+        seen[image].extend_from_slice(self.compiled.logits(buffers, exit, place));
+        self.criterion.read(Seen::new(&seen[image], self.compiled.classes))
+    }
+
+    fn stay(&mut self, exit: usize, place: usize, to: usize) {
+        if place > to {
+            let trunk = self.compiled.exits[exit].trunk;
+            self.compiled.steps.copy(&mut self.state.buffers, trunk, place, to);
         }
-        Ok(answers.into_iter().flatten().collect())
     }
 }

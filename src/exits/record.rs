@@ -2,9 +2,10 @@
 //! forward pass over a split answers every question about them. (The original code ran the network
 //! anew for each combination.)
 
-use super::classify::{Answer, Engine, ExitPolicy};
+use super::classify::Engine;
 use super::criterion::{Criterion, Prediction, Seen};
 use super::operating_point::OperatingPoint;
+use super::policy::{self, Answer, ExitPolicy, Exits};
 use crate::Result;
 use crate::data::{Role, Split};
 use crate::error::bail;
@@ -271,12 +272,7 @@ impl<R: Role> ExitRecord<R> {
     pub fn answers(&self, thresholds: &[f64]) -> Result<Vec<Answer>> {
         let policy = self.policy(thresholds);
         policy.check(self.exits())?;
-        let leaves = |sample: usize| {
-            let sure = |&exit: &usize| policy.leaves(exit, self.predictions[exit][sample].uncertainty);
-            let exit = (0..self.exits()).find(sure).unwrap_or(thresholds.len());
-            self.predictions[exit][sample].at(exit)
-        };
-        Ok((0..self.len()).map(leaves).collect())
+        policy::answers(&mut &*self, &policy, self.len())
     }
 
     /// What happens at these thresholds, given what it costs to leave at each exit (milliseconds,
@@ -302,5 +298,12 @@ impl<R: Role> ExitRecord<R> {
             bail!(Setting, "{} exits need as many costs, finite and at least 0, got {costs:?}", self.exits())
         }
         Ok(())
+    }
+}
+
+/// What the exits said is known.
+impl<R> Exits for &ExitRecord<R> {
+    fn prediction(&mut self, exit: usize, _: usize, sample: usize) -> Prediction {
+        self.predictions[exit][sample]
     }
 }

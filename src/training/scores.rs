@@ -50,7 +50,9 @@ impl Sums {
     }
 }
 
-/// Loss and accuracy of every exit on a whole split.
+/// Loss and accuracy of every exit on a whole split, by [`Network::forward`]. Records and [`Network::classify`] run the
+/// compiled plan on the CPU ([`crate::exits::Plan`]), which rounds differently: an image on which two classes are all but
+/// equal may count here and not there. What histories of recorded runs hold is from here.
 pub fn evaluate<R: Role>(network: &Network, split: &Split<R>) -> Result<Scores> {
     if split.is_empty() {
         bail!(Setting, "the {} split is empty", R::NAME)
