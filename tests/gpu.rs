@@ -12,7 +12,7 @@ use branchynet::networks::{
     Layer, average_pool, batch_norm, branch, conv, dropout, gelu, linear, lrn, max_pool, max_pool_inside,
     plain_norm, relu, residual, scale,
 };
-use branchynet::training::{Config, Optimizer, Progress, evaluate};
+use branchynet::training::{Config, OptimizerName, Progress, Sgd, evaluate};
 use branchynet::{Network, Result, Rng};
 use common::train_at;
 use rand::SeedableRng;
@@ -211,10 +211,8 @@ fn training_follows_the_cpu_repeats_itself_and_resumes() -> Result<()> {
     let train_sgd = |device: &Device, name: &str| -> Result<_> {
         let network = build(0.0, device)?;
         let sgd = Config {
-            optimizer: Optimizer::Sgd,
-            weight_decay: 0.01,
-            nesterov: true,
-            norm_rate: 2.0,
+            optimizer: OptimizerName::Sgd,
+            sgd: Sgd { nesterov: true, norm_rate: 2.0, weight_decay: 0.01, ..Sgd::default() },
             label_smoothing: 0.1,
             lookahead: true,
             augment: true,

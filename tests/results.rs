@@ -198,7 +198,7 @@ fn a_new_setting_with_a_default_orphans_nothing() -> Result<()> {
     assert_eq!(settings, older);
     // The name holds no setting that has its default value.
     let mut other = experiment();
-    other.config.beta2 = 0.99;
+    other.config.adam.beta2 = 0.99;
     let path = Results::default_path(&settings)?;
     assert_ne!(path, Results::default_path(&other.settings())?);
     assert_eq!(path.file_name().and_then(|name| name.to_str()), Some("b-tiny-a6bbd853.safetensors.gz"));

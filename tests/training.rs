@@ -8,7 +8,7 @@ use branchynet::networks::{
     self, Layer, Start, batch_norm, branch, conv, dropout, gelu, linear, max_pool, relu, residual, scale,
     without_branches,
 };
-use branchynet::training::{Config, Optimizer, Schedule, evaluate, load_checkpoint};
+use branchynet::training::{Adam, Config, OptimizerName, Schedule, Sgd, evaluate, load_checkpoint};
 use branchynet::{Network, Result};
 use candle_core::{Device, Tensor};
 use common::train_at;
@@ -100,7 +100,7 @@ fn a_frozen_trunk_stays_as_it_was_and_its_branch_learns() -> Result<()> {
     let network = build(layers(), 0);
     network.start_from(&baseline)?;
     let before = evaluate(&network, &data.test)?;
-    for optimizer in [Optimizer::Adam, Optimizer::Sgd] {
+    for optimizer in [OptimizerName::Adam, OptimizerName::Sgd] {
         let config = Config { frozen: true, optimizer, ..config(6) };
         train_at(&network, &data, &config, &scratch.0.join(format!("{optimizer:?}")), |_| ())?;
         let trunk = |network| -> Result<Vec<_>> {
@@ -122,7 +122,7 @@ fn a_whitening_is_fitted_to_the_images_and_stays() -> Result<()> {
     let layers =
         vec![whitening, gelu(), conv(8, 8, 3, 1).start(Start::Identity)?, max_pool(3, 2), linear(72, 4)];
     let network = build(layers.clone(), 0);
-    let config = Config { optimizer: Optimizer::Sgd, learning_rate: 0.02, ..config(6) };
+    let config = Config { optimizer: OptimizerName::Sgd, learning_rate: 0.02, ..config(6) };
     train_at(&network, &data, &config, &scratch.file(), |_| ())?;
     let weight = network.parameters()["conv1.weight"].flatten_all()?.to_vec1::<f32>()?;
     assert_eq!(weight, data.train.patch_whitening(2)?);
@@ -147,7 +147,7 @@ fn a_cascade_trains_the_last_exit_on_those_the_first_is_least_sure_of() -> Resul
             samples.iter().map(|&i| (data.train.image(i), data.train.labels()[i])).unzip();
         part.train = Split::new(images.concat(), labels, [1, 8, 8])?;
         let network = network(0)?;
-        let config = Config { optimizer: Optimizer::Sgd, learning_rate: 0.1, ..config };
+        let config = Config { optimizer: OptimizerName::Sgd, learning_rate: 0.1, ..config };
         train_at(&network, &part, &config, &scratch.0.join(samples.len().to_string()), |_| ())?;
         Ok(network.parameters()["linear1.weight"].flatten_all()?.to_vec1::<f32>()?)
     };
@@ -184,16 +184,14 @@ fn the_same_seed_gives_the_same_weights_and_another_does_not() -> Result<()> {
 }
 
 /// What is killed: 30 epochs, SGD with everything that it has.
-fn killed(optimizer: Optimizer) -> Config {
+fn killed(optimizer: OptimizerName) -> Config {
     match optimizer {
-        Optimizer::Adam => config(30),
-        Optimizer::Sgd => Config {
+        OptimizerName::Adam => config(30),
+        OptimizerName::Sgd => Config {
             optimizer,
             warmup: 3,
             schedule: Schedule::Triangle,
-            weight_decay: 1e-3,
-            nesterov: true,
-            norm_rate: 4.0,
+            sgd: Sgd { nesterov: true, norm_rate: 4.0, weight_decay: 1e-3, ..Sgd::default() },
             lookahead: true,
             label_smoothing: 0.1,
             augment: true,
@@ -214,15 +212,15 @@ fn child_that_trains_until_it_is_killed() -> Result<()> {
     Ok(())
 }
 
-const CHILDREN: [(&str, Optimizer); 2] =
-    [("BRANCHYNET_TEST_ADAM", Optimizer::Adam), ("BRANCHYNET_TEST_SGD", Optimizer::Sgd)];
+const CHILDREN: [(&str, OptimizerName); 2] =
+    [("BRANCHYNET_TEST_ADAM", OptimizerName::Adam), ("BRANCHYNET_TEST_SGD", OptimizerName::Sgd)];
 
 #[test]
 fn a_run_killed_at_any_moment_ends_in_the_same_weights() -> Result<()> {
     CHILDREN.into_iter().try_for_each(|(variable, optimizer)| kill_and_compare(variable, optimizer))
 }
 
-fn kill_and_compare(variable: &str, optimizer: Optimizer) -> Result<()> {
+fn kill_and_compare(variable: &str, optimizer: OptimizerName) -> Result<()> {
     let (scratch, data) = (Scratch::new(&format!("kill-{optimizer:?}")), quadrants());
     let undisturbed = build(layers(), 0);
     let started = std::time::Instant::now();
@@ -288,10 +286,18 @@ fn bad_settings_and_files_are_refused_in_one_line() -> Result<()> {
     refused(Config { exit_weights: vec![1.0], ..config(1) }, "exit_weights must be 2 numbers");
     refused(Config { exit_weights: vec![1.0, f64::NAN], ..config(1) }, "exit_weights must be 2 numbers");
     refused(Config { learning_rate: -1.0, ..config(1) }, "learning_rate must be above 0");
-    refused(Config { beta1: 1.0, ..config(1) }, "beta1, beta2 and momentum");
-    refused(Config { weight_decay: 0.1, ..config(1) }, "weight_decay must be at least 0, and 0 with Adam");
-    let decay = f64::NAN;
-    refused(Config { weight_decay: decay, optimizer: Optimizer::Sgd, ..config(1) }, "weight_decay must be");
+    let adam = Adam { beta1: 1.0, ..Adam::default() };
+    refused(Config { adam, ..config(1) }, "beta1 and beta2 must be in 0..1");
+    let sgd = Config { optimizer: OptimizerName::Sgd, ..config(1) };
+    let decay = |weight_decay: f64| Sgd { weight_decay, ..Sgd::default() };
+    refused(Config { sgd: decay(f64::NAN), ..sgd.clone() }, "weight_decay must be at least 0");
+    // What the optimizer does not have is not ignored.
+    refused(
+        Config { sgd: decay(0.1), ..config(1) },
+        "weight_decay=0.1 is for optimizer=sgd, and this is adam",
+    );
+    let adam = Adam { beta1: 0.5, ..Adam::default() };
+    refused(Config { adam, ..sgd }, "beta1=0.5 is for optimizer=adam, and this is sgd");
     refused(Config { warmup: 2, ..config(2) }, "warmup must be shorter than the 2 epochs");
     // A checkpoint of something else, and one cut short.
     train_at(&network, &data, &config(1), &scratch.file(), |_| ())?;

@@ -6,7 +6,7 @@ use crate::error::bail;
 use crate::exits::Criterion;
 use crate::kernels::Precision;
 use crate::networks::{BranchStyle, Layer, Network, with_branches, without_branches};
-use crate::training::{self, Config, Keep, Optimizer, Progress, Run};
+use crate::training::{self, Config, Keep, OptimizerName, Progress, Run, Sgd};
 use crate::{Result, Rng};
 use candle_core::Device;
 use clap::builder::BoolishValueParser;
@@ -252,10 +252,11 @@ impl fmt::Display for Experiment {
             precision => format!("; products in {precision}"),
         };
         let optimizer = match c.optimizer {
-            Optimizer::Adam => "Adam".to_string(),
-            Optimizer::Sgd => {
-                let nesterov = if c.nesterov { "Nesterov's " } else { "" };
-                format!("{nesterov}SGD with momentum {} and weight decay {:.2e}", c.momentum, c.weight_decay)
+            OptimizerName::Adam => "Adam".to_string(),
+            OptimizerName::Sgd => {
+                let Sgd { momentum, nesterov, weight_decay, .. } = c.sgd;
+                let nesterov = if nesterov { "Nesterov's " } else { "" };
+                format!("{nesterov}SGD with momentum {momentum} and weight decay {weight_decay:.2e}")
             }
         };
         let warmup = match c.warmup {

@@ -9,7 +9,7 @@ use crate::networks::{
     BranchStyle, Layer, b_airbench, b_alexnet, b_lenet, b_resnet110, b_resnet110_standard, resnet,
     without_branches,
 };
-use crate::training::{Config, Optimizer, Schedule};
+use crate::training::{Config, OptimizerName, Schedule, Sgd};
 
 /// A name, and what makes the experiment.
 type Preset = (&'static str, fn() -> Experiment);
@@ -118,10 +118,10 @@ fn deep(title: &str, layers: Vec<Layer>) -> Experiment {
     e.branch_style = BranchStyle::Strided;
     e.config = Config {
         epochs: 20,
-        optimizer: Optimizer::Sgd,
+        optimizer: OptimizerName::Sgd,
         learning_rate: 0.05,
         warmup: 1,
-        weight_decay: 1e-4,
+        sgd: Sgd { weight_decay: 1e-4, ..Sgd::default() },
         final_learning_rate: 0.0,
         ..e.config
     };
@@ -140,12 +140,9 @@ fn airbench(title: &str, layers: Vec<Layer>) -> Experiment {
     e.config = Config {
         epochs: 11,
         batch_size: 1024,
-        optimizer: Optimizer::Sgd,
-        nesterov: true,
-        momentum: 0.85,
+        optimizer: OptimizerName::Sgd,
         learning_rate: 1.5,
-        weight_decay: 0.00133,
-        norm_rate: 64.0,
+        sgd: Sgd { momentum: 0.85, nesterov: true, norm_rate: 64.0, weight_decay: 0.00133 },
         schedule: Schedule::Triangle,
         warmup: 3,
         final_learning_rate: 0.07,
@@ -168,7 +165,7 @@ fn narrow(width: usize) -> Vec<Layer> {
 fn shallow(title: &str, blocks: usize) -> Experiment {
     let mut e = airbench(title, resnet(blocks));
     e.branch_style = BranchStyle::Strided;
-    (e.config.batch_size, e.config.learning_rate, e.config.norm_rate) = (128, 0.15, 1.0);
+    (e.config.batch_size, e.config.learning_rate, e.config.sgd.norm_rate) = (128, 0.15, 1.0);
     e
 }
 

@@ -91,6 +91,7 @@ impl Session {
             experiment = experiment.quick()?;
         }
         experiment.update_from_arg_matches(matches).map_err(setting)?;
+        experiment.config.optimizer()?;
         if !options.branches.is_empty() {
             experiment = experiment.with_branches(&options.branches)?;
         }

@@ -63,7 +63,7 @@ pub(super) fn write(
     for (name, var) in network.state() {
         parts.push(part(name, var.as_tensor())?);
     }
-    for (i, mean) in about.config.optimizer.means().iter().enumerate() {
+    for (i, mean) in state.optimizer.means().iter().enumerate() {
         for (name, means) in &state.means {
             parts.push(part(format!("{mean}/{name}"), &means.get(i)?)?);
         }
@@ -100,10 +100,10 @@ pub(super) fn read(
     let state = network.state();
     let weights = state.iter().map(|(name, var)| get(name.clone(), var)).collect::<Result<Vec<_>>>()?;
     if let Some(optimizer) = optimizer {
+        let kept = optimizer.optimizer.means();
         let means = |(name, var): (&String, &Var)| -> Result<_> {
             let of = |mean: &&str| get(format!("{mean}/{name}"), var);
-            let means = about.config.optimizer.means().iter().map(of);
-            let means = means.collect::<Result<Vec<_>>>()?;
+            let means = kept.iter().map(of).collect::<Result<Vec<_>>>()?;
             Ok((name.clone(), Tensor::stack(&means, 0)?))
         };
         let parameters = network.parameters();

@@ -1,7 +1,7 @@
 //! The settings of a training run, each declared once: the field is the setting, its comment the help
 //! text, and flag and environment variable follow from it.
 
-use super::optimizer::Optimizer;
+use super::optimizer::{Adam, Optimizer, Sgd};
 use crate::Result;
 use crate::data::Augmentation;
 use crate::error::bail;
@@ -30,6 +30,17 @@ impl Schedule {
     }
 }
 
+/// Which optimizer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerName {
+    /// Adam, as in the paper.
+    #[default]
+    Adam,
+    /// Stochastic gradient descent with momentum.
+    Sgd,
+}
+
 /// How a network is trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
 #[serde(default)]
@@ -42,7 +53,7 @@ pub struct Config {
     pub batch_size: usize,
     /// Optimizer: adam, as in the paper, or sgd with momentum, as in He et al. 2016
     #[arg(long, env, value_name = "NAME", value_enum, hide_possible_values = true)]
-    pub optimizer: Optimizer,
+    pub optimizer: OptimizerName,
     /// Learning rate: the largest, that of the first epoch or after the warm-up
     #[arg(long, env, value_name = "X")]
     pub learning_rate: f64,
@@ -55,24 +66,12 @@ pub struct Config {
     /// Warm-up: epochs in which the learning rate first rises, step by step, to the largest
     #[arg(long, env, value_name = "N")]
     pub warmup: usize,
-    /// Momentum of SGD
-    #[arg(long, env, value_name = "X")]
-    pub momentum: f64,
-    /// Nesterov momentum: SGD looks a step ahead
-    #[arg(long, env, value_name = "yes|no", value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
-    pub nesterov: bool,
-    /// Learning-rate factor of SGD for the biases of batch normalisations, whose weight decay is divided by it
-    #[arg(long, env, value_name = "X")]
-    pub norm_rate: f64,
-    /// Weight decay: SGD adds this fraction of every parameter to its gradient
-    #[arg(long, env, value_name = "X")]
-    pub weight_decay: f64,
-    /// Beta 1 of Adam: decay of the gradient's mean; the paper says 0.99, its code uses 0.9
-    #[arg(long, env, value_name = "X")]
-    pub beta1: f64,
-    /// Beta 2 of Adam: decay of the squared gradient's mean
-    #[arg(long, env, value_name = "X")]
-    pub beta2: f64,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub sgd: Sgd,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub adam: Adam,
     /// Lookahead: every five steps all weights become their running average
     #[arg(long, env, value_name = "yes|no", value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
     #[serde(rename = "average")]
@@ -113,15 +112,11 @@ impl Default for Config {
             batch_size: 128,
             learning_rate: 1e-3,
             final_learning_rate: 1.0,
-            optimizer: Optimizer::Adam,
+            optimizer: OptimizerName::Adam,
             schedule: Schedule::Cosine,
             warmup: 0,
-            momentum: 0.9,
-            nesterov: false,
-            norm_rate: 1.0,
-            weight_decay: 0.0,
-            beta1: 0.9,
-            beta2: 0.999,
+            sgd: Sgd::default(),
+            adam: Adam::default(),
             lookahead: false,
             label_smoothing: 0.0,
             exit_weights: Vec::new(),
@@ -155,34 +150,9 @@ impl Config {
                 self.final_learning_rate
             )
         }
-        if ![self.beta1, self.beta2, self.momentum].iter().all(|decay| (0.0..1.0).contains(decay)) {
-            bail!(
-                Setting,
-                "beta1, beta2 and momentum must be in 0..1, got {}, {} and {}",
-                self.beta1,
-                self.beta2,
-                self.momentum
-            )
-        }
-        let decays = self.weight_decay > 0.0 && self.optimizer == Optimizer::Sgd;
-        if !decays && self.weight_decay != 0.0 {
-            bail!(
-                Setting,
-                "weight_decay must be at least 0, and 0 with Adam, got {} with {:?}",
-                self.weight_decay,
-                self.optimizer
-            )
-        }
-        if !positive(self.norm_rate) || !(0.0..1.0).contains(&self.label_smoothing) {
-            bail!(
-                Setting,
-                "norm_rate must be above 0 and label_smoothing in 0..1, got {} and {}",
-                self.norm_rate,
-                self.label_smoothing
-            )
-        }
-        if self.optimizer == Optimizer::Adam && (self.nesterov || self.norm_rate != 1.0) {
-            bail!(Setting, "nesterov and norm_rate are for optimizer=sgd, and this is adam")
+        self.optimizer()?;
+        if !(0.0..1.0).contains(&self.label_smoothing) {
+            bail!(Setting, "label_smoothing must be in 0..1, got {}", self.label_smoothing)
         }
         if self.warmup > 0 && self.warmup >= self.epochs {
             bail!(Setting, "warmup must be shorter than the {} epochs, got {}", self.epochs, self.warmup)
@@ -204,6 +174,24 @@ impl Config {
             )
         }
         Ok(self.exit_weights.clone())
+    }
+
+    /// The optimizer with its settings. Fails where they make no sense, and on a setting that it does not have, naming it.
+    pub fn optimizer(&self) -> Result<Optimizer> {
+        let (optimizer, of_others, [name, other]) = match self.optimizer {
+            OptimizerName::Adam => (Optimizer::Adam(self.adam), changed(&self.sgd)?, ["adam", "sgd"]),
+            OptimizerName::Sgd => (Optimizer::Sgd(self.sgd), changed(&self.adam)?, ["sgd", "adam"]),
+        };
+        if let Some([setting, value, default]) = of_others {
+            bail!(
+                Setting,
+                "{setting}={value} is for optimizer={other}, and this is {name}; set {setting}={default} or optimizer={other}"
+            )
+        }
+        match optimizer.wrong() {
+            Some(what) => bail!(Setting, "{what}"),
+            None => Ok(optimizer),
+        }
     }
 
     /// The same settings with exit weights of 1 left out, which is what they are by default.
@@ -232,4 +220,12 @@ impl Config {
         let cosine = 0.5 * (1.0 + (std::f64::consts::PI * progress).cos());
         self.learning_rate * (self.final_learning_rate + (1.0 - self.final_learning_rate) * cosine)
     }
+}
+
+/// The first of these settings that has not its default value: its name, its value, and the default.
+fn changed<T: Default + Serialize>(settings: &T) -> Result<Option<[String; 3]>> {
+    let (ours, defaults) = (serde_json::to_value(settings)?, serde_json::to_value(T::default())?);
+    let mut fields = ours.as_object().into_iter().flatten();
+    let changed = fields.find(|(name, value)| defaults[name] != **value);
+    Ok(changed.map(|(name, value)| [name.clone(), value.to_string(), defaults[name].to_string()]))
 }

@@ -19,8 +19,8 @@ mod run;
 mod scores;
 
 pub use checkpoint::load_checkpoint;
-pub use config::{Config, Schedule};
-pub use optimizer::Optimizer;
+pub use config::{Config, OptimizerName, Schedule};
+pub use optimizer::{Adam, Optimizer, Sgd};
 pub use progress::{Progress, plain};
 pub(crate) use run::any_of;
 pub use run::{Epoch, Keep, Run, find, train, train_with};

@@ -3,41 +3,119 @@
 //! checkpoints keep, and their step: parameter by parameter on the CPU, all in one launch on a GPU.
 
 use super::average::Average;
-use super::config::Config;
-#[cfg(feature = "cuda")]
-use super::replay::Replay;
 #[cfg(feature = "cuda")]
 use crate::kernels::cuda::optimizer as cuda;
 use crate::kernels::{Input, Op, Update, contiguous};
 use crate::networks::Gradients;
 use candle_core::{Result, Tensor, Var};
+use clap::builder::BoolishValueParser;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// What moves the weights along the gradient.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
+/// What moves the weights along the gradient, with the settings that it has.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Optimizer {
     /// Adam, as in the paper.
-    #[default]
-    Adam,
+    Adam(Adam),
     /// Stochastic gradient descent with momentum, as in He et al. 2016 for ResNets.
-    Sgd,
+    Sgd(Sgd),
+}
+
+/// The settings of Adam.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, clap::Args)]
+#[serde(default)]
+pub struct Adam {
+    /// Beta 1 of Adam: decay of the gradient's mean; the paper says 0.99, its code uses 0.9
+    #[arg(long, env, value_name = "X")]
+    pub beta1: f64,
+    /// Beta 2 of Adam: decay of the squared gradient's mean
+    #[arg(long, env, value_name = "X")]
+    pub beta2: f64,
+}
+
+/// The settings of SGD.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, clap::Args)]
+#[serde(default)]
+pub struct Sgd {
+    /// Momentum of SGD
+    #[arg(long, env, value_name = "X")]
+    pub momentum: f64,
+    /// Nesterov momentum: SGD looks a step ahead
+    #[arg(long, env, value_name = "yes|no", value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
+    pub nesterov: bool,
+    /// Learning-rate factor of SGD for the biases of batch normalisations, whose weight decay is divided by it
+    #[arg(long, env, value_name = "X")]
+    pub norm_rate: f64,
+    /// Weight decay: SGD adds this fraction of every parameter to its gradient
+    #[arg(long, env, value_name = "X")]
+    pub weight_decay: f64,
+}
+
+impl Default for Adam {
+    fn default() -> Self {
+        Self { beta1: 0.9, beta2: 0.999 }
+    }
+}
+
+impl Default for Sgd {
+    fn default() -> Self {
+        Self { momentum: 0.9, nesterov: false, norm_rate: 1.0, weight_decay: 0.0 }
+    }
 }
 
 impl Optimizer {
     /// The running means that it keeps for each parameter, as checkpoints name them.
     pub(super) fn means(self) -> &'static [&'static str] {
         match self {
-            Self::Adam => &["adam.mean", "adam.square"],
-            Self::Sgd => &["sgd.velocity"],
+            Self::Adam(_) => &["adam.mean", "adam.square"],
+            Self::Sgd(_) => &["sgd.velocity"],
         }
     }
+
+    /// What is wrong with its settings.
+    pub(super) fn wrong(self) -> Option<String> {
+        let decay = |x: f64| (0.0..1.0).contains(&x);
+        match self {
+            Self::Adam(Adam { beta1, beta2 }) if !decay(beta1) || !decay(beta2) => {
+                Some(format!("beta1 and beta2 must be in 0..1, got {beta1} and {beta2}"))
+            }
+            Self::Sgd(Sgd { momentum, .. }) if !decay(momentum) => {
+                Some(format!("momentum must be in 0..1, got {momentum}"))
+            }
+            Self::Sgd(Sgd { norm_rate, .. }) if !(norm_rate.is_finite() && norm_rate > 0.0) => {
+                Some(format!("norm_rate must be above 0, got {norm_rate}"))
+            }
+            Self::Sgd(Sgd { weight_decay, .. }) if weight_decay.is_nan() || weight_decay < 0.0 => {
+                Some(format!("weight_decay must be at least 0, got {weight_decay}"))
+            }
+            _ => None,
+        }
+    }
+
+    /// How far a step of this rate goes, the first one being number 1.
+    fn stride(self, rate: f64, step: usize) -> Stride {
+        let Self::Adam(Adam { beta1, beta2 }) = self else {
+            return Stride { rate, epsilon: 0.0 };
+        };
+        // Both bias corrections, folded into the step size and epsilon as in the paper's section 2.
+        let step = i32::try_from(step).unwrap_or(i32::MAX);
+        let correction = (1.0 - beta2.powi(step)).sqrt();
+        Stride { rate: rate * correction / (1.0 - beta1.powi(step)), epsilon: 1e-8 * correction }
+    }
+}
+
+/// How far to step. Adam's step size and epsilon have the corrections of the moments' start at zero.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stride {
+    rate: f64,
+    /// What Adam adds to the root of a squared gradient.
+    epsilon: f64,
 }
 
 /// An optimizer's state.
 pub(super) struct OptimizerState {
+    pub(super) optimizer: Optimizer,
     parameters: BTreeMap<String, Var>,
     /// By parameter, (means, …): the running means in the order of [`Optimizer::means`].
     pub(super) means: BTreeMap<String, Tensor>,
@@ -46,9 +124,7 @@ pub(super) struct OptimizerState {
     pub(super) average: Option<Average>,
     /// What moves the parameters on a GPU.
     #[cfg(feature = "cuda")]
-    pub(super) gpu: Option<cuda::Optimizer>,
-    #[cfg(feature = "cuda")]
-    pub(super) replay: Replay,
+    gpu: Option<cuda::Optimizer>,
 }
 
 impl OptimizerState {
@@ -67,33 +143,32 @@ impl OptimizerState {
             _ => None,
         };
         Ok(Self {
+            optimizer,
             parameters,
             means,
             steps: 0,
             average: None,
             #[cfg(feature = "cuda")]
             gpu,
-            #[cfg(feature = "cuda")]
-            replay: Replay::default(),
         })
     }
 
     /// Begins a step of this rate, which [`Self::apply`] ends.
-    pub(super) fn begin(&mut self, config: &Config, rate: f64) -> Result<Rates> {
+    pub(super) fn begin(&mut self, rate: f64) -> Result<Stride> {
         self.steps += 1;
-        let rates = Rates::new(config, rate, self.steps);
+        let stride = self.optimizer.stride(rate, self.steps);
         #[cfg(feature = "cuda")]
         if let Some(gpu) = &mut self.gpu {
-            gpu.set_step(rates.rate, rates.epsilon)?;
+            gpu.set_step(stride.rate, stride.epsilon)?;
         }
-        Ok(rates)
+        Ok(stride)
     }
 
     /// Moves every parameter by its gradient.
-    pub(super) fn apply(&mut self, gradients: &Gradients, config: &Config, all: Rates) -> Result<()> {
+    pub(super) fn apply(&mut self, gradients: &Gradients, stride: Stride) -> Result<()> {
         #[cfg(feature = "cuda")]
         if self.gpu.is_some() {
-            return self.apply_there(gradients, config);
+            return self.apply_there(gradients);
         }
         // Parameters are many and small: side by side they fill the cores.
         self.means.par_iter().try_for_each(|(name, means)| {
@@ -101,23 +176,20 @@ impl OptimizerState {
                 return Ok(());
             };
             let (weight, grad) = (&self.parameters[name], grad.contiguous()?);
-            let faster = faster(name, config);
-            let rates = Rates { rate: all.rate * faster, weight_decay: all.weight_decay / faster, ..all };
-            match config.optimizer {
-                Optimizer::Adam => means.inplace_op2(&grad, &Op(Moments(rates)))?,
-                Optimizer::Sgd => means.inplace_op3(&grad, weight, &Op(Velocity(rates)))?,
-            }
-            match config.nesterov {
-                true => weight.inplace_op3(means, &grad, &Op(Ahead(rates))),
-                false => weight.inplace_op2(means, &Op(Step(config.optimizer, rates))),
+            match self.optimizer {
+                Optimizer::Adam(adam) => adam.step(weight, means, &grad, stride),
+                Optimizer::Sgd(sgd) => {
+                    let (faster, decay) = sgd.of_parameter(name);
+                    sgd.step(weight, means, &grad, stride.rate * faster, decay)
+                }
             }
         })
     }
 
-    /// [`Self::apply`] on a GPU, which knows the rates since the step began.
+    /// [`Self::apply`] on a GPU, which knows the stride since the step began.
     #[cfg(feature = "cuda")]
-    fn apply_there(&mut self, gradients: &Gradients, config: &Config) -> Result<()> {
-        let Self { parameters, means, gpu: Some(gpu), .. } = self else { return Ok(()) };
+    fn apply_there(&mut self, gradients: &Gradients) -> Result<()> {
+        let Self { optimizer, parameters, means, gpu: Some(gpu), .. } = self else { return Ok(()) };
         let trained = means.iter().filter_map(|(name, means)| Some((name, means, gradients.get(name)?)));
         let trained: Vec<_> = trained
             .map(|(name, means, grad)| Ok((name, means, grad.contiguous()?)))
@@ -125,145 +197,104 @@ impl OptimizerState {
         let parameters: Vec<_> = trained
             .iter()
             .map(|(name, means, grad)| {
-                let rate = faster(name, config);
-                let decay = config.weight_decay / rate;
+                let (rate, decay) = match optimizer {
+                    Optimizer::Adam(_) => (1.0, 0.0),
+                    Optimizer::Sgd(sgd) => sgd.of_parameter(name),
+                };
                 cuda::Parameter { weight: &parameters[*name], grad, means, rate, decay }
             })
             .collect();
-        match config.optimizer {
-            Optimizer::Adam => gpu.launch("adam", &parameters, [config.beta1, config.beta2].map(Into::into)),
-            Optimizer::Sgd => {
-                let nesterov = usize::from(config.nesterov);
-                gpu.launch("sgd", &parameters, [config.momentum.into(), nesterov.into()])
+        match *optimizer {
+            Optimizer::Adam(Adam { beta1, beta2 }) => {
+                gpu.launch("adam", &parameters, [beta1.into(), beta2.into()])
+            }
+            Optimizer::Sgd(Sgd { momentum, nesterov, .. }) => {
+                gpu.launch("sgd", &parameters, [momentum.into(), usize::from(nesterov).into()])
             }
         }
     }
-}
 
-/// How many times further than the others a parameter moves.
-fn faster(name: &str, config: &Config) -> f64 {
-    let of_norm = name.contains("batch_norm") && name.ends_with(".bias");
-    if of_norm { config.norm_rate } else { 1.0 }
-}
-
-/// How far and how smoothly to step.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Rates {
-    beta1: f64,
-    beta2: f64,
-    momentum: f64,
-    weight_decay: f64,
-    /// Adam's step size and epsilon have the corrections of the moments' start at zero.
-    rate: f64,
-    epsilon: f64,
-}
-
-impl Rates {
-    fn new(config: &Config, rate: f64, steps: usize) -> Self {
-        let (beta1, beta2) = (config.beta1, config.beta2);
-        // Both bias corrections, folded into the step size and epsilon as in the paper's section 2.
-        let steps = i32::try_from(steps).unwrap_or(i32::MAX);
-        let correction = (1.0 - beta2.powi(steps)).sqrt();
-        Self {
-            beta1,
-            beta2,
-            momentum: config.momentum,
-            weight_decay: config.weight_decay,
-            rate: match config.optimizer {
-                Optimizer::Adam => rate * correction / (1.0 - beta1.powi(steps)),
-                Optimizer::Sgd => rate,
-            },
-            epsilon: 1e-8 * correction,
-        }
+    /// Makes a recorded step find its parameters and gradients.
+    #[cfg(feature = "cuda")]
+    pub(super) fn before_replay(&mut self) -> Result<()> {
+        self.gpu.as_mut().map_or(Ok(()), cuda::Optimizer::before_replay)
     }
 }
 
-/// Adam's running means (2, …) of the gradient and its square.
-struct Moments(Rates);
+/// What becomes of a tensor by `N` others on the CPU: a name for messages, and how.
+struct Change<F>(&'static str, F);
 
-impl Update<1> for Moments {
+impl<const N: usize, F: Fn(&mut [f32], [&[f32]; N]) + Send + Sync> Update<N> for Change<F> {
     fn name(&self) -> &'static str {
-        "adam_moments"
+        self.0
     }
 
-    fn cpu(&self, moments: &mut [f32], [grad]: [Input<'_>; 1]) -> Result<()> {
-        let grad = contiguous::<f32>(grad)?;
-        let (mean, square) = moments.split_at_mut(grad.len());
-        let (beta1, rest1) = (self.0.beta1 as f32, (1.0 - self.0.beta1) as f32);
-        let (beta2, rest2) = (self.0.beta2 as f32, (1.0 - self.0.beta2) as f32);
-        for ((mean, square), &g) in mean.iter_mut().zip(square).zip(grad) {
-            *mean = *mean * beta1 + g * rest1;
-            *square = *square * beta2 + g * g * rest2;
+    fn cpu(&self, target: &mut [f32], inputs: [Input<'_>; N]) -> Result<()> {
+        let mut slices = [&[][..]; N];
+        for (slice, input) in slices.iter_mut().zip(inputs) {
+            *slice = contiguous::<f32>(input)?;
         }
+        (self.1)(target, slices);
         Ok(())
     }
 }
 
-/// SGD's running sum (1, …) of the gradient, to which the decay of the weights adds.
-struct Velocity(Rates);
-
-impl Update<2> for Velocity {
-    fn name(&self) -> &'static str {
-        "sgd_velocity"
-    }
-
-    fn cpu(&self, velocity: &mut [f32], [grad, weight]: [Input<'_>; 2]) -> Result<()> {
-        let (grad, weight) = (contiguous::<f32>(grad)?, contiguous::<f32>(weight)?);
-        let (momentum, decay) = (self.0.momentum as f32, self.0.weight_decay as f32);
-        for ((velocity, &g), &w) in velocity.iter_mut().zip(grad).zip(weight) {
-            *velocity = *velocity * momentum + (g + w * decay);
-        }
-        Ok(())
-    }
-}
-
-/// The weights, moved by Adam's running means or SGD's sum.
-struct Step(Optimizer, Rates);
-
-impl Update<1> for Step {
-    fn name(&self) -> &'static str {
-        match self.0 {
-            Optimizer::Adam => "adam_step",
-            Optimizer::Sgd => "sgd_step",
-        }
-    }
-
-    fn cpu(&self, weight: &mut [f32], [means]: [Input<'_>; 1]) -> Result<()> {
-        let means = contiguous::<f32>(means)?;
-        let (rate, epsilon) = (self.1.rate as f32, self.1.epsilon as f32);
-        match self.0 {
-            Optimizer::Adam => {
-                let (mean, square) = means.split_at(weight.len());
-                for ((weight, &mean), &square) in weight.iter_mut().zip(mean).zip(square) {
-                    *weight -= mean / (square.sqrt() + epsilon) * rate;
-                }
+impl Adam {
+    /// Updates the running means (2, …) of the gradient and its square, and moves the weights by them.
+    fn step(self, weight: &Tensor, means: &Tensor, grad: &Tensor, stride: Stride) -> Result<()> {
+        let (beta1, rest1) = (self.beta1 as f32, (1.0 - self.beta1) as f32);
+        let (beta2, rest2) = (self.beta2 as f32, (1.0 - self.beta2) as f32);
+        let moments = move |moments: &mut [f32], [grad]: [&[f32]; 1]| {
+            let (mean, square) = moments.split_at_mut(grad.len());
+            for ((mean, square), &g) in mean.iter_mut().zip(square).zip(grad) {
+                *mean = *mean * beta1 + g * rest1;
+                *square = *square * beta2 + g * g * rest2;
             }
-            Optimizer::Sgd => {
-                for (weight, &velocity) in weight.iter_mut().zip(means) {
-                    *weight -= velocity * rate;
-                }
+        };
+        let (rate, epsilon) = (stride.rate as f32, stride.epsilon as f32);
+        let step = move |weight: &mut [f32], [means]: [&[f32]; 1]| {
+            let (mean, square) = means.split_at(weight.len());
+            for ((weight, &mean), &square) in weight.iter_mut().zip(mean).zip(square) {
+                *weight -= mean / (square.sqrt() + epsilon) * rate;
             }
-        }
-        Ok(())
+        };
+        means.inplace_op2(grad, &Op(Change("adam_moments", moments)))?;
+        weight.inplace_op2(means, &Op(Change("adam_step", step)))
     }
 }
 
-/// The weights, moved by where SGD's sum of gradients will be a step ahead (Nesterov, as PyTorch has it).
-struct Ahead(Rates);
-
-impl Update<2> for Ahead {
-    fn name(&self) -> &'static str {
-        "nesterov_step"
+impl Sgd {
+    /// How many times further than the others a parameter moves, and what share of it adds to its gradient.
+    fn of_parameter(self, name: &str) -> (f64, f64) {
+        let of_norm = name.contains("batch_norm") && name.ends_with(".bias");
+        let faster = if of_norm { self.norm_rate } else { 1.0 };
+        (faster, self.weight_decay / faster)
     }
 
-    fn cpu(&self, weight: &mut [f32], [velocity, grad]: [Input<'_>; 2]) -> Result<()> {
-        let (velocity, grad) = (contiguous::<f32>(velocity)?, contiguous::<f32>(grad)?);
-        let Rates { momentum, weight_decay, rate, .. } = self.0;
-        let (momentum, decay, rate) = (momentum as f32, weight_decay as f32, rate as f32);
-        for ((weight, &velocity), &g) in weight.iter_mut().zip(velocity).zip(grad) {
-            *weight -= (velocity * momentum + (g + *weight * decay)) * rate;
+    /// Updates the running sum (1, …) of the gradient, to which the decay of the weights adds, and moves the weights by it,
+    /// or by where it will be a step ahead (Nesterov, as PyTorch has it).
+    fn step(self, weight: &Tensor, sum: &Tensor, grad: &Tensor, rate: f64, decay: f64) -> Result<()> {
+        let (momentum, decay, rate) = (self.momentum as f32, decay as f32, rate as f32);
+        let add = move |sum: &mut [f32], [grad, weight]: [&[f32]; 2]| {
+            for ((sum, &g), &w) in sum.iter_mut().zip(grad).zip(weight) {
+                *sum = *sum * momentum + (g + w * decay);
+            }
+        };
+        let step = move |weight: &mut [f32], [sum]: [&[f32]; 1]| {
+            for (weight, &sum) in weight.iter_mut().zip(sum) {
+                *weight -= sum * rate;
+            }
+        };
+        let ahead = move |weight: &mut [f32], [sum, grad]: [&[f32]; 2]| {
+            for ((weight, &sum), &g) in weight.iter_mut().zip(sum).zip(grad) {
+                *weight -= (sum * momentum + (g + *weight * decay)) * rate;
+            }
+        };
+        sum.inplace_op3(grad, weight, &Op(Change("sgd_velocity", add)))?;
+        match self.nesterov {
+            true => weight.inplace_op3(sum, grad, &Op(Change("nesterov_step", ahead))),
+            false => weight.inplace_op2(sum, &Op(Change("sgd_step", step))),
         }
-        Ok(())
     }
 }
 
@@ -273,15 +304,15 @@ mod tests {
     use candle_core::Device;
 
     /// Three steps, each with another gradient and another rate, on a parameter of this name, 0.5, -1, 2.
-    fn three_steps(config: &Config, name: &str) -> Result<Vec<f32>> {
+    fn three_steps(optimizer: Optimizer, name: &str) -> Result<Vec<f32>> {
         let parameter = Var::new(&[0.5f32, -1.0, 2.0], &Device::Cpu)?;
         let parameters = BTreeMap::from([(name.to_string(), parameter.clone())]);
-        let mut state = OptimizerState::new(config.optimizer, parameters)?;
+        let mut state = OptimizerState::new(optimizer, parameters)?;
         for (step, rate) in [0.1, 0.05, 0.2].into_iter().enumerate() {
             let gradient = [0.1f32, -2.0, 0.3].map(|g| g * (step as f32 + 1.0) - 0.25);
             let gradients = BTreeMap::from([(name.to_string(), Tensor::new(&gradient, &Device::Cpu)?)]);
-            let rates = state.begin(config, rate)?;
-            state.apply(&gradients, config, rates)?;
+            let stride = state.begin(rate)?;
+            state.apply(&gradients, stride)?;
         }
         parameter.as_tensor().to_vec1()
     }
@@ -289,15 +320,16 @@ mod tests {
     /// PyTorch 2.15 (tests/pytorch_values.py, OPTIMIZERS).
     #[test]
     fn steps_agree_with_pytorch() -> Result<()> {
-        let sgd = Config { optimizer: Optimizer::Sgd, weight_decay: 0.01, ..Config::default() };
-        for (config, expected) in [
-            (Config::default(), [0.733_386_75_f32, -0.658_644_1, 1.684_793]),
-            (Config { momentum: 0.0, weight_decay: 0.0, ..sgd.clone() }, [0.507_5, 0.687_5, 1.847_5]),
-            (sgd.clone(), [0.543_785_1, 1.924_019_1, 1.759_483_5]),
-            (Config { nesterov: true, ..sgd }, [0.54501456, 3.3194387, 1.624198]),
+        let sgd = Sgd { weight_decay: 0.01, ..Sgd::default() };
+        let plain = Sgd { momentum: 0.0, ..Sgd::default() };
+        for (optimizer, expected) in [
+            (Optimizer::Adam(Adam::default()), [0.733_386_75_f32, -0.658_644_1, 1.684_793]),
+            (Optimizer::Sgd(plain), [0.507_5, 0.687_5, 1.847_5]),
+            (Optimizer::Sgd(sgd), [0.543_785_1, 1.924_019_1, 1.759_483_5]),
+            (Optimizer::Sgd(Sgd { nesterov: true, ..sgd }), [0.54501456, 3.3194387, 1.624198]),
         ] {
-            for (ours, theirs) in three_steps(&config, "w")?.into_iter().zip(expected) {
-                assert!((ours - theirs).abs() < 1e-6, "{:?}: {ours} and {theirs}", config.optimizer);
+            for (ours, theirs) in three_steps(optimizer, "w")?.into_iter().zip(expected) {
+                assert!((ours - theirs).abs() < 1e-6, "{optimizer:?}: {ours} and {theirs}");
             }
         }
         Ok(())
@@ -305,20 +337,15 @@ mod tests {
 
     #[test]
     fn biases_of_normalisations_have_a_rate_of_their_own() -> Result<()> {
-        let config = Config {
-            optimizer: Optimizer::Sgd,
-            nesterov: true,
-            weight_decay: 0.04,
-            norm_rate: 4.0,
-            ..Config::default()
-        };
-        let others = Config { norm_rate: 1.0, ..config.clone() };
-        assert_eq!(three_steps(&config, "conv1.bias")?, three_steps(&others, "conv1.bias")?);
+        let sgd = Sgd { nesterov: true, weight_decay: 0.04, norm_rate: 4.0, ..Sgd::default() };
+        let three_steps = |sgd, name| three_steps(Optimizer::Sgd(sgd), name);
+        let others = Sgd { norm_rate: 1.0, ..sgd };
+        assert_eq!(three_steps(sgd, "conv1.bias")?, three_steps(others, "conv1.bias")?);
         // Steps four times as large with a quarter of the decay.
-        let slow = Config { weight_decay: 0.01, norm_rate: 1.0, ..config.clone() };
-        let parameter = three_steps(&config, "batch_norm2.bias")?;
+        let slow = Sgd { weight_decay: 0.01, ..others };
+        let parameter = three_steps(sgd, "batch_norm2.bias")?;
         let moved = |w: &[f32]| w[0] - 0.5;
-        assert!(moved(&parameter) / moved(&three_steps(&slow, "batch_norm2.bias")?) > 3.0);
+        assert!(moved(&parameter) / moved(&three_steps(slow, "batch_norm2.bias")?) > 3.0);
         Ok(())
     }
 }

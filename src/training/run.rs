@@ -4,8 +4,10 @@ use super::average;
 use super::cascade::cascade;
 use super::checkpoint::{self, CheckpointHeader, identity};
 use super::config::Config;
-use super::optimizer::{OptimizerState, Rates};
+use super::optimizer::{OptimizerState, Stride};
 use super::progress::{Progress, line, plain};
+#[cfg(feature = "cuda")]
+use super::replay::Replay;
 use super::scores::{Scores, Sums, evaluate};
 use crate::data::Dataset;
 use crate::error::bail;
@@ -171,12 +173,17 @@ pub fn train_with(
         steps: 0,
         history: Vec::new(),
     };
-    let mut state = OptimizerState::new(config.optimizer, network.parameters())?;
+    let mut optimizer = OptimizerState::new(config.optimizer()?, network.parameters())?;
     if config.lookahead {
-        state.average = Some(average::begin(network)?);
+        optimizer.average = Some(average::begin(network)?);
     }
+    let mut state = State {
+        optimizer,
+        #[cfg(feature = "cuda")]
+        replay: Replay::default(),
+    };
     if !keep.anew && path.exists() {
-        let there = checkpoint::read(&path, network, Some(&mut state))?;
+        let there = checkpoint::read(&path, network, Some(&mut state.optimizer))?;
         if there.identity != about.identity {
             bail!(
                 Setting,
@@ -200,14 +207,21 @@ pub fn train_with(
     for epoch in found + 1..=config.epochs {
         let trainer = Trainer { network, data, config, weights: &weights, epoch };
         about.history.push(trainer.epoch(&mut state, say, &path)?);
-        about.steps = state.steps;
-        checkpoint::write(&path, network, &about, &state)?;
+        about.steps = state.optimizer.steps;
+        checkpoint::write(&path, network, &about, &state.optimizer)?;
         let per_epoch = started.elapsed().as_secs_f64() / (epoch - found) as f64;
         let done = &about.history[epoch - 1];
         let line = line(network.name(), done, config.epochs, per_epoch);
         say(Progress::Line(&line));
     }
     Ok(Run { history: about.history, checkpoint: path, found })
+}
+
+/// What steps change beside the weights.
+struct State {
+    optimizer: OptimizerState,
+    #[cfg(feature = "cuda")]
+    replay: Replay,
 }
 
 /// One epoch of a run.
@@ -222,7 +236,7 @@ struct Trainer<'a> {
 impl Trainer<'_> {
     fn epoch(
         &self,
-        state: &mut OptimizerState,
+        state: &mut State,
         say: &mut dyn FnMut(Progress<'_>),
         path: &std::path::Path,
     ) -> Result<Epoch> {
@@ -239,8 +253,9 @@ impl Trainer<'_> {
         for (step, batch) in order.chunks(config.batch_size).enumerate() {
             let rate = config.rate(epoch, step as f64 / steps as f64);
             let losses = self.step(state, rate, batch, &mut rng)?;
-            if let Some(average) = &mut state.average {
-                average::update(average, network, state.steps, steps * config.epochs)?;
+            let OptimizerState { average, steps: done, .. } = &mut state.optimizer;
+            if let Some(average) = average {
+                average::update(average, network, *done, steps * config.epochs)?;
             }
             // Read last: a GPU has all of the step's work by then.
             let means = sums.add(&losses, batch.len())?;
@@ -280,7 +295,7 @@ impl Trainer<'_> {
     /// One step on the joint loss of all exits (paper, equation 1): what each exit lost.
     fn step(
         &self,
-        state: &mut OptimizerState,
+        state: &mut State,
         rate: f64,
         batch: &[usize],
         rng: &mut Rng,
@@ -293,23 +308,25 @@ impl Trainer<'_> {
             train.batch(batch, network.device())?
         };
         let labels = train.batch_labels(batch, network.device())?;
-        let rates = state.begin(self.config, rate)?;
+        let stride = state.optimizer.begin(rate)?;
+        let learn = |optimizer: &mut OptimizerState, rng: &mut Rng| {
+            self.learn(optimizer, &images, &labels, stride, rng)
+        };
         #[cfg(feature = "cuda")]
         if network.device().is_cuda() && batch.len() == self.config.batch_size {
-            let learn =
-                |state: &mut OptimizerState, rng: &mut Rng| self.learn(state, &images, &labels, rates, rng);
-            return super::replay::step(state, &images, &labels, rng, learn);
+            let State { optimizer, replay } = state;
+            return replay.step(optimizer, &images, &labels, rng, learn, OptimizerState::before_replay);
         }
-        self.learn(state, &images, &labels, rates, rng)
+        learn(&mut state.optimizer, rng)
     }
 
     /// A step on these images and labels.
     fn learn(
         &self,
-        state: &mut OptimizerState,
+        optimizer: &mut OptimizerState,
         images: &Tensor,
         labels: &Tensor,
-        rates: Rates,
+        stride: Stride,
         rng: &mut Rng,
     ) -> Result<Vec<kernels::Losses>> {
         let (logits, tape) = match self.config.frozen {
@@ -328,7 +345,7 @@ impl Trainer<'_> {
         if self.config.cascade_fraction < 1.0 {
             cascade(&logits, &mut of_logits, self.config.cascade_fraction)?;
         }
-        state.apply(&tape.backward(of_logits)?, self.config, rates)?;
+        optimizer.apply(&tape.backward(of_logits)?, stride)?;
         Ok(losses)
     }
 }
