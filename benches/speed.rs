@@ -66,9 +66,10 @@ fn on_device(device: &str, timer: &Timer, exits: usize, speed: f64) -> Result<()
 }
 
 fn main() -> Result<()> {
+    branchynet::prepare_process();
     let name = std::env::args().nth(1).filter(|name| !name.starts_with('-'));
     let name = name.unwrap_or("lenet".to_string());
-    let session = Session::from_environment(&name)?;
+    let session = Session::new(&name, |_| ())?;
     let (experiment, device) = (&session.experiment, &session.device);
     // Training steps per epoch, images timed one by one, rounds over them.
     let (steps, count, rounds) = match name.as_str() {

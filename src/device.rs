@@ -33,8 +33,9 @@ pub fn device_name(device: &candle_core::Device) -> String {
     "CPU".to_string()
 }
 
-/// Settings of the process that training and evaluation profit from; called by both.
-pub(crate) fn settle() {
+/// Sets up the process for speed; results do not depend on it. Programs call it once, first of all, as it sets environment
+/// variables (those that are not set yet). Training and evaluation profit.
+pub fn prepare_process() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
         let threads = std::thread::available_parallelism().map_or(1, usize::from).to_string();

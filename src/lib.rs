@@ -39,8 +39,7 @@ pub use candle_core;
 pub use candle_nn;
 pub use clap;
 
-pub(crate) use device::settle;
-pub use device::{device, device_name};
+pub use device::{device, device_name, prepare_process};
 pub use error::{Error, ErrorKind, Result};
 pub use networks::Network;
 

@@ -93,7 +93,7 @@ impl Counter {
         if counted("valgrind", &["--version".to_string()], &[]).is_some() {
             return Ok(Self::Valgrind(caches().into_iter().take(2).collect()));
         }
-        return Err(missing("cache misses cannot be counted: the system grants no counters of the processor to perf, and valgrind is not here (Debian: apt install valgrind)".to_string()));
+        Err(missing("cache misses cannot be counted: the system grants no counters of the processor to perf, and valgrind is not here (Debian: apt install valgrind)".to_string()))
     }
 
     /// Misses of a whole process.

@@ -25,6 +25,7 @@ pub mod criteria;
 pub mod figures;
 pub mod paper;
 pub mod report;
+pub mod session;
 pub mod shift;
 pub mod speedup;
 pub mod table1;
@@ -41,6 +42,7 @@ pub use polars;
 pub mod prelude {
     pub use crate::paper::{self, Paper};
     pub use crate::report::Report;
+    pub use crate::session::NotebookSession;
     pub use crate::table1::TableOne;
     pub use crate::tables::{self, table};
     pub use crate::{df, figures, polars};

@@ -7,11 +7,9 @@ use branchynet::clap::{self, ArgMatches, Args, Command, FromArgMatches};
 use branchynet::data::{Dataset, Source};
 use branchynet::exits::{ExitRecord, Loss, OperatingPoint, Timer};
 use branchynet::files::{shown, write_atomically};
-use branchynet::runs::{
-    Baseline, Experiment, Pretrained, Results, Session, Summary, Trained, Training, one_line,
-};
+use branchynet::runs::{Baseline, Experiment, Pretrained, Results, Session, Summary, Trained, one_line};
 use branchynet::text::percent;
-use branchynet::training::{Keep, Progress, plain, train_with};
+use branchynet::training::{Progress, plain};
 use branchynet::{Error, ErrorKind, Result};
 use classify::Classify;
 use std::io::{IsTerminal, Write};
@@ -137,6 +135,7 @@ fn command() -> Command {
 }
 
 fn main() -> ExitCode {
+    branchynet::prepare_process();
     let matches = match command().try_get_matches() {
         Ok(matches) => matches,
         // Help and version are no failures.
@@ -165,17 +164,16 @@ fn run(name: &str, matches: &ArgMatches) -> Result<()> {
     branchynet::device("cpu")?;
     let mut out = String::new();
     match name {
-        "train" => out = train(&Session::from_matches(matches)?)?,
-        "speedrun" => out = speedrun(&Session::from_matches(matches)?)?,
-        "evaluate" => out = evaluate(&Session::from_matches(matches)?, &parsed(matches))?,
-        "export" => out = export(&Session::from_matches(matches)?, &parsed(matches))?,
+        "train" => out = train(&session(matches)?)?,
+        "speedrun" => out = speedrun(&session(matches)?)?,
+        "evaluate" => out = evaluate(&session(matches)?, &parsed(matches))?,
+        "export" => out = export(&session(matches)?, &parsed(matches))?,
         "classify" => out = classify::classify(&parsed(matches))?,
-        "sweep" => out = sweep(&Session::from_matches(matches)?, &parsed(matches))?,
-        "time" => out = time(&Session::from_matches(matches)?, &parsed(matches))?,
-        "stream" => stream(&Session::from_matches(matches)?, &parsed(matches))?,
+        "sweep" => out = sweep(&session(matches)?, &parsed(matches))?,
+        "time" => out = time(&session(matches)?, &parsed(matches))?,
+        "stream" => stream(&session(matches)?, &parsed(matches))?,
         "summary" => {
-            let session = Session::from_matches(matches)?;
-            out = summary(&session)?;
+            out = summary(&session(matches)?)?;
         }
         "settings" => out = settings(),
         "records" => out = card::records()?,
@@ -218,10 +216,17 @@ fn settings() -> String {
     rows.iter().map(line).collect()
 }
 
+/// The session that arguments ask for, which shows progress.
+fn session(matches: &ArgMatches) -> Result<Session> {
+    let mut session = Session::from_matches(matches)?;
+    session.reporter = progress;
+    Ok(session)
+}
+
 /// A bar that is redrawn in a terminal, plain lines elsewhere.
 fn progress() -> Box<dyn FnMut(Progress<'_>)> {
     if !std::io::stderr().is_terminal() {
-        return Box::new(plain());
+        return Box::new(plain(|line| println!("{line}")));
     }
     let mut last: Option<Instant> = None;
     Box::new(move |progress| {
@@ -247,9 +252,7 @@ fn train(session: &Session) -> Result<String> {
     // Settings are checked before the data is loaded: they are quicker to put right.
     let (_, network) = session.networks()?;
     experiment.config.check(network.exits())?;
-    let data = experiment.load()?;
-    let anew = session.training == Training::Anew;
-    let trained = experiment.train(&data, &session.device, anew, &mut *progress())?;
+    let trained = session.train_all(&session.load()?)?;
     Ok(format!("{}\n", trained.run.checkpoint.display()))
 }
 
@@ -258,13 +261,12 @@ fn speedrun(session: &Session) -> Result<String> {
     let (trunk, _) = session.networks()?;
     let mut config = experiment.matched_config();
     config.check(trunk.exits())?;
-    let data = experiment.load()?;
+    let data = session.load()?;
     // As airbench does it: nothing is chosen, so all images train. The number of steps stays.
     let held_in = data.train.len();
     let data = data.training_on_all();
     config.epochs = (config.epochs * held_in).div_ceil(data.train.len());
-    let keep = Keep { anew: session.training == Training::Anew, ..Keep::default() };
-    let run = train_with(&trunk, &data, &config, &keep, &mut *progress())?;
+    let run = session.train(&trunk, &data, &config)?;
     let minutes = run.history.iter().map(|epoch| epoch.seconds).sum::<f64>() / 60.0;
     let alone = ExitRecord::collect(&trunk, &data.test)?.exit_accuracy();
     let views = ExitRecord::collect_views(&trunk, &data.test)?.exit_accuracy();
@@ -281,7 +283,7 @@ fn speedrun(session: &Session) -> Result<String> {
 /// The finished run of a session, with its data.
 fn finished(session: &Session) -> Result<(Trained, Dataset)> {
     let experiment = &session.experiment;
-    let data = experiment.load()?;
+    let data = session.load()?;
     let Some((trained, _)) = experiment.find(&data, &session.device)? else {
         let way_out = "`branchynet train` with the same settings makes it";
         return Err(missing(experiment, "finished run", way_out));
@@ -342,7 +344,7 @@ fn sweep(session: &Session, arguments: &Sweep) -> Result<String> {
     let experiment = &session.experiment;
     let results = match &arguments.record {
         Some(path) => Results::read(path)?.by(&experiment.criterion),
-        None => experiment.recorded(&session.device)?.ok_or_else(|| {
+        None => session.recorded()?.ok_or_else(|| {
             let way_out = "`branchynet train` with the same settings makes one";
             missing(experiment, "run or record", way_out)
         })?,
@@ -386,7 +388,7 @@ fn time(session: &Session, arguments: &Time) -> Result<String> {
     let experiment = &session.experiment;
     let (baseline, network) = session.networks()?;
     let shares = if arguments.shares.is_empty() {
-        let results = experiment.recorded(&session.device)?.ok_or_else(|| {
+        let results = session.recorded()?.ok_or_else(|| {
             let way_out = "say with --shares how many images leave at each exit";
             missing(experiment, "run or record", way_out)
         })?;

@@ -175,9 +175,18 @@ impl Dataset {
 
     /// The same images, preprocessed in another way, which is fitted on Train where it needs to
     /// be. The whitening of [`Preprocessing::Zca`] takes a minute and is kept in `datasets/`.
-    pub fn preprocessed(mut self, preprocessing: Preprocessing) -> Result<Self> {
+    pub fn preprocessed(self, preprocessing: Preprocessing) -> Result<Self> {
+        self.preprocessed_with(preprocessing, &mut |_| ())
+    }
+
+    /// [`Self::preprocessed`], with a line given to `say` before what takes long.
+    pub fn preprocessed_with(
+        mut self,
+        preprocessing: Preprocessing,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<Self> {
         if preprocessing != Preprocessing::Unit {
-            let pixels = Arc::new(Pixels::fit(preprocessing, &self.train, self.checksum)?);
+            let pixels = Arc::new(Pixels::fit(preprocessing, &self.train, self.checksum, say)?);
             self.checksum ^= crc32fast::hash(preprocessing.to_string().as_bytes());
             self.train.see(pixels.clone());
             self.validation.see(pixels.clone());

@@ -3,7 +3,7 @@
 use super::{Split, Train};
 use crate::error::bail;
 use crate::files::{project_dir, write_atomically};
-use crate::{Error, Result, settle};
+use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -61,8 +61,14 @@ pub(super) enum Pixels {
 }
 
 impl Pixels {
-    /// Fits a preprocessing on `train`, whose checksum names the file that keeps the whitening.
-    pub(super) fn fit(preprocessing: Preprocessing, train: &Split<Train>, checksum: u32) -> Result<Self> {
+    /// Fits a preprocessing on `train`, whose checksum names the file that keeps the whitening. What takes long is told
+    /// to `say`.
+    pub(super) fn fit(
+        preprocessing: Preprocessing,
+        train: &Split<Train>,
+        checksum: u32,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<Self> {
         match preprocessing {
             Preprocessing::Unit => Ok(Self::Unit),
             Preprocessing::Channels => Ok(Self::Channels(channels(train))),
@@ -72,7 +78,7 @@ impl Pixels {
                 let (mean, matrix) = match read_whitening(&path, train.image_len()) {
                     Some(whitening) => whitening,
                     None => {
-                        println!("fitting the ZCA whitening, once, about a minute");
+                        say("fitting the ZCA whitening, once, about a minute");
                         let whitening = whitening(train)?;
                         write_whitening(&path, &whitening)?;
                         whitening
@@ -151,7 +157,6 @@ fn channels(train: &Split<Train>) -> Vec<[f32; 256]> {
 
 /// Mean image (1, pixels) and the whitening matrix C^(-1/2) (pixels, pixels) of the covariance C.
 fn whitening(train: &Split<Train>) -> Result<(Tensor, Tensor)> {
-    settle();
     let pixels = train.image_len();
     let shape = (train.len(), pixels);
     let bytes = Tensor::from_slice(&train.images, shape, &Device::Cpu)?;

@@ -31,7 +31,7 @@ impl ExitRecord<Validation> {
     /// ```no_run
     /// use branchynet::prelude::*;
     ///
-    /// let results = Session::from_environment("lenet")?.results()?;
+    /// let results = Session::new("lenet", |_| ())?.results()?;
     /// let costs = [220_150.0, 1_247_720.0];
     /// let chosen = results.validation.learn_then_test(Loss::Different, 0.01, 0.05, &costs)?;
     /// println!("{:?}", results.test.operating_point(&chosen.thresholds, &costs)?);

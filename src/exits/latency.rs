@@ -13,10 +13,10 @@ use super::criterion::Criterion;
 use super::plan::Plan;
 use super::policy::ExitPolicy;
 use super::record::ExitRecord;
+use crate::Result;
 use crate::data::Validation;
 use crate::error::bail;
 use crate::networks::{Network, Shape};
-use crate::{Result, settle};
 use candle_core::Tensor;
 use std::time::Instant;
 
@@ -252,7 +252,6 @@ impl Timer {
         if sizes.is_empty() || sizes.contains(&0) {
             bail!(Setting, "the sizes of batches must be at least 1, got {sizes:?}")
         }
-        settle();
         let policy = self.policy_for(shares)?;
         let never = vec![self.criterion.never(); self.baseline.exits() - 1];
         let never = ExitPolicy::new(self.criterion.clone(), never);

@@ -106,7 +106,13 @@ impl Experiment {
 
     /// Loads the data set as this experiment wants it.
     pub fn load(&self) -> Result<Dataset> {
-        let data = self.data.load()?.preprocessed(self.preprocessing)?;
+        self.load_with(&mut |_| ())
+    }
+
+    /// [`Self::load`], with a line given to `say` before what takes long.
+    pub fn load_with(&self, say: &mut dyn FnMut(Progress<'_>)) -> Result<Dataset> {
+        let data = self.data.load()?;
+        let data = data.preprocessed_with(self.preprocessing, &mut |line| say(Progress::Line(line)))?;
         Ok(data.part(self.train_images, self.test_images))
     }
 

@@ -49,7 +49,7 @@ impl Experiment {
     /// let mut experiment = Experiment::named("lenet")?;
     /// experiment.data = "fashion-mnist".into();
     /// experiment.config.exit_weights = vec![1.0, 0.3];
-    /// println!("{experiment}");
+    /// assert!(experiment.to_string().starts_with("B-LeNet on fashion-mnist"));
     /// # Ok::<(), branchynet::Error>(())
     /// ```
     pub fn named(name: &str) -> Result<Self> {

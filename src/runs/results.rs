@@ -6,11 +6,11 @@ use super::experiment::{Experiment, Trained};
 use super::settings::{Settings, devices};
 use crate::checked_file::{self, TensorBytes, bytes_of, values_of};
 use crate::data::{Dataset, Role, Source, Test, Validation};
-use crate::error::{bail, error};
+use crate::error::error;
 use crate::exits::{Criterion, ExitRecord};
 use crate::files::{commit, project_dir, shown};
 use crate::networks::Network;
-use crate::training::{self, Epoch, Run, plain};
+use crate::training::{Epoch, Run};
 use crate::{Result, files};
 use candle_core::Device;
 use flate2::{Compression, bufread::GzDecoder, write::GzEncoder};
@@ -275,79 +275,6 @@ impl Results {
         }
         let run = (self.settings.config.seed, &self.history[..]);
         format!("{}; {}", self.settings.caption(&self.data, &[run]), self.origin)
-    }
-}
-
-/// Whether to train.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Training {
-    /// Where no run or record of these settings is there.
-    #[default]
-    Needed,
-    /// Although one is there.
-    Anew,
-    /// Never.
-    Never,
-}
-
-impl Experiment {
-    /// What these settings gave, from the newest of a finished run in `datasets/runs/`, an exit record
-    /// in `datasets/records/` and one in `datasets/reference/` that were made with exactly these
-    /// settings; `None` where there is none. [`Results::origin`] says which it was.
-    pub fn recorded(&self, device: &Device) -> Result<Option<Results>> {
-        let settings = self.settings();
-        let mut newest: Option<Results> = None;
-        for results in Results::recorded(|recorded| *recorded == settings)? {
-            if newest.as_ref().is_none_or(|best| results.made > best.made) {
-                newest = Some(results);
-            }
-        }
-        // Without the data set a run cannot be evaluated. To load it takes a second.
-        if training::any_of(&self.name)
-            && let Ok(data) = self.load()
-            && let Some((trained, finished)) = self.find(&data, device)?
-        {
-            let newer = |record: &Results| record.made < seconds(finished);
-            if newest.as_ref().is_none_or(newer) {
-                newest = Some(Results::collect(self, &trained, &data)?);
-            }
-        }
-        Ok(newest.map(|results| results.by(&self.criterion)))
-    }
-
-    /// What these settings give: [`Self::recorded`], or, where nothing is, by training now, as far as
-    /// `training` allows. Fails where it cannot do either.
-    pub fn results(&self, device: &Device, training: Training) -> Result<Results> {
-        if training != Training::Anew
-            && let Some(results) = self.recorded(device)?
-        {
-            return Ok(results);
-        }
-        if training == Training::Never {
-            bail!(
-                Missing,
-                "there is no run or record of {} with these settings, and TRAIN=0 forbids to train; use the default settings, or leave out TRAIN=0",
-                self.name
-            )
-        }
-        let data = self.load().map_err(|cause| {
-            error!(
-                Missing,
-                "there is no record of {} with these settings, and no data to train on ({cause}); the default settings have a record in datasets/reference/",
-                self.name
-            )
-            .because(cause)
-        })?;
-        println!(
-            "{}: training now",
-            match training {
-                Training::Anew => "training anew is asked for",
-                _ => "nothing recorded for these settings",
-            }
-        );
-        let anew = training == Training::Anew;
-        let trained = self.train(&data, device, anew, &mut plain())?;
-        Ok(Results::collect(self, &trained, &data)?.by(&self.criterion))
     }
 }
 

@@ -1,13 +1,16 @@
 //! How an experiment is run: settings from the command line or the environment, and where to work.
 
-use super::experiment::Experiment;
+use super::experiment::{Experiment, Trained};
 use super::presets::names;
-use super::results::{Results, Training};
+use super::results::{Results, seconds};
+use super::seeds::seedless;
+use super::summary::Summary;
+use super::weights::Pretrained;
 use crate::data::Dataset;
-use crate::error::error;
+use crate::error::{bail, error};
 use crate::exits::Timer;
 use crate::networks::{Network, Placement};
-use crate::training::{self, Config, Keep, Run};
+use crate::training::{self, Config, Keep, Progress, Run};
 use crate::{Error, Result};
 use candle_core::Device;
 use clap::builder::{BoolishValueParser, FalseyValueParser, PossibleValuesParser, Resettable};
@@ -44,6 +47,21 @@ struct Options {
     figures: Option<String>,
 }
 
+/// Whether to train.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Training {
+    /// Where no run or record of these settings is there.
+    #[default]
+    Needed,
+    /// Although one is there.
+    Anew,
+    /// Never.
+    Never,
+}
+
+/// Makes what is told of a training's progress.
+pub type Reporter = fn() -> Box<dyn FnMut(Progress<'_>)>;
+
 /// An experiment with where and how to work on it.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -60,6 +78,8 @@ pub struct Session {
     pub training: Training,
     /// Output goes to `figures/<folder>/…`.
     pub figures: Option<String>,
+    /// Who is told of progress: nobody, unless a program sets it.
+    pub reporter: Reporter,
 }
 
 impl Session {
@@ -106,25 +126,20 @@ impl Session {
                 (false, false) => Training::Never,
             },
             figures: options.figures,
+            reporter: || Box::new(|_| ()),
         })
     }
 
-    /// The experiment called `name`, one of [`names`], with the settings that the environment gives
-    /// (`EPOCHS=100`; `branchynet settings` lists them). Fails on values that make no sense.
-    pub fn from_environment(name: &str) -> Result<Self> {
-        Self::with(name, |_| ())
-    }
-
-    /// [`Self::from_environment`] for experiments with defaults of their own, which the environment may
-    /// change like all others:
+    /// The experiment called `name`, one of [`names`], with defaults of the caller's and the settings that the
+    /// environment gives (`EPOCHS=100`; `branchynet settings` lists them). Fails on values that make no sense.
     ///
     /// ```
     /// use branchynet::prelude::*;
     ///
-    /// let session = Session::with("lenet", |e| (e.baseline_epochs, e.config.epochs) = (10, 10))?;
+    /// let session = Session::new("lenet", |e| (e.baseline_epochs, e.config.epochs) = (10, 10))?;
     /// # Ok::<(), branchynet::Error>(())
     /// ```
-    pub fn with(name: &str, defaults: impl FnOnce(&mut Experiment)) -> Result<Self> {
+    pub fn new(name: &str, defaults: impl FnOnce(&mut Experiment)) -> Result<Self> {
         let command = Self::arguments(Command::new("branchynet").no_binary_name(true));
         let matches = command.try_get_matches_from([name]).map_err(setting)?;
         Self::parsed(&matches, defaults)
@@ -151,9 +166,104 @@ impl Session {
         self.experiment.networks(&self.device)
     }
 
-    /// [`Experiment::results`] as this session may train.
+    /// The data set as the experiment wants it.
+    pub fn load(&self) -> Result<Dataset> {
+        self.experiment.load_with(&mut *(self.reporter)())
+    }
+
+    /// What these settings gave, from the newest of a finished run in `datasets/runs/`, an exit record
+    /// in `datasets/records/` and one in `datasets/reference/` that were made with exactly these
+    /// settings; `None` where there is none. [`Results::origin`] says which it was.
+    pub fn recorded(&self) -> Result<Option<Results>> {
+        let (experiment, settings) = (&self.experiment, self.experiment.settings());
+        let mut newest: Option<Results> = None;
+        for results in Results::recorded(|recorded| *recorded == settings)? {
+            if newest.as_ref().is_none_or(|best| results.made > best.made) {
+                newest = Some(results);
+            }
+        }
+        // Without the data set a run cannot be evaluated. To load it takes a second.
+        if training::any_of(&experiment.name)
+            && let Ok(data) = self.load()
+            && let Some((trained, finished)) = experiment.find(&data, &self.device)?
+        {
+            let newer = |record: &Results| record.made < seconds(finished);
+            if newest.as_ref().is_none_or(newer) {
+                newest = Some(Results::collect(experiment, &trained, &data)?);
+            }
+        }
+        Ok(newest.map(|results| results.by(&experiment.criterion)))
+    }
+
+    /// What these settings give: [`Self::recorded`], or, where nothing is, by training now, as far as
+    /// this session may. Fails where it cannot do either.
     pub fn results(&self) -> Result<Results> {
-        self.experiment.results(&self.device, self.training)
+        let experiment = &self.experiment;
+        if self.training != Training::Anew
+            && let Some(results) = self.recorded()?
+        {
+            return Ok(results);
+        }
+        let (trained, data) = self.train_now(experiment)?;
+        Ok(Results::collect(experiment, &trained, &data)?.by(&experiment.criterion))
+    }
+
+    /// What the runs of `experiment` gave that differ in their seed alone: those that are recorded, or,
+    /// where none is, one from training now, as far as this session may, which is recorded then.
+    pub fn summaries(&self, experiment: &Experiment) -> Result<Vec<Summary>> {
+        let wanted = seedless(&experiment.settings());
+        let found = match self.training {
+            Training::Anew => Vec::new(),
+            _ => Summary::recorded(|settings| seedless(settings) == wanted)?,
+        };
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        let (trained, data) = self.train_now(experiment)?;
+        let summary = Summary::collect(experiment, &trained, &data)?;
+        summary.write(&Summary::default_path(&summary.settings)?)?;
+        Ok(vec![summary])
+    }
+
+    /// Trains because nothing is recorded. Fails where this session may not, or has no data.
+    fn train_now(&self, experiment: &Experiment) -> Result<(Trained, Dataset)> {
+        let name = &experiment.name;
+        if self.training == Training::Never {
+            bail!(
+                Missing,
+                "there is no run or record of {name} with these settings, and TRAIN=0 forbids to train; use the default settings, or leave out TRAIN=0"
+            )
+        }
+        let say = &mut *(self.reporter)();
+        let data = experiment.load_with(say).map_err(|cause| {
+            error!(
+                Missing,
+                "there is no record of {name} with these settings, and no data to train on ({cause}); the default settings have a record in datasets/reference/"
+            )
+            .because(cause)
+        })?;
+        let anew = self.training == Training::Anew;
+        let why = if anew { "training anew is asked for" } else { "nothing recorded for these settings" };
+        say(Progress::Line(&format!("{why}: training now: {experiment}")));
+        Ok((experiment.train(&data, &self.device, anew, say)?, data))
+    }
+
+    /// The trained network of this session's settings, without training: from a finished run, or from the
+    /// weights of a reference run. Fails where there is neither.
+    pub fn trained(&self) -> Result<Network> {
+        if let Ok(data) = self.load()
+            && let Some((trained, _)) = self.experiment.find(&data, &self.device)?
+        {
+            return Ok(trained.network);
+        }
+        match Pretrained::of_settings(&self.experiment.settings(), &self.device)? {
+            Some(weights) => Ok(weights.network),
+            None => bail!(
+                Missing,
+                "there are no trained weights of {} with these settings; `session.results()?` or `branchynet train` trains",
+                self.experiment.name
+            ),
+        }
     }
 
     /// What the settings of 2016 (see [`Experiment::as_in_2016`]) gave, where they are others than this
@@ -171,7 +281,13 @@ impl Session {
     /// Trains one network (see [`training::train`]), anew if this session says so.
     pub fn train(&self, network: &Network, data: &Dataset, config: &Config) -> Result<Run> {
         let keep = Keep { anew: self.training == Training::Anew, ..Keep::default() };
-        training::train_with(network, data, config, &keep, &mut training::plain())
+        training::train_with(network, data, config, &keep, &mut *(self.reporter)())
+    }
+
+    /// Trains baseline, network and matched baseline (see [`Experiment::train`]), anew if this session says so.
+    pub fn train_all(&self, data: &Dataset) -> Result<Trained> {
+        let anew = self.training == Training::Anew;
+        self.experiment.train(data, &self.device, anew, &mut *(self.reporter)())
     }
 
     /// A timer over test images of this experiment, and what they are. It takes some seconds on a CPU

@@ -2,15 +2,13 @@
 //! records would be too large to keep.
 
 use super::experiment::{Experiment, Trained};
-use super::results::{Results, Training};
-use super::seeds::seedless;
-use super::session::Session;
+use super::results::Results;
 use super::settings::Settings;
 use crate::data::{Dataset, Split, Train};
-use crate::error::{bail, error};
+use crate::error::error;
 use crate::exits::OperatingPoint;
 use crate::networks::Network;
-use crate::training::{Epoch, evaluate, plain};
+use crate::training::{Epoch, evaluate};
 use crate::{Result, files};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -163,30 +161,5 @@ impl Summary {
         }
         found.sort_by_key(|summary| summary.settings.config.seed);
         Ok(found)
-    }
-}
-
-impl Session {
-    /// What the runs of `experiment` gave that differ in their seed alone: those that are recorded, or,
-    /// where none is, one from training now, as far as this session may, which is recorded then.
-    pub fn summaries(&self, experiment: &Experiment) -> Result<Vec<Summary>> {
-        let wanted = seedless(&experiment.settings());
-        let found = match self.training {
-            Training::Anew => Vec::new(),
-            _ => Summary::recorded(|settings| seedless(settings) == wanted)?,
-        };
-        if !found.is_empty() {
-            return Ok(found);
-        }
-        if self.training == Training::Never {
-            bail!(Missing, "there is no summary of {experiment}, and TRAIN=0 forbids to train")
-        }
-        let data = experiment.load()?;
-        let anew = self.training == Training::Anew;
-        println!("nothing recorded, training now: {experiment}");
-        let trained = experiment.train(&data, &self.device, anew, &mut plain())?;
-        let summary = Summary::collect(experiment, &trained, &data)?;
-        summary.write(&Summary::default_path(&summary.settings)?)?;
-        Ok(vec![summary])
     }
 }

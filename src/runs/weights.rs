@@ -4,7 +4,6 @@
 
 use super::experiment::Trained;
 use super::results::Results;
-use super::session::Session;
 use super::settings::Settings;
 use crate::checked_file::{self, bytes_of, values_of};
 use crate::data::Dataset;
@@ -51,31 +50,6 @@ pub struct WeightsHeader {
     /// one threshold for each exit but the last.
     #[serde(deserialize_with = "null_is_infinite")]
     pub thresholds: Vec<(String, Vec<f64>)>,
-}
-
-impl Session {
-    /// The trained network of this session's settings, without training: from a finished run, or from the
-    /// weights of a reference run. Fails where there is neither.
-    pub fn trained(&self) -> Result<Network> {
-        if let Ok(data) = self.experiment.load()
-            && let Some((trained, _)) = self.experiment.find(&data, &self.device)?
-        {
-            return Ok(trained.network);
-        }
-        let settings = self.experiment.settings();
-        for path in Pretrained::paths() {
-            let about: Option<WeightsHeader> = checked_file::peek(std::fs::File::open(&path)?);
-            // What cannot be read is named by the whole reading.
-            if about.is_none_or(|about| about.settings == settings) {
-                return Ok(Pretrained::read(&path, &self.device)?.network);
-            }
-        }
-        bail!(
-            Missing,
-            "there are no trained weights of {} with these settings; `session.results()?` or `branchynet train` trains",
-            self.experiment.name
-        )
-    }
 }
 
 /// What files of weights that name no criterion were written with.
@@ -154,6 +128,18 @@ impl Pretrained {
             "there are no trained weights of {name:?} in datasets/reference/weights/, which holds: {}; `branchynet export` writes those of a finished run",
             if names.is_empty() { "none".to_string() } else { names.join(", ") }
         )
+    }
+
+    /// The weights of the reference run of these settings; `None` where there is none.
+    pub fn of_settings(settings: &Settings, device: &Device) -> Result<Option<Self>> {
+        for path in Self::paths() {
+            let about: Option<WeightsHeader> = checked_file::peek(std::fs::File::open(&path)?);
+            // What cannot be read is named by the whole reading.
+            if about.is_none_or(|about| about.settings == *settings) {
+                return Self::read(&path, device).map(Some);
+            }
+        }
+        Ok(None)
     }
 
     /// Loads a file that [`Self::write`] wrote. Fails, naming it, where it is missing or damaged.

@@ -37,12 +37,12 @@ impl Progress<'_> {
     }
 }
 
-/// Prints lines, and a step every half minute: for notebooks and logs, which cannot redraw a bar.
-pub fn plain() -> impl FnMut(Progress<'_>) {
+/// Gives `print` all lines, and a step every half minute: for notebooks and logs, which cannot redraw a bar.
+pub fn plain(mut print: impl FnMut(&str)) -> impl FnMut(Progress<'_>) {
     let mut last = Instant::now();
     move |progress| {
         if matches!(progress, Progress::Line(_)) || last.elapsed().as_secs() >= 30 {
-            println!("{}", progress.text());
+            print(&progress.text());
             last = Instant::now();
         }
     }

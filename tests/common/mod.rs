@@ -64,6 +64,7 @@ pub fn train_at(
     path: &Path,
     mut say: impl FnMut(Progress<'_>),
 ) -> Result<Run> {
+    branchynet::prepare_process();
     let keep = Keep { checkpoint: Some(path.to_path_buf()), anew: false };
     train_with(network, data, config, &keep, &mut say)
 }
