@@ -8,7 +8,9 @@ use branchynet::data::{Preprocessing, Source, Test, Validation};
 use branchynet::exits::{Criterion, ExitRecord, Loss};
 use branchynet::files::project_dir;
 use branchynet::networks::{BranchStyle, Pass, branch, linear, relu, without_branches};
-use branchynet::runs::{Baseline, Choice, Experiment, Pretrained, Results, Session, Summary, Trained, names};
+use branchynet::runs::{
+    Baseline, Choice, Experiment, Pretrained, Results, RunInfo, Session, Summary, Trained, names,
+};
 use branchynet::training::{Config, Epoch, Scores, evaluate};
 use branchynet::{Error, Network, Result, Rng};
 use rand::SeedableRng;
@@ -50,12 +52,14 @@ fn made_up(experiment: &Experiment) -> Result<Results> {
         Ok(Some(Baseline { history: history.clone(), test }))
     };
     Ok(Results {
-        settings: experiment.settings(),
-        data: "MNIST (trained on 100)".to_string(),
-        commit: "abc".to_string(),
+        run: RunInfo {
+            settings: experiment.settings(),
+            data: "MNIST (trained on 100)".to_string(),
+            commit: "abc".to_string(),
+            history: history.clone(),
+        },
         made: 1_700_000_000,
         origin: String::new(),
-        history: history.clone(),
         validation: ExitRecord::<Validation>::from_logits(vec![logits(0), logits(1)], labels.clone())?,
         test: ExitRecord::<Test>::from_logits(vec![logits(2), logits(3)], labels.clone())?,
         baseline: baseline(4)?,

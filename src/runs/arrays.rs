@@ -1,60 +1,35 @@
 //! Records of networks from elsewhere: arrays in a file that a few lines of Python write.
 
-use super::results::Results;
-use super::settings::Settings;
 use crate::Result;
-use crate::data::Role;
+use crate::data::{Role, Test, Validation};
 use crate::error::{bail, error};
 use crate::exits::ExitRecord;
-use crate::files::shown;
 use candle_core::npy::NpzTensors;
 use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
 use std::path::Path;
 
-impl Results {
-    /// Reads what the exits of a network from elsewhere say: an .npz file of numpy or a .safetensors file with the arrays
-    /// `validation_logits` and `test_logits` (exits, samples, classes), `validation_labels` and `test_labels`
-    /// (samples), and `costs` (exits), what it costs to leave at each, in any unit; without it, the exits cost 1, 2,
-    /// and so on.
-    ///
-    /// ```python
-    /// np.savez("mine.npz", validation_logits=v.numpy(), validation_labels=y, test_logits=t.numpy(), test_labels=z,
-    ///          costs=[12e6, 40e6])
-    /// ```
-    ///
-    /// Fails, naming file and array, where one is missing or does not fit.
-    pub fn of_arrays(path: &Path) -> Result<Self> {
-        let arrays = read(path)?;
-        let wrong = |what: String| error!(File, "{}: {what}", path.display());
-        let validation: ExitRecord<_> = record(&arrays, "validation").map_err(wrong)?;
-        let test: ExitRecord<_> = record(&arrays, "test").map_err(wrong)?;
-        if (validation.exits(), validation.classes()) != (test.exits(), test.classes()) {
-            return Err(wrong("validation and test must have the same exits and classes".to_string()));
-        }
-        let costs = match arrays.get("costs") {
-            Some(costs) => costs.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?,
-            None => (1..=test.exits()).map(|exit| exit as f64).collect(),
-        };
-        validation.check_costs(&costs).map_err(|cause| wrong(format!("costs: {cause}")))?;
-        let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-        Ok(Self {
-            settings: Settings { network: name.clone(), ..Settings::default() },
-            data: name,
-            commit: String::new(),
-            made: 0,
-            origin: format!("arrays {}", shown(path)),
-            history: Vec::new(),
-            validation,
-            test,
-            baseline: None,
-            matched: None,
-            costs: Some(costs),
-        })
+/// What a network from elsewhere says about the validation and test images, and what its exits cost.
+type Arrays = (ExitRecord<Validation>, ExitRecord<Test>, Vec<f64>);
+
+/// Reads such a file (see [`super::Results::of_arrays`]).
+pub(super) fn read(path: &Path) -> Result<Arrays> {
+    let arrays = tensors(path)?;
+    let wrong = |what: String| error!(File, "{}: {what}", path.display());
+    let validation: ExitRecord<Validation> = record(&arrays, "validation").map_err(wrong)?;
+    let test: ExitRecord<Test> = record(&arrays, "test").map_err(wrong)?;
+    if (validation.exits(), validation.classes()) != (test.exits(), test.classes()) {
+        return Err(wrong("validation and test must have the same exits and classes".to_string()));
     }
+    let costs = match arrays.get("costs") {
+        Some(costs) => costs.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?,
+        None => (1..=test.exits()).map(|exit| exit as f64).collect(),
+    };
+    validation.check_costs(&costs).map_err(|cause| wrong(format!("costs: {cause}")))?;
+    Ok((validation, test, costs))
 }
 
-fn read(path: &Path) -> Result<HashMap<String, Tensor>> {
+fn tensors(path: &Path) -> Result<HashMap<String, Tensor>> {
     if !path.is_file() {
         bail!(File, "there is no file {}", path.display())
     }

@@ -4,9 +4,8 @@ use super::settings::Settings;
 use crate::data::{Dataset, Preprocessing, Source};
 use crate::error::bail;
 use crate::exits::Criterion;
-use crate::kernels::Precision;
 use crate::networks::{BranchStyle, Layer, Network, with_branches, without_branches};
-use crate::training::{self, Config, Keep, OptimizerName, Progress, Run, Sgd};
+use crate::training::{self, Config, Keep, Progress, Run};
 use crate::{Result, Rng};
 use candle_core::Device;
 use clap::builder::BoolishValueParser;
@@ -248,58 +247,11 @@ impl Experiment {
 
 impl fmt::Display for Experiment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let c = &self.config;
-        let images = match self.train_images {
-            Some(count) => format!("{count} images"),
-            None => "all images".to_string(),
-        };
-        let precision = match c.precision {
-            Precision::F32 => String::new(),
-            precision => format!("; products in {precision}"),
-        };
-        let optimizer = match c.optimizer {
-            OptimizerName::Adam => "Adam".to_string(),
-            OptimizerName::Sgd => {
-                let Sgd { momentum, nesterov, weight_decay, .. } = c.sgd;
-                let nesterov = if nesterov { "Nesterov's " } else { "" };
-                format!("{nesterov}SGD with momentum {momentum} and weight decay {weight_decay:.2e}")
-            }
-        };
-        let warmup = match c.warmup {
-            0 => String::new(),
-            warmup => format!(" after {warmup} epochs of warm-up"),
-        };
-        let mut more = String::new();
-        if c.lookahead {
-            more += "; weights averaged";
-        }
-        if c.label_smoothing > 0.0 {
-            more += &format!("; labels smoothed by {}", c.label_smoothing);
-        }
-        let matched = if self.matched { ", and for the matched baseline" } else { "" };
-        let how = match (c.frozen, c.cascade_fraction) {
-            (true, _) => "the branches alone".to_string(),
-            (false, 1.0) => "all exits together".to_string(),
-            (false, keeps) => format!("a cascade that keeps {keeps} of the images at each exit"),
-        };
-        let weights = match c.exit_weights.is_empty() {
-            true => "1 each".to_string(),
-            false => format!("{:?}", c.exit_weights),
-        };
-        write!(
-            f,
-            "{} on {}, {images} preprocessed by {} and {}augmented{precision}\n\
-             {} epochs for the baseline, {} for {how}{matched}; batches of {}; {optimizer}, steps from {}{warmup} to {} of it{more}; exit weights {weights}; seed {}",
-            self.name,
-            self.data,
-            self.preprocessing,
-            if c.augment { "" } else { "not " },
-            self.baseline_epochs,
-            c.epochs,
-            c.batch_size,
-            c.learning_rate,
-            c.final_learning_rate,
-            c.seed
-        )
+        let rows = self.settings().rows().map_err(|_| fmt::Error)?;
+        let named = |name: &str| name == "network" || name == "data";
+        let rows = rows.iter().filter(|(name, _)| !named(name));
+        let rows: Vec<String> = rows.map(|(name, value)| format!("{name} {value}")).collect();
+        let matched = if self.matched { ", with a matched baseline" } else { "" };
+        write!(f, "{} on {}: {}{matched}", self.name, self.data, rows.join(", "))
     }
 }

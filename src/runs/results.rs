@@ -2,12 +2,15 @@
 //! and test image, the settings and histories of the training, and the commit. Every figure but the
 //! timings follows from it, without data and without the network.
 
+use super::arrays;
+use super::choices::Choice;
 use super::experiment::{Experiment, Trained};
-use super::settings::{Settings, devices};
+use super::run_info::RunInfo;
+use super::settings::Settings;
 use crate::checked_file::{self, TensorBytes, bytes_of, values_of};
 use crate::data::{Dataset, Role, Source, Test, Validation};
 use crate::error::error;
-use crate::exits::{Criterion, ExitRecord};
+use crate::exits::{Criterion, ExitRecord, for_accuracy, knee};
 use crate::files::{commit, project_dir, shown};
 use crate::networks::Network;
 use crate::training::{Epoch, Run};
@@ -17,24 +20,19 @@ use flate2::{Compression, bufread::GzDecoder, write::GzEncoder};
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 use std::io::{BufReader, Read, Write};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What an experiment gave.
 #[derive(Debug, Clone)]
 pub struct Results {
-    /// How it was made.
-    pub settings: Settings,
-    /// The data set's name: `CIFAR-10`.
-    pub data: String,
-    /// The commit that evaluated it.
-    pub commit: String,
-    /// When, in seconds since 1970.
+    /// How it was made; its fields are these results' too.
+    pub run: RunInfo,
+    /// When it was evaluated, in seconds since 1970.
     pub made: u64,
     /// Where this came from, in a line: a record and its file, or a run and its checkpoint.
     pub origin: String,
-    /// The joint training's epochs.
-    pub history: Vec<Epoch>,
     /// What every exit says about the validation images.
     pub validation: ExitRecord<Validation>,
     /// What every exit says about the test images.
@@ -47,6 +45,14 @@ pub struct Results {
     /// What it costs to leave at each exit, where that does not follow from the layers (see
     /// [`Self::of_arrays`]).
     pub costs: Option<Vec<f64>>,
+}
+
+impl Deref for Results {
+    type Target = RunInfo;
+
+    fn deref(&self) -> &RunInfo {
+        &self.run
+    }
 }
 
 /// A network without branches, for comparison.
@@ -104,12 +110,14 @@ impl Results {
             trained.map(|trained| Baseline::collect(trained, data)).transpose()
         };
         Ok(Self {
-            settings: experiment.settings(),
-            data: data.name.clone(),
-            commit: commit(),
+            run: RunInfo {
+                settings: experiment.settings(),
+                data: data.name.clone(),
+                commit: commit(),
+                history: trained.run.history.clone(),
+            },
             made: seconds(SystemTime::now()),
             origin: format!("run {}", shown(&trained.run.checkpoint)),
-            history: trained.run.history.clone(),
             validation: ExitRecord::collect(&trained.network, &data.validation)?,
             test: ExitRecord::collect(&trained.network, &data.test)?,
             baseline: collect(&trained.baseline)?,
@@ -195,16 +203,45 @@ impl Results {
         };
         Ok(Self {
             origin: format!("record {}", shown(path)),
-            settings: about.settings,
-            data: about.data,
-            commit: about.commit,
+            run: RunInfo {
+                settings: about.settings,
+                data: about.data,
+                commit: about.commit,
+                history: about.history,
+            },
             made: about.made,
-            history: about.history,
             validation: record(&file, "validation").map_err(broken)?,
             test: record(&file, "test").map_err(broken)?,
             baseline: baseline("baseline", about.baseline_history)?,
             matched: baseline("matched", about.matched_history)?,
             costs: None,
+        })
+    }
+
+    /// Reads what the exits of a network from elsewhere say: an .npz file of numpy or a .safetensors file with the arrays
+    /// `validation_logits` and `test_logits` (exits, samples, classes), `validation_labels` and `test_labels`
+    /// (samples), and `costs` (exits), what it costs to leave at each, in any unit; without it, the exits cost 1, 2,
+    /// and so on.
+    ///
+    /// ```python
+    /// np.savez("mine.npz", validation_logits=v.numpy(), validation_labels=y, test_logits=t.numpy(), test_labels=z,
+    ///          costs=[12e6, 40e6])
+    /// ```
+    ///
+    /// Fails, naming file and array, where one is missing or does not fit.
+    pub fn of_arrays(path: &Path) -> Result<Self> {
+        let (validation, test, costs) = arrays::read(path)?;
+        let data = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+        let settings = Settings { network: data.clone(), ..Settings::default() };
+        Ok(Self {
+            run: RunInfo { settings, data, ..RunInfo::default() },
+            made: 0,
+            origin: format!("arrays {}", shown(path)),
+            validation,
+            test,
+            baseline: None,
+            matched: None,
+            costs: Some(costs),
         })
     }
 
@@ -257,11 +294,6 @@ impl Results {
         named.into_iter().filter_map(|(name, baseline)| Some((name, baseline.as_ref()?))).collect()
     }
 
-    /// What the joint training ran on: `CPU`, or the GPU's name; empty where that was not recorded.
-    pub fn devices(&self) -> Vec<&str> {
-        devices(&self.history)
-    }
-
     /// Hours that baseline and joint training took, without the matched baseline.
     pub fn hours(&self) -> f64 {
         let baseline = self.baseline.iter().flat_map(|baseline| &baseline.history);
@@ -273,8 +305,44 @@ impl Results {
         if self.costs.is_some() {
             return self.origin.clone();
         }
-        let run = (self.settings.config.seed, &self.history[..]);
-        format!("{}; {}", self.settings.caption(&self.data, &[run]), self.origin)
+        format!("{}; {}", RunInfo::caption(&[&self.run]), self.origin)
+    }
+
+    /// Choices for every network, given what it costs to leave at each exit:
+    ///
+    /// - *no loss*: the cheapest without loss against the last exit, on Validation;
+    /// - *1 % less*: the cheapest that loses no more than one percent of the images there;
+    /// - *like the baseline*: the cheapest as accurate there as the baseline with as many epochs as this
+    ///   network, or with fewer where there is no other, if that accuracy is reached;
+    /// - *knee*: where more speed begins to cost much accuracy.
+    pub fn choices(&self, costs: &[f64]) -> Result<Vec<Choice>> {
+        let validation = &self.validation;
+        let mut choices = Vec::new();
+        let mut add = |name: &str, thresholds: &[f64]| -> Result<()> {
+            choices.push(self.choice(name, thresholds, costs)?);
+            Ok(())
+        };
+        let last_exit = validation.last_accuracy();
+        let front = validation.pareto_front(costs)?;
+        for (name, floor) in [("no loss", last_exit), ("1 % less", last_exit - 0.01)] {
+            add(name, &for_accuracy(&front, floor)?.thresholds)?;
+        }
+        if let Some((_, baseline)) = self.baselines().last()
+            && let Ok(chosen) = for_accuracy(&front, baseline.validation_accuracy())
+        {
+            add("like the baseline", &chosen.thresholds)?;
+        }
+        if let Some(knee) = knee(&front) {
+            add("knee", &knee.thresholds)?;
+        }
+        Ok(choices)
+    }
+
+    /// Thresholds that were chosen on Validation, under a name of their own, and what they give on the test
+    /// images.
+    pub fn choice(&self, name: &str, thresholds: &[f64], costs: &[f64]) -> Result<Choice> {
+        let test = self.test.operating_point(thresholds, costs)?;
+        Ok(Choice { name: name.to_string(), origin: Choice::ON_VALIDATION, test })
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::choices::Choice;
 use super::results::Results;
-use super::settings::Settings;
+use super::run_info::RunInfo;
 use crate::Result;
 
 /// Mean, spread, and 95 % interval of the mean of a quantity over independent runs.
@@ -59,9 +59,9 @@ impl Seeds {
     /// `results` and the recorded runs that differ from it in the seed alone, in the order of their
     /// seeds.
     pub fn of(results: &Results) -> Result<Self> {
-        let wanted = seedless(&results.settings);
+        let wanted = results.settings.seedless();
         let mut all = vec![results.clone()];
-        for other in Results::recorded(|settings| seedless(settings) == wanted)? {
+        for other in Results::recorded(|settings| settings.seedless() == wanted)? {
             if all.iter().all(|seen| seen.settings != other.settings) {
                 all.push(other.by(results.test.criterion()));
             }
@@ -74,7 +74,7 @@ impl Seeds {
     pub fn recorded() -> Result<Vec<Self>> {
         let mut groups: Vec<Self> = Vec::new();
         for results in Results::recorded(|_| true)? {
-            let same = |group: &&mut Self| seedless(&group.0[0].settings) == seedless(&results.settings);
+            let same = |group: &&mut Self| group.0[0].settings.seedless() == results.settings.seedless();
             match groups.iter_mut().find(same) {
                 Some(group) => group.0.push(results),
                 None => groups.push(Self(vec![results])),
@@ -91,18 +91,17 @@ impl Seeds {
 
     /// How these were made, for the subtitle of a figure: `…, seeds 0 to 9; 9 records, 1 run`.
     pub fn caption(&self) -> String {
-        let [first, _, ..] = &self.0[..] else {
-            return self.0[0].caption();
-        };
-        let all: Vec<_> =
-            self.0.iter().map(|results| (results.settings.config.seed, &results.history[..])).collect();
+        if let [alone] = &self.0[..] {
+            return alone.caption();
+        }
+        let all: Vec<_> = self.0.iter().map(|results| &results.run).collect();
         let records = self.0.iter().filter(|results| results.origin.starts_with("record")).count();
         let runs = match self.0.len() - records {
             0 => String::new(),
             1 => ", 1 run".to_string(),
             runs => format!(", {runs} runs"),
         };
-        format!("{}; {records} records{runs}", first.settings.caption(&first.data, &all))
+        format!("{}; {records} records{runs}", RunInfo::caption(&all))
     }
 
     /// What the seeds have in common, given what the baseline costs in the unit of the choices' costs: the accuracy of
@@ -126,13 +125,6 @@ impl Seeds {
         }
         Ok(spreads)
     }
-}
-
-/// Settings with the first seed.
-pub(super) fn seedless(settings: &Settings) -> Settings {
-    let mut settings = settings.clone();
-    settings.config.seed = 0;
-    settings
 }
 
 /// What runs gave on the test images: of one a number, of several a spread.

@@ -3,7 +3,6 @@
 use super::experiment::{Experiment, Trained};
 use super::presets::names;
 use super::results::{Results, seconds};
-use super::seeds::seedless;
 use super::summary::Summary;
 use super::weights::Pretrained;
 use crate::data::Dataset;
@@ -211,10 +210,10 @@ impl Session {
     /// What the runs of `experiment` gave that differ in their seed alone: those that are recorded, or,
     /// where none is, one from training now, as far as this session may, which is recorded then.
     pub fn summaries(&self, experiment: &Experiment) -> Result<Vec<Summary>> {
-        let wanted = seedless(&experiment.settings());
+        let wanted = experiment.settings().seedless();
         let found = match self.training {
             Training::Anew => Vec::new(),
-            _ => Summary::recorded(|settings| seedless(settings) == wanted)?,
+            _ => Summary::recorded(|settings| settings.seedless() == wanted)?,
         };
         if !found.is_empty() {
             return Ok(found);

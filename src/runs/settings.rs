@@ -2,9 +2,8 @@
 
 use crate::Result;
 use crate::data::Preprocessing;
-use crate::kernels::Precision;
 use crate::networks::Layer;
-use crate::training::{Config, Epoch};
+use crate::training::{Config, OptimizerName};
 use serde::{Deserialize, Serialize};
 
 /// All that decides what an experiment gives.
@@ -30,32 +29,14 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// For the subtitle of a figure: `CIFAR-10, 20 + 40 epochs, augmented, seeds 0 to 2`, and what it was trained on if
-    /// not on the CPU alone. `data` is the data set's name with its sizes where they are others, `runs` are the seeds
-    /// and the epochs of the joint training of runs that differ in nothing else, in order.
-    pub(super) fn caption(&self, data: &str, runs: &[(u64, &[Epoch])]) -> String {
-        let epochs = match self.baseline_epochs {
-            0 => self.config.epochs.to_string(),
-            baseline => format!("{baseline} + {}", self.config.epochs),
-        };
-        let augmented = if self.config.augment { "augmented" } else { "not augmented" };
-        let alone = if self.config.frozen { ", branches alone" } else { "" };
-        let seeds = match runs {
-            [(first, _), .., (last, _)] => format!("seeds {first} to {last}"),
-            _ => format!("seed {}", self.config.seed),
-        };
-        let precision = match self.config.precision {
-            Precision::F32 => String::new(),
-            precision => format!(" in {precision}"),
-        };
-        let trained = match &devices(runs.iter().flat_map(|(_, epochs)| *epochs))[..] {
-            [] | ["CPU"] => String::new(),
-            on => format!(", trained on {}{precision}", on.join(" and ")),
-        };
-        format!("{data}, {epochs} epochs, {augmented}{alone}, {seeds}{trained}")
+    /// The same with the first seed.
+    pub(super) fn seedless(&self) -> Self {
+        let mut settings = self.clone();
+        settings.config.seed = 0;
+        settings
     }
 
-    /// All settings but the layers as text: name, value.
+    /// All settings but the layers, and but those of another optimizer, as text: name, value.
     pub fn rows(&self) -> Result<Vec<(String, String)>> {
         let mut rows = Vec::new();
         let serde_json::Value::Object(mut fields) = serde_json::to_value(self)? else {
@@ -65,6 +46,11 @@ impl Settings {
         if let Some(serde_json::Value::Object(config)) = fields.remove("config") {
             fields.extend(config);
         }
+        let others = match self.config.optimizer {
+            OptimizerName::Adam => serde_json::to_value(self.config.sgd)?,
+            OptimizerName::Sgd => serde_json::to_value(self.config.adam)?,
+        };
+        fields.retain(|name, _| others.get(name).is_none());
         for (name, value) in fields {
             let text = match value {
                 serde_json::Value::Null => "all".to_string(),
@@ -76,16 +62,4 @@ impl Settings {
         }
         Ok(rows)
     }
-}
-
-/// What these epochs ran on: `CPU`, or the GPU's name; empty where that was not recorded.
-pub(super) fn devices<'a>(epochs: impl IntoIterator<Item = &'a Epoch>) -> Vec<&'a str> {
-    let mut on = Vec::new();
-    for epoch in epochs {
-        let device = epoch.device.as_str();
-        if !device.is_empty() && !on.contains(&device) {
-            on.push(device);
-        }
-    }
-    on
 }

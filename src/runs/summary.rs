@@ -3,28 +3,25 @@
 
 use super::experiment::{Experiment, Trained};
 use super::results::Results;
+use super::run_info::RunInfo;
 use super::settings::Settings;
 use crate::data::{Dataset, Split, Train};
 use crate::error::error;
 use crate::exits::OperatingPoint;
 use crate::networks::Network;
-use crate::training::{Epoch, evaluate};
+use crate::training::evaluate;
 use crate::{Result, files};
 use serde::{Deserialize, Serialize};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 /// What a run gave, without its logits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Summary {
-    /// How it was made.
-    pub settings: Settings,
-    /// The data set's name: `CIFAR-10`.
-    pub data: String,
-    /// The commit that evaluated it.
-    pub commit: String,
-    /// The joint training's epochs.
-    pub history: Vec<Epoch>,
+    /// How it was made; its fields are this summary's too.
+    #[serde(flatten)]
+    pub run: RunInfo,
     /// At each exit, if all images left there.
     pub exits: Vec<Accuracy>,
     /// Of the trunk alone, from which the joint training started.
@@ -36,6 +33,14 @@ pub struct Summary {
     /// For each branch the threshold without loss on Validation if there were no other branch.
     #[serde(default)]
     pub alone: Vec<Chosen>,
+}
+
+impl Deref for Summary {
+    type Target = RunInfo;
+
+    fn deref(&self) -> &RunInfo {
+        &self.run
+    }
 }
 
 /// Shares of right answers, in 0..=1.
@@ -114,18 +119,14 @@ impl Summary {
             matched: baseline(&trained.matched, &results.matched)?,
             choices: choices.iter().map(|choice| chosen(&choice.name, &choice.test)).collect(),
             alone: (0..last).map(alone).collect::<Result<_>>()?,
-            settings: results.settings,
-            data: results.data,
-            commit: results.commit,
-            history: results.history,
+            run: results.run,
         })
     }
 
     /// How runs that differ in their seed alone were made, for the subtitle of a figure: `CIFAR-10, 5 + 5 epochs,
     /// augmented, seeds 0 to 2`; nothing for none.
     pub fn caption(runs: &[Self]) -> String {
-        let all: Vec<_> = runs.iter().map(|run| (run.settings.config.seed, &run.history[..])).collect();
-        runs.first().map_or_else(String::new, |first| first.settings.caption(&first.data, &all))
+        RunInfo::caption(&runs.iter().map(|summary| &summary.run).collect::<Vec<_>>())
     }
 
     /// Where [`Self::write`] puts the summary of these settings by default.
