@@ -1,24 +1,54 @@
-//! BranchyNet on candle: deep networks with early exits, after Teerapittayanon, McDanel and Kung,
-//! "BranchyNet: Fast Inference via Early Exiting from Deep Neural Networks", ICPR 2016
-//! (<https://arxiv.org/abs/1709.01686>).
+//! Deep networks with early exits on candle, after Teerapittayanon, McDanel and Kung, "BranchyNet: Fast Inference via Early
+//! Exiting from Deep Neural Networks", ICPR 2016 (<https://arxiv.org/abs/1709.01686>).
 //!
-//! A [`Network`] is a flat list of layers with a [`networks::branch`] where it forks.
-//! [`training::train`] trains all its exits jointly; [`Network::classify`] lets each sample leave at
-//! the first exit that is sure; an [`exits::ExitRecord`] answers from one pass what happens
-//! at every threshold; an [`exits::Timer`] says what it costs in time; [`runs`] keeps what was trained.
-//!
-//! Folders use those before them, never those behind ([`design`]): [`kernels`], [`data`], [`networks`],
-//! [`training`], [`exits`], [`runs`]. Beside the library stand the program and the notebooks, packages of their own.
+//! A *trunk* is a deep network; a *branch* leaves it half-way and ends in a classifier of its own. Every classifier is an
+//! *exit*, the trunk's own is the last. A sample leaves at the first exit that is sure of it: whose *uncertainty*, by a
+//! *criterion* such as the entropy of the softmax, is below that exit's *threshold*. Criterion and thresholds are an
+//! *exit policy*.
 //!
 //! ```
 //! use branchynet::prelude::*;
+//! use branchynet::training::{Keep, train_with};
 //!
-//! let network = Network::new("B-LeNet", [1, 28, 28], b_lenet(), 0, &Device::Cpu)?;
-//! let images = Tensor::zeros((3, 1, 28, 28), DType::F32, &Device::Cpu)?;
-//! let answers = network.classify(&images, &ExitPolicy::entropy([0.025]))?;
-//! assert_eq!(answers.len(), 3);
+//! // Data: images in tensors, arrays or files; one training image in ten is held out for validation. Here: dark or bright.
+//! let part = |n: usize| {
+//!     let labels: Vec<u8> = (0..n).map(|i| (i % 2) as u8).collect();
+//!     (labels.iter().flat_map(|&label| [40 + 120 * label; 64]).collect(), labels)
+//! };
+//! let raw = Raw { image: [1, 8, 8], train: part(200), test: part(20) };
+//! let data = Dataset::from_arrays("brightness", raw, 10, &["dark", "bright"])?;
+//!
+//! // A network is a flat list, with a branch where it forks. Layers that do not fit are named with both shapes.
+//! let layers = [conv(1, 4, 3, 1), branch([relu(), linear(256, 2)]), relu(), max_pool(2, 2), linear(64, 2)];
+//! let network = Network::new("small", [1, 8, 8], layers, 0, &Device::Cpu)?;
+//!
+//! // All exits are trained jointly. A run that is interrupted goes on from its last epoch, bit for bit.
+//! let config = Config { epochs: 2, batch_size: 20, ..Config::default() };
+//! let checkpoint = std::env::temp_dir().join(format!("guide-{}.safetensors", std::process::id()));
+//! let keep = Keep { checkpoint: Some(checkpoint.clone()), anew: true };
+//! train_with(&network, &data, &config, &keep, &mut |progress| println!("{}", progress.text()))?;
+//!
+//! // One pass says what happens at every threshold; costs are multiply-accumulates, milliseconds, or what you pay.
+//! let record = ExitRecord::collect(&network, &data.validation)?;
+//! let chosen = record.choose_for_accuracy(record.last_accuracy(), &network.macs())?;
+//!
+//! // Images that leave early are not computed any further.
+//! let images = data.test.batch(&[0, 1, 2], &Device::Cpu)?;
+//! for answer in network.classify(&images, &record.policy(&chosen.thresholds))? {
+//!     println!("{} at exit {}", data.classes[answer.label], answer.exit + 1);
+//! }
+//! # std::fs::remove_file(&checkpoint)?;
 //! # Ok::<(), branchynet::Error>(())
 //! ```
+//!
+//! - [`data`]: data sets, splits, preprocessing; thresholds are chosen on [`data::Validation`] only, and splits are types.
+//! - [`networks`]: the lists, B-LeNet, B-AlexNet, B-ResNet-110 and B-Airbench among them.
+//! - [`training`]: the settings and the loop.
+//! - [`exits`]: criteria, policies, records with exact Pareto fronts, thresholds with a guarantee, and honest time.
+//! - [`runs`]: presets, and what was trained, kept in files.
+//! - [`kernels`]: the operations beneath. [`design`] says why things are as they are.
+//!
+//! Call [`prepare_process`] first in a program that trains on the CPU: it is faster then.
 
 mod checked_file;
 pub mod data;
