@@ -26,6 +26,7 @@ impl Variant {
     ///
     /// ```no_run
     /// use branchynet_notebooks::prelude::*;
+    /// use branchynet_notebooks::variants::{Variant, on_test};
     ///
     /// let session = Session::from_environment("lenet")?;
     /// let runs = session.summaries(&session.experiment)?;

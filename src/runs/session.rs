@@ -175,12 +175,9 @@ impl Session {
     /// settings; `None` where there is none. [`Results::origin`] says which it was.
     pub fn recorded(&self) -> Result<Option<Results>> {
         let (experiment, settings) = (&self.experiment, self.experiment.settings());
-        let mut newest: Option<Results> = None;
-        for results in Results::recorded(|recorded| *recorded == settings)? {
-            if newest.as_ref().is_none_or(|best| results.made > best.made) {
-                newest = Some(results);
-            }
-        }
+        // Of those made in the same second the first, as the last of equals is taken.
+        let records = Results::recorded(|recorded| *recorded == settings)?.into_iter().rev();
+        let mut newest = records.max_by_key(|results| results.made);
         // Without the data set a run cannot be evaluated. To load it takes a second.
         if training::any_of(&experiment.name)
             && let Ok(data) = self.load()

@@ -133,47 +133,41 @@ impl Default for Config {
 impl Config {
     /// The exits' weights. Fails on settings that make no sense, naming them.
     pub fn check(&self, exits: usize) -> Result<Vec<f64>> {
-        if self.epochs == 0 || self.batch_size == 0 {
-            bail!(
-                Setting,
-                "epochs and batch_size must be at least 1, got {} and {}",
-                self.epochs,
-                self.batch_size
-            )
+        let Self { epochs, batch_size, warmup, learning_rate, final_learning_rate, .. } = *self;
+        let (smoothing, fraction) = (self.label_smoothing, self.cascade_fraction);
+        if epochs == 0 || batch_size == 0 {
+            bail!(Setting, "epochs and batch_size must be at least 1, got {epochs} and {batch_size}")
         }
-        let positive = |x: f64| x.is_finite() && x > 0.0;
-        if !positive(self.learning_rate) || !(0.0..=1.0).contains(&self.final_learning_rate) {
+        if !(learning_rate.is_finite() && learning_rate > 0.0 && (0.0..=1.0).contains(&final_learning_rate)) {
             bail!(
                 Setting,
-                "learning_rate must be above 0 and final_learning_rate in 0..=1, got {} and {}",
-                self.learning_rate,
-                self.final_learning_rate
+                "learning_rate must be above 0 and final_learning_rate in 0..=1, got {learning_rate} and {final_learning_rate}"
             )
         }
         self.optimizer()?;
-        if !(0.0..1.0).contains(&self.label_smoothing) {
-            bail!(Setting, "label_smoothing must be in 0..1, got {}", self.label_smoothing)
+        if !(0.0..1.0).contains(&smoothing) {
+            bail!(Setting, "label_smoothing must be in 0..1, got {smoothing}")
         }
-        if self.warmup > 0 && self.warmup >= self.epochs {
-            bail!(Setting, "warmup must be shorter than the {} epochs, got {}", self.epochs, self.warmup)
+        if warmup > 0 && warmup >= epochs {
+            bail!(Setting, "warmup must be shorter than the {epochs} epochs, got {warmup}")
         }
-        if !(self.cascade_fraction > 0.0 && self.cascade_fraction <= 1.0) {
-            bail!(Setting, "cascade_fraction must be above 0 and at most 1, got {}", self.cascade_fraction)
+        if !(fraction > 0.0 && fraction <= 1.0) {
+            bail!(Setting, "cascade_fraction must be above 0 and at most 1, got {fraction}")
         }
         if self.frozen && exits == 1 {
             bail!(Setting, "frozen=yes trains the branches alone, and this network has none")
         }
-        if self.exit_weights.is_empty() {
+        let weights = &self.exit_weights;
+        if weights.is_empty() {
             return Ok(vec![1.0; exits]);
         }
-        if self.exit_weights.len() != exits || self.exit_weights.iter().any(|w| !w.is_finite() || *w < 0.0) {
+        if weights.len() != exits || weights.iter().any(|w| !w.is_finite() || *w < 0.0) {
             bail!(
                 Setting,
-                "exit_weights must be {exits} numbers of at least 0, one for each exit (or empty for 1 each), got {:?}",
-                self.exit_weights
+                "exit_weights must be {exits} numbers of at least 0, one for each exit (or empty for 1 each), got {weights:?}"
             )
         }
-        Ok(self.exit_weights.clone())
+        Ok(weights.clone())
     }
 
     /// The optimizer with its settings. Fails where they make no sense, and on a setting that it does not have, naming it.

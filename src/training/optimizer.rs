@@ -76,21 +76,15 @@ impl Optimizer {
     /// What is wrong with its settings.
     pub(super) fn wrong(self) -> Option<String> {
         let decay = |x: f64| (0.0..1.0).contains(&x);
-        match self {
-            Self::Adam(Adam { beta1, beta2 }) if !decay(beta1) || !decay(beta2) => {
-                Some(format!("beta1 and beta2 must be in 0..1, got {beta1} and {beta2}"))
+        let (right, wanted) = match self {
+            Self::Adam(adam) => (decay(adam.beta1) && decay(adam.beta2), "beta1 and beta2 must be in 0..1"),
+            Self::Sgd(sgd) if !decay(sgd.momentum) => (false, "momentum must be in 0..1"),
+            Self::Sgd(sgd) if !(sgd.norm_rate.is_finite() && sgd.norm_rate > 0.0) => {
+                (false, "norm_rate must be above 0")
             }
-            Self::Sgd(Sgd { momentum, .. }) if !decay(momentum) => {
-                Some(format!("momentum must be in 0..1, got {momentum}"))
-            }
-            Self::Sgd(Sgd { norm_rate, .. }) if !(norm_rate.is_finite() && norm_rate > 0.0) => {
-                Some(format!("norm_rate must be above 0, got {norm_rate}"))
-            }
-            Self::Sgd(Sgd { weight_decay, .. }) if weight_decay.is_nan() || weight_decay < 0.0 => {
-                Some(format!("weight_decay must be at least 0, got {weight_decay}"))
-            }
-            _ => None,
-        }
+            Self::Sgd(sgd) => (sgd.weight_decay >= 0.0, "weight_decay must be at least 0"),
+        };
+        (!right).then(|| format!("{wanted}, got {self:?}"))
     }
 
     /// How far a step of this rate goes, the first one being number 1.

@@ -263,13 +263,10 @@ impl Trainer<'_> {
                     1 => "no checkpoint was written yet".to_string(),
                     _ => format!("the checkpoint of epoch {} is kept in {}", epoch - 1, path.display()),
                 };
+                let (step, at, loss, rate) = (step + 1, exit + 1, means[exit], config.learning_rate);
                 bail!(
                     Diverged,
-                    "epoch {epoch}, step {}: the loss of exit {} is {}; {kept}. Try a smaller learning rate than {}",
-                    step + 1,
-                    exit + 1,
-                    means[exit],
-                    config.learning_rate
+                    "epoch {epoch}, step {step}: the loss of exit {at} is {loss}; {kept}. Try a smaller learning rate than {rate}"
                 )
             }
             say(Progress::Step {
