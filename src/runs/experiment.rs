@@ -245,13 +245,28 @@ impl Experiment {
     }
 }
 
+/// What a reader of a notebook wants to know first: epochs, the settings that every run has, and those that are not the
+/// default. [`Settings::rows`] has all.
 impl fmt::Display for Experiment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rows = self.settings().rows().map_err(|_| fmt::Error)?;
-        let named = |name: &str| name == "network" || name == "data";
-        let rows = rows.iter().filter(|(name, _)| !named(name));
-        let rows: Vec<String> = rows.map(|(name, value)| format!("{name} {value}")).collect();
-        let matched = if self.matched { ", with a matched baseline" } else { "" };
-        write!(f, "{} on {}: {}{matched}", self.name, self.data, rows.join(", "))
+        const ALWAYS: [&str; 5] = ["preprocessing", "batch size", "optimizer", "learning rate", "seed"];
+        const SAID: [&str; 4] = ["network", "data", "baseline epochs", "epochs"];
+        let rows = |settings: Settings| settings.rows().map_err(|_| fmt::Error);
+        let (ours, defaults) = (rows(self.settings())?, rows(Settings::default())?);
+        let told = ours.iter().filter(|row| {
+            let name = row.0.as_str();
+            !SAID.contains(&name) && (ALWAYS.contains(&name) || !defaults.contains(row))
+        });
+        let told: Vec<String> = told.map(|(name, value)| format!("{name} {value}")).collect();
+        let matched = if self.matched { ", and for a matched baseline" } else { "" };
+        write!(
+            f,
+            "{} on {}\n{} epochs for the baseline, {} for all exits{matched}; {}",
+            self.name,
+            self.data,
+            self.baseline_epochs,
+            self.config.epochs,
+            told.join(", ")
+        )
     }
 }

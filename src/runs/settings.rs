@@ -58,6 +58,13 @@ impl Settings {
                 serde_json::Value::Array(values) if values.is_empty() => "1 each".to_string(),
                 value => value.to_string(),
             };
+            // JSON keeps the names that identify recorded runs.
+            let name = match name.as_str() {
+                "average" => "lookahead",
+                "keeps" => "cascade fraction",
+                "smoothing" => "label smoothing",
+                name => name,
+            };
             rows.push((name.replace('_', " "), text));
         }
         Ok(rows)
