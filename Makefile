@@ -72,6 +72,7 @@ test: setup datasets counting ## format, lints, links of the documentation, all 
 	cargo fmt --manifest-path src/hub/Cargo.toml --check
 	cargo clippy --quiet --workspace $(FEATURES) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --quiet $(FEATURES) --workspace --no-deps --document-private-items
+	$(PYTHON) tests/cells.py
 	cargo test --quiet --workspace $(FEATURES)
 	if BRANCHYNET_SIMD=avx512 $(CLI) settings >/dev/null 2>&1; then others="avx2 scalar"; else others=scalar; fi; \
 	for simd in $$others; do \
