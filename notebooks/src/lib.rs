@@ -35,17 +35,18 @@ pub mod variants;
 pub mod worth;
 
 pub use branchynet;
+pub use branchynet::{candle_core, candle_nn};
 pub use plotly;
 pub use polars;
 
 /// What a notebook needs, in one `use`.
 pub mod prelude {
     pub use crate::paper::{self, Paper};
-    pub use crate::report::Report;
+    pub use crate::report::{Report, table};
     pub use crate::session::NotebookSession;
     pub use crate::table1::TableOne;
-    pub use crate::tables::{self, table};
-    pub use crate::{df, figures, polars};
+    pub use crate::tables;
+    pub use crate::{candle_core, candle_nn, df, figures, polars};
     pub use branchynet::prelude::*;
     pub use plotly::Plot;
     pub use polars::prelude::DataFrame;

@@ -1,6 +1,5 @@
 //! Numbers that others published, to stand beside ours: the files in `notebooks/paper/`.
 
-use crate::tables::csv_rows;
 use branchynet::exits::{Criterion, OperatingPoint, knee, pareto_optimal};
 use branchynet::files::project_dir;
 use branchynet::runs::{Choice, Results};
@@ -69,6 +68,25 @@ pub struct Paper {
     pub grid: Vec<f64>,
     /// What others report for the same network: who, and what.
     pub others: Vec<[String; 2]>,
+}
+
+/// The cells of comma-separated values, the heading first.
+fn csv_rows(text: &str) -> Vec<Vec<String>> {
+    let (mut rows, mut row, mut cell, mut quoted) = (Vec::new(), Vec::new(), String::new(), false);
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' if quoted && chars.peek() == Some(&'"') => cell.extend(chars.next()),
+            '"' => quoted = !quoted,
+            ',' if !quoted => row.push(std::mem::take(&mut cell)),
+            '\n' if !quoted => {
+                row.push(std::mem::take(&mut cell));
+                rows.push(std::mem::take(&mut row));
+            }
+            c => cell.push(c),
+        }
+    }
+    rows
 }
 
 /// The cells of a network's rows in a file, without the first, which names it; fails, naming the file, where it cannot be
@@ -191,4 +209,33 @@ pub fn choices(results: &Results, costs: &[f64], paper: Option<&Paper>) -> Resul
         all.extend(paper.choices(results, costs)?);
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quoted_cells_are_read() {
+        let rows = csv_rows("a,b c\n\"x, \"\"y\"\"\",1.5\n,2\n");
+        assert_eq!(rows, [["a", "b c"], ["x, \"y\"", "1.5"], ["", "2"]]);
+    }
+
+    #[test]
+    fn every_network_of_the_paper_is_read_whole() -> Result<()> {
+        for (network, exits) in [("B-LeNet", 2), ("B-AlexNet", 3), ("B-ResNet-110", 3)] {
+            let paper = Paper::of(network)?;
+            assert_eq!(paper.table1.len(), 2, "a CPU and a GPU");
+            assert!(
+                paper.table1.iter().all(|row| (row.thresholds.len(), row.shares.len()) == (exits - 1, exits))
+            );
+            assert!(paper.curve.len() > 5 && paper.baseline.accuracy > 0.5 && paper.grid.len() > 10);
+            assert!(!paper.others.is_empty());
+        }
+        let alexnet = Paper::of("B-AlexNet")?;
+        assert_eq!(alexnet.accuracy_by_convolutions[2], ("2".to_string(), 0.78));
+        assert_eq!(alexnet.misses_by_time.last(), Some(&(9.8 / 9.56, 0.225 / 0.221)));
+        assert!(Paper::of("B-VGG").is_err());
+        Ok(())
+    }
 }

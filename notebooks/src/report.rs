@@ -1,9 +1,10 @@
 //! Where figures and tables go: into the notebook, and to files below `figures/`.
 
 use crate::figures::style;
-use crate::tables::{self, table};
+use crate::tables::{self, cells, html};
 use branchynet::files::{project_dir, write_atomically};
 use branchynet::runs::Session;
+use branchynet::text::markdown;
 use branchynet::{Error, Result};
 use plotly::Plot;
 use polars::prelude::DataFrame;
@@ -80,4 +81,11 @@ pub(crate) fn content(representations: &[(&str, &str)]) {
     } else if let Some((_, text)) = representations.iter().find(|(mime, _)| *mime == "text/plain") {
         println!("{text}");
     }
+}
+
+/// Shows a table in a notebook.
+pub fn table(table: &DataFrame) -> Result<()> {
+    let (names, rows) = cells(table)?;
+    content(&[("text/html", &html(&names, &rows)), ("text/plain", &markdown(&names, &rows))]);
+    Ok(())
 }

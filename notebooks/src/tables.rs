@@ -1,7 +1,6 @@
 //! Tables: shown in notebooks as HTML, written as CSV for programs and Markdown for people.
 
 use crate::paper::{Paper, choices as choices_with};
-use crate::report::content;
 use branchynet::exits::{BatchTime, Latency, OperatingPoint, Timing};
 use branchynet::files::{project_dir, write_atomically};
 use branchynet::runs::{Choice, Results, Seeds, Settings, Spread};
@@ -11,7 +10,7 @@ use polars::prelude::{AnyValue, Column, DataFrame};
 
 /// The cells of a table as text: numbers with at most six significant digits, missing values as a
 /// dash.
-fn cells(table: &DataFrame) -> Result<(Vec<String>, Vec<Vec<String>>)> {
+pub(crate) fn cells(table: &DataFrame) -> Result<(Vec<String>, Vec<Vec<String>>)> {
     let names = table.get_column_names().iter().map(|name| name.to_string()).collect();
     let cell = |value: AnyValue| match value {
         AnyValue::Null => "–".to_string(),
@@ -59,7 +58,7 @@ fn csv(table: &DataFrame) -> Result<String> {
     Ok(lines.join("\n") + "\n")
 }
 
-fn html(names: &[String], rows: &[Vec<String>]) -> String {
+pub(crate) fn html(names: &[String], rows: &[Vec<String>]) -> String {
     let escaped = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     let row = |tag: &str, cells: &[String]| {
         let cells: String = cells.iter().map(|cell| format!("<{tag}>{}</{tag}>", escaped(cell))).collect();
@@ -69,36 +68,10 @@ fn html(names: &[String], rows: &[Vec<String>]) -> String {
     format!("<table><thead>{}</thead><tbody>{body}</tbody></table>", row("th", names))
 }
 
-/// The cells of comma-separated values, the heading first.
-pub(crate) fn csv_rows(text: &str) -> Vec<Vec<String>> {
-    let (mut rows, mut row, mut cell, mut quoted) = (Vec::new(), Vec::new(), String::new(), false);
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            '"' if quoted && chars.peek() == Some(&'"') => cell.extend(chars.next()),
-            '"' => quoted = !quoted,
-            ',' if !quoted => row.push(std::mem::take(&mut cell)),
-            '\n' if !quoted => {
-                row.push(std::mem::take(&mut cell));
-                rows.push(std::mem::take(&mut row));
-            }
-            c => cell.push(c),
-        }
-    }
-    rows
-}
-
 /// A table as Markdown.
 fn markdown_of(frame: &DataFrame) -> Result<String> {
     let (names, rows) = cells(frame)?;
     Ok(markdown(&names, &rows))
-}
-
-/// Shows a table in a notebook.
-pub fn table(table: &DataFrame) -> Result<()> {
-    let (names, rows) = cells(table)?;
-    content(&[("text/html", &html(&names, &rows)), ("text/plain", &markdown(&names, &rows))]);
-    Ok(())
 }
 
 /// Writes a table to `figures/<name>.csv` and `figures/<name>.md`.
@@ -242,11 +215,5 @@ mod tests {
         );
         assert!(html(&names, &rows).contains("<td>&lt;c&gt;</td><td>1234567</td>"));
         Ok(())
-    }
-
-    #[test]
-    fn what_is_written_is_read() {
-        let rows = csv_rows("a,b c\n\"x, \"\"y\"\"\",1.5\n,2\n");
-        assert_eq!(rows, [["a", "b c"], ["x, \"y\"", "1.5"], ["", "2"]]);
     }
 }
