@@ -15,6 +15,7 @@ fn images(n: usize) -> Result<(Tensor, Tensor)> {
 }
 
 fn main() -> Result<()> {
+    branchynet::prepare_process();
     let ((train, train_labels), (test, test_labels)) = (images(2000)?, images(200)?);
     // One training image in ten is held out for validation.
     let data = Dataset::from_tensors("columns", (&train, &train_labels), (&test, &test_labels), 10, &[])?;

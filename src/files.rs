@@ -5,15 +5,16 @@ use crate::error::error;
 use std::path::{Path, PathBuf};
 
 /// The folder that holds `datasets/`: the one that BRANCHYNET_DIR in the environment names, for a program that was carried
-/// to another machine; else the repository this was built in; else, for programs that use the library as a dependency, the
-/// current folder.
+/// to another machine; else the repository this was built in, for programs that lie or run there; else the current folder,
+/// for those that have the library as a dependency.
 pub fn project_dir() -> PathBuf {
     let built_in = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let here = std::env::current_dir().unwrap_or_default();
+    let program = std::env::current_exe().unwrap_or_default();
     match std::env::var_os("BRANCHYNET_DIR") {
         Some(folder) if !folder.is_empty() => PathBuf::from(folder),
-        // A package of the library alone has no data sets.
-        _ if built_in.join("datasets").is_dir() => built_in.to_path_buf(),
-        _ => std::env::current_dir().unwrap_or_default(),
+        _ if here.starts_with(built_in) || program.starts_with(built_in) => built_in.to_path_buf(),
+        _ => here,
     }
 }
 

@@ -45,7 +45,7 @@ pub struct Experiment {
     pub baseline_epochs: usize,
     /// Train the baseline on for the epochs of the joint training, with its step sizes, so that what exits
     /// give and what more epochs give can be told apart
-    #[arg(long, env, value_name = "yes|no", value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
+    #[arg(long, env, value_name = "yes|no", hide_possible_values = true, value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
     pub matched: bool,
     /// How sure an exit is: entropy, probability, margin or patience
     #[arg(long, env, value_name = "C")]

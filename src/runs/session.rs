@@ -39,7 +39,7 @@ struct Options {
     #[arg(long, env, value_parser = FalseyValueParser::new())]
     retrain: bool,
     /// Whether to train where no run or record of these settings is there
-    #[arg(long, env, value_name = "yes|no", default_value = "yes", value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
+    #[arg(long, env, value_name = "yes|no", hide_possible_values = true, default_value = "yes", value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
     train: bool,
     /// Write to figures/FOLDER/ instead of figures/
     #[arg(long, env, value_name = "FOLDER")]

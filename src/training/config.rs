@@ -73,7 +73,7 @@ pub struct Config {
     #[serde(flatten)]
     pub adam: Adam,
     /// Lookahead: every five steps all weights become their running average
-    #[arg(long, env, value_name = "yes|no", value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
+    #[arg(long, env, value_name = "yes|no", hide_possible_values = true, value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
     #[serde(rename = "average")]
     pub lookahead: bool,
     /// Label smoothing: fraction of the target spread evenly over all classes
@@ -84,7 +84,7 @@ pub struct Config {
     #[arg(long = "weights", env = "WEIGHTS", value_name = "W,W,...", value_delimiter = ',')]
     pub exit_weights: Vec<f64>,
     /// Frozen trunk: train the branches alone, on a trunk that stays as the baseline left it
-    #[arg(long, env, value_name = "yes|no", value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
+    #[arg(long, env, value_name = "yes|no", hide_possible_values = true, value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
     pub frozen: bool,
     /// Cascade training: each exit but the first learns from this fraction of the images that the exit before
     /// it learned from, those it is least sure of (the authors' percentTrainKeeps); 1 is joint training
@@ -92,7 +92,7 @@ pub struct Config {
     #[serde(rename = "keeps")]
     pub cascade_fraction: f64,
     /// Data augmentation: shift and flip training images at random; the paper does not
-    #[arg(long, env, value_name = "yes|no", value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
+    #[arg(long, env, value_name = "yes|no", hide_possible_values = true, value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
     pub augment: bool,
     /// Kind of augmentation: random, or alternating: flipped in every other epoch, and shifted less
     #[arg(long, env, value_name = "NAME", value_enum, hide_possible_values = true)]

@@ -42,7 +42,7 @@ pub struct Sgd {
     #[arg(long, env, value_name = "X")]
     pub momentum: f64,
     /// Nesterov momentum: SGD looks a step ahead
-    #[arg(long, env, value_name = "yes|no", value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
+    #[arg(long, env, value_name = "yes|no", hide_possible_values = true, value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
     pub nesterov: bool,
     /// Learning-rate factor of SGD for the biases of batch normalisations, whose weight decay is divided by it
     #[arg(long, env, value_name = "X")]
