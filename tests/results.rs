@@ -274,10 +274,7 @@ fn a_guarantee_is_kept_as_often_as_it_says() -> Result<()> {
     {
         let results =
             Results::read(&project_dir().join(format!("datasets/reference/{name}.safetensors.gz")))?;
-        let (validation, test) = (&results.validation, &results.test);
-        let logits = |exit| [validation.logits(exit), test.logits(exit)].concat();
-        let labels = [validation.labels(), test.labels()].concat();
-        let all = ExitRecord::<Validation>::from_logits((0..costs.len()).map(logits).collect(), labels)?;
+        let all = results.validation.joined(&results.test)?;
         let last: Vec<usize> =
             all.predictions(costs.len() - 1).iter().map(|prediction| prediction.label).collect();
         let (epsilon, delta) = (0.01, 0.1);

@@ -157,7 +157,7 @@ pub(crate) fn columns(rows: Vec<Shared>) -> Vec<Column> {
     (1..exits).map(threshold).chain([accuracy]).chain((1..=exits).map(share)).collect()
 }
 
-/// A table of such times.
+/// A table of times by size of batch.
 pub fn batches(times: &[BatchTime]) -> Result<DataFrame> {
     let column = |of: fn(&BatchTime) -> f64| times.iter().map(of).collect::<Vec<_>>();
     df!(
