@@ -23,17 +23,6 @@ pub struct Variant {
 
 impl Variant {
     /// What `runs` gave, each asked by `ask` for quantities with their names, the same ones for every run.
-    ///
-    /// ```no_run
-    /// use branchynet_notebooks::prelude::*;
-    /// use branchynet_notebooks::variants::{Variant, on_test};
-    ///
-    /// let session = Session::from_environment("lenet")?;
-    /// let runs = session.summaries(&session.experiment)?;
-    /// let variant = Variant::new("as it is", &runs, on_test);
-    /// println!("{:?}", variant.values("exit 1"));
-    /// # Ok::<(), branchynet::Error>(())
-    /// ```
     pub fn new(name: &str, runs: &[Summary], ask: impl Fn(&Summary) -> Vec<(String, f64)>) -> Self {
         let caption = Summary::caption(runs);
         let runs = runs.iter().map(|run| (run.settings.config.seed, ask(run))).collect();
