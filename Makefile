@@ -167,14 +167,14 @@ $(DONE)/evcxr: | prerequisites
 	@rm -rf target/evcxr
 	@mkdir -p $(DONE) && touch $@
 
-$(DONE)/library-$(BUILD): Cargo.lock Cargo.toml notebooks/Cargo.toml src/cli/Cargo.toml src/kernels/Cargo.toml .cargo/config.toml | prerequisites $(if $(FEATURE),toolkit driver)
+$(DONE)/library-$(BUILD): Cargo.lock Cargo.toml notebooks/Cargo.toml notebooks/libraries/Cargo.toml src/cli/Cargo.toml src/kernels/Cargo.toml .cargo/config.toml | prerequisites $(if $(FEATURE),toolkit driver)
 	@echo "== this library and its dependencies, compiled once for program, tests and notebooks (target/$(BUILD); beside it, 5 to 10 minutes)"
 	@$(PYTHON) notebooks/kernel.py --copy-build $(BUILD)
 	cargo build --quiet --workspace $(FEATURES)
 	@mkdir -p $(DONE) && touch $@
 
 # evcxr and the library are compiled side by side: each alone leaves a core idle at times.
-$(DONE)/compiled-$(BUILD): Cargo.lock Cargo.toml notebooks/Cargo.toml src/cli/Cargo.toml src/kernels/Cargo.toml .cargo/config.toml | prerequisites
+$(DONE)/compiled-$(BUILD): Cargo.lock Cargo.toml notebooks/Cargo.toml notebooks/libraries/Cargo.toml src/cli/Cargo.toml src/kernels/Cargo.toml .cargo/config.toml | prerequisites
 	@$(MAKE) --no-print-directory -j2 $(DONE)/evcxr $(DONE)/library-$(BUILD)
 	@touch $@
 

@@ -34,6 +34,9 @@ pub mod thresholds;
 pub mod variants;
 pub mod worth;
 
+// Linked, not used by name.
+use branchynet_libraries as _;
+
 pub use branchynet;
 pub use branchynet::{candle_core, candle_nn};
 pub use plotly;
