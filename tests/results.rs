@@ -421,7 +421,7 @@ fn damaged_weights_are_refused() -> Result<()> {
         altered[i * bytes.len() / 40] ^= 1 << (i % 8);
         std::fs::write(&path, altered)?;
         let error = Pretrained::read(&path, &Device::Cpu).expect_err("damaged").to_string();
-        assert!(error.contains("holds no whole weights") && !error.contains('\n'), "{error}");
+        assert!(error.contains("is not a whole file of weights") && !error.contains('\n'), "{error}");
     }
     std::fs::remove_file(&path)?;
     // Found by their settings too; others have none.

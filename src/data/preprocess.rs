@@ -1,12 +1,12 @@
 //! From bytes to what a network sees.
 
 use super::{Split, Train};
+use crate::checked_file::{Contents, Kind};
 use crate::error::bail;
 use crate::files::{project_dir, write_atomically};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 
@@ -76,8 +76,9 @@ impl Pixels {
                 let path =
                     project_dir().join(format!("datasets/zca-{checksum:08x}-{}.safetensors", train.len()));
                 let (mean, matrix) = match read_whitening(&path, train.image_len()) {
-                    Some(whitening) => whitening,
-                    None => {
+                    Ok(whitening) => whitening,
+                    // Missing or damaged.
+                    Err(_) => {
                         say("fitting the ZCA whitening, once, about a minute");
                         let whitening = whitening(train)?;
                         write_whitening(&path, &whitening)?;
@@ -200,33 +201,20 @@ fn inverse_square_root(c: &Tensor) -> Result<Tensor> {
     )
 }
 
+/// The file that keeps a whitening.
+const KIND: Kind = Kind { kind: "whitening", noun: "whitening", remedy: "it is fitted anew" };
+
 fn write_whitening(path: &Path, (mean, matrix): &(Tensor, Tensor)) -> Result<()> {
-    let bytes = |t: &Tensor| -> Result<Vec<u8>> {
-        let values = t.flatten_all()?.to_vec1::<f32>()?;
-        Ok(values.iter().flat_map(|x| x.to_le_bytes()).collect())
-    };
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&bytes(mean)?);
-    hasher.update(&bytes(matrix)?);
-    let about = HashMap::from([("crc32".to_string(), hasher.finalize().to_string())]);
     let tensors = [("mean", mean), ("matrix", matrix)];
-    write_atomically(path, &safetensors::serialize(tensors, Some(about))?)
+    let tensors = tensors.map(|(name, tensor)| (name.to_string(), tensor.clone()));
+    write_atomically(path, &KIND.seal(&(), &tensors.into())?)
 }
 
-/// The whitening kept at `path`, unless it is missing or damaged: then it is fitted anew.
-fn read_whitening(path: &Path, pixels: usize) -> Option<(Tensor, Tensor)> {
-    let bytes = std::fs::read(path).ok()?;
-    let file = safetensors::SafeTensors::deserialize(&bytes).ok()?;
-    let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).ok()?;
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(file.tensor("mean").ok()?.data());
-    hasher.update(file.tensor("matrix").ok()?.data());
-    if header.metadata().as_ref()?.get("crc32")? != &hasher.finalize().to_string() {
-        return None;
-    }
-    let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).ok()?;
-    let (mean, matrix) = (tensors.get("mean")?, tensors.get("matrix")?);
-    (mean.dims() == [1, pixels] && matrix.dims() == [pixels, pixels]).then(|| (mean.clone(), matrix.clone()))
+/// The whitening kept at `path`. Fails where it is missing or damaged.
+fn read_whitening(path: &Path, pixels: usize) -> Result<(Tensor, Tensor)> {
+    let whitening: Contents<()> = KIND.read(path)?;
+    let part = |name, shape| whitening.tensor(name, shape, "the data set").cloned();
+    Ok((part("mean", &[1, pixels])?, part("matrix", &[pixels, pixels])?))
 }
 
 #[cfg(test)]

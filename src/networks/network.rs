@@ -1,6 +1,7 @@
 //! A network with its parameters: what it is made of, and how batches pass through it.
 
 use crate::Result;
+use crate::checked_file::Contents;
 use crate::data::{Split, Train};
 use crate::error::{bail, error};
 use crate::kernels::Precision;
@@ -36,7 +37,8 @@ pub struct WorkingSet {
 pub struct Network {
     pub(super) name: String,
     pub(super) layers: Vec<Layer>,
-    pub(super) input: Shape,
+    /// Channels, height, width.
+    pub(crate) image: [usize; 3],
     pub(super) classes: usize,
     pub(crate) segments: Vec<Vec<Node>>,
     /// One per segment but the last: what stands between segment i and exit i + 1.
@@ -58,7 +60,7 @@ impl Network {
 
     /// The shape of one input image.
     pub fn input(&self) -> Shape {
-        self.input
+        self.image.into()
     }
 
     /// Classes that every exit tells apart.
@@ -157,6 +159,17 @@ impl Network {
         Ok(())
     }
 
+    /// Takes its state from a file. Fails, and changes nothing, where a part is missing or of another shape.
+    pub(crate) fn load<T>(&self, contents: &Contents<T>) -> Result<()> {
+        let state = self.state();
+        let tensor = |(name, var): (&String, &Var)| contents.tensor(name, var.dims(), &self.name);
+        let tensors = state.iter().map(tensor).collect::<Result<Vec<_>>>()?;
+        for (var, tensor) in state.values().zip(tensors) {
+            var.set(&tensor.to_device(&self.device)?)?;
+        }
+        Ok(())
+    }
+
     /// Fits the convolutions that whiten ([`super::Start::Whitening`]) to the images that training sees. Fails
     /// where such a convolution does not come first or has another number of outputs.
     pub(crate) fn fit(&self, train: &Split<Train>) -> Result<()> {
@@ -217,7 +230,7 @@ impl Network {
     /// What each part of the network works on, in bytes of f32, in the order in which they run: the segments
     /// of the trunk, and between them the branches.
     pub fn working_sets(&self) -> Vec<WorkingSet> {
-        let mut shape = self.input;
+        let mut shape = self.input();
         let mut sets = Vec::new();
         for (i, segment) in self.segments.iter().enumerate() {
             let mut add = |name: String, nodes: &[Node], mut input: Shape| {

@@ -1,12 +1,12 @@
-//! Records of networks from elsewhere: arrays in a file that a few lines of Python write.
+//! Exit records as arrays: in files of results, and of networks from elsewhere, which a few lines of Python write.
 
 use crate::Result;
+use crate::checked_file::Tensors;
 use crate::data::{Role, Test, Validation};
 use crate::error::{bail, error};
 use crate::exits::ExitRecord;
 use candle_core::npy::NpzTensors;
 use candle_core::{DType, Device, Tensor};
-use std::collections::HashMap;
 use std::path::Path;
 
 /// What a network from elsewhere says about the validation and test images, and what its exits cost.
@@ -16,8 +16,8 @@ type Arrays = (ExitRecord<Validation>, ExitRecord<Test>, Vec<f64>);
 pub(super) fn read(path: &Path) -> Result<Arrays> {
     let arrays = tensors(path)?;
     let wrong = |what: String| error!(File, "{}: {what}", path.display());
-    let validation: ExitRecord<Validation> = record(&arrays, "validation").map_err(wrong)?;
-    let test: ExitRecord<Test> = record(&arrays, "test").map_err(wrong)?;
+    let validation: ExitRecord<Validation> = record(&arrays, "validation_").map_err(wrong)?;
+    let test: ExitRecord<Test> = record(&arrays, "test_").map_err(wrong)?;
     if (validation.exits(), validation.classes()) != (test.exits(), test.classes()) {
         return Err(wrong("validation and test must have the same exits and classes".to_string()));
     }
@@ -29,18 +29,18 @@ pub(super) fn read(path: &Path) -> Result<Arrays> {
     Ok((validation, test, costs))
 }
 
-fn tensors(path: &Path) -> Result<HashMap<String, Tensor>> {
+fn tensors(path: &Path) -> Result<Tensors> {
     if !path.is_file() {
         bail!(File, "there is no file {}", path.display())
     }
-    let read = || -> candle_core::Result<HashMap<String, Tensor>> {
+    let read = || -> candle_core::Result<Tensors> {
         if path.extension().is_some_and(|extension| extension == "npz") {
             let file = NpzTensors::new(path)?;
             let names: Vec<String> = file.names().into_iter().cloned().collect();
             let get = |name: String| Ok(file.get(&name)?.map(|array| (name, array)));
             return names.into_iter().filter_map(|name| get(name).transpose()).collect();
         }
-        candle_core::safetensors::load(path, &Device::Cpu)
+        Ok(candle_core::safetensors::load(path, &Device::Cpu)?.into_iter().collect())
     };
     read().map_err(|cause| {
         let cause = crate::Error::from(cause);
@@ -52,12 +52,20 @@ fn tensors(path: &Path) -> Result<HashMap<String, Tensor>> {
     })
 }
 
-fn record<R: Role>(
-    arrays: &HashMap<String, Tensor>,
-    split: &str,
-) -> std::result::Result<ExitRecord<R>, String> {
+/// Puts a record under names that begin so: logits (exits, samples, classes) and labels (samples).
+pub(super) fn put<R: Role>(tensors: &mut Tensors, split: &str, record: &ExitRecord<R>) -> Result<()> {
+    let logits = (0..record.exits()).flat_map(|exit| record.logits(exit)).copied().collect();
+    let shape = (record.exits(), record.len(), record.classes());
+    let labels = Tensor::from_slice(record.labels(), record.len(), &Device::Cpu)?;
+    tensors.insert(format!("{split}logits"), Tensor::from_vec(logits, shape, &Device::Cpu)?);
+    tensors.insert(format!("{split}labels"), labels);
+    Ok(())
+}
+
+/// The record whose arrays have names that begin so.
+pub(super) fn record<R: Role>(arrays: &Tensors, split: &str) -> std::result::Result<ExitRecord<R>, String> {
     let get = |what: &str, rank: usize, shape: &str| {
-        let name = format!("{split}_{what}");
+        let name = format!("{split}{what}");
         match arrays.get(&name) {
             Some(array) if array.rank() == rank => Ok(array),
             Some(array) => Err(format!("{name} must be {shape}, got {:?}", array.shape())),
@@ -74,7 +82,7 @@ fn record<R: Role>(
     let classes = logits.first().map_or(0, Vec::len) / labels.len().max(1);
     if labels.iter().any(|&label| label as usize >= classes.min(256)) {
         return Err(format!(
-            "{split}_labels must be from 0 to {}, and at most 255",
+            "{split}labels must be from 0 to {}, and at most 255",
             classes.saturating_sub(1)
         ));
     }

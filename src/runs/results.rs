@@ -7,9 +7,8 @@ use super::choices::Choice;
 use super::experiment::{Experiment, Trained};
 use super::run_info::RunInfo;
 use super::settings::Settings;
-use crate::checked_file::{self, TensorBytes, bytes_of, values_of};
-use crate::data::{Dataset, Role, Source, Test, Validation};
-use crate::error::error;
+use crate::checked_file::{self, Contents, Kind, Tensors};
+use crate::data::{Dataset, Source, Test, Validation};
 use crate::exits::{Criterion, ExitRecord, for_accuracy, knee};
 use crate::files::{commit, project_dir, shown};
 use crate::networks::Network;
@@ -17,7 +16,6 @@ use crate::training::{Epoch, Run};
 use crate::{Result, files};
 use candle_core::Device;
 use flate2::{Compression, bufread::GzDecoder, write::GzEncoder};
-use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 use std::io::{BufReader, Read, Write};
 use std::ops::Deref;
@@ -94,7 +92,11 @@ struct RecordHeader {
     matched_history: Vec<Epoch>,
 }
 
-const KIND: &str = "exit record";
+const KIND: Kind = Kind {
+    kind: "exit record",
+    noun: "exit record",
+    remedy: "remove it, or make it anew with `branchynet evaluate`",
+};
 const EXTENSION: &str = "safetensors.gz";
 
 /// Seconds since 1970.
@@ -161,44 +163,38 @@ impl Results {
             history: self.history.clone(),
             matched_history: history(&self.matched),
         };
-        let mut parts = Vec::new();
-        parts.extend(parts_of("validation", &self.validation));
-        parts.extend(parts_of("test", &self.test));
-        for (name, baseline) in [("baseline", &self.baseline), ("matched", &self.matched)] {
+        let mut tensors = Tensors::new();
+        arrays::put(&mut tensors, "validation.", &self.validation)?;
+        arrays::put(&mut tensors, "test.", &self.test)?;
+        for (name, baseline) in [("baseline.", &self.baseline), ("matched.", &self.matched)] {
             if let Some(baseline) = baseline {
-                parts.extend(parts_of(name, &baseline.test));
+                arrays::put(&mut tensors, name, &baseline.test)?;
             }
         }
         let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
-        gzip.write_all(&checked_file::seal(KIND, &about, parts)?)?;
+        gzip.write_all(&KIND.seal(&about, &tensors)?)?;
         files::write_atomically(path, &gzip.finish()?)
     }
 
     /// Reads a file that [`Self::write`] wrote, or one with arrays from elsewhere ([`Self::of_arrays`]). Fails,
     /// naming it, where it is missing or damaged.
     pub fn read(path: &Path) -> Result<Self> {
-        let broken = |what: String| {
-            error!(
-                File,
-                "{} is not a whole exit record ({what}); remove it, or make it anew with `branchynet evaluate`",
-                path.display()
-            )
-        };
         if path.extension().is_some_and(|extension| extension == "npz" || extension == "safetensors") {
             return Self::of_arrays(path);
         }
         let packed = files::read(path)?;
         let (mut bytes, mut rest) = (Vec::new(), &packed[..]);
-        GzDecoder::new(&mut rest).read_to_end(&mut bytes).map_err(|cause| broken(cause.to_string()))?;
+        GzDecoder::new(&mut rest).read_to_end(&mut bytes).map_err(|cause| KIND.broken(path, cause))?;
         if !rest.is_empty() {
-            return Err(broken(format!("{} bytes too many", rest.len())));
+            return Err(KIND.broken(path, format!("{} bytes too many", rest.len())));
         }
-        let (about, file) = checked_file::open::<RecordHeader>(KIND, &bytes).map_err(broken)?;
+        let Contents::<RecordHeader> { about, tensors, .. } = KIND.open(path, &bytes)?;
+        let broken = |what| KIND.broken(path, what);
         let baseline = |name: &str, history: Vec<Epoch>| -> Result<Option<Baseline>> {
-            if file.tensor(&format!("{name}.logits")).is_err() {
+            if !tensors.contains_key(&format!("{name}logits")) {
                 return Ok(None);
             }
-            let test = record(&file, name).map_err(broken)?;
+            let test = arrays::record(&tensors, name).map_err(broken)?;
             Ok(Some(Baseline { history, test }))
         };
         Ok(Self {
@@ -210,10 +206,10 @@ impl Results {
                 history: about.history,
             },
             made: about.made,
-            validation: record(&file, "validation").map_err(broken)?,
-            test: record(&file, "test").map_err(broken)?,
-            baseline: baseline("baseline", about.baseline_history)?,
-            matched: baseline("matched", about.matched_history)?,
+            validation: arrays::record(&tensors, "validation.").map_err(broken)?,
+            test: arrays::record(&tensors, "test.").map_err(broken)?,
+            baseline: baseline("baseline.", about.baseline_history)?,
+            matched: baseline("matched.", about.matched_history)?,
             costs: None,
         })
     }
@@ -344,29 +340,4 @@ impl Results {
         let test = self.test.operating_point(thresholds, costs)?;
         Ok(Choice { name: name.to_string(), origin: Choice::ON_VALIDATION, test })
     }
-}
-
-/// A record as tensors: logits (exits, samples, classes) and labels (samples).
-fn parts_of<R: Role>(split: &str, record: &ExitRecord<R>) -> [TensorBytes; 2] {
-    let logits = (0..record.exits()).flat_map(|exit| record.logits(exit));
-    let shape = vec![record.exits(), record.len(), record.classes()];
-    let (samples, labels) = (vec![record.len()], record.labels().to_vec());
-    [
-        (format!("{split}.logits"), Dtype::F32, shape, bytes_of(logits.copied())),
-        (format!("{split}.labels"), Dtype::U8, samples, labels),
-    ]
-}
-
-/// The inverse of [`parts_of`].
-fn record<R: Role>(file: &SafeTensors<'_>, split: &str) -> std::result::Result<ExitRecord<R>, String> {
-    let get = |name: &str, dtype| match file.tensor(&format!("{split}.{name}")) {
-        Ok(tensor) if tensor.dtype() == dtype => Ok(tensor),
-        _ => Err(format!("{split}.{name} is missing")),
-    };
-    let (logits, labels) = (get("logits", Dtype::F32)?, get("labels", Dtype::U8)?);
-    let values = values_of(logits.data());
-    let exits = logits.shape().first().copied().unwrap_or(0).max(1);
-    let rows = values.chunks((values.len() / exits).max(1));
-    ExitRecord::from_logits(rows.map(<[f32]>::to_vec).collect(), labels.data().to_vec())
-        .map_err(|error| error.to_string())
 }

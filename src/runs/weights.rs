@@ -5,15 +5,14 @@
 use super::experiment::Trained;
 use super::results::Results;
 use super::settings::Settings;
-use crate::checked_file::{self, bytes_of, values_of};
+use crate::checked_file::{self, Contents, Kind, Tensors};
 use crate::data::Dataset;
-use crate::error::{bail, error};
+use crate::error::bail;
 use crate::exits::{Criterion, ExitPolicy};
 use crate::files::project_dir;
 use crate::networks::Network;
 use crate::{Result, files};
-use candle_core::{DType, Device, Tensor};
-use safetensors::Dtype;
+use candle_core::{Device, Tensor};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -66,7 +65,8 @@ fn null_is_infinite<'de, D: Deserializer<'de>>(
     Ok(written.into_iter().map(|(name, thresholds)| (name, infinite(thresholds).collect())).collect())
 }
 
-const KIND: &str = "weights";
+const KIND: Kind =
+    Kind { kind: "weights", noun: "file of weights", remedy: "make it anew with `branchynet export`" };
 
 impl Network {
     /// The trained network of the reference run called `name`: `lenet`, for example. Notebooks begin with
@@ -144,36 +144,22 @@ impl Pretrained {
 
     /// Loads a file that [`Self::write`] wrote. Fails, naming it, where it is missing or damaged.
     pub fn read(path: &Path, device: &Device) -> Result<Self> {
-        let broken = |what: String| error!(File, "{} holds no whole weights ({what})", path.display());
-        let contents = files::read(path)?;
-        let (about, file) = checked_file::open::<WeightsHeader>(KIND, &contents).map_err(broken)?;
-        let settings = &about.settings;
-        let network = Network::new(&settings.network, about.image, settings.layers.clone(), 0, device)?;
-        let values = |name: &str, shape: &[usize]| match file.tensor(name) {
-            Ok(view) if view.shape() == shape => Ok(values_of(view.data())),
-            _ => Err(broken(format!("{name} of shape {shape:?} is missing"))),
-        };
-        let state = network.state();
-        let weights: Vec<Vec<f32>> =
-            state.iter().map(|(name, var)| values(name, var.dims())).collect::<Result<_>>()?;
-        let bytes = values("bytes", &[about.image[0], 256])?;
-        for (var, weights) in state.values().zip(weights) {
-            var.set(&Tensor::from_vec(weights, var.shape(), device)?)?;
-        }
-        Ok(Self { network, about, bytes })
+        let contents: Contents<WeightsHeader> = KIND.read(path)?;
+        let Settings { network: name, layers, .. } = &contents.about.settings;
+        let network = Network::new(name, contents.about.image, layers.clone(), 0, device)?;
+        let bytes = contents.tensor("bytes", &[contents.about.image[0], 256], name)?;
+        let bytes = bytes.flatten_all()?.to_vec1()?;
+        network.load(&contents)?;
+        Ok(Self { network, about: contents.about, bytes })
     }
 
     /// Writes everything to one file: safetensors with a checksum over all of it.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let part = |name: &str, shape: &[usize], values: Vec<f32>| {
-            (name.to_string(), Dtype::F32, shape.to_vec(), bytes_of(values))
-        };
-        let mut parts = vec![part("bytes", &[self.about.image[0], 256], self.bytes.clone())];
-        for (name, var) in self.network.state() {
-            let values = var.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?;
-            parts.push(part(&name, var.dims(), values));
-        }
-        files::write_atomically(path, &checked_file::seal(KIND, &self.about, parts)?)
+        let state = self.network.state().into_iter();
+        let mut tensors: Tensors = state.map(|(name, var)| (name, var.into_inner())).collect();
+        let bytes = Tensor::from_slice(&self.bytes, (self.about.image[0], 256), &Device::Cpu)?;
+        tensors.insert("bytes".to_string(), bytes);
+        files::write_atomically(path, &KIND.seal(&self.about, &tensors)?)
     }
 
     /// Images of one byte for each value (channels × height × width each, one after another) as the

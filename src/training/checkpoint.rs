@@ -3,13 +3,12 @@
 use super::Epoch;
 use super::config::Config;
 use super::optimizer::OptimizerState;
-use crate::checked_file::{self, TensorBytes, bytes_of, values_of};
+use crate::checked_file::{self, Contents, Kind, Tensors};
 use crate::data::Dataset;
-use crate::error::{bail, error};
 use crate::networks::{Layer, Network};
 use crate::{Error, Result, files};
-use candle_core::{DType, Tensor, Var};
-use safetensors::{Dtype, SafeTensors};
+use candle_core::{Tensor, Var};
+use safetensors::View;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -28,7 +27,7 @@ pub(super) struct CheckpointHeader {
     pub history: Vec<Epoch>,
 }
 
-const KIND: &str = "checkpoint";
+const KIND: Kind = Kind { kind: "checkpoint", noun: "checkpoint", remedy: "remove it to start anew" };
 
 /// What makes two runs the same: network, initial weights, data, and settings.
 pub(super) fn identity(network: &Network, data: &Dataset, config: &Config) -> Result<String> {
@@ -36,7 +35,7 @@ pub(super) fn identity(network: &Network, data: &Dataset, config: &Config) -> Re
     hasher.update(serde_json::to_string(network.layers())?.as_bytes());
     for (name, var) in network.state() {
         hasher.update(name.as_bytes());
-        hasher.update(&bytes(var.as_tensor())?);
+        hasher.update(&var.as_tensor().data());
     }
     hasher.update(&data.checksum.to_le_bytes());
     hasher.update(&(data.train.len() as u64).to_le_bytes());
@@ -45,115 +44,63 @@ pub(super) fn identity(network: &Network, data: &Dataset, config: &Config) -> Re
     Ok(format!("{:08x}", hasher.finalize()))
 }
 
-fn bytes(tensor: &Tensor) -> Result<Vec<u8>> {
-    let values = tensor.flatten_all()?.to_dtype(DType::F32)?;
-    Ok(bytes_of(values.to_vec1::<f32>()?))
-}
-
 pub(super) fn write(
     path: &Path,
     network: &Network,
     about: &CheckpointHeader,
     state: &OptimizerState,
 ) -> Result<()> {
-    let part = |name: String, tensor: &Tensor| -> Result<TensorBytes> {
-        Ok((name, Dtype::F32, tensor.dims().to_vec(), bytes(tensor)?))
-    };
-    let mut parts = Vec::new();
-    for (name, var) in network.state() {
-        parts.push(part(name, var.as_tensor())?);
-    }
+    let mut tensors: Tensors =
+        network.state().into_iter().map(|(name, var)| (name, var.into_inner())).collect();
     for (i, mean) in state.optimizer.means().iter().enumerate() {
         for (name, means) in &state.means {
-            parts.push(part(format!("{mean}/{name}"), &means.get(i)?)?);
+            tensors.insert(format!("{mean}/{name}"), means.get(i)?);
         }
     }
     for (name, average) in state.average.iter().flatten() {
-        parts.push(part(format!("average/{name}"), average)?);
+        tensors.insert(format!("average/{name}"), average.clone());
     }
-    files::write_atomically(path, &checked_file::seal(KIND, about, parts)?)
+    files::write_atomically(path, &KIND.seal(about, &tensors)?)
 }
 
-fn broken(path: &Path, what: &str) -> Error {
-    error!(File, "{} is not a whole checkpoint ({what}); remove it to start anew", path.display())
+/// Reads the checkpoint at `path`.
+pub(super) fn read(path: &Path) -> Result<Contents<CheckpointHeader>> {
+    let mut contents: Contents<CheckpointHeader> = KIND.read(path)?;
+    contents.origin += &format!(" (a checkpoint of {})", contents.about.network);
+    Ok(contents)
 }
 
-/// The epochs that the checkpoint at `path` holds.
-pub(super) fn history(path: &Path) -> Result<Vec<Epoch>> {
-    let bytes = files::read(path)?;
-    let (about, _) =
-        checked_file::open::<CheckpointHeader>(KIND, &bytes).map_err(|what| broken(path, &what))?;
-    Ok(about.history)
-}
-
-/// Loads the weights, and the optimizer's state if asked for, after everything was checked: a file that does
-/// not fit changes nothing.
-pub(super) fn read(
-    path: &Path,
+/// Gives `state` and `network` what a checkpoint holds of them. What does not fit changes no weights.
+pub(super) fn restore(
+    contents: &Contents<CheckpointHeader>,
     network: &Network,
-    optimizer: Option<&mut OptimizerState>,
-) -> Result<CheckpointHeader> {
-    let bytes = files::read(path)?;
-    let (about, file) =
-        checked_file::open::<CheckpointHeader>(KIND, &bytes).map_err(|what| broken(path, &what))?;
-    let get = |name: String, like: &Var| tensor(path, &file, name, like, network, &about);
-    let state = network.state();
-    let weights = state.iter().map(|(name, var)| get(name.clone(), var)).collect::<Result<Vec<_>>>()?;
-    if let Some(optimizer) = optimizer {
-        let kept = optimizer.optimizer.means();
-        let means = |(name, var): (&String, &Var)| -> Result<_> {
-            let of = |mean: &&str| get(format!("{mean}/{name}"), var);
-            let means = kept.iter().map(of).collect::<Result<Vec<_>>>()?;
-            Ok((name.clone(), Tensor::stack(&means, 0)?))
-        };
-        let parameters = network.parameters();
-        optimizer.means = parameters.iter().map(means).collect::<Result<_>>()?;
-        optimizer.steps = about.steps;
-        if let Some(average) = &mut optimizer.average {
-            for (name, var) in &state {
-                average.insert(name.clone(), get(format!("average/{name}"), var)?);
-            }
+    state: &mut OptimizerState,
+) -> Result<()> {
+    let get = |name: String, like: &Var| {
+        let tensor = contents.tensor(&name, like.dims(), network.name())?;
+        Ok::<_, Error>(tensor.to_device(network.device())?)
+    };
+    let kept = state.optimizer.means();
+    for (name, var) in network.parameters() {
+        let of = |mean: &&str| get(format!("{mean}/{name}"), &var);
+        let means = kept.iter().map(of).collect::<Result<Vec<_>>>()?;
+        state.means.insert(name, Tensor::stack(&means, 0)?);
+    }
+    if let Some(average) = &mut state.average {
+        for (name, var) in network.state() {
+            let of_name = get(format!("average/{name}"), &var)?;
+            average.insert(name, of_name);
         }
     }
-    for (var, weight) in state.values().zip(&weights) {
-        var.set(weight)?;
-    }
-    Ok(about)
-}
-
-/// A tensor of a checkpoint, which must have the shape of `like`.
-fn tensor(
-    path: &Path,
-    file: &SafeTensors<'_>,
-    name: String,
-    like: &Var,
-    network: &Network,
-    about: &CheckpointHeader,
-) -> Result<Tensor> {
-    let origin = path.display();
-    match file.tensor(&name) {
-        Ok(view) if view.shape() == like.dims() => {
-            Ok(Tensor::from_vec(values_of(view.data()), like.shape(), network.device())?)
-        }
-        Ok(view) => bail!(
-            Shape,
-            "{origin}: {name} is {:?}, but {} needs {:?}",
-            view.shape(),
-            network.name(),
-            like.shape()
-        ),
-        Err(_) => bail!(
-            Shape,
-            "{origin} has no {name}, which {} needs; it is a checkpoint of {}",
-            network.name(),
-            about.network
-        ),
-    }
+    state.steps = contents.about.steps;
+    network.load(contents)
 }
 
 /// Loads the weights of a checkpoint that [`super::train`] wrote into a network with the same parameters,
 /// and returns the history of the run. Fails, and changes nothing, where the file is damaged or a
 /// parameter is missing or of another shape.
 pub fn load_checkpoint(network: &Network, path: &Path) -> Result<Vec<Epoch>> {
-    Ok(read(path, network, None)?.history)
+    let contents = read(path)?;
+    network.load(&contents)?;
+    Ok(contents.about.history)
 }

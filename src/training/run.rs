@@ -113,11 +113,16 @@ pub fn train(network: &Network, data: &Dataset, config: &Config) -> Result<Run> 
 pub fn find(network: &Network, data: &Dataset, config: &Config) -> Result<Option<Run>> {
     network.fit(&data.train)?;
     let path = run_path(network, &identity(network, data, config)?);
-    if !path.exists() || checkpoint::history(&path)?.len() < config.epochs {
+    if !path.exists() {
         return Ok(None);
     }
-    let history = checkpoint::load_checkpoint(network, &path)?;
-    Ok(Some(Run { found: history.len(), history, checkpoint: path }))
+    let contents = checkpoint::read(&path)?;
+    let found = contents.about.history.len();
+    if found < config.epochs {
+        return Ok(None);
+    }
+    network.load(&contents)?;
+    Ok(Some(Run { found, history: contents.about.history, checkpoint: path }))
 }
 
 /// [`train`], the run kept where `keep` says, with progress given to `say`.
@@ -182,7 +187,9 @@ pub fn train_with(
         replay: Replay::default(),
     };
     if !keep.anew && path.exists() {
-        let there = checkpoint::read(&path, network, Some(&mut state.optimizer))?;
+        let contents = checkpoint::read(&path)?;
+        checkpoint::restore(&contents, network, &mut state.optimizer)?;
+        let there = contents.about;
         if there.identity != about.identity {
             bail!(
                 Setting,
