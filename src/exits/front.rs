@@ -28,40 +28,6 @@ impl<R: Role> ExitRecord<R> {
             .collect()
     }
 
-    /// Samples in ascending order of uncertainty at `exit`; those without one (NaN) never leave and
-    /// come last.
-    fn by_uncertainty(&self, exit: usize) -> Vec<usize> {
-        let predictions = self.predictions(exit);
-        let mut order: Vec<usize> = (0..self.len()).collect();
-        // A NaN may have either sign.
-        let key = |sample: usize| (predictions[sample].uncertainty.is_nan(), predictions[sample].uncertainty);
-        order.sort_by(|&a, &b| {
-            let (a, b) = (key(a), key(b));
-            a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
-        });
-        order
-    }
-
-    /// For each number of samples `n`: a threshold at which exactly the first `n` of `order` leave
-    /// at `exit`, or `None` where sample `n` is as unsure as the one before and leaves with it.
-    fn cuts(&self, exit: usize, order: &[usize]) -> Vec<Option<f64>> {
-        let unsure = |i: usize| self.predictions(exit)[order[i]].uncertainty;
-        let cut = |n: usize| {
-            if n == 0 {
-                Some(self.criterion().never())
-            } else if unsure(n - 1).is_nan() {
-                None
-            } else if n == order.len() || unsure(n).is_nan() {
-                Some(f64::INFINITY)
-            } else if unsure(n) > unsure(n - 1) {
-                Some(unsure(n))
-            } else {
-                None
-            }
-        };
-        (0..=order.len()).map(cut).collect()
-    }
-
     /// The outcome at every distinct threshold, from nothing leaving early to everything: the exact
     /// curve of accuracy against cost, not a grid's. For two exits; fails for other numbers,
     /// whose thresholds make more than a curve (see [`Self::pareto_front`]).
@@ -74,19 +40,12 @@ impl<R: Role> ExitRecord<R> {
                 self.exits()
             )
         }
-        let order = self.by_uncertainty(0);
-        let cuts = self.cuts(0, &order);
-        let mut right = (0..self.len()).filter(|&sample| self.right(1, sample)).count();
+        let search = Search::new(self, costs);
         let mut curve = Vec::new();
-        for n in 0..=self.len() {
-            if n > 0 {
-                let sample = order[n - 1];
-                right = right + usize::from(self.right(0, sample)) - usize::from(self.right(1, sample));
-            }
-            if let Some(threshold) = cuts[n] {
-                curve.push(OperatingPoint::new(vec![threshold], right, vec![n, self.len() - n], costs));
-            }
-        }
+        search.sweep(&[0], 0, |cut, right, _| {
+            let (thresholds, leaving) = (vec![search.exits[0].thresholds[cut]], vec![cut, self.len() - cut]);
+            curve.push(OperatingPoint::new(thresholds, right, leaving, costs));
+        });
         Ok(curve)
     }
 
@@ -101,13 +60,15 @@ impl<R: Role> ExitRecord<R> {
     /// exits than three all of it.
     pub(super) fn front_from(&self, least: usize, costs: &[f64]) -> Result<Vec<OperatingPoint>> {
         self.check_costs(costs)?;
-        let outcomes = match self.exits() {
-            1 => vec![self.operating_point(&[], costs)?],
-            2 => self.curve(costs)?,
-            3 => self.cheapest_for_each_accuracy(least, costs),
-            _ => return self.approximate_front(costs),
-        };
-        Ok(pareto_optimal(outcomes))
+        match self.exits() {
+            1 => Ok(vec![self.operating_point(&[], costs)?]),
+            2 => Ok(pareto_optimal(self.curve(costs)?)),
+            3 => {
+                let search = Search::new(self, costs);
+                Ok(search.front(&search.all_pairs(least)))
+            }
+            _ => self.approximate_front(costs),
+        }
     }
 
     /// Whether [`Self::pareto_front`] is exact.
@@ -122,147 +83,11 @@ impl<R: Role> ExitRecord<R> {
     pub fn approximate_front(&self, costs: &[f64]) -> Result<Vec<OperatingPoint>> {
         self.check_costs(costs)?;
         let search = Search::new(self, costs);
-        let found = search.run();
-        let outcomes = found.iter().enumerate().filter_map(|(right, best)| {
-            let (_, cuts) = best.as_ref()?;
-            let (leaving, thresholds) = search.describe(cuts);
-            Some(OperatingPoint::new(thresholds, right, leaving, costs))
-        });
-        Ok(pareto_optimal(outcomes.collect()))
-    }
-
-    /// For three exits: of all pairs of thresholds that give the same number of right answers, at least `least`, a
-    /// cheapest. For each number of samples that leave at exit 1, a walk over those that exit 2 and the last
-    /// exit do not answer equally well, in the order of exit 2; between two of them accuracy stays, and one
-    /// end is cheapest.
-    fn cheapest_for_each_accuracy(&self, least: usize, costs: &[f64]) -> Vec<OperatingPoint> {
-        let n = self.len();
-        let (first, second) = (self.by_uncertainty(0), self.by_uncertainty(1));
-        let (first_cuts, second_cuts) = (self.cuts(0, &first), self.cuts(1, &second));
-        let change = |from: usize, to: usize, sample: usize| {
-            i32::from(self.right(to, sample)) - i32::from(self.right(from, sample))
-        };
-        // Right answers with the first `i` samples leaving at exit 1 and all others at exit 3.
-        let mut base = vec![(0..n).filter(|&sample| self.right(2, sample)).count() as i32];
-        for &sample in &first {
-            base.push(base[base.len() - 1] + change(2, 0, sample));
-        }
-        let mut rank = vec![0; n];
-        first.iter().enumerate().for_each(|(i, &sample)| rank[sample] = i);
-        let (mut walk, mut places) = (vec![Stop::default()], vec![None; n]);
-        let mut begin = 0;
-        for end in (1..=n).filter(|&end| second_cuts[end].is_some()) {
-            // No threshold can part these.
-            let together = &second[begin..end];
-            let behind = together.iter().all(|&sample| change(2, 1, sample) == 0);
-            if !behind {
-                walk.push(Stop::default());
-            }
-            for &sample in together {
-                let place = Place { stop: walk.len() - 1, behind, change: change(2, 1, sample) };
-                place.add(1, &mut walk);
-                places[rank[sample]] = Some(place);
-            }
-            begin = end;
-        }
-        // What leaving at exit 2 instead of the last may still add; a walk that needs more is over.
-        let gain = (0..n).filter(|&sample| change(2, 1, sample) > 0).count() as i32;
-        let needed = least as i32 - gain;
-        type Best = Vec<Option<(f64, usize, usize)>>;
-        let (dearer, nothing) = (costs[1] - costs[2], || vec![None; n + 1]);
-        let of_use = |&leaving: &usize| first_cuts[leaving].is_some() && base[leaving] >= needed;
-        let of_range = |mut best: Best, start: usize| {
-            let (mut walk, mut gone) = (walk.clone(), 0);
-            for leaving in (start..n + 1).take(RANGE).filter(of_use) {
-                places[gone..leaving].iter().flatten().for_each(|place: &Place| place.add(-1, &mut walk));
-                gone = leaving;
-                let fixed = leaving as f64 * costs[0] + (n - leaving) as f64 * costs[2];
-                let (mut right, mut at_second) = (base[leaving], 0);
-                for stop in &walk {
-                    right += stop.change;
-                    if right < needed {
-                        break;
-                    }
-                    at_second += stop.samples;
-                    let cheapest = if dearer < 0.0 { at_second + stop.behind } else { at_second };
-                    let cost = fixed + f64::from(cheapest) * dearer;
-                    let slot = &mut best[right as usize];
-                    if slot.is_none_or(|(found, ..)| cost < found) {
-                        *slot = Some((cost, leaving, cheapest as usize));
-                    }
-                    at_second += stop.behind;
-                }
-            }
-            best
-        };
-        let ranges: Vec<usize> = (0..=n).step_by(RANGE).collect();
-        let best: Best = ranges.into_par_iter().fold(nothing, of_range).reduce(nothing, |mut a, b| {
-            for (a, b) in a.iter_mut().zip(b) {
-                // Ties go to the smaller thresholds, so that the result does not depend on how
-                // work was divided.
-                let key = |x: &(f64, usize, usize)| (x.0, x.1);
-                if b.is_some_and(|b| a.is_none_or(|a| key(&b) < key(&a))) {
-                    *a = b;
-                }
-            }
-            a
-        });
-        // The smallest threshold of exit 2 at which so many leave there.
-        let second_threshold = |leaving: usize, at_second: usize| {
-            let mut left = 0;
-            (0..=n).find_map(|cut| {
-                left += usize::from(cut > 0 && rank[second[cut - 1]] >= leaving);
-                second_cuts[cut].filter(|_| left == at_second)
-            })
-        };
-        best.iter()
-            .enumerate()
-            .skip(least)
-            .filter_map(|(right, best)| {
-                let (_, leaving, at_second) = (*best)?;
-                let thresholds = vec![first_cuts[leaving]?, second_threshold(leaving, at_second)?];
-                Some(OperatingPoint::new(
-                    thresholds,
-                    right,
-                    vec![leaving, at_second, n - leaving - at_second],
-                    costs,
-                ))
-            })
-            .collect()
+        Ok(search.front(&search.sweeps()))
     }
 }
 
-/// Numbers of samples leaving at exit 1 that one task goes through.
-const RANGE: usize = 64;
-
-/// Samples that change the number of right answers when they leave at exit 2 instead of the last, and how
-/// many come behind them until it changes again.
-#[derive(Debug, Clone, Copy, Default)]
-struct Stop {
-    change: i32,
-    samples: i32,
-    behind: i32,
-}
-
-/// Where a sample is in a walk.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    stop: usize,
-    behind: bool,
-    change: i32,
-}
-
-impl Place {
-    /// Puts so many samples there.
-    fn add(self, samples: i32, walk: &mut [Stop]) {
-        let stop = &mut walk[self.stop];
-        stop.change += self.change * samples;
-        *(if self.behind { &mut stop.behind } else { &mut stop.samples }) += samples;
-    }
-}
-
-/// The search of [`ExitRecord::approximate_front`]. A point is, for each exit but the last, how many
-/// samples are sure enough there.
+/// A search over thresholds. A point is, for each exit but the last, a cut: how many samples are sure enough there.
 struct Search<'a> {
     costs: &'a [f64],
     samples: usize,
@@ -274,30 +99,61 @@ struct Search<'a> {
 
 /// The samples in the order in which an exit is sure of them.
 struct Ranking {
+    /// Without those that never leave (NaN).
     order: Vec<usize>,
-    /// By sample.
-    rank: Vec<usize>,
-    /// For each number of sure samples the threshold, where one can lie there.
-    cuts: Vec<Option<f64>>,
+    /// Where a threshold can lie, from 0 to all of them: not between samples that are equally unsure.
+    cuts: Vec<usize>,
+    /// By sample the first cut at which it leaves.
+    leaves: Vec<usize>,
+    /// By cut.
+    thresholds: Vec<f64>,
 }
 
-/// For each number of right answers the least total cost, and a point that has it.
-type Found = Vec<Option<(f64, Vec<usize>)>>;
+/// For each number of right answers the least total cost, and a point that has it; infinity where there is none.
+type Found = Vec<(f64, Vec<usize>)>;
 
 /// Points of a front around which is searched.
 const AROUND: usize = 128;
 /// Rounds of sweeps after which a search ends in any case.
 const ROUNDS: usize = 20;
+/// Cuts of exit 1 that one task goes through.
+const RANGE: usize = 64;
+
+/// Samples that exit 2 is sure of one after another: those of one cut that change the number of right answers, and
+/// those that do not behind it, or before it where exit 2 costs more than exit 3.
+#[derive(Debug, Clone, Copy, Default)]
+struct Stop {
+    samples: i32,
+    /// Right answers more when they leave at exit 2 instead of 3.
+    change: i32,
+    /// The cut behind them.
+    cut: usize,
+}
+
+impl Ranking {
+    fn new<R: Role>(record: &ExitRecord<R>, exit: usize) -> Self {
+        let unsure = |sample: &usize| record.predictions(exit)[*sample].uncertainty;
+        let mut order: Vec<usize> = (0..record.len()).filter(|sample| !unsure(sample).is_nan()).collect();
+        order.sort_by(|a, b| unsure(a).total_cmp(&unsure(b)));
+        let (mut cuts, mut leaves) = (vec![0], vec![usize::MAX; record.len()]);
+        for together in order.chunk_by(|a, b| unsure(a) == unsure(b)) {
+            let cut = cuts[cuts.len() - 1] + together.len();
+            together.iter().for_each(|&sample| leaves[sample] = cut);
+            cuts.push(cut);
+        }
+        let mut thresholds: Vec<f64> = order.iter().map(unsure).chain([f64::INFINITY]).collect();
+        thresholds[0] = record.criterion().never();
+        Self { order, cuts, leaves, thresholds }
+    }
+
+    /// Each cut but the first, with the samples that leave from there on.
+    fn groups(&self) -> impl Iterator<Item = (usize, &[usize])> {
+        self.cuts.windows(2).map(|ends| (ends[1], &self.order[ends[0]..ends[1]]))
+    }
+}
 
 impl<'a> Search<'a> {
     fn new<R: Role>(record: &ExitRecord<R>, costs: &'a [f64]) -> Self {
-        let exits = (0..record.exits() - 1).map(|exit| {
-            let order = record.by_uncertainty(exit);
-            let mut rank = vec![0; order.len()];
-            (0..order.len()).for_each(|i| rank[order[i]] = i);
-            let cuts = record.cuts(exit, &order);
-            Ranking { order, rank, cuts }
-        });
         let right = |exit: usize| {
             let of = |sample| i32::from(record.right(exit, sample));
             (0..record.len()).map(of).collect()
@@ -305,15 +161,92 @@ impl<'a> Search<'a> {
         Self {
             costs,
             samples: record.len(),
-            exits: exits.collect(),
+            exits: (0..record.exits() - 1).map(|exit| Ranking::new(record, exit)).collect(),
             right: (0..record.exits()).map(right).collect(),
         }
     }
 
-    fn run(&self) -> Found {
-        let (n, free) = (self.samples, self.exits.len());
+    /// Right answers more when a sample leaves at exit `to` instead of `from`.
+    fn change(&self, from: usize, to: usize, sample: usize) -> i32 {
+        self.right[to][sample] - self.right[from][sample]
+    }
+
+    /// For three exits: of all pairs of cuts that give the same number of right answers, at least `least`, a
+    /// cheapest, of equals that with the smaller cuts. For each cut of exit 1, a walk over the stops of exit 2,
+    /// between which accuracy stays: a stop is where that is cheapest.
+    fn all_pairs(&self, least: usize) -> Found {
+        let (first, second, n) = (&self.exits[0], &self.exits[1], self.samples);
+        // Right answers with the first `i` samples leaving at exit 1 and all others at exit 3.
+        let mut base = vec![self.right[2].iter().sum::<i32>()];
+        for &sample in &first.order {
+            base.push(base[base.len() - 1] + self.change(2, 0, sample));
+        }
+        // Samples that never leave at exit 2 are at no stop.
+        let dearer = self.costs[1] - self.costs[2];
+        let (mut stops, mut places, mut changed) = (vec![Stop::default()], vec![usize::MAX; n], true);
+        for (cut, together) in second.groups() {
+            let changes = together.iter().any(|&sample| self.change(2, 1, sample) != 0);
+            if if dearer < 0.0 { changes } else { changed } {
+                stops.push(Stop::default());
+            }
+            changed = changes;
+            let place = stops.len() - 1;
+            let stop = &mut stops[place];
+            stop.cut = cut;
+            for &sample in together {
+                places[sample] = place;
+                stop.samples += 1;
+                stop.change += self.change(2, 1, sample);
+            }
+        }
+        // What leaving at exit 2 instead of the last may still add; a walk that needs more is over.
+        let gain = (0..n).filter(|&sample| self.change(2, 1, sample) > 0).count();
+        let needed = least as i32 - gain as i32;
+        let none = || vec![(f64::INFINITY, 0, 0); n + 1];
+        let of_range = |mut best: Vec<(f64, usize, usize)>, cuts: &[usize]| {
+            let (mut stops, mut gone) = (stops.clone(), 0);
+            for &leaving in cuts.iter().filter(|&&leaving| base[leaving] >= needed) {
+                for &sample in &first.order[gone..leaving] {
+                    if let Some(stop) = stops.get_mut(places[sample]) {
+                        stop.samples -= 1;
+                        stop.change -= self.change(2, 1, sample);
+                    }
+                }
+                gone = leaving;
+                let fixed = leaving as f64 * self.costs[0] + (n - leaving) as f64 * self.costs[2];
+                let (mut right, mut at_second) = (base[leaving], 0);
+                for stop in &stops {
+                    right += stop.change;
+                    if right < needed {
+                        break;
+                    }
+                    at_second += stop.samples;
+                    let cost = fixed + f64::from(at_second) * dearer;
+                    let slot = &mut best[right as usize];
+                    if cost < slot.0 {
+                        *slot = (cost, leaving, stop.cut);
+                    }
+                }
+            }
+            best
+        };
+        let best = first.cuts.par_chunks(RANGE).fold(none, of_range).reduce(none, |mut a, b| {
+            a.iter_mut().zip(b).filter(|(a, b)| b.0 < a.0).for_each(|(a, b)| *a = b);
+            a
+        });
+        let mut found: Found = best.into_iter().map(|(cost, a, b)| (cost, vec![a, b])).collect();
+        found[..least].fill((f64::INFINITY, Vec::new()));
+        found
+    }
+
+    /// What sweeps over single cuts find, from many points on.
+    fn sweeps(&self) -> Found {
         // From nobody to everybody leaving early, in eighths, the same share at every exit.
-        let start = |i: usize| (0..free).map(|exit| self.snap(exit, n * i / 8)).collect();
+        let start = |i: usize| {
+            let sure = self.samples * i / 8;
+            let last_cut = |exit: &Ranking| exit.cuts[exit.cuts.partition_point(|&cut| cut <= sure) - 1];
+            self.exits.iter().map(last_cut).collect()
+        };
         let mut found = self.around(&(0..=8).map(start).collect::<Vec<Vec<usize>>>());
         // Then around what was found, until that gives nothing better.
         for _ in 0..ROUNDS {
@@ -330,75 +263,72 @@ impl<'a> Search<'a> {
         found
     }
 
-    /// The most samples up to `sure` between which and the rest a threshold can lie at `exit`.
-    fn snap(&self, exit: usize, sure: usize) -> usize {
-        let cuts = &self.exits[exit].cuts[..=sure];
-        cuts.iter().rposition(Option::is_some).unwrap_or(0)
-    }
-
     /// What exact sweeps over each exit find from each of these points, on all cores.
     fn around(&self, points: &[Vec<usize>]) -> Found {
-        let none = || vec![None; self.samples + 1];
+        let none = || vec![(f64::INFINITY, Vec::new()); self.samples + 1];
         let sweeps = points.par_iter().fold(none, |mut found, point| {
-            (0..point.len()).for_each(|exit| self.sweep(point, exit, &mut found));
+            for exit in 0..point.len() {
+                self.sweep(point, exit, |cut, right, cost| {
+                    if cost <= found[right].0 * (1.0 + 1e-9) {
+                        let mut point = point.clone();
+                        point[exit] = cut;
+                        keep(&mut found[right], (cost, point));
+                    }
+                });
+            }
             found
         });
         sweeps.reduce(none, merge)
     }
 
-    /// Where a sample leaves at `point`, looking from exit `from` on.
-    fn leaves(&self, point: &[usize], from: usize, sample: usize) -> usize {
-        let sure = |&exit: &usize| self.exits[exit].rank[sample] < point[exit];
-        (from..point.len()).find(sure).unwrap_or(point.len())
-    }
-
-    /// All outcomes as `exit` lets more and more samples go, the other exits as at `point`; what is
-    /// cheaper than was known goes into `found`.
-    fn sweep(&self, point: &[usize], exit: usize, found: &mut Found) {
-        let Ranking { order, cuts, .. } = &self.exits[exit];
+    /// Gives `each` all outcomes as `exit` lets more and more samples go, the other exits as at `point`: the cut, right
+    /// answers, total cost.
+    fn sweep(&self, point: &[usize], exit: usize, mut each: impl FnMut(usize, usize, f64)) {
+        let mut without = point.to_vec();
+        without[exit] = 0;
         let (mut right, mut cost) = (0, 0.0);
         // What changes when a sample leaves here instead of later; nothing where it left before.
-        let mut changes = vec![None; self.samples];
+        let mut changes = vec![(0, 0.0); self.samples];
         for (sample, change) in changes.iter_mut().enumerate() {
-            let first = self.leaves(&point[..exit], 0, sample);
-            let at = if first < exit {
-                first
-            } else {
-                let later = self.leaves(point, exit + 1, sample);
-                *change = Some((
-                    self.right[exit][sample] - self.right[later][sample],
-                    self.costs[exit] - self.costs[later],
-                ));
-                later
-            };
+            let at = self.leaves(&without, sample);
+            if at > exit {
+                *change = (self.change(at, exit, sample), self.costs[exit] - self.costs[at]);
+            }
             right += self.right[at][sample];
             cost += self.costs[at];
         }
-        for sure in 0..=self.samples {
-            if sure > 0
-                && let Some((more, dearer)) = changes[order[sure - 1]]
-            {
-                right += more;
-                cost += dearer;
+        each(0, right as usize, cost);
+        for (cut, together) in self.exits[exit].groups() {
+            for &sample in together {
+                right += changes[sample].0;
+                cost += changes[sample].1;
             }
-            if cuts[sure].is_none() {
-                continue;
-            }
-            let slot = &mut found[right as usize];
-            if slot.as_ref().is_none_or(|(least, _)| cost <= *least * (1.0 + 1e-9)) {
-                let mut point = point.to_vec();
-                point[exit] = sure;
-                keep(slot, (cost, point));
-            }
+            each(cut, right as usize, cost);
         }
     }
 
-    /// How many leave at each exit, and the thresholds.
-    fn describe(&self, point: &[usize]) -> (Vec<usize>, Vec<f64>) {
-        let mut leaving = vec![0; self.costs.len()];
-        (0..self.samples).for_each(|sample| leaving[self.leaves(point, 0, sample)] += 1);
-        let threshold = |(exit, &sure): (usize, &usize)| self.exits[exit].cuts[sure].unwrap_or_default();
-        (leaving, point.iter().enumerate().map(threshold).collect())
+    /// Where a sample leaves at `point`.
+    fn leaves(&self, point: &[usize], sample: usize) -> usize {
+        let leaves = |(exit, &cut): (&Ranking, &usize)| exit.leaves[sample] <= cut;
+        self.exits.iter().zip(point).position(leaves).unwrap_or(point.len())
+    }
+
+    /// The outcomes of those that no other beats, at the smallest thresholds that give them.
+    fn front(&self, found: &Found) -> Vec<OperatingPoint> {
+        let outcome = |&(_, _, point): &(usize, f64, &[usize])| {
+            let (mut right, mut leaving, mut cuts) = (0, vec![0; self.costs.len()], vec![0; point.len()]);
+            for sample in 0..self.samples {
+                let at = self.leaves(point, sample);
+                right += self.right[at][sample];
+                leaving[at] += 1;
+                if let Some(cut) = cuts.get_mut(at) {
+                    *cut = self.exits[at].leaves[sample].max(*cut);
+                }
+            }
+            let thresholds = self.exits.iter().zip(cuts).map(|(exit, cut)| exit.thresholds[cut]);
+            OperatingPoint::new(thresholds.collect(), right as usize, leaving, self.costs)
+        };
+        pareto_optimal(cheapest(found).par_iter().map(outcome).collect())
     }
 }
 
@@ -406,10 +336,8 @@ impl<'a> Search<'a> {
 fn cheapest(found: &Found) -> Vec<(usize, f64, &[usize])> {
     let mut least = f64::INFINITY;
     let mut front = Vec::new();
-    for (right, best) in found.iter().enumerate().rev() {
-        if let Some((cost, point)) = best
-            && *cost < least
-        {
+    for (right, (cost, point)) in found.iter().enumerate().rev() {
+        if *cost < least {
             least = *cost;
             front.push((right, *cost, point.as_slice()));
         }
@@ -419,23 +347,16 @@ fn cheapest(found: &Found) -> Vec<(usize, f64, &[usize])> {
 
 /// Keeps the cheaper; of equals the one that lets fewer leave early, so that the result does not depend on
 /// how work was divided. Costs that differ by rounding are equal.
-fn keep(slot: &mut Option<(f64, Vec<usize>)>, other: (f64, Vec<usize>)) {
-    let better = slot.as_ref().is_none_or(|kept| {
-        let apart = other.0 - kept.0;
-        let equal = apart.abs() <= 1e-9 * kept.0;
-        if equal { other.1 < kept.1 } else { apart < 0.0 }
-    });
-    if better {
-        *slot = Some(other);
+fn keep(slot: &mut (f64, Vec<usize>), other: (f64, Vec<usize>)) {
+    let apart = other.0 - slot.0;
+    let equal = apart.abs() <= 1e-9 * other.0;
+    if if equal { other.1 < slot.1 } else { apart < 0.0 } {
+        *slot = other;
     }
 }
 
 fn merge(mut a: Found, b: Found) -> Found {
-    for (slot, other) in a.iter_mut().zip(b) {
-        if let Some(other) = other {
-            keep(slot, other);
-        }
-    }
+    a.iter_mut().zip(b).filter(|(_, b)| b.0.is_finite()).for_each(|(slot, other)| keep(slot, other));
     a
 }
 
