@@ -4,7 +4,7 @@ use super::criterion::{Criterion, Prediction, Seen};
 use super::plan::Plan;
 use super::policy::{Answer, ExitPolicy, Exits, answers, with_logits};
 use crate::error::bail;
-use crate::networks::{Network, Pass, Shape};
+use crate::networks::{Network, Pass};
 use crate::{Result, kernels};
 use candle_core::Tensor;
 
@@ -93,9 +93,7 @@ impl<'a> Engine<'a> {
 }
 
 fn pixels(network: &Network, images: &Tensor) -> Result<Vec<f32>> {
-    let Shape::Image(channels, height, width) = network.input() else {
-        bail!(Shape, "{} takes no images", network.name())
-    };
+    let [channels, height, width] = network.image;
     match images.dims()[..] {
         [_, c, h, w] if (c, h, w) == (channels, height, width) => Ok(images.flatten_all()?.to_vec1()?),
         _ => bail!(

@@ -16,8 +16,9 @@ use super::record::ExitRecord;
 use crate::Result;
 use crate::data::Validation;
 use crate::error::bail;
-use crate::networks::{Network, Shape};
+use crate::networks::Network;
 use candle_core::Tensor;
+use std::ops::Range;
 use std::time::Instant;
 
 /// Milliseconds per sample, over many samples.
@@ -181,15 +182,10 @@ impl Timer {
     /// Times leaving at each exit, one image at a time on one thread of the CPU, all contenders in turn
     /// on the same images.
     pub fn exits(&self) -> Result<Timing> {
-        let (mut contest, exits) = (Contest::new(self)?, self.network.exits());
-        // Baseline, then for each exit end to end and trunk only.
-        let times = self.over_rounds(1 + 2 * exits, |contender, image, _| match contender {
-            0 => contest.baseline(image),
-            n if n % 2 == 1 => contest.leave(image, (n - 1) / 2),
-            n => contest.trunk(image, (n - 1) / 2),
-        })?;
-        let (exits, trunk_only) = times[1..].chunks(2).map(|both| (both[0], both[1])).unzip();
-        Ok(Timing { baseline: times[0], exits, trunk_only })
+        let leaves: Vec<_> = (0..self.network.exits()).map(|exit| vec![exit; self.images.len()]).collect();
+        let (baseline, times) = self.contest(&leaves, [Run::EarlyExit, Run::Trunk])?;
+        let (exits, trunk_only) = times.into_iter().map(|[exit, trunk]| (exit, trunk)).unzip();
+        Ok(Timing { baseline, exits, trunk_only })
     }
 
     /// Times images that leave at the exits in these shares (of 1), early and late ones mixed evenly,
@@ -197,22 +193,9 @@ impl Timer {
     /// shares do not fit the exits.
     pub fn mixes<S: AsRef<[f64]>>(&self, shares: &[S]) -> Result<Vec<Mix>> {
         let leaves = shares.iter().map(|shares| self.leaves(shares.as_ref())).collect::<Result<Vec<_>>>()?;
-        let mut contest = Contest::new(self)?;
-        // Baseline, then for each mix end to end, trunk only and undecided.
-        let times = self.over_rounds(1 + 3 * leaves.len(), |contender, image, i| match contender {
-            0 => contest.baseline(image),
-            n => {
-                let exit = leaves[(n - 1) / 3][i];
-                match n % 3 {
-                    1 => contest.leave(image, exit),
-                    2 => contest.trunk(image, exit),
-                    _ => timed(|| contest.plan.run_with_branches(image, exit)),
-                }
-            }
-        })?;
-        let mix =
-            |of: &[Latency]| Mix { baseline: times[0], mix: of[0], trunk_only: of[1], undecided: of[2] };
-        Ok(times[1..].chunks(3).map(mix).collect())
+        let (baseline, times) = self.contest(&leaves, [Run::EarlyExit, Run::Trunk, Run::Undecided])?;
+        let mix = |[mix, trunk_only, undecided]: [Latency; 3]| Mix { baseline, mix, trunk_only, undecided };
+        Ok(times.into_iter().map(mix).collect())
     }
 
     /// Where each image leaves so that these shares do: at the exit that is furthest behind its share.
@@ -231,15 +214,12 @@ impl Timer {
     /// Runs all images once, leaving in these shares, or the baseline where there are none: what
     /// [`Self::mixes`] times, for other measures than time.
     pub fn stream(&self, shares: Option<&[f64]>) -> Result<()> {
-        let mut contest = Contest::new(self)?;
-        match shares {
-            None => self.images.iter().try_for_each(|image| contest.baseline(image).map(drop)),
-            Some(shares) => {
-                let leaves = self.leaves(shares)?;
-                let mut all = self.images.iter().zip(leaves);
-                all.try_for_each(|(image, exit)| contest.leave(image, exit).map(drop))
-            }
-        }
+        let mut plans = Plans::new(self)?;
+        let (run, leaves) = match shares {
+            None => (Run::Baseline, vec![0; self.images.len()]),
+            Some(shares) => (Run::EarlyExit, self.leaves(shares)?),
+        };
+        self.images.iter().zip(leaves).try_for_each(|(image, exit)| plans.time(run, image, exit).map(drop))
     }
 
     /// Times whole batches of these sizes on the device of the networks, thresholds set so that `shares`
@@ -328,46 +308,59 @@ impl Timer {
         Ok(())
     }
 
-    /// Lets all contenders, the baseline first, take their turn on the same images, over all rounds, after a
-    /// warm-up on a tenth of the images. A turn is a block of images: in a stream a network finds its weights in
-    /// the cache, and those behind an exit come back only with the first image that passes it. In blocks of 20 the
-    /// decision seemed to cost AlexNet 4 %, in blocks of 100 2 %.
-    fn over_rounds(
+    /// Lets the baseline, and for each of `leaves`, which says where each image leaves, all of `runs` take their turn on
+    /// the same images, over all rounds, after a warm-up on a tenth of the images. A turn is a block of images: in a
+    /// stream a network finds its weights in the cache, and those behind an exit come back only with the first image
+    /// that passes it. In blocks of 20 the decision seemed to cost AlexNet 4 %, in blocks of 100 2 %.
+    fn contest<const N: usize>(
         &self,
-        contenders: usize,
-        mut run: impl FnMut(usize, &[f32], usize) -> Result<f64>,
-    ) -> Result<Vec<Latency>> {
+        leaves: &[Vec<usize>],
+        runs: [Run; N],
+    ) -> Result<(Latency, Vec<[Latency; N]>)> {
         const BLOCK: usize = 100;
-        let images: Vec<(usize, &Vec<f32>)> = self.images.iter().enumerate().collect();
-        for &(i, image) in &images[..images.len().div_ceil(10)] {
-            for contender in 0..contenders {
-                run(contender, image, i)?;
-            }
+        let mut plans = Plans::new(self)?;
+        let nowhere = vec![0; self.images.len()];
+        let mut contenders = vec![(Run::Baseline, &nowhere)];
+        contenders.extend(leaves.iter().flat_map(|leaves| runs.map(|run| (run, leaves))));
+        let mut turn = |(run, leaves): (Run, &Vec<usize>), images: Range<usize>| {
+            images.map(|i| plans.time(run, &self.images[i], leaves[i])).collect::<Result<Vec<f64>>>()
+        };
+        let count = self.images.len();
+        for &contender in &contenders {
+            turn(contender, 0..count.div_ceil(10))?;
         }
-        let mut times: Vec<Vec<f64>> = vec![Vec::new(); contenders];
+        let mut times: Vec<Vec<f64>> = vec![Vec::new(); contenders.len()];
         for _ in 0..self.rounds {
-            for block in images.chunks(BLOCK) {
-                for (contender, times) in times.iter_mut().enumerate() {
-                    for &(i, image) in block {
-                        times.push(run(contender, image, i)?);
-                    }
+            for start in (0..count).step_by(BLOCK) {
+                for (&contender, times) in contenders.iter().zip(&mut times) {
+                    times.extend(turn(contender, start..count.min(start + BLOCK))?);
                 }
             }
         }
-        Ok(times.iter().map(|of| Latency::of(of, &times[0], images.len())).collect())
+        let latency = |of: &Vec<f64>| Latency::of(of, &times[0], count);
+        let (of_runs, _) = times[1..].as_chunks::<N>();
+        Ok((latency(&times[0]), of_runs.iter().map(|times| times.each_ref().map(latency)).collect()))
     }
 }
 
 fn tensor(network: &Network, pixels: &[f32], batch: usize) -> Result<Tensor> {
-    let Shape::Image(channels, height, width) = network.input() else {
-        bail!(Shape, "{} takes no images", network.name())
-    };
-    let shape = (batch, channels, height, width);
-    Ok(Tensor::from_slice(pixels, shape, network.device())?)
+    let [channels, height, width] = network.image;
+    Ok(Tensor::from_slice(pixels, (batch, channels, height, width), network.device())?)
+}
+
+/// What is timed of an image.
+#[derive(Debug, Clone, Copy)]
+enum Run {
+    Baseline,
+    EarlyExit,
+    /// The trunk alone, up to the exit.
+    Trunk,
+    /// Trunk and branches up to the exit, without criterion and decision.
+    Undecided,
 }
 
 /// The contenders' plans.
-struct Contest {
+struct Plans {
     plan: Plan,
     baseline: Plan,
     /// For each exit a policy by which every sample leaves there: nobody before it, everybody at it.
@@ -375,30 +368,30 @@ struct Contest {
     last: ExitPolicy,
 }
 
-impl Contest {
+impl Plans {
     fn new(timer: &Timer) -> Result<Self> {
-        let exits = timer.network.exits();
-        let policy = |thresholds: Vec<f64>| ExitPolicy::new(timer.criterion.clone(), thresholds);
         let never = timer.criterion.never();
-        let at = |exit: usize, i: usize| if i < exit { never } else { f64::INFINITY };
+        let leave_at = |exits: usize, exit: usize| {
+            let threshold = |i: usize| if i < exit { never } else { f64::INFINITY };
+            ExitPolicy::new(timer.criterion.clone(), (0..exits - 1).map(threshold).collect::<Vec<_>>())
+        };
+        let (exits, of_baseline) = (timer.network.exits(), timer.baseline.exits());
         Ok(Self {
             plan: Plan::new(&timer.network)?,
             baseline: Plan::new(&timer.baseline)?,
-            forced: (0..exits).map(|exit| policy((0..exits - 1).map(|i| at(exit, i)).collect())).collect(),
-            last: policy(vec![never; timer.baseline.exits() - 1]),
+            forced: (0..exits).map(|exit| leave_at(exits, exit)).collect(),
+            last: leave_at(of_baseline, of_baseline - 1),
         })
     }
 
-    fn baseline(&mut self, image: &[f32]) -> Result<f64> {
-        timed(|| self.baseline.classify(image, &self.last).map(drop))
-    }
-
-    fn leave(&mut self, image: &[f32], exit: usize) -> Result<f64> {
-        timed(|| self.plan.classify(image, &self.forced[exit]).map(drop))
-    }
-
-    fn trunk(&mut self, image: &[f32], exit: usize) -> Result<f64> {
-        timed(|| self.plan.run_trunk(image, exit))
+    /// Milliseconds for an image that leaves at `exit`.
+    fn time(&mut self, run: Run, image: &[f32], exit: usize) -> Result<f64> {
+        timed(|| match run {
+            Run::Baseline => self.baseline.classify(image, &self.last).map(drop),
+            Run::EarlyExit => self.plan.classify(image, &self.forced[exit]).map(drop),
+            Run::Trunk => self.plan.run_trunk(image, exit),
+            Run::Undecided => self.plan.run_with_branches(image, exit),
+        })
     }
 }
 

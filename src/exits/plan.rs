@@ -9,7 +9,7 @@ use crate::Result;
 use crate::error::bail;
 use crate::kernels::inference::{Buffers, StepBuilder, Steps, View};
 use crate::layers::{self, Node};
-use crate::networks::{Network, Shape};
+use crate::networks::Network;
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
@@ -80,11 +80,7 @@ impl Plan {
     }
 
     fn compile(network: &Network, fast: bool) -> Result<Self> {
-        let shape = match network.input() {
-            Shape::Image(channels, height, width) => [channels, height, width],
-            Shape::Flat(len) => [1, 1, len],
-        };
-        let (mut builder, mut view) = StepBuilder::new(shape);
+        let (mut builder, mut view) = StepBuilder::new(network.image);
         let mut exits: Vec<Exit> = Vec::new();
         for (i, nodes) in network.segments.iter().enumerate() {
             let mut part = |nodes: &[Node], from: View| -> Result<(Range<usize>, View)> {

@@ -18,6 +18,12 @@ pub enum Shape {
     Flat(usize),
 }
 
+impl From<[usize; 3]> for Shape {
+    fn from([channels, height, width]: [usize; 3]) -> Self {
+        Self::Image(channels, height, width)
+    }
+}
+
 impl Shape {
     /// Elements of one sample.
     pub fn len(self) -> usize {

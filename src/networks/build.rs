@@ -64,7 +64,7 @@ impl Builder<'_> {
 }
 
 impl Network {
-    /// Builds `layers` for images of `input` (channels, height, width), with initial weights from
+    /// Builds `layers` for images of `image` (channels, height, width), with initial weights from
     /// `seed`, in f32.
     ///
     /// ```
@@ -82,17 +82,15 @@ impl Network {
     /// of logits.
     pub fn new(
         name: &str,
-        input: [usize; 3],
+        image: [usize; 3],
         layers: impl Into<Vec<Layer>>,
         seed: u64,
         device: &Device,
     ) -> Result<Self> {
         let layers = layers.into();
-        let [channels, height, width] = input;
-        let input = Shape::Image(channels, height, width);
         let mut trunk = Builder { prefix: String::new(), counts: BTreeMap::new(), seed, device };
         let (mut segments, mut branches) = (vec![Vec::new()], Vec::<Vec<Node>>::new());
-        let mut shape = input;
+        let mut shape = Shape::from(image);
         for layer in &layers {
             if let Layer::Branch(layers) = layer {
                 let name = format!("branch{}", branches.len() + 1);
@@ -124,7 +122,7 @@ impl Network {
         Ok(Self {
             name: name.to_string(),
             layers,
-            input,
+            image,
             classes,
             segments,
             branches,

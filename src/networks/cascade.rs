@@ -3,7 +3,7 @@
 use super::network::Network;
 use crate::Result;
 use crate::error::bail;
-use crate::layers::{Shape, branch};
+use crate::layers::branch;
 
 impl Network {
     /// The cascade of two trained networks without branches: this one answers where it is sure, else `then` does,
@@ -27,13 +27,13 @@ impl Network {
                 bail!(Shape, "a cascade is of networks without branches, and {} has some", network.name)
             }
         }
-        let (Shape::Image(channels, height, width), true) = (then.input, self.input == then.input) else {
-            bail!(Shape, "{} takes {}, and {} {}", self.name, self.input, then.name, then.input)
-        };
+        if self.image != then.image {
+            bail!(Shape, "{} takes {}, and {} {}", self.name, self.input(), then.name, then.input())
+        }
         let mut layers = vec![branch(self.layers.clone())];
         layers.extend(then.layers.iter().cloned());
         let name = format!("{}, then {}", self.name, then.name);
-        let cascade = Network::new(&name, [channels, height, width], layers, 0, &then.device)?;
+        let cascade = Network::new(&name, then.image, layers, 0, &then.device)?;
         let (first, second) = (self.state(), then.state());
         for (name, to) in cascade.state() {
             let from = match name.strip_prefix("branch1.") {

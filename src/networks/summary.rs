@@ -11,7 +11,7 @@ impl Network {
         use fmt::Write;
         let mut text = format!(
             "{:<36}{:>10}{:>12}{:>14}\n",
-            format!("{} on {}", self.name, self.input),
+            format!("{} on {}", self.name, self.input()),
             "output",
             "parameters",
             "MACs"
