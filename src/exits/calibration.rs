@@ -10,16 +10,8 @@ impl<R: Role> ExitRecord<R> {
     /// The same samples with other logits: `logits` gets those of a sample at all exits up to one, and gives that
     /// exit's new ones. Fails where it gives another number of them.
     pub fn map(&self, logits: impl Fn(Seen<'_>) -> Vec<f32>) -> Result<Self> {
-        let classes = self.classes();
-        let mut all = vec![Vec::with_capacity(self.len() * classes); self.exits()];
-        let mut seen = Vec::with_capacity(self.exits() * classes);
-        for sample in 0..self.len() {
-            seen.clear();
-            for (exit, all) in all.iter_mut().enumerate() {
-                seen.extend_from_slice(&self.logits(exit)[sample * classes..][..classes]);
-                all.extend(logits(Seen::new(&seen, classes)));
-            }
-        }
+        let mut all = vec![Vec::with_capacity(self.logits(0).len()); self.exits()];
+        self.visit(|exit, seen| all[exit].extend(logits(seen)));
         Self::from_logits_by(all, self.labels().to_vec(), self.criterion())
     }
 

@@ -17,8 +17,8 @@ impl Network {
     ///
     /// One answer for each sample, in the order of the input. Fails when the policy does not fit the exits.
     pub fn classify(&self, images: &Tensor, policy: &ExitPolicy) -> Result<Vec<Answer>> {
-        policy.check(self.exits())?;
-        Engine::new(self)?.classify(images, policy)
+        let answers = Engine::new(self)?.classify(images, policy, false)?;
+        Ok(answers.into_iter().map(|(answer, _)| answer).collect())
     }
 
     /// [`Self::classify`], each answer with the logits (one for each class) that it was read from.
@@ -40,8 +40,7 @@ impl Network {
         images: &Tensor,
         policy: &ExitPolicy,
     ) -> Result<Vec<(Answer, Vec<f32>)>> {
-        policy.check(self.exits())?;
-        Engine::new(self)?.classify_with_logits(images, policy)
+        Engine::new(self)?.classify(images, policy, true)
     }
 }
 
@@ -68,26 +67,16 @@ impl<'a> Engine<'a> {
         Ok(rows.collect::<candle_core::Result<_>>()?)
     }
 
-    /// As [`Network::classify`].
-    pub(super) fn classify(&mut self, images: &Tensor, policy: &ExitPolicy) -> Result<Vec<Answer>> {
-        match &mut self.plan {
-            Some(plan) => plan.classify_all(&pixels(self.network, images)?, policy),
-            None => Ok(by_tensors(self.network, images, policy, false)?.0),
-        }
-    }
-
-    /// As [`Network::classify_with_logits`].
-    fn classify_with_logits(
+    /// As [`Network::classify`], with the logits that each answer was read from if `keep`.
+    pub(super) fn classify(
         &mut self,
         images: &Tensor,
         policy: &ExitPolicy,
+        keep: bool,
     ) -> Result<Vec<(Answer, Vec<f32>)>> {
         match &mut self.plan {
-            Some(plan) => plan.classify_with_logits(&pixels(self.network, images)?, policy),
-            None => {
-                let (answers, seen) = by_tensors(self.network, images, policy, true)?;
-                Ok(with_logits(answers, &seen, self.network.classes()).collect())
-            }
+            Some(plan) => plan.answers(&pixels(self.network, images)?, policy, keep),
+            None => by_tensors(self.network, images, policy, keep),
         }
     }
 }
@@ -105,14 +94,14 @@ fn pixels(network: &Network, images: &Tensor) -> Result<Vec<f32>> {
     }
 }
 
-/// The answers for images, and of each image the logits of the exits that it has seen, where they came to the host; with
-/// `keep` they do.
+/// The answers for images, with the logits that each was read from if `keep`: these have to come to the host.
 fn by_tensors(
     network: &Network,
     images: &Tensor,
     policy: &ExitPolicy,
     keep: bool,
-) -> Result<(Vec<Answer>, Vec<Vec<f32>>)> {
+) -> Result<Vec<(Answer, Vec<f32>)>> {
+    policy.check(network.exits())?;
     let batch = images.dim(0)?;
     let mut exits = Tensors {
         network,
@@ -123,7 +112,8 @@ fn by_tensors(
         predictions: Vec::new(),
         seen: vec![Vec::new(); batch],
     };
-    Ok((answers(&mut exits, policy, batch)?, exits.seen))
+    let answers = answers(&mut exits, policy, batch)?;
+    Ok(with_logits(answers, &exits.seen, network.classes(), keep))
 }
 
 /// A network's exits on its device, for a batch.
@@ -220,9 +210,10 @@ mod tests {
                 all[30]
             };
             for thresholds in [vec![0.0; 2], vec![median(0), median(1)], vec![f64::INFINITY; 2]] {
-                let (answers, seen) = by_tensors(&network, &images, &record.policy(&thresholds), true)?;
-                assert_eq!(answers, record.answers(&thresholds)?);
-                for (i, (answer, logits)) in with_logits(answers, &seen, 5).enumerate() {
+                let expected = record.answers(&thresholds)?;
+                let answers = by_tensors(&network, &images, &record.policy(&thresholds), true)?;
+                for (i, ((answer, logits), expected)) in answers.into_iter().zip(expected).enumerate() {
+                    assert_eq!(answer, expected);
                     assert_eq!(logits, record.logits(answer.exit)[i * 5..][..5]);
                 }
             }

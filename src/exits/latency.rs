@@ -248,7 +248,7 @@ impl Timer {
         let run = |engine: &mut Engine<'_>, pixels: &[f32], policy: &ExitPolicy| -> Result<f64> {
             device.synchronize()?;
             timed(|| {
-                engine.classify(&tensor(&self.network, pixels, batch)?, policy)?;
+                engine.classify(&tensor(&self.network, pixels, batch)?, policy, false)?;
                 Ok(device.synchronize()?)
             })
         };
@@ -389,8 +389,9 @@ impl Plans {
         timed(|| match run {
             Run::Baseline => self.baseline.classify(image, &self.last).map(drop),
             Run::EarlyExit => self.plan.classify(image, &self.forced[exit]).map(drop),
-            Run::Trunk => self.plan.run_trunk(image, exit),
-            Run::Undecided => self.plan.run_with_branches(image, exit),
+            Run::Trunk | Run::Undecided => {
+                self.plan.run_undecided(image, exit, matches!(run, Run::Undecided))
+            }
         })
     }
 }

@@ -131,20 +131,21 @@ impl Plan {
     /// a layer's weights are read once for several images that have not left before it. One answer for
     /// each image, the same as [`Self::classify`]'s. Fails likewise.
     pub fn classify_all(&mut self, images: &[f32], policy: &ExitPolicy) -> Result<Vec<Answer>> {
-        policy.check(self.exits())?;
-        Ok(self.in_blocks(images, |compiled, state, block| compiled.classify(state, block, policy))?.concat())
+        Ok(self.answers(images, policy, false)?.into_iter().map(|(answer, _)| answer).collect())
     }
 
-    /// [`Self::classify_all`], each answer with the logits that it was read from.
-    pub fn classify_with_logits(
+    /// [`Self::classify_all`], each answer with the logits that it was read from if `keep`.
+    pub(super) fn answers(
         &mut self,
         images: &[f32],
         policy: &ExitPolicy,
+        keep: bool,
     ) -> Result<Vec<(Answer, Vec<f32>)>> {
         policy.check(self.exits())?;
-        let blocks = self.in_blocks(images, |compiled, state, block| {
-            let answers = compiled.classify(state, block, policy)?;
-            Ok(with_logits(answers, &state.seen, compiled.classes).collect::<Vec<_>>())
+        let blocks = self.in_blocks(images, |compiled, state, images| {
+            let mut block = Block { compiled, state, criterion: &policy.criterion, threads: 1 };
+            let answers = answers(&mut block, policy, images)?;
+            Ok(with_logits(answers, &block.state.seen, compiled.classes, keep))
         })?;
         Ok(blocks.into_iter().flatten().collect())
     }
@@ -152,29 +153,28 @@ impl Plan {
     /// The logits of every exit for images that lie one after another, on all threads: for each exit a row
     /// for each image. Fails where the last image is not whole.
     pub fn logits(&mut self, images: &[f32]) -> Result<Vec<Vec<f32>>> {
-        let exits = self.exits();
-        let blocks = self.in_blocks(images, |compiled, state, block| {
-            let block: Vec<&[f32]> = block.chunks(compiled.size).collect();
-            compiled.load(state, &block)?;
-            let exits = (0..exits).map(|exit| {
-                compiled.run(state, exit, true, block.len(), 1);
-                (0..block.len())
-                    .flat_map(|place| compiled.logits(&state.buffers, exit, place))
-                    .copied()
-                    .collect()
+        let mut logits = vec![Vec::new(); self.exits()];
+        let blocks = self.in_blocks(images, |compiled, state, images| {
+            let exits = (0..compiled.exits.len()).map(|exit| {
+                compiled.run(state, exit, true, images, 1);
+                let rows = (0..images).map(|place| compiled.logits(&state.buffers, exit, place));
+                rows.collect::<Vec<_>>().concat()
             });
-            Ok(exits.collect::<Vec<Vec<f32>>>())
+            Ok(exits.collect::<Vec<_>>())
         })?;
-        Ok((0..exits).map(|exit| blocks.iter().flat_map(|block| &block[exit]).copied().collect()).collect())
+        for block in blocks {
+            logits.iter_mut().zip(block).for_each(|(all, of_block)| all.extend(of_block));
+        }
+        Ok(logits)
     }
 
-    /// What `work` makes of the images, some at a time, on all threads; in the order of the images. A thread
-    /// takes the next block when it is done with one: nobody knows before how many images of a block leave
+    /// What `work` makes of the images, of which so many at a time are loaded, on all threads; in the order of the
+    /// images. A thread takes the next block when it is done with one: nobody knows before how many images of a block leave
     /// early. Small batches go in smaller blocks, so that there are enough to even that out.
     fn in_blocks<T: Send>(
         &mut self,
         images: &[f32],
-        work: impl Fn(&Compiled, &mut Workspace, &[f32]) -> Result<T> + Sync,
+        work: impl Fn(&Compiled, &mut Workspace, usize) -> Result<T> + Sync,
     ) -> Result<Vec<T>> {
         let (compiled, size) = (&*self.compiled, self.compiled.size);
         if !images.len().is_multiple_of(size) {
@@ -182,7 +182,8 @@ impl Plan {
         }
         let threads = rayon::current_num_threads();
         let block = (images.len() / size).div_ceil(4 * threads).clamp(1, BLOCK);
-        let blocks: Vec<&[f32]> = images.chunks(block * size).collect();
+        let images: Vec<&[f32]> = images.chunks(size).collect();
+        let blocks: Vec<&[&[f32]]> = images.chunks(block).collect();
         let threads = threads.min(blocks.len()).max(1);
         if threads > self.states.len() {
             self.states.resize(threads, self.states[0].clone());
@@ -191,7 +192,11 @@ impl Plan {
         let run = |state: &mut Workspace| -> Result<Vec<(usize, T)>> {
             let numbers = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
             let numbers = numbers.take_while(|&number| number < blocks.len());
-            numbers.map(|number| Ok((number, work(compiled, state, blocks[number])?))).collect()
+            let work = |number: usize| {
+                compiled.load(state, blocks[number])?;
+                Ok((number, work(compiled, state, blocks[number].len())?))
+            };
+            numbers.map(work).collect()
         };
         let mut done = match &mut self.states[..threads] {
             [state] => run(state)?,
@@ -209,24 +214,14 @@ impl Plan {
         self.compiled.logits(&self.states[0].buffers, exit, 0)
     }
 
-    /// Runs the trunk alone up to where exit `exit` (from 0) branches off, without branches, criterion
-    /// or decision: what the paper's timer covered. Fails when the image has another size. Panics where
-    /// there is no such exit.
-    pub fn run_trunk(&mut self, image: &[f32], exit: usize) -> Result<()> {
-        self.run_undecided(image, exit, 0)
-    }
-
-    /// Runs the trunk up to exit `exit` (from 0) with the branches on the way and its own, without criterion
-    /// or decision. Fails and panics as [`Self::run_trunk`].
-    pub fn run_with_branches(&mut self, image: &[f32], exit: usize) -> Result<()> {
-        self.run_undecided(image, exit, exit + 1)
-    }
-
-    fn run_undecided(&mut self, image: &[f32], exit: usize, branches: usize) -> Result<()> {
+    /// Runs the trunk up to where exit `exit` (from 0) branches off, without criterion or decision: alone, which is what
+    /// the paper's timer covered, or with the branches on the way and its own. Fails when the image has another size.
+    /// Panics where there is no such exit.
+    pub(super) fn run_undecided(&mut self, image: &[f32], exit: usize, branches: bool) -> Result<()> {
         let (compiled, state) = (&*self.compiled, &mut self.states[0]);
         compiled.load(state, &[image])?;
         for i in 0..=exit {
-            compiled.run(state, i, i < branches, 1, self.threads);
+            compiled.run(state, i, branches, 1, self.threads);
         }
         Ok(())
     }
@@ -259,14 +254,6 @@ impl Compiled {
 
     fn logits<'a>(&self, buffers: &'a Buffers, exit: usize, place: usize) -> &'a [f32] {
         self.steps.read(buffers, self.exits[exit].logits, place)
-    }
-
-    /// Classifies a block of images.
-    fn classify(&self, state: &mut Workspace, images: &[f32], policy: &ExitPolicy) -> Result<Vec<Answer>> {
-        let images: Vec<&[f32]> = images.chunks(self.size).collect();
-        self.load(state, &images)?;
-        let mut block = Block { compiled: self, state, criterion: &policy.criterion, threads: 1 };
-        answers(&mut block, policy, images.len())
     }
 }
 

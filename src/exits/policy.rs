@@ -126,14 +126,13 @@ pub(super) fn answers(exits: &mut impl Exits, policy: &ExitPolicy, samples: usiz
     Ok(answers)
 }
 
-/// Each answer with the logits of its exit, given those of the exits that its sample has seen.
+/// Each answer with the logits of its exit, given those of the exits that its sample has seen; without any unless `keep`.
 pub(super) fn with_logits(
     answers: Vec<Answer>,
     seen: &[Vec<f32>],
     classes: usize,
-) -> impl Iterator<Item = (Answer, Vec<f32>)> {
-    answers
-        .into_iter()
-        .zip(seen)
-        .map(move |(answer, seen)| (answer, Seen::new(seen, classes).logits().to_vec()))
+    keep: bool,
+) -> Vec<(Answer, Vec<f32>)> {
+    let logits = |seen| if keep { Seen::new(seen, classes).logits().to_vec() } else { Vec::new() };
+    answers.into_iter().zip(seen).map(|(answer, seen)| (answer, logits(seen))).collect()
 }

@@ -123,19 +123,24 @@ impl<R: Role> ExitRecord<R> {
     }
 
     fn read_by(mut self, criterion: &Criterion) -> Self {
-        let classes = self.classes();
         let mut predictions = vec![Vec::with_capacity(self.len()); self.exits()];
-        let mut seen = Vec::with_capacity(self.exits() * classes);
-        for sample in 0..self.len() {
-            seen.clear();
-            for (logits, predictions) in self.logits.iter().zip(&mut predictions) {
-                seen.extend_from_slice(&logits[sample * classes..][..classes]);
-                predictions.push(criterion.read(Seen::new(&seen, classes)));
-            }
-        }
+        self.visit(|exit, seen| predictions[exit].push(criterion.read(seen)));
         self.predictions = predictions;
         self.criterion = criterion.clone();
         self
+    }
+
+    /// Gives `visit` every exit (from 0) of one sample after another, with the logits of the exits so far.
+    pub(super) fn visit(&self, mut visit: impl FnMut(usize, Seen<'_>)) {
+        let classes = self.classes();
+        let mut seen = Vec::with_capacity(self.exits() * classes);
+        for sample in 0..self.len() {
+            seen.clear();
+            for (exit, logits) in self.logits.iter().enumerate() {
+                seen.extend_from_slice(&logits[sample * classes..][..classes]);
+                visit(exit, Seen::new(&seen, classes));
+            }
+        }
     }
 
     /// The record of a network that has these exits (from 0) alone; the branches of the others decide
@@ -161,15 +166,25 @@ impl<R: Role> ExitRecord<R> {
     /// Leaving at the first exit that is right, else at the last: what no criterion can beat. `costs` are those of
     /// leaving at each exit. Fails where they do not fit the exits.
     pub fn oracle(&self, costs: &[f64]) -> Result<OperatingPoint> {
+        let first = |sample| (0..self.exits()).find(|&exit| self.right(exit, sample));
+        let leaves = (0..self.len()).map(|sample| first(sample).unwrap_or(self.exits() - 1));
+        self.outcome(&[], leaves, costs)
+    }
+
+    /// What happens when each sample leaves at the exit that `leaves` says.
+    fn outcome(
+        &self,
+        thresholds: &[f64],
+        leaves: impl Iterator<Item = usize>,
+        costs: &[f64],
+    ) -> Result<OperatingPoint> {
         self.check_costs(costs)?;
         let (mut right, mut leaving) = (0, vec![0; self.exits()]);
-        for (sample, &label) in self.labels.iter().enumerate() {
-            let is_right = |exit: &usize| self.predictions[*exit][sample].label == usize::from(label);
-            let exit = (0..self.exits()).find(is_right);
-            right += usize::from(exit.is_some());
-            leaving[exit.unwrap_or(self.exits() - 1)] += 1;
+        for (sample, exit) in leaves.enumerate() {
+            right += usize::from(self.right(exit, sample));
+            leaving[exit] += 1;
         }
-        Ok(OperatingPoint::new(Vec::new(), right, leaving, costs))
+        Ok(OperatingPoint::new(thresholds.to_vec(), right, leaving, costs))
     }
 
     /// The record of these samples, in this order; one may occur several times, as in a bootstrap. Fails
@@ -278,13 +293,7 @@ impl<R: Role> ExitRecord<R> {
     /// What happens at these thresholds, given what it costs to leave at each exit (milliseconds,
     /// MACs, …). Fails when thresholds or costs do not fit the exits.
     pub fn operating_point(&self, thresholds: &[f64], costs: &[f64]) -> Result<OperatingPoint> {
-        self.check_costs(costs)?;
-        let (mut right, mut leaving) = (0, vec![0; self.exits()]);
-        for (answer, &label) in self.answers(thresholds)?.iter().zip(&self.labels) {
-            right += usize::from(answer.label == usize::from(label));
-            leaving[answer.exit] += 1;
-        }
-        Ok(OperatingPoint::new(thresholds.to_vec(), right, leaving, costs))
+        self.outcome(thresholds, self.answers(thresholds)?.iter().map(|answer| answer.exit), costs)
     }
 
     /// [`Self::operating_point`] at the thresholds of other outcomes, such as those of a front that was found on
