@@ -112,12 +112,11 @@ impl Dataset {
         let checksum = raw.checksum();
         let all = Split::<Train>::new(raw.train.0, raw.train.1, raw.image)?;
         let (train, validation) = stratified(all.labels(), classes.len(), validation);
-        let (train, validation) = (all.select(&train), all.select(&validation));
         Ok(Self {
             name: name.to_string(),
             classes,
-            train: Split::new(train.0, train.1, raw.image)?,
-            validation: Split::new(validation.0, validation.1, raw.image)?,
+            train: all.select(train),
+            validation: all.select(validation),
             test: Split::new(raw.test.0, raw.test.1, raw.image)?,
             checksum,
         })
@@ -167,10 +166,8 @@ impl Dataset {
     /// What every byte of an image becomes before a network sees it, in each channel: (channels, 256)
     /// values. `None` where the pixels of an image are whitened together.
     pub fn byte_values(&self) -> Option<Vec<f32>> {
-        match *self.train.pixels {
-            Pixels::Zca { .. } => None,
-            ref pixels => Some(pixels.table(self.train.image_shape()[0])),
-        }
+        let pixels = &self.train.pixels;
+        pixels.whitening.is_none().then(|| pixels.table.concat())
     }
 
     /// The same images, preprocessed in another way, which is fitted on Train where it needs to
@@ -198,13 +195,9 @@ impl Dataset {
     /// The same with the validation images among those trained on: for runs that choose nothing. Their accuracy on
     /// Validation says little then.
     pub fn training_on_all(mut self) -> Self {
-        let mut images = self.train.images.clone();
-        images.extend_from_slice(&self.validation.images);
+        let images = [&self.train.images[..], &self.validation.images].concat();
         let labels = [self.train.labels(), self.validation.labels()].concat();
-        let pixels = self.train.pixels.clone();
-        self.train =
-            Split::new(images, labels, self.train.image_shape()).expect("two splits of one data set");
-        self.train.see(pixels);
+        self.train = self.train.with(images, labels);
         self
     }
 

@@ -50,64 +50,61 @@ fn read_idx(path: &Path) -> Result<(Vec<usize>, Vec<u8>)> {
     Ok((dims, bytes[header..].to_vec()))
 }
 
+/// The files of a data set in `dir`, each by the first of its names that is there; `None` where there are none. Fails
+/// when only some are there.
+fn complete(dir: &Path, files: &[Vec<String>]) -> Result<Option<Vec<PathBuf>>> {
+    let find = |names: &Vec<String>| names.iter().map(|name| dir.join(name)).find(|path| path.exists());
+    let found: Vec<Option<PathBuf>> = files.iter().map(find).collect();
+    match found.iter().position(Option::is_none) {
+        Some(missing) if found.iter().any(Option::is_some) => bail!(
+            File,
+            "{}: {} is missing beside the other files; add it, or remove them all",
+            dir.display(),
+            files[missing].join(" or ")
+        ),
+        _ => Ok(found.into_iter().collect()),
+    }
+}
+
+/// Channels, height and width of images of these dimensions.
+fn image_of(dims: &[usize]) -> Option<[usize; 3]> {
+    match *dims {
+        [_, height, width] => Some([1, height, width]),
+        [_, channels, height, width] => Some([channels, height, width]),
+        _ => None,
+    }
+}
+
 /// The four IDX files of a data set in `dir`, plain or gzipped, named as MNIST's
 /// (`train-images-idx3-ubyte`, …; with colours idx4: samples, channels, height, width); `None` where
 /// there are none. Fails when only some are there or one is damaged.
 pub fn read_idx_files(dir: &Path) -> Result<Option<Raw>> {
-    let find = |name: &str| -> Option<PathBuf> {
-        [format!("{name}-ubyte"), format!("{name}-ubyte.gz")]
-            .iter()
-            .map(|name| dir.join(name))
-            .find(|path| path.exists())
+    let names = |part: &str, kinds: &[&str]| -> Vec<String> {
+        let plain = kinds.iter().map(|kind| format!("{part}-{kind}-ubyte"));
+        plain.flat_map(|name| [name.clone(), format!("{name}.gz")]).collect()
     };
-    let names = ["train-images", "train-labels", "t10k-images", "t10k-labels"];
-    let found: Vec<Option<PathBuf>> = names
-        .iter()
-        .map(|name| match name.ends_with("images") {
-            true => find(&format!("{name}-idx3")).or_else(|| find(&format!("{name}-idx4"))),
-            false => find(&format!("{name}-idx1")),
-        })
-        .collect();
-    if found.iter().all(Option::is_none) {
-        return Ok(None);
-    }
-    let mut parts = Vec::new();
-    for (name, path) in names.iter().zip(&found) {
-        let Some(path) = path else {
-            let kind = if name.ends_with("images") { "idx3" } else { "idx1" };
-            bail!(
-                File,
-                "{}: {name}-{kind}-ubyte (or .gz) is missing beside the other IDX files; add it, or remove them all",
-                dir.display()
-            )
-        };
-        parts.push(read_idx(path)?);
-    }
+    let [images, labels] = [&["idx3", "idx4"][..], &["idx1"]];
+    let files = [
+        ("train-images", images),
+        ("train-labels", labels),
+        ("t10k-images", images),
+        ("t10k-labels", labels),
+    ];
+    let Some(paths) = complete(dir, &files.map(|(part, kinds)| names(part, kinds)))? else { return Ok(None) };
+    let parts = paths.iter().map(|path| read_idx(path)).collect::<Result<Vec<_>>>()?;
     let [train_images, train_labels, test_images, test_labels] =
-        <[_; 4]>::try_from(parts).expect("four names");
-    let image = |dims: &[usize]| match *dims {
-        [_, height, width] => Some([1, height, width]),
-        [_, channels, height, width] => Some([channels, height, width]),
-        _ => None,
-    };
-    let (Some(train), Some(test)) = (image(&train_images.0), image(&test_images.0)) else {
+        <[_; 4]>::try_from(parts).expect("four files");
+    let (image, of_test) = (image_of(&train_images.0), image_of(&test_images.0));
+    let Some(image) = image.filter(|_| image == of_test) else {
         bail!(
             File,
-            "{}: images of dimensions {:?} and {:?}, expected (samples, height, width) or (samples, channels, height, width)",
+            "{}: training images are {:?} and test images {:?}; they must agree, and be (samples, height, width) or (samples, channels, height, width)",
             dir.display(),
             train_images.0,
             test_images.0
         )
     };
-    if train != test {
-        bail!(
-            File,
-            "{}: training images are {train:?} and test images {test:?} (channels, height, width); they must agree",
-            dir.display()
-        )
-    }
-    let raw =
-        Raw { image: train, train: (train_images.1, train_labels.1), test: (test_images.1, test_labels.1) };
+    let raw = Raw { image, train: (train_images.1, train_labels.1), test: (test_images.1, test_labels.1) };
     raw.check(&dir.display().to_string())?;
     Ok(Some(raw))
 }
@@ -147,24 +144,13 @@ const RECORD: usize = 1 + 3 * 32 * 32;
 /// `data_batch_5.bin` and `test_batch.bin`, in `dir`; `None` where there are none. Fails when only some
 /// are there or one is cut short.
 pub fn read_cifar10_files(dir: &Path) -> Result<Option<Raw>> {
-    let train: Vec<String> = (1..=5).map(|i| format!("data_batch_{i}.bin")).collect();
-    let test = "test_batch.bin".to_string();
-    let mut names = train.iter().chain(std::iter::once(&test));
-    if !names.clone().any(|name| dir.join(name).exists()) {
-        return Ok(None);
-    }
-    if let Some(missing) = names.find(|name| !dir.join(name).exists()) {
-        bail!(
-            File,
-            "{}: {missing} is missing beside the other binary files; add it, or remove them all",
-            dir.display()
-        )
-    }
-    let read = |names: &[String]| -> Result<(Vec<u8>, Vec<u8>)> {
+    let train = (1..=5).map(|i| format!("data_batch_{i}.bin"));
+    let files: Vec<_> = train.chain(["test_batch.bin".to_string()]).map(|name| vec![name]).collect();
+    let Some(paths) = complete(dir, &files)? else { return Ok(None) };
+    let read = |paths: &[PathBuf]| -> Result<(Vec<u8>, Vec<u8>)> {
         let (mut images, mut labels) = (Vec::new(), Vec::new());
-        for name in names {
-            let path = dir.join(name);
-            let bytes = files::read(&path)?;
+        for path in paths {
+            let bytes = files::read(path)?;
             if bytes.is_empty() || !bytes.len().is_multiple_of(RECORD) {
                 bail!(
                     File,
@@ -180,7 +166,7 @@ pub fn read_cifar10_files(dir: &Path) -> Result<Option<Raw>> {
         }
         Ok((images, labels))
     };
-    Ok(Some(Raw { image: [3, 32, 32], train: read(&train)?, test: read(std::slice::from_ref(&test))? }))
+    Ok(Some(Raw { image: [3, 32, 32], train: read(&paths[..5])?, test: read(&paths[5..])? }))
 }
 
 /// One safetensors file with the u8 tensors `train_images` and `test_images` (samples, channels, height,
@@ -197,12 +183,12 @@ pub fn read_safetensors(path: &Path) -> Result<Raw> {
         Err(_) => bail!(File, "{origin}: it has no tensor {name}"),
     };
     let images = tensor("train_images")?;
-    let image = match *images.shape() {
-        [_, height, width] => [1, height, width],
-        [_, channels, height, width] => [channels, height, width],
-        ref shape => {
-            bail!(File, "{origin}: train_images is {shape:?}, expected (samples, channels, height, width)")
-        }
+    let Some(image) = image_of(images.shape()) else {
+        bail!(
+            File,
+            "{origin}: train_images is {:?}, expected (samples, channels, height, width)",
+            images.shape()
+        )
     };
     let part = |split: &str| -> Result<(Vec<u8>, Vec<u8>)> {
         let images = tensor(&format!("{split}_images"))?;

@@ -1,17 +1,18 @@
 //! From bytes to what a network sees.
 
 use super::{Split, Train};
+use crate::Result;
 use crate::checked_file::{Contents, Kind};
 use crate::error::bail;
 use crate::files::{project_dir, write_atomically};
-use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::Path;
 
 /// How pixels are prepared. What has to be fitted is fitted on Train alone.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Preprocessing {
     /// Divided by 255, so that they lie in [0, 1].
@@ -26,41 +27,26 @@ pub enum Preprocessing {
 
 impl fmt::Display for Preprocessing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Unit => "unit",
-            Self::Channels => "channels",
-            Self::Zca => "zca",
-        })
-    }
-}
-
-impl std::str::FromStr for Preprocessing {
-    type Err = Error;
-    fn from_str(name: &str) -> Result<Self> {
-        match name {
-            "unit" => Ok(Self::Unit),
-            "channels" => Ok(Self::Channels),
-            "zca" => Ok(Self::Zca),
-            _ => bail!(Setting, "there is no preprocessing {name:?}: use unit, channels or zca"),
-        }
+        f.write_str(self.to_possible_value().expect("each has a name").get_name())
     }
 }
 
 /// A preprocessing with what was fitted.
 #[derive(Debug)]
-pub(super) enum Pixels {
-    Unit,
-    /// For each channel what every byte becomes.
-    Channels(Vec<[f32; 256]>),
-    Zca {
-        /// (1, pixels), of the bytes divided by 255.
-        mean: Tensor,
-        /// (pixels, pixels), symmetric.
-        matrix: Tensor,
-    },
+pub(super) struct Pixels {
+    /// For each channel what every byte becomes, before any whitening.
+    pub(super) table: Vec<[f32; 256]>,
+    /// The mean image (1, pixels), and a symmetric matrix (pixels, pixels).
+    pub(super) whitening: Option<(Tensor, Tensor)>,
 }
 
 impl Pixels {
+    /// Bytes of so many channels divided by 255.
+    pub(super) fn unit(channels: usize) -> Self {
+        let unit = std::array::from_fn(|byte| byte as f32 / 255.0);
+        Self { table: vec![unit; channels], whitening: None }
+    }
+
     /// Fits a preprocessing on `train`, whose checksum names the file that keeps the whitening. What takes long is told
     /// to `say`.
     pub(super) fn fit(
@@ -69,13 +55,14 @@ impl Pixels {
         checksum: u32,
         say: &mut dyn FnMut(&str),
     ) -> Result<Self> {
+        let unit = Self::unit(train.image_shape()[0]);
         match preprocessing {
-            Preprocessing::Unit => Ok(Self::Unit),
-            Preprocessing::Channels => Ok(Self::Channels(channels(train))),
+            Preprocessing::Unit => Ok(unit),
+            Preprocessing::Channels => Ok(Self { table: channels(train), whitening: None }),
             Preprocessing::Zca => {
                 let path =
                     project_dir().join(format!("datasets/zca-{checksum:08x}-{}.safetensors", train.len()));
-                let (mean, matrix) = match read_whitening(&path, train.image_len()) {
+                let whitening = match read_whitening(&path, train.image_len()) {
                     Ok(whitening) => whitening,
                     // Missing or damaged.
                     Err(_) => {
@@ -85,18 +72,7 @@ impl Pixels {
                         whitening
                     }
                 };
-                Ok(Self::Zca { mean, matrix })
-            }
-        }
-    }
-
-    /// What every byte becomes in each channel, before any whitening: (channels, 256).
-    pub(super) fn table(&self, channels: usize) -> Vec<f32> {
-        match self {
-            Self::Channels(tables) => tables.concat(),
-            Self::Unit | Self::Zca { .. } => {
-                let unit: Vec<f32> = (0..=255u8).map(|byte| f32::from(byte) / 255.0).collect();
-                unit.repeat(channels)
+                Ok(Self { whitening: Some(whitening), ..unit })
             }
         }
     }
@@ -106,20 +82,12 @@ impl Pixels {
         let [channels, height, width] = image;
         let shape = (images.len(), channels, height, width);
         let mut pixels = Vec::with_capacity(images.len() * channels * height * width);
-        match self {
-            Self::Channels(tables) => {
-                for image in images {
-                    for (plane, table) in image.chunks(height * width).zip(tables) {
-                        pixels.extend(plane.iter().map(|&pixel| table[usize::from(pixel)]));
-                    }
-                }
-            }
-            Self::Unit | Self::Zca { .. } => {
-                let unit = |&pixel: &u8| f32::from(pixel) / 255.0;
-                images.iter().for_each(|image| pixels.extend(image.iter().map(unit)));
+        for image in images {
+            for (plane, table) in image.chunks((height * width).max(1)).zip(&self.table) {
+                pixels.extend(plane.iter().map(|&pixel| table[usize::from(pixel)]));
             }
         }
-        if let Self::Zca { mean, matrix } = self {
+        if let Some((mean, matrix)) = &self.whitening {
             let flat = Tensor::from_vec(pixels, (images.len(), mean.elem_count()), &Device::Cpu)?;
             let white = flat.broadcast_sub(mean)?.matmul(matrix)?;
             pixels = white.flatten_all()?.to_vec1::<f32>()?;

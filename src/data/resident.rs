@@ -21,15 +21,15 @@ pub(super) struct Resident {
 
 impl Resident {
     pub(super) fn new(images: &[u8], image: [usize; 3], pixels: &Pixels, device: &Device) -> Result<Self> {
-        let whitening = match pixels {
-            Pixels::Zca { mean, matrix } => Some((mean.to_device(device)?, matrix.to_device(device)?)),
-            _ => None,
+        let whitening = match &pixels.whitening {
+            Some((mean, matrix)) => Some((mean.to_device(device)?, matrix.to_device(device)?)),
+            None => None,
         };
         Ok(Self {
             device: device.clone(),
             image,
             bytes: Tensor::from_slice(images, images.len(), device)?,
-            table: Tensor::from_vec(pixels.table(image[0]), (image[0], 256), device)?,
+            table: Tensor::from_vec(pixels.table.concat(), (image[0], 256), device)?,
             whitening,
         })
     }

