@@ -18,7 +18,7 @@ pub struct Conv {
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub stride: usize,
     /// The weights before training.
-    #[serde(default, skip_serializing_if = "Start::is_normal")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub start: Start,
 }
 
@@ -37,11 +37,8 @@ pub enum Start {
     Whitening,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-impl Start {
-    fn is_normal(&self) -> bool {
-        *self == Self::Normal
-    }
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 fn one() -> usize {

@@ -34,14 +34,8 @@ impl Network {
         layers.extend(then.layers.iter().cloned());
         let name = format!("{}, then {}", self.name, then.name);
         let cascade = Network::new(&name, then.image, layers, 0, &then.device)?;
-        let (first, second) = (self.state(), then.state());
-        for (name, to) in cascade.state() {
-            let from = match name.strip_prefix("branch1.") {
-                Some(name) => &first[name],
-                None => &second[&name],
-            };
-            to.set(&from.as_tensor().copy()?)?;
-        }
+        cascade.copy("branch1.", self)?;
+        cascade.copy("", then)?;
         Ok(cascade)
     }
 }

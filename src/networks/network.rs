@@ -5,7 +5,7 @@ use crate::checked_file::Contents;
 use crate::data::{Split, Train};
 use crate::error::{bail, error};
 use crate::kernels::Precision;
-use crate::layers::{Layer, Node, Pass, Shape, run};
+use crate::layers::{Layer, Node, Pass, Shape, Variables, run};
 use candle_core::{Device, Tensor, Var};
 use std::collections::BTreeMap;
 
@@ -91,28 +91,29 @@ impl Network {
         lists.flatten().flat_map(|node| std::iter::once(node).chain(&node.inner))
     }
 
+    /// What `of` gives of every layer, by the layer's name and these.
+    fn named(
+        &self,
+        of: impl Fn(&Variables) -> &Option<(Var, Var)>,
+        [first, second]: [&str; 2],
+    ) -> BTreeMap<String, Var> {
+        let both = |node: &Node| {
+            let (a, b) = of(&node.variables).clone()?;
+            Some([(format!("{}.{first}", node.name), a), (format!("{}.{second}", node.name), b)])
+        };
+        self.nodes().filter_map(both).flatten().collect()
+    }
+
     /// All trained parameters by name (`conv1.weight`, `branch1.linear1.bias`, …), sorted.
     pub fn parameters(&self) -> BTreeMap<String, Var> {
-        let mut all = BTreeMap::new();
-        for node in self.nodes() {
-            if let Some((weight, bias)) = &node.variables.parameters {
-                all.insert(format!("{}.weight", node.name), weight.clone());
-                all.insert(format!("{}.bias", node.name), bias.clone());
-            }
-        }
-        all
+        self.named(|variables| &variables.parameters, ["weight", "bias"])
     }
 
     /// [`Self::parameters`] and the running means and variances of batch normalisations
     /// (`batch_norm1.mean`, …): all that inference depends on.
     pub fn state(&self) -> BTreeMap<String, Var> {
         let mut all = self.parameters();
-        for node in self.nodes() {
-            if let Some((mean, variance)) = &node.variables.statistics {
-                all.insert(format!("{}.mean", node.name), mean.clone());
-                all.insert(format!("{}.variance", node.name), variance.clone());
-            }
-        }
+        all.extend(self.named(|variables| &variables.statistics, ["mean", "variance"]));
         all
     }
 
@@ -132,28 +133,22 @@ impl Network {
     /// Fails, before anything is copied,
     /// where shapes differ or no name agrees.
     pub fn start_from(&self, other: &Network) -> Result<()> {
-        let theirs = other.state();
-        let pairs: Vec<_> = self
-            .state()
-            .into_iter()
-            .filter_map(|(name, var)| theirs.get(&name).map(|from| (name, var, from)))
-            .collect();
+        self.copy("", other)
+    }
+
+    /// [`Self::start_from`] for the part of this network whose names begin with `prefix` and then are as in `other`.
+    pub(super) fn copy(&self, prefix: &str, other: &Network) -> Result<()> {
+        let ours = self.state();
+        let to = |(name, from)| Some((ours.get(&format!("{prefix}{name}"))?, name, from));
+        let pairs: Vec<(&Var, String, Var)> = other.state().into_iter().filter_map(to).collect();
         if pairs.is_empty() {
             bail!(Shape, "{} has no parameter in common with {}", self.name, other.name)
         }
-        for (name, to, from) in &pairs {
-            if to.shape() != from.shape() {
-                bail!(
-                    Shape,
-                    "{name} is {:?} in {} and {:?} in {}",
-                    to.shape(),
-                    self.name,
-                    from.shape(),
-                    other.name
-                )
-            }
+        if let Some((to, name, from)) = pairs.iter().find(|(to, _, from)| to.shape() != from.shape()) {
+            let (ours, theirs) = (to.shape(), from.shape());
+            bail!(Shape, "{name} is {ours:?} in {} and {theirs:?} in {}", self.name, other.name)
         }
-        for (_, to, from) in &pairs {
+        for (to, _, from) in &pairs {
             to.set(&from.as_tensor().copy()?)?;
         }
         Ok(())

@@ -78,7 +78,8 @@ pub(super) fn record<R: Role>(arrays: &Tensors, split: &str) -> std::result::Res
         let logits = logits.to_dtype(DType::F32)?.flatten_from(1)?.to_vec2()?;
         Ok((logits, labels.to_dtype(DType::U32)?.to_vec1()?))
     };
-    let (logits, labels) = convert().map_err(|cause| format!("{split}: {cause}"))?;
+    let name = split.trim_end_matches(['_', '.']);
+    let (logits, labels) = convert().map_err(|cause| format!("{name}: {cause}"))?;
     let classes = logits.first().map_or(0, Vec::len) / labels.len().max(1);
     if labels.iter().any(|&label| label as usize >= classes.min(256)) {
         return Err(format!(
@@ -87,5 +88,5 @@ pub(super) fn record<R: Role>(arrays: &Tensors, split: &str) -> std::result::Res
         ));
     }
     let labels = labels.into_iter().map(|label| label as u8).collect();
-    ExitRecord::from_logits(logits, labels).map_err(|error| format!("{split}: {error}"))
+    ExitRecord::from_logits(logits, labels).map_err(|error| format!("{name}: {error}"))
 }

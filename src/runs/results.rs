@@ -82,12 +82,10 @@ impl Baseline {
 /// The part of a file that is not logits.
 #[derive(Serialize, Deserialize)]
 struct RecordHeader {
-    settings: Settings,
-    data: String,
-    commit: String,
+    #[serde(flatten)]
+    run: RunInfo,
     made: u64,
     baseline_history: Vec<Epoch>,
-    history: Vec<Epoch>,
     #[serde(default)]
     matched_history: Vec<Epoch>,
 }
@@ -155,12 +153,9 @@ impl Results {
     pub fn write(&self, path: &Path) -> Result<()> {
         let history = |of: &Option<Baseline>| of.as_ref().map_or_else(Vec::new, |b| b.history.clone());
         let about = RecordHeader {
-            settings: self.settings.clone(),
-            data: self.data.clone(),
-            commit: self.commit.clone(),
+            run: self.run.clone(),
             made: self.made,
             baseline_history: history(&self.baseline),
-            history: self.history.clone(),
             matched_history: history(&self.matched),
         };
         let mut tensors = Tensors::new();
@@ -199,12 +194,7 @@ impl Results {
         };
         Ok(Self {
             origin: format!("record {}", shown(path)),
-            run: RunInfo {
-                settings: about.settings,
-                data: about.data,
-                commit: about.commit,
-                history: about.history,
-            },
+            run: about.run,
             made: about.made,
             validation: arrays::record(&tensors, "validation.").map_err(broken)?,
             test: arrays::record(&tensors, "test.").map_err(broken)?,
@@ -266,7 +256,7 @@ impl Results {
                 let head = BufReader::new(std::fs::File::open(&path)?);
                 // What cannot be read is named by the whole reading.
                 let head = checked_file::peek::<RecordHeader>(GzDecoder::new(head));
-                if head.is_none_or(|about| wanted(&about.settings)) {
+                if head.is_none_or(|about| wanted(&about.run.settings)) {
                     found.push(Self::read(&path)?);
                 }
             }
