@@ -172,15 +172,20 @@ impl Criterion {
         Prediction { label: softmax.label, uncertainty }
     }
 
+    /// The name, and for the axes of figures what is measured, with its unit.
+    fn texts(&self) -> [&str; 2] {
+        match self {
+            Self::Entropy => ["entropy", "entropy of the softmax, nats"],
+            Self::Probability => ["probability", "1 − largest probability"],
+            Self::Margin => ["margin", "1 − margin of probabilities"],
+            Self::Patience => ["patience", "1 / exits in a row that agree"],
+            Self::Own(own) => [&*own.name; 2],
+        }
+    }
+
     /// For the axes of figures: what is measured, with its unit.
     pub fn axis(&self) -> &str {
-        match self {
-            Self::Entropy => "entropy of the softmax, nats",
-            Self::Probability => "1 − largest probability",
-            Self::Margin => "1 − margin of probabilities",
-            Self::Patience => "1 / exits in a row that agree",
-            Self::Own(own) => &own.name,
-        }
+        self.texts()[1]
     }
 
     /// A threshold at which nothing leaves.
@@ -205,13 +210,7 @@ impl Criterion {
 
 impl fmt::Display for Criterion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Entropy => "entropy",
-            Self::Probability => "probability",
-            Self::Margin => "margin",
-            Self::Patience => "patience",
-            Self::Own(own) => &own.name,
-        })
+        f.write_str(self.texts()[0])
     }
 }
 

@@ -14,9 +14,10 @@ use candle_core::Tensor;
 
 /// What a training pass leaves behind for its backward pass.
 pub struct Tape {
-    /// None where the trunk is frozen.
-    segments: Vec<Vec<Step>>,
-    branches: Vec<Vec<Step>>,
+    /// Of each exit the trunk's segment before it, and its branch.
+    exits: Vec<(Vec<Step>, Vec<Step>)>,
+    /// Whether the trunk is, whose segments then have no steps.
+    frozen: bool,
     precision: Precision,
 }
 
@@ -27,63 +28,46 @@ impl Network {
         self.pass_with_tape(images, rng, false)
     }
 
-    /// [`Self::forward_with_tape`] for training the branches alone: the trunk does what it does in inference,
-    /// and its parameters get no gradients.
-    pub fn branches_with_tape(&self, images: &Tensor, rng: &mut Rng) -> Result<(Vec<Tensor>, Tape)> {
-        self.pass_with_tape(images, rng, true)
-    }
-
-    fn pass_with_tape(&self, images: &Tensor, rng: &mut Rng, frozen: bool) -> Result<(Vec<Tensor>, Tape)> {
+    /// [`Self::forward_with_tape`]; with `frozen` for training the branches alone: the trunk does what it does in
+    /// inference, and its parameters get no gradients.
+    pub(crate) fn pass_with_tape(
+        &self,
+        images: &Tensor,
+        rng: &mut Rng,
+        frozen: bool,
+    ) -> Result<(Vec<Tensor>, Tape)> {
         let _scope = self.precision.scope();
-        let mut tape = Tape { segments: Vec::new(), branches: Vec::new(), precision: self.precision };
-        let (mut x, mut logits) = (images.clone(), Vec::new());
+        let (mut x, mut logits, mut exits) = (images.clone(), Vec::new(), Vec::new());
         for (i, segment) in self.segments.iter().enumerate() {
-            if frozen {
-                x = self.segment(i, &x, &mut Pass::Evaluate)?;
-            } else {
-                let steps;
-                (x, steps) = train(segment, &x, rng)?;
-                tape.segments.push(steps);
-            }
-            let mut end = x.clone();
-            if let Some(branch) = self.branches.get(i) {
-                let steps;
-                (end, steps) = train(branch, &x, rng)?;
-                tape.branches.push(steps);
-            }
+            let of_segment;
+            (x, of_segment) = match frozen {
+                true => (self.segment(i, &x, &mut Pass::Evaluate)?, Vec::new()),
+                false => train(segment, &x, rng)?,
+            };
+            let (end, of_branch) = train(self.branches.get(i).map_or(&[], Vec::as_slice), &x, rng)?;
             logits.push(end);
+            exits.push((of_segment, of_branch));
         }
-        Ok((logits, tape))
+        Ok((logits, Tape { exits, frozen, precision: self.precision }))
     }
 }
 
 impl Tape {
     /// The gradients of all parameters, given those of the logits of every exit (batch, classes).
-    pub fn backward(self, mut logits: Vec<Tensor>) -> Result<Gradients> {
+    pub fn backward(self, logits: Vec<Tensor>) -> Result<Gradients> {
         let _scope = self.precision.scope();
-        let mut gradients = Gradients::new();
-        if self.segments.is_empty() {
-            for (branch, of_exit) in self.branches.into_iter().zip(&logits) {
-                backward(branch, of_exit, false, &mut gradients)?;
-            }
-            return Ok(gradients);
-        }
-        let mut grad = logits.pop();
-        let mut branches = self.branches;
-        for (i, segment) in self.segments.into_iter().enumerate().rev() {
-            // The last segment has no branch.
-            if let (true, Some(of_exit)) = (branches.len() > i, logits.get(i)) {
-                let branch = branches.pop().unwrap_or_default();
-                let more = backward(branch, of_exit, true, &mut gradients)?;
-                grad = match (grad, more) {
-                    (Some(grad), Some(more)) => Some(kernels::add(&grad, &more)?),
-                    (grad, more) => grad.or(more),
-                };
-            }
-            if let Some(of_segment) = grad {
-                // Nobody asks for the gradient of the images.
-                grad = backward(segment, &of_segment, i > 0, &mut gradients)?;
-            }
+        let (mut gradients, mut grad) = (Gradients::new(), None);
+        for (i, ((segment, branch), of_exit)) in self.exits.into_iter().zip(logits).enumerate().rev() {
+            let more = backward(branch, &of_exit, !self.frozen, &mut gradients)?;
+            let of_segment = match (grad, more) {
+                (Some(grad), Some(more)) => Some(kernels::add(&grad, &more)?),
+                (grad, more) => grad.or(more),
+            };
+            // Nobody asks for the gradient of the images, or of what a frozen trunk gives.
+            grad = match of_segment {
+                Some(of_segment) if !self.frozen => backward(segment, &of_segment, i > 0, &mut gradients)?,
+                _ => None,
+            };
         }
         Ok(gradients)
     }

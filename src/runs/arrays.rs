@@ -5,7 +5,6 @@ use crate::checked_file::Tensors;
 use crate::data::{Role, Test, Validation};
 use crate::error::{bail, error};
 use crate::exits::ExitRecord;
-use candle_core::npy::NpzTensors;
 use candle_core::{DType, Device, Tensor};
 use std::path::Path;
 
@@ -35,10 +34,7 @@ fn tensors(path: &Path) -> Result<Tensors> {
     }
     let read = || -> candle_core::Result<Tensors> {
         if path.extension().is_some_and(|extension| extension == "npz") {
-            let file = NpzTensors::new(path)?;
-            let names: Vec<String> = file.names().into_iter().cloned().collect();
-            let get = |name: String| Ok(file.get(&name)?.map(|array| (name, array)));
-            return names.into_iter().filter_map(|name| get(name).transpose()).collect();
+            return Ok(Tensor::read_npz(path)?.into_iter().collect());
         }
         Ok(candle_core::safetensors::load(path, &Device::Cpu)?.into_iter().collect())
     };

@@ -5,6 +5,7 @@ use crate::data::Preprocessing;
 use crate::networks::Layer;
 use crate::training::{Config, OptimizerName};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// All that decides what an experiment gives.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -38,12 +39,11 @@ impl Settings {
 
     /// All settings but the layers, and but those of another optimizer, as text: name, value.
     pub fn rows(&self) -> Result<Vec<(String, String)>> {
-        let mut rows = Vec::new();
-        let serde_json::Value::Object(mut fields) = serde_json::to_value(self)? else {
+        let Value::Object(mut fields) = serde_json::to_value(self)? else {
             unreachable!("settings are a struct")
         };
         fields.remove("layers");
-        if let Some(serde_json::Value::Object(config)) = fields.remove("config") {
+        if let Some(Value::Object(config)) = fields.remove("config") {
             fields.extend(config);
         }
         let others = match self.config.optimizer {
@@ -51,13 +51,7 @@ impl Settings {
             OptimizerName::Sgd => serde_json::to_value(self.config.adam)?,
         };
         fields.retain(|name, _| others.get(name).is_none());
-        for (name, value) in fields {
-            let text = match value {
-                serde_json::Value::Null => "all".to_string(),
-                serde_json::Value::String(text) => text,
-                serde_json::Value::Array(values) if values.is_empty() => "1 each".to_string(),
-                value => value.to_string(),
-            };
+        let row = |(name, value): (String, Value)| {
             // JSON keeps the names that identify recorded runs.
             let name = match name.as_str() {
                 "average" => "lookahead",
@@ -65,8 +59,14 @@ impl Settings {
                 "smoothing" => "label smoothing",
                 name => name,
             };
-            rows.push((name.replace('_', " "), text));
-        }
-        Ok(rows)
+            let text = match value {
+                Value::Null => "all".to_string(),
+                Value::String(text) => text,
+                Value::Array(values) if values.is_empty() => "1 each".to_string(),
+                value => value.to_string(),
+            };
+            (name.replace('_', " "), text)
+        };
+        Ok(fields.into_iter().map(row).collect())
     }
 }

@@ -332,10 +332,7 @@ impl Trainer<'_> {
         stride: Stride,
         rng: &mut Rng,
     ) -> Result<Vec<kernels::Losses>> {
-        let (logits, tape) = match self.config.frozen {
-            false => self.network.forward_with_tape(images, rng)?,
-            true => self.network.branches_with_tape(images, rng)?,
-        };
+        let (logits, tape) = self.network.pass_with_tape(images, rng, self.config.frozen)?;
         let losses = logits
             .iter()
             .zip(self.weights)
