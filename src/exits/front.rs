@@ -181,12 +181,13 @@ impl<'a> Search<'a> {
         for &sample in &first.order {
             base.push(base[base.len() - 1] + self.change(2, 0, sample));
         }
-        // Samples that never leave at exit 2 are at no stop.
         let dearer = self.costs[1] - self.costs[2];
+        // Samples that never leave at exit 2 are at no stop.
         let (mut stops, mut places, mut changed) = (vec![Stop::default()], vec![usize::MAX; n], true);
         for (cut, together) in second.groups() {
             let changes = together.iter().any(|&sample| self.change(2, 1, sample) != 0);
-            if if dearer < 0.0 { changes } else { changed } {
+            let begins = if dearer < 0.0 { changes } else { changed };
+            if begins {
                 stops.push(Stop::default());
             }
             changed = changes;
@@ -350,7 +351,7 @@ fn cheapest(found: &Found) -> Vec<(usize, f64, &[usize])> {
 fn keep(slot: &mut (f64, Vec<usize>), other: (f64, Vec<usize>)) {
     let apart = other.0 - slot.0;
     let equal = apart.abs() <= 1e-9 * other.0;
-    if if equal { other.1 < slot.1 } else { apart < 0.0 } {
+    if apart < 0.0 && !equal || equal && other.1 < slot.1 {
         *slot = other;
     }
 }

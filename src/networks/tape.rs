@@ -16,7 +16,7 @@ use candle_core::Tensor;
 pub struct Tape {
     /// Of each exit the trunk's segment before it, and its branch.
     exits: Vec<(Vec<Step>, Vec<Step>)>,
-    /// Whether the trunk is, whose segments then have no steps.
+    /// Whether the trunk was not trained: its segments then have no steps.
     frozen: bool,
     precision: Precision,
 }
