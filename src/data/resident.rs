@@ -3,8 +3,8 @@
 
 use super::preprocess::Pixels;
 use crate::Result;
-use crate::kernels::{Op, Operation, Precision, cuda};
-use candle_core::{CudaStorage, DType, Device, Shape, Tensor};
+use crate::kernels::{Number, Op, Operation, Precision, Thread};
+use candle_core::{Device, Shape, Tensor};
 
 /// A split's images and what turns them into what the network sees.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl Resident {
     pub(super) fn batch(&self, samples: Vec<u32>) -> Result<Tensor> {
         let samples = Tensor::from_vec(samples, ((), 2), &self.device)?;
         let op = Op(Images { image: self.image });
-        let images = self.bytes.apply_op3_no_bwd(&self.table, &samples, &op)?;
+        let images = self.table.apply_op3_no_bwd(&self.bytes, &samples, &op)?;
         let Some((mean, matrix)) = &self.whitening else {
             return Ok(images);
         };
@@ -68,11 +68,13 @@ impl Operation<3> for Images {
         "images"
     }
 
-    fn cuda(&self, inputs: [cuda::Input<'_>; 3]) -> candle_core::Result<(CudaStorage, Shape)> {
+    fn shape(&self, [_, _, samples]: [&Shape; 3]) -> candle_core::Result<Shape> {
         let [channels, height, width] = self.image;
-        let shape = Shape::from((inputs[2].1.dims()[0], channels, height, width));
-        let numbers = [channels, height, width, super::SHIFT].map(cuda::Number::from);
-        let out = cuda::map("images", DType::F32, &inputs, shape.elem_count(), &numbers)?;
-        Ok((out, shape))
+        Ok(Shape::from((samples.dims()[0], channels, height, width)))
+    }
+
+    fn kernel(&self, _: &Shape) -> candle_core::Result<(Thread, Vec<Number>)> {
+        let [channels, height, width] = self.image;
+        Ok((Thread::Result, [channels, height, width, super::SHIFT].map(Number::from).to_vec()))
     }
 }

@@ -1,14 +1,9 @@
 //! Batch normalisation of images (Ioffe and Szegedy 2015, <https://arxiv.org/abs/1502.03167>). candle
 //! composes it of a dozen tensor operations, which take several times the convolution before it.
 
-use super::{Input, Op, Operation, Update, contiguous, dispatch, unset};
-#[cfg(feature = "cuda")]
-use crate::cuda;
-use crate::simd::{Real, vectorized};
-use candle_core::{CpuStorage, DType, Result, Shape, Tensor, WithDType, bail};
-#[cfg(feature = "cuda")]
-use candle_core::{CudaStorage, backend::BackendStorage};
-use rayon::prelude::*;
+use super::{Input, Number, Op, Operation, Thread, Update, by_chunks, contiguous, dispatch, each, slices};
+use crate::simd::Real;
+use candle_core::{CpuStorage, DType, Result, Shape, Tensor, bail};
 
 /// Added to the variance; Chainer's value.
 pub const EPSILON: f64 = 2e-5;
@@ -97,9 +92,8 @@ impl Update<1> for UpdateRunning {
         Ok(())
     }
 
-    #[cfg(feature = "cuda")]
-    fn kernel(&self) -> Result<(&'static str, Vec<cuda::Number>)> {
-        Ok((self.name(), vec![self.decay.into(), self.factor.into()]))
+    fn kernel(&self) -> Result<Vec<Number>> {
+        Ok(vec![self.decay.into(), self.factor.into()])
     }
 }
 
@@ -130,6 +124,28 @@ fn sum_by<T: Real>(count: usize, f: impl Fn(usize) -> T) -> f64 {
     lanes.iter().fold(rest, |sum, &x| sum + x).to_f64()
 }
 
+/// Two numbers that `f` makes of each plane of `area` elements, given its number.
+fn of_planes<T: Real, const N: usize>(
+    inputs: [&[T]; N],
+    area: usize,
+    f: impl Fn(usize, [&[T]; N]) -> [f64; 2] + Sync,
+) -> Vec<[f64; 2]> {
+    let planes = by_chunks(
+        inputs,
+        (2 * inputs[0].len() / area, 2),
+        || (),
+        #[inline(always)]
+        |plane, inputs: [&[T]; N], (): &mut (), out: &mut [f64]| out.copy_from_slice(&f(plane, inputs)),
+    );
+    planes.as_chunks().0.to_vec()
+}
+
+/// Channels of images (batch, channels, height, width), and the pixels of each.
+fn sizes(images: &Shape) -> Result<(usize, usize)> {
+    let (_, channels, height, width) = images.dims4()?;
+    Ok((channels, height * width))
+}
+
 /// Mean and variance of every channel: (batch, channels, height, width) to f64 (2 · channels).
 /// Moments of single planes, which stay in the cache between the two sums, are combined as in
 /// Chan, Golub and LeVeque 1979, in the order of the batch.
@@ -137,54 +153,45 @@ struct Sums;
 
 impl Operation<1> for Sums {
     fn name(&self) -> &'static str {
-        "batch_norm-moments"
+        "moments"
     }
 
-    fn cpu(&self, [x]: [Input<'_>; 1]) -> Result<(CpuStorage, Shape)> {
+    fn shape(&self, [x]: [&Shape; 1]) -> Result<Shape> {
+        Ok(Shape::from(2 * sizes(x)?.0))
+    }
+
+    fn cpu_storage(&self, [x]: [Input<'_>; 1]) -> Result<CpuStorage> {
         fn moments<T: Real>(x: &[T], channels: usize, area: usize) -> Vec<f64> {
-            let planes: Vec<(f64, f64)> = x
-                .par_chunks(area)
-                .with_min_len(PLANES_PER_TASK)
-                .map(|plane| {
-                    vectorized(
-                        #[inline(always)]
-                        || {
-                            let mean = sum_by(area, |i| plane[i]) / area as f64;
-                            let center = T::from_f64(mean);
-                            let square = sum_by(area, |i| (plane[i] - center) * (plane[i] - center));
-                            (mean, square)
-                        },
-                    )
-                })
-                .collect();
+            let planes = of_planes(
+                [x],
+                area,
+                #[inline(always)]
+                |_, [plane]| {
+                    let mean = sum_by(area, |i| plane[i]) / area as f64;
+                    let center = T::from_f64(mean);
+                    [mean, sum_by(area, |i| (plane[i] - center) * (plane[i] - center))]
+                },
+            );
             let batch = planes.len() / channels;
             let mut moments = vec![0.0; 2 * channels];
             for channel in 0..channels {
                 let of = |i: usize| planes[i * channels + channel];
-                let mean = (0..batch).map(|i| of(i).0).sum::<f64>() / batch as f64;
-                let square: f64 = (0..batch).map(|i| of(i).1 + area as f64 * (of(i).0 - mean).powi(2)).sum();
+                let mean = (0..batch).map(|i| of(i)[0]).sum::<f64>() / batch as f64;
+                let square: f64 =
+                    (0..batch).map(|i| of(i)[1] + area as f64 * (of(i)[0] - mean).powi(2)).sum();
                 moments[channel] = mean;
                 moments[channels + channel] = square / (batch * area) as f64;
             }
             moments
         }
-        let (_, channels, height, width) = x.1.shape().dims4()?;
-        let out = dispatch!(self, x.0, T => moments::<T>(contiguous(x)?, channels, height * width));
-        Ok((CpuStorage::F64(out), Shape::from(2 * channels)))
+        let (channels, area) = sizes(x.1.shape())?;
+        Ok(CpuStorage::F64(dispatch!(self, x.0, T => moments::<T>(contiguous(x)?, channels, area))))
     }
 
-    #[cfg(feature = "cuda")]
-    fn cuda(&self, [x]: [cuda::Input<'_>; 1]) -> Result<(CudaStorage, Shape)> {
-        let (batch, channels, height, width) = x.1.shape().dims4()?;
-        let (dtype, area) = (x.0.dtype(), height * width);
-        let sizes = (batch, channels, area);
-        let out = cuda::channel_sums("moments", dtype, &[x], sizes, &[], 2 * channels)?;
-        Ok((out, Shape::from(2 * channels)))
+    fn kernel(&self, _: &Shape) -> Result<(Thread, Vec<Number>)> {
+        Ok((Thread::Channel, Vec::new()))
     }
 }
-
-/// Planes are small: a task takes several, so that starting it costs less than running it.
-const PLANES_PER_TASK: usize = 16;
 
 /// `(x − mean) · scale · weight + bias`, channel by channel; the scale is 1 / √(variance + ε).
 #[derive(Debug, Clone)]
@@ -220,68 +227,34 @@ impl Operation<3> for Normalise {
         "batch_norm"
     }
 
-    fn cpu(&self, [x, weight, bias]: [Input<'_>; 3]) -> Result<(CpuStorage, Shape)> {
-        fn forward<T: Real>(
-            (mean, scale): &(Vec<f64>, Vec<f64>),
-            x: &[T],
-            weight: &[T],
-            bias: &[T],
-            area: usize,
-        ) -> Vec<T> {
-            let channels = weight.len();
-            // One multiplication and one addition per pixel.
-            let lines: Vec<(T, T)> = (0..channels)
-                .map(|c| {
-                    let slope = scale[c] * weight[c].to_f64();
-                    let start = bias[c].to_f64() - mean[c] * slope;
-                    (T::from_f64(slope), T::from_f64(start))
-                })
-                .collect();
-            let mut out = unset(x.len());
-            out.par_chunks_mut(area)
-                .zip(x.par_chunks(area))
-                .enumerate()
-                .with_min_len(PLANES_PER_TASK)
-                .for_each(|(plane, (out, x))| {
-                    let (slope, start) = lines[plane % channels];
-                    vectorized(
-                        #[inline(always)]
-                        || {
-                            for (out, &x) in out.iter_mut().zip(x) {
-                                *out = x * slope + start;
-                            }
-                        },
-                    );
-                });
-            out
-        }
-        let (_, _, height, width) = x.1.shape().dims4()?;
-        let out = dispatch!(self, x.0, T => T::to_cpu_storage_owned(forward::<T>(
-            &self.lines()?,
-            contiguous(x)?,
-            contiguous(weight)?,
-            contiguous(bias)?,
-            height * width,
-        )));
-        Ok((out, x.1.shape().clone()))
+    fn cpu<T: Real>(&self, [x, weight, bias]: [&[T]; 3], shape: &Shape) -> Result<Vec<T>> {
+        let ((mean, scale), (channels, area)) = (self.lines()?, sizes(shape)?);
+        // One multiplication and one addition per pixel.
+        let line = |c: usize| {
+            let slope = scale[c] * weight[c].to_f64();
+            let start = bias[c].to_f64() - mean[c] * slope;
+            (T::from_f64(slope), T::from_f64(start))
+        };
+        let lines: Vec<(T, T)> = (0..channels).map(line).collect();
+        Ok(by_chunks(
+            [x],
+            (x.len(), area),
+            || (),
+            #[inline(always)]
+            |plane, x: [&[T]; 1], (): &mut (), out: &mut [T]| {
+                let (slope, start) = lines[plane % channels];
+                each(out, x, |[x]| x * slope + start);
+            },
+        ))
     }
 
-    #[cfg(feature = "cuda")]
-    fn cuda(&self, [x, weight, bias]: [cuda::Input<'_>; 3]) -> Result<(CudaStorage, Shape)> {
-        let (_, channels, height, width) = x.1.shape().dims4()?;
-        let (mean, mean_layout) = self.mean.storage_and_layout();
-        let (variance, variance_layout) = self.variance.storage_and_layout();
-        let inputs = [
-            x,
-            weight,
-            bias,
-            (cuda::storage(&mean)?, mean_layout),
-            (cuda::storage(&variance)?, variance_layout),
-        ];
-        let numbers = [channels.into(), (height * width).into(), EPSILON.into()];
-        let shape = x.1.shape().clone();
-        let out = cuda::map_images("normalise", x.0.dtype(), &inputs, shape.elem_count(), &numbers)?;
-        Ok((out, shape))
+    fn kernel(&self, shape: &Shape) -> Result<(Thread, Vec<Number>)> {
+        let (channels, area) = sizes(shape)?;
+        Ok((Thread::Results, vec![channels.into(), area.into(), EPSILON.into()]))
+    }
+
+    fn held(&self) -> Vec<&Tensor> {
+        vec![&self.mean, &self.variance]
     }
 
     fn backward(
@@ -316,56 +289,43 @@ struct GradSums(Normalise);
 
 impl Operation<2> for GradSums {
     fn name(&self) -> &'static str {
-        "batch_norm-grad-sums"
+        "batch_norm_sums"
     }
 
-    fn cpu(&self, [x, grad]: [Input<'_>; 2]) -> Result<(CpuStorage, Shape)> {
-        fn sums<T: Real>((mean, scale): &(Vec<f64>, Vec<f64>), x: &[T], grad: &[T], area: usize) -> Vec<f64> {
+    fn shape(&self, [x, _]: [&Shape; 2]) -> Result<Shape> {
+        Ok(Shape::from(2 * sizes(x)?.0))
+    }
+
+    fn cpu_storage(&self, inputs: [Input<'_>; 2]) -> Result<CpuStorage> {
+        fn sums<T: Real>((mean, scale): &(Vec<f64>, Vec<f64>), inputs: [&[T]; 2], area: usize) -> Vec<f64> {
             let channels = mean.len();
-            let planes: Vec<(f64, f64)> = x
-                .par_chunks(area)
-                .zip(grad.par_chunks(area))
-                .enumerate()
-                .with_min_len(PLANES_PER_TASK)
-                .map(|(plane, (x, grad))| {
+            let planes = of_planes(
+                inputs,
+                area,
+                #[inline(always)]
+                |plane, [x, grad]| {
                     let mean = T::from_f64(mean[plane % channels]);
-                    vectorized(
-                        #[inline(always)]
-                        || {
-                            let sum = sum_by(area, |i| grad[i]);
-                            (sum, sum_by(area, |i| grad[i] * (x[i] - mean)))
-                        },
-                    )
-                })
-                .collect();
+                    let sum = sum_by(area, |i| grad[i]);
+                    [sum, sum_by(area, |i| grad[i] * (x[i] - mean))]
+                },
+            );
             let mut sums = vec![0.0; 2 * channels];
-            for (i, (sum, product)) in planes.into_iter().enumerate() {
+            for (i, [sum, product]) in planes.into_iter().enumerate() {
                 sums[i % channels] += sum;
                 sums[channels + i % channels] += product * scale[i % channels];
             }
             sums
         }
-        let (_, channels, height, width) = x.1.shape().dims4()?;
-        let out = dispatch!(self, x.0, T => sums::<T>(
-            &self.0.lines()?,
-            contiguous(x)?,
-            contiguous(grad)?,
-            height * width,
-        ));
-        Ok((CpuStorage::F64(out), Shape::from(2 * channels)))
+        let (lines, (_, area)) = (self.0.lines()?, sizes(inputs[0].1.shape())?);
+        Ok(CpuStorage::F64(dispatch!(self, inputs[0].0, T => sums::<T>(&lines, slices(inputs)?, area))))
     }
 
-    #[cfg(feature = "cuda")]
-    fn cuda(&self, [x, grad]: [cuda::Input<'_>; 2]) -> Result<(CudaStorage, Shape)> {
-        let (batch, channels, height, width) = x.1.shape().dims4()?;
-        let (mean, mean_layout) = self.0.mean.storage_and_layout();
-        let (variance, variance_layout) = self.0.variance.storage_and_layout();
-        let inputs =
-            [x, grad, (cuda::storage(&mean)?, mean_layout), (cuda::storage(&variance)?, variance_layout)];
-        let (dtype, sizes) = (x.0.dtype(), (batch, channels, height * width));
-        let numbers = [EPSILON.into()];
-        let out = cuda::channel_sums("normalise_sums", dtype, &inputs, sizes, &numbers, 2 * channels)?;
-        Ok((out, Shape::from(2 * channels)))
+    fn kernel(&self, _: &Shape) -> Result<(Thread, Vec<Number>)> {
+        Ok((Thread::Channel, vec![EPSILON.into()]))
+    }
+
+    fn held(&self) -> Vec<&Tensor> {
+        self.0.held()
     }
 }
 
@@ -380,81 +340,41 @@ struct GradX {
 
 impl Operation<2> for GradX {
     fn name(&self) -> &'static str {
-        "batch_norm-grad-input"
+        "batch_norm_grad"
     }
 
-    fn cpu(&self, [x, grad]: [Input<'_>; 2]) -> Result<(CpuStorage, Shape)> {
-        let (mean, scale) = self.normalise.lines()?;
+    fn cpu<T: Real>(&self, inputs: [&[T]; 2], shape: &Shape) -> Result<Vec<T>> {
+        let ((mean, scale), (channels, area)) = (self.normalise.lines()?, sizes(shape)?);
         let weight = self.weight.to_dtype(DType::F64)?.to_vec1::<f64>()?;
         let sums = self.sums.to_vec1::<f64>()?;
-        let of_batch = f64::from(u8::from(self.normalise.of_batch));
-        let lines = |count: f64| -> Vec<(f64, f64, f64)> {
-            let channels = weight.len();
-            // As `g · a + x · b + c`.
-            (0..channels)
-                .map(|channel| {
-                    let slope = scale[channel] * weight[channel];
-                    let of_batch = of_batch / count;
-                    let by_x = -slope * scale[channel] * sums[channels + channel] * of_batch;
-                    let start = -slope * sums[channel] * of_batch - by_x * mean[channel];
-                    (slope, by_x, start)
-                })
-                .collect()
+        let count = (shape.elem_count() / channels) as f64;
+        let of_batch = f64::from(u8::from(self.normalise.of_batch)) / count;
+        // As `g · a + x · b + c`.
+        let line = |c: usize| {
+            let slope = scale[c] * weight[c];
+            let by_x = -slope * scale[c] * sums[channels + c] * of_batch;
+            let start = -slope * sums[c] * of_batch - by_x * mean[c];
+            (T::from_f64(slope), T::from_f64(by_x), T::from_f64(start))
         };
-        fn apply<T: Real>(lines: &[(f64, f64, f64)], x: &[T], grad: &[T], area: usize) -> Vec<T> {
-            let line = |&(a, b, c): &(f64, f64, f64)| (T::from_f64(a), T::from_f64(b), T::from_f64(c));
-            let lines: Vec<(T, T, T)> = lines.iter().map(line).collect();
-            let channels = lines.len();
-            let mut out = unset(x.len());
-            out.par_chunks_mut(area)
-                .zip(x.par_chunks(area))
-                .zip(grad.par_chunks(area))
-                .enumerate()
-                .with_min_len(PLANES_PER_TASK)
-                .for_each(|(plane, ((out, x), grad))| {
-                    let (slope, by_x, start) = lines[plane % channels];
-                    vectorized(
-                        #[inline(always)]
-                        || {
-                            for ((out, &x), &grad) in out.iter_mut().zip(x).zip(grad) {
-                                *out = grad * slope + (x * by_x + start);
-                            }
-                        },
-                    );
-                });
-            out
-        }
-        let (batch, _, height, width) = x.1.shape().dims4()?;
-        let lines = lines((batch * height * width) as f64);
-        let out = dispatch!(self, x.0, T => T::to_cpu_storage_owned(apply::<T>(
-            &lines,
-            contiguous(x)?,
-            contiguous(grad)?,
-            height * width,
-        )));
-        Ok((out, x.1.shape().clone()))
+        let lines: Vec<(T, T, T)> = (0..channels).map(line).collect();
+        Ok(by_chunks(
+            inputs,
+            (shape.elem_count(), area),
+            || (),
+            #[inline(always)]
+            |plane, inputs: [&[T]; 2], (): &mut (), out: &mut [T]| {
+                let (slope, by_x, start) = lines[plane % channels];
+                each(out, inputs, |[x, grad]| grad * slope + (x * by_x + start));
+            },
+        ))
     }
 
-    #[cfg(feature = "cuda")]
-    fn cuda(&self, [x, grad]: [cuda::Input<'_>; 2]) -> Result<(CudaStorage, Shape)> {
-        let (_, channels, height, width) = x.1.shape().dims4()?;
-        let (weight, weight_layout) = self.weight.storage_and_layout();
-        let (mean, mean_layout) = self.normalise.mean.storage_and_layout();
-        let (variance, variance_layout) = self.normalise.variance.storage_and_layout();
-        let (sums, sums_layout) = self.sums.storage_and_layout();
-        let inputs = [
-            x,
-            grad,
-            (cuda::storage(&weight)?, weight_layout),
-            (cuda::storage(&mean)?, mean_layout),
-            (cuda::storage(&variance)?, variance_layout),
-            (cuda::storage(&sums)?, sums_layout),
-        ];
-        let of_batch = usize::from(self.normalise.of_batch);
-        let sizes = [channels, height * width, of_batch].map(cuda::Number::from);
-        let numbers = [&sizes[..], &[EPSILON.into()]].concat();
-        let shape = x.1.shape().clone();
-        let out = cuda::map_images("normalise_grad", x.0.dtype(), &inputs, shape.elem_count(), &numbers)?;
-        Ok((out, shape))
+    fn kernel(&self, shape: &Shape) -> Result<(Thread, Vec<Number>)> {
+        let ((channels, area), of_batch) = (sizes(shape)?, usize::from(self.normalise.of_batch));
+        Ok((Thread::Results, vec![channels.into(), area.into(), of_batch.into(), EPSILON.into()]))
+    }
+
+    fn held(&self) -> Vec<&Tensor> {
+        vec![&self.weight, &self.normalise.mean, &self.normalise.variance, &self.sums]
     }
 }

@@ -1,13 +1,9 @@
 //! The loss of an exit and its gradient in one pass, with no more to read back than two numbers per
 //! sample. candle composes it of a dozen operations in each direction.
 
-use super::{Input, Op, Operation, contiguous, dispatch};
-#[cfg(feature = "cuda")]
-use crate::cuda;
+use super::{Input, Number, Op, Operation, Thread, contiguous, dispatch};
 use crate::simd::Real;
 use candle_core::{CpuStorage, Result, Shape, Tensor, WithDType, bail};
-#[cfg(feature = "cuda")]
-use candle_core::{CudaStorage, backend::BackendStorage};
 
 /// What [`cross_entropy`] says of a batch.
 #[derive(Debug, Clone)]
@@ -63,10 +59,15 @@ struct CrossEntropy {
 
 impl Operation<2> for CrossEntropy {
     fn name(&self) -> &'static str {
-        "cross-entropy"
+        "cross_entropy"
     }
 
-    fn cpu(&self, [logits, labels]: [Input<'_>; 2]) -> Result<(CpuStorage, Shape)> {
+    fn shape(&self, [logits, _]: [&Shape; 2]) -> Result<Shape> {
+        let (batch, classes) = logits.dims2()?;
+        Ok(Shape::from(batch * (classes + 2)))
+    }
+
+    fn cpu_storage(&self, [logits, labels]: [Input<'_>; 2]) -> Result<CpuStorage> {
         fn forward<T: Real>(op: &CrossEntropy, logits: &[T], labels: &[u32]) -> Result<Vec<T>> {
             let (batch, classes) = (labels.len(), logits.len() / labels.len());
             let mut out = vec![T::zero(); batch * (classes + 2)];
@@ -93,20 +94,13 @@ impl Operation<2> for CrossEntropy {
             Ok(out)
         }
         let labels = contiguous(labels)?;
-        let out = dispatch!(self, logits.0, T => {
+        Ok(dispatch!(self, logits.0, T => {
             T::to_cpu_storage_owned(forward::<T>(self, contiguous(logits)?, labels)?)
-        });
-        let (batch, classes) = logits.1.shape().dims2()?;
-        Ok((out, Shape::from(batch * (classes + 2))))
+        }))
     }
 
-    #[cfg(feature = "cuda")]
-    fn cuda(&self, [logits, labels]: [cuda::Input<'_>; 2]) -> Result<(CudaStorage, Shape)> {
-        let (batch, classes) = logits.1.shape().dims2()?;
-        let (dtype, len) = (logits.0.dtype(), batch * (classes + 2));
-        let mut out = cuda::unset(logits.0.device(), dtype, len)?;
-        let numbers = [classes.into(), self.scale.into(), self.smoothing.into()];
-        cuda::update("cross_entropy", dtype, &[logits, labels], &mut out, 0, batch, &numbers)?;
-        Ok((out, Shape::from(len)))
+    fn kernel(&self, shape: &Shape) -> Result<(Thread, Vec<Number>)> {
+        let (_, classes) = shape.dims2()?;
+        Ok((Thread::Row, vec![classes.into(), self.scale.into(), self.smoothing.into()]))
     }
 }

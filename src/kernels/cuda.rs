@@ -10,6 +10,9 @@ pub mod conv;
 pub mod optimizer;
 pub mod replay;
 
+pub use crate::operation::Number;
+
+use crate::operation::Thread;
 use crate::precision::Precision;
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::cudarc::driver::{
@@ -54,69 +57,42 @@ fn keep_memory(context: &CudaContext) {
 /// A tensor that a kernel reads; it must be contiguous.
 pub type Input<'a> = (&'a CudaStorage, &'a Layout);
 
-/// A number that a kernel takes.
-#[derive(Debug, Clone, Copy)]
-pub enum Number {
-    Int(i32),
-    Real(f64),
-}
-
-impl From<f64> for Number {
-    fn from(x: f64) -> Self {
-        Self::Real(x)
-    }
-}
-
-impl From<usize> for Number {
-    fn from(n: usize) -> Self {
-        // Sizes beyond are refused by `launch`, which sees the number of results.
-        Self::Int(i32::try_from(n).unwrap_or(i32::MAX))
-    }
-}
-
 /// Threads of a block; the kernels' sums rely on it.
 const THREADS: usize = 256;
 /// Blocks that share the sums of one channel, as in kernels.cu.
 const SLICES: usize = 32;
 
-/// One thread for each of `len` results of type `dtype`, which is also the kernel's own.
+/// `len` results of type `dtype`, which is also the kernel's own.
 pub fn map(
     kernel: &'static str,
     dtype: DType,
     inputs: &[Input<'_>],
     len: usize,
+    thread: Thread,
     numbers: &[Number],
 ) -> Result<CudaStorage> {
-    map_several(kernel, dtype, inputs, len, numbers, 1)
-}
-
-/// [`map`] for kernels whose threads take several elements of images each.
-pub fn map_images(
-    kernel: &'static str,
-    dtype: DType,
-    inputs: &[Input<'_>],
-    len: usize,
-    numbers: &[Number],
-) -> Result<CudaStorage> {
-    map_several(kernel, dtype, inputs, len, numbers, 8)
-}
-
-/// A thread for so many results `each`.
-fn map_several(
-    kernel: &'static str,
-    dtype: DType,
-    inputs: &[Input<'_>],
-    len: usize,
-    numbers: &[Number],
-    each: usize,
-) -> Result<CudaStorage> {
-    let Some((first, _)) = inputs.first() else { bail!("internal error: {kernel} got no input") };
+    let Some((first, layout)) = inputs.first() else { bail!("internal error: {kernel} got no input") };
     let mut out = unset(first.device(), dtype, len)?;
-    launch(kernel, dtype, inputs, &mut out, 0, (len.div_ceil(each * THREADS), len), numbers)?;
+    let grid = match thread {
+        Thread::Result => (len.div_ceil(THREADS), len),
+        Thread::Results => (len.div_ceil(8 * THREADS), len),
+        Thread::Row => (layout.dims()[0].div_ceil(THREADS), layout.dims()[0]),
+        Thread::Channel => {
+            let (batch, channels, height, width) = layout.shape().dims4()?;
+            let (device, blocks, area) = (first.device(), channels * SLICES, height * width);
+            let (partial, tickets) = (unset(device, DType::F64, 2 * blocks)?, tickets(device, channels)?);
+            let layouts = (Layout::contiguous(2 * blocks), Layout::contiguous(channels));
+            let inputs = [inputs, &[(&partial, &layouts.0), (&*tickets, &layouts.1)]].concat();
+            let numbers = [&[channels.into(), area.into()], numbers].concat();
+            launch(kernel, dtype, &inputs, &mut out, 0, (blocks, batch * area), &numbers)?;
+            return Ok(out);
+        }
+    };
+    launch(kernel, dtype, inputs, &mut out, 0, grid, numbers)?;
     Ok(out)
 }
 
-/// [`map`] into `out` from element `start`.
+/// One thread for each of `len` elements of `out` from element `start` on.
 pub fn update(
     kernel: &'static str,
     dtype: DType,
@@ -129,24 +105,11 @@ pub fn update(
     launch(kernel, dtype, inputs, out, start, (len.div_ceil(THREADS), len), numbers)
 }
 
-/// Sums over the channels of images (batch, channels, area), of which the kernel makes `len` results. `numbers` follow
-/// those three.
-pub fn channel_sums(
-    kernel: &'static str,
-    dtype: DType,
-    inputs: &[Input<'_>],
-    (batch, channels, area): (usize, usize, usize),
-    numbers: &[Number],
-    len: usize,
-) -> Result<CudaStorage> {
-    let (device, blocks) = (inputs[0].0.device(), channels * SLICES);
-    let (partial, tickets) = (unset(device, DType::F64, 2 * blocks)?, tickets(device, channels)?);
-    let mut out = unset(device, dtype, len)?;
-    let layouts = (Layout::contiguous(2 * blocks), Layout::contiguous(channels));
-    let inputs = [inputs, &[(&partial, &layouts.0), (&*tickets, &layouts.1)]].concat();
-    let numbers = [&[channels.into(), area.into()], numbers].concat();
-    launch(kernel, dtype, &inputs, &mut out, 0, (blocks, batch * area), &numbers)?;
-    Ok(out)
+/// `products` (batch, channels, area), of so many elements, and the bias of each channel.
+pub fn add_bias(products: &CudaStorage, bias: Input<'_>, len: usize, area: usize) -> Result<CudaStorage> {
+    let (layout, channels) = (Layout::contiguous(len), bias.1.shape().elem_count());
+    let numbers = [channels.into(), area.into()];
+    map("add_bias", products.dtype(), &[(products, &layout), bias], len, Thread::Results, &numbers)
 }
 
 /// A zero for each channel, by which the blocks of a sum know which of them is the last. They are zero again when the

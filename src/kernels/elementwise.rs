@@ -1,29 +1,34 @@
-//! Operations on one element at a time: the rectifier, the sum of two gradients, and dropout.
+//! Operations on one element at a time: the rectifier, the Gaussian error linear unit, the sum of two gradients, and
+//! dropout.
 //!
 //! candle's rectifier has the right values, but its backward pass builds three tensors of the input's
 //! size, which cost more than the convolution before it; its sum runs on one thread; and its random
-//! generator on the CPU cannot be seeded.
+//! generator on the CPU cannot be seeded. Its Gaussian error linear unit takes several times the convolution before it,
+//! and the backward pass builds a dozen tensors.
 
-use super::{Input, Op, Operation, contiguous, dispatch, unset};
-#[cfg(feature = "cuda")]
-use crate::cuda;
+use super::{Number, Op, Operation, Thread, by_chunks, each};
 use crate::simd::Real;
-use candle_core::{CpuStorage, Result, Shape, Tensor, WithDType, bail};
-#[cfg(feature = "cuda")]
-use candle_core::{CudaStorage, backend::BackendStorage};
-use rayon::prelude::*;
-
-/// Elements that one task handles.
-const CHUNK: usize = 1 << 14;
+use candle_core::{Result, Shape, Tensor, bail};
 
 /// `max(x, 0)` of every element; NaN stays NaN. The gradient at 0 is 0, as in PyTorch. f32 and f64.
 pub fn relu(x: &Tensor) -> Result<Tensor> {
-    x.contiguous()?.apply_op1(Op(Relu))
+    x.contiguous()?.apply_op1(Op(Unit::Relu))
 }
 
 /// `grad` where `out`, which was rectified, is above 0, and 0 elsewhere.
 pub fn relu_backward(out: &Tensor, grad: &Tensor) -> Result<Tensor> {
     out.apply_op2_no_bwd(&grad.contiguous()?, &Op(Pairwise::ReluGrad))
+}
+
+/// `x · Φ(x)` of every element, Φ the normal distribution's function (Hendrycks and Gimpel 2016,
+/// <https://arxiv.org/abs/1606.08415>). f32, to some 1e-7, and f64.
+pub fn gelu(x: &Tensor) -> Result<Tensor> {
+    x.contiguous()?.apply_op1(Op(Unit::Gelu))
+}
+
+/// The gradient of [`gelu`] at `x`: `grad · (Φ(x) + x · φ(x))`.
+pub fn gelu_backward(x: &Tensor, grad: &Tensor) -> Result<Tensor> {
+    x.apply_op2_no_bwd(&grad.contiguous()?, &Op(Pairwise::GeluGrad))
 }
 
 /// `a + b` of two gradients of one shape; not differentiable.
@@ -45,7 +50,7 @@ pub fn dropout_mask(x: &Tensor, p: f32, rng: &mut impl rand::Rng) -> Result<Tens
     }
     if x.device().is_cuda() {
         let seed = rng.random();
-        return x.apply_op1_no_bwd(&Op(DropoutMask { seed, p }));
+        return x.contiguous()?.apply_op1_no_bwd(&Op(DropoutMask { seed, p }));
     }
     let keep = 1.0 / (1.0 - p);
     let mask: Vec<f32> =
@@ -53,36 +58,54 @@ pub fn dropout_mask(x: &Tensor, p: f32, rng: &mut impl rand::Rng) -> Result<Tens
     Tensor::from_vec(mask, x.shape(), x.device())?.to_dtype(x.dtype())
 }
 
-struct Relu;
+/// `f` of the elements of `inputs` at each place.
+fn map<T: Real, const N: usize>(inputs: [&[T]; N], f: impl Fn([T; N]) -> T + Sync) -> Result<Vec<T>> {
+    /// Elements that one task handles.
+    const CHUNK: usize = 1 << 14;
+    Ok(by_chunks(
+        inputs,
+        (inputs[0].len(), CHUNK),
+        || (),
+        #[inline(always)]
+        |_, inputs: [&[T]; N], (): &mut (), out: &mut [T]| each(out, inputs, &f),
+    ))
+}
 
-impl Operation<1> for Relu {
+/// What a network applies to every element.
+enum Unit {
+    Relu,
+    Gelu,
+}
+
+impl Operation<1> for Unit {
     fn name(&self) -> &'static str {
-        "relu"
-    }
-
-    fn cpu(&self, [x]: [Input<'_>; 1]) -> Result<(CpuStorage, Shape)> {
-        fn forward<T: Real>(x: &[T]) -> Vec<T> {
-            let mut out = unset(x.len());
-            out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(out, x)| {
-                for (out, &x) in out.iter_mut().zip(x) {
-                    *out = if x < T::zero() { T::zero() } else { x };
-                }
-            });
-            out
+        match self {
+            Self::Relu => "relu",
+            Self::Gelu => "gelu",
         }
-        let out = dispatch!(self, x.0, T => T::to_cpu_storage_owned(forward::<T>(contiguous(x)?)));
-        Ok((out, x.1.shape().clone()))
     }
 
-    #[cfg(feature = "cuda")]
-    fn cuda(&self, [x]: [cuda::Input<'_>; 1]) -> Result<(CudaStorage, Shape)> {
-        let shape = x.1.shape().clone();
-        let out = cuda::map("relu", x.0.dtype(), &[x], shape.elem_count(), &[])?;
-        Ok((out, shape))
+    fn cpu<T: Real>(&self, x: [&[T]; 1], _: &Shape) -> Result<Vec<T>> {
+        match self {
+            Self::Relu => map(
+                x,
+                #[inline(always)]
+                |[x]| if x < T::zero() { T::zero() } else { x },
+            ),
+            Self::Gelu => map(
+                x,
+                #[inline(always)]
+                |[x]| x * x.below(),
+            ),
+        }
     }
 
-    fn backward(&self, [_x]: [&Tensor; 1], out: &Tensor, grad: &Tensor) -> Result<[Option<Tensor>; 1]> {
-        Ok([Some(relu_backward(out, grad)?)])
+    fn backward(&self, [x]: [&Tensor; 1], out: &Tensor, grad: &Tensor) -> Result<[Option<Tensor>; 1]> {
+        let grad = match self {
+            Self::Relu => relu_backward(out, grad)?,
+            Self::Gelu => gelu_backward(x, grad)?,
+        };
+        Ok([Some(grad)])
     }
 }
 
@@ -90,49 +113,42 @@ impl Operation<1> for Relu {
 enum Pairwise {
     /// The first is the rectifier's output, the second the gradient of it.
     ReluGrad,
+    /// The first is the unit's input, the second the gradient of its output.
+    GeluGrad,
     Add,
-}
-
-/// `f` of each pair, on all cores.
-fn pairs<T: Real>(a: &[T], b: &[T], f: impl Fn(T, T) -> T + Sync) -> Vec<T> {
-    let mut out = unset(a.len());
-    out.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK)).zip(b.par_chunks(CHUNK)).for_each(|((out, a), b)| {
-        for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
-            *out = f(a, b);
-        }
-    });
-    out
 }
 
 impl Operation<2> for Pairwise {
     fn name(&self) -> &'static str {
         match self {
             Self::ReluGrad => "relu_grad",
+            Self::GeluGrad => "gelu_grad",
             Self::Add => "add",
         }
     }
 
-    fn cpu(&self, [a, b]: [Input<'_>; 2]) -> Result<(CpuStorage, Shape)> {
-        let out = dispatch!(self, a.0, T => {
-            let (a, b) = (contiguous::<T>(a)?, contiguous::<T>(b)?);
-            let mask = |out: T, grad: T| if out > 0.0 { grad } else { 0.0 };
-            T::to_cpu_storage_owned(match self {
-                Self::ReluGrad => pairs(a, b, mask),
-                Self::Add => pairs(a, b, |a, b| a + b),
-            })
-        });
-        Ok((out, a.1.shape().clone()))
-    }
-
-    #[cfg(feature = "cuda")]
-    fn cuda(&self, [a, b]: [cuda::Input<'_>; 2]) -> Result<(CudaStorage, Shape)> {
-        let shape = a.1.shape().clone();
-        let out = cuda::map(self.name(), a.0.dtype(), &[a, b], shape.elem_count(), &[])?;
-        Ok((out, shape))
+    fn cpu<T: Real>(&self, inputs: [&[T]; 2], _: &Shape) -> Result<Vec<T>> {
+        match self {
+            Self::ReluGrad => map(
+                inputs,
+                #[inline(always)]
+                |[out, grad]| if out > T::zero() { grad } else { T::zero() },
+            ),
+            Self::GeluGrad => map(
+                inputs,
+                #[inline(always)]
+                |[x, grad]| grad * (x.below() + x * x.density()),
+            ),
+            Self::Add => map(
+                inputs,
+                #[inline(always)]
+                |[a, b]| a + b,
+            ),
+        }
     }
 }
 
-#[cfg_attr(not(feature = "cuda"), allow(dead_code))]
+/// For a GPU. Of the input it needs no more than the size.
 struct DropoutMask {
     seed: [i32; 2],
     p: f32,
@@ -143,14 +159,8 @@ impl Operation<1> for DropoutMask {
         "dropout_mask"
     }
 
-    #[cfg(feature = "cuda")]
-    fn cuda(&self, [x]: [cuda::Input<'_>; 1]) -> Result<(CudaStorage, Shape)> {
-        let shape = x.1.shape().clone();
-        let (p, [low, high]) = (f64::from(self.p), self.seed.map(cuda::Number::Int));
-        let numbers = [low, high, p.into(), (1.0 / (1.0 - p)).into()];
-        let (dtype, len) = (x.0.dtype(), shape.elem_count());
-        let mut mask = cuda::unset(x.0.device(), dtype, len)?;
-        cuda::update(self.name(), dtype, &[], &mut mask, 0, len, &numbers)?;
-        Ok((mask, shape))
+    fn kernel(&self, _: &Shape) -> Result<(Thread, Vec<Number>)> {
+        let (p, [low, high]) = (f64::from(self.p), self.seed.map(Number::Int));
+        Ok((Thread::Result, vec![low, high, p.into(), (1.0 / (1.0 - p)).into()]))
     }
 }

@@ -2,10 +2,10 @@
 
 #[cfg(feature = "cuda")]
 use crate::cuda;
-use crate::{Input, Op, Operation, contiguous};
-use candle_core::{CpuStorage, Result, Shape, Tensor, WithDType, bail};
+use crate::{Op, Operation, Real};
 #[cfg(feature = "cuda")]
 use candle_core::{CudaStorage, DType, backend::BackendStorage};
+use candle_core::{Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 /// These samples of `x` (batch, …; f32), in this order, moved together where `x` lies.
@@ -27,19 +27,23 @@ impl Operation<1> for Gather<'_> {
         "gather"
     }
 
-    fn cpu(&self, [x]: [Input<'_>; 1]) -> Result<(CpuStorage, Shape)> {
-        let mut dims = x.1.dims().to_vec();
-        let x = contiguous::<f32>(x)?;
-        let row = x.len() / dims[0];
-        if let Some(outside) = self.samples.iter().find(|&&i| i as usize >= dims[0]) {
-            bail!("gather: there is no sample {outside} in a batch of {}", dims[0])
-        }
+    fn shape(&self, [x]: [&Shape; 1]) -> Result<Shape> {
+        let mut dims = x.dims().to_vec();
         dims[0] = self.samples.len();
-        let mut out = crate::unset(dims[0] * row);
+        Ok(Shape::from(dims))
+    }
+
+    fn cpu<T: Real>(&self, [x]: [&[T]; 1], shape: &Shape) -> Result<Vec<T>> {
+        let batch = shape.dims()[0];
+        let row = x.len() / batch;
+        if let Some(outside) = self.samples.iter().find(|&&i| i as usize >= batch) {
+            bail!("gather: there is no sample {outside} in a batch of {batch}")
+        }
+        let mut out = crate::unset(self.samples.len() * row);
         out.par_chunks_mut(row)
             .zip(self.samples)
             .for_each(|(out, &from)| out.copy_from_slice(&x[from as usize * row..][..row]));
-        Ok((f32::to_cpu_storage_owned(out), Shape::from(dims)))
+        Ok(out)
     }
 }
 
@@ -71,12 +75,16 @@ impl Operation<1> for ReadExit {
         "read_exit"
     }
 
-    fn cuda(&self, [logits]: [cuda::Input<'_>; 1]) -> Result<(CudaStorage, Shape)> {
+    fn shape(&self, [logits]: [&Shape; 1]) -> Result<Shape> {
+        Ok(Shape::from((logits.dims()[0], 2)))
+    }
+
+    fn cuda(&self, [logits]: [cuda::Input<'_>; 1]) -> Result<CudaStorage> {
         let (batch, classes) = logits.1.shape().dims2()?;
         let mut out = cuda::unset(logits.0.device(), DType::F64, 2 * batch)?;
         let (dtype, inputs) = (logits.0.dtype(), [logits]);
         let numbers = [classes, self.0 as usize].map(cuda::Number::from);
         cuda::update(self.name(), dtype, &inputs, &mut out, 0, batch, &numbers)?;
-        Ok((out, Shape::from((batch, 2))))
+        Ok(out)
     }
 }

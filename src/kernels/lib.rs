@@ -15,10 +15,10 @@ mod cross_entropy;
 pub mod cuda;
 mod elementwise;
 mod gather;
-mod gelu;
 pub mod inference;
 mod linear;
 mod lrn;
+mod normal;
 mod operation;
 mod pool2d;
 mod precision;
@@ -28,18 +28,21 @@ mod simd;
 pub use batch_norm::{EPSILON, Moments, batch_norm, batch_norm_by, update_running};
 pub use conv2d::{Geometry as ConvGeometry, conv2d, conv2d_backward};
 pub use cross_entropy::{Losses, cross_entropy};
-pub use elementwise::{add, dropout, dropout_mask, relu, relu_backward};
+pub use elementwise::{add, dropout, dropout_mask, gelu, gelu_backward, relu, relu_backward};
 pub use gather::gather;
 #[cfg(feature = "cuda")]
 pub use gather::{Measure, read_exit};
-pub use gelu::{gelu, gelu_backward};
 pub use linear::{backward as linear_backward, linear};
 pub use lrn::{Lrn, lrn};
-pub use operation::{Input, Op, Operation, Update, contiguous};
+pub use operation::{Input, Number, Op, Operation, Thread, Update, contiguous};
 pub use pool2d::{Pool, Pooling, pool2d};
 pub use precision::{Precision, PrecisionScope};
 pub use shortcut::{Shortcut, add_shortcut};
 pub use simd::{Real, instruction_set, instructions};
+
+use operation::slices;
+use rayon::prelude::*;
+use simd::vectorized;
 
 /// A vector of this length for a result of which every element is going to be written. Zeros would
 /// cost a pass over memory, on one thread.
@@ -49,6 +52,42 @@ fn unset<T: Real>(len: usize) -> Vec<T> {
     // Safety: any bits are a float, and the callers write each element before it is read.
     unsafe { vector.set_len(len) };
     vector
+}
+
+/// Writes `f` of the elements of the inputs at each place.
+#[inline(always)]
+fn each<T: Real, const N: usize>(out: &mut [T], inputs: [&[T]; N], f: impl Fn([T; N]) -> T) {
+    let inputs = inputs.map(|input| &input[..out.len()]);
+    for i in 0..out.len() {
+        out[i] = f(inputs.map(|input| input[i]));
+    }
+}
+
+/// A vector of `len` elements whose chunks `work` writes, on all cores and in vector registers: it gets the number of the
+/// chunk, as large a share of each of the inputs, scratch that `scratch` makes, and the chunk. Give it
+/// `#[inline(always)]`.
+fn by_chunks<T: Real, U: Real, S, const N: usize>(
+    inputs: [&[T]; N],
+    (len, chunk): (usize, usize),
+    scratch: impl Fn() -> S + Send + Sync,
+    work: impl Fn(usize, [&[T]; N], &mut S, &mut [U]) + Sync,
+) -> Vec<U> {
+    let shares = inputs.map(|input| (input, input.len() * chunk / len.max(1)));
+    // A task handles so many elements, so that starting it costs less than running it.
+    let largest = shares.iter().fold(chunk, |largest, &(_, share)| largest.max(share));
+    let at_least = ((1 << 14) / largest).max(1);
+    let mut out = unset(len);
+    out.par_chunks_mut(chunk).enumerate().with_min_len(at_least).for_each_init(
+        scratch,
+        |scratch, (i, out)| {
+            let shares = shares.map(|(input, share)| &input[i * share..input.len().min((i + 1) * share)]);
+            vectorized(
+                #[inline(always)]
+                || work(i, shares, scratch, out),
+            );
+        },
+    );
+    out
 }
 
 /// Evaluates an expression with `T` bound to the element type of a CPU storage, f32 or f64.

@@ -5,15 +5,14 @@
 //! gets bit for bit the same logits alone, in a batch, and in a batch that others have left. On a
 //! GPU the product is cuBLAS's, which makes no such promise.
 
-use super::{Input, Op, Operation, contiguous, dispatch, unset};
 #[cfg(feature = "cuda")]
-use crate::cuda;
+use super::cuda;
+use super::{Number, Op, Operation, Thread, by_chunks};
 use crate::precision::Precision;
 use crate::simd::{Real, dots};
-use candle_core::{CpuStorage, DType, Result, Shape, Tensor, WithDType, bail};
 #[cfg(feature = "cuda")]
-use candle_core::{CudaStorage, Layout, backend::BackendStorage};
-use rayon::prelude::*;
+use candle_core::CudaStorage;
+use candle_core::{DType, Result, Shape, Tensor, bail};
 
 /// Samples that one task multiplies.
 const SAMPLES_PER_TASK: usize = 32;
@@ -35,61 +34,39 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
 
 struct Linear;
 
-/// `out[s][o] = bias[o] + weight[o] · x[s]` for the samples in `x`; `products` is scratch of the
-/// size of `out`.
-fn samples<T: Real>(x: &[T], weight: &[T], bias: &[T], products: &mut [T], out: &mut [T]) {
-    let outputs = bias.len();
-    let inputs = weight.len() / outputs;
-    let count = x.len() / inputs;
-    // The products come out (output, sample): the rows of the weight are the long dimension.
-    dots(weight, x, inputs, products);
-    for (sample, out) in out.chunks_mut(outputs).enumerate() {
-        for (o, out) in out.iter_mut().enumerate() {
-            *out = bias[o] + products[o * count + sample];
-        }
-    }
-}
-
 impl Operation<3> for Linear {
     fn name(&self) -> &'static str {
         "linear"
     }
 
-    fn cpu(&self, [x, weight, bias]: [Input<'_>; 3]) -> Result<(CpuStorage, Shape)> {
-        fn forward<T: Real>(x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
-            let outputs = bias.len();
-            let inputs = weight.len() / outputs;
-            let mut out = unset(x.len() / inputs * outputs);
-            out.par_chunks_mut(SAMPLES_PER_TASK * outputs)
-                .zip(x.par_chunks(SAMPLES_PER_TASK * inputs))
-                .for_each(|(out, x)| {
-                    let mut products = vec![T::zero(); out.len()];
-                    samples(x, weight, bias, &mut products, out);
-                });
-            out
-        }
-        let shape = Shape::from((x.1.dims()[0], bias.1.dims()[0]));
-        let out = dispatch!(self, x.0, T => T::to_cpu_storage_owned(forward::<T>(
-            contiguous(x)?,
-            contiguous(weight)?,
-            contiguous(bias)?,
-        )));
-        Ok((out, shape))
+    fn shape(&self, [x, _, bias]: [&Shape; 3]) -> Result<Shape> {
+        Ok(Shape::from((x.dims()[0], bias.dims()[0])))
+    }
+
+    fn cpu<T: Real>(&self, [x, weight, bias]: [&[T]; 3], shape: &Shape) -> Result<Vec<T>> {
+        let (outputs, (batch, inputs)) = (bias.len(), shape.dims2()?);
+        let work = |_, [x]: [&[T]; 1], products: &mut Vec<T>, out: &mut [T]| {
+            let count = x.len() / inputs;
+            // The products come out (output, sample): the rows of the weight are the long dimension.
+            let products = &mut products[..out.len()];
+            dots(weight, x, inputs, products);
+            for (sample, out) in out.chunks_mut(outputs).enumerate() {
+                for (o, out) in out.iter_mut().enumerate() {
+                    *out = bias[o] + products[o * count + sample];
+                }
+            }
+        };
+        let chunk = SAMPLES_PER_TASK * outputs;
+        Ok(by_chunks([x], (batch * outputs, chunk), || vec![T::zero(); chunk], work))
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda(&self, [x, weight, bias]: [cuda::Input<'_>; 3]) -> Result<(CudaStorage, Shape)> {
+    fn cuda(&self, [x, weight, bias]: [cuda::Input<'_>; 3]) -> Result<CudaStorage> {
         let (batch, inputs) = x.1.shape().dims2()?;
         let outputs = bias.1.shape().dims1()?;
         let transposed = weight.1.transpose(0, 1)?;
-        let sizes = (1, batch, outputs, inputs);
-        let products = cuda::product(x, (weight.0, &transposed), sizes)?;
-        let shape = Shape::from((batch, outputs));
-        let layout = Layout::contiguous(&shape);
-        let terms = [(&products, &layout), bias];
-        let numbers = [outputs.into(), 1.into()];
-        let out = cuda::map_images("add_bias", x.0.dtype(), &terms, batch * outputs, &numbers)?;
-        Ok((out, shape))
+        let products = cuda::product(x, (weight.0, &transposed), (1, batch, outputs, inputs))?;
+        cuda::add_bias(&products, bias, batch * outputs, 1)
     }
 
     fn backward(
@@ -124,26 +101,22 @@ struct SumRows;
 
 impl Operation<1> for SumRows {
     fn name(&self) -> &'static str {
-        "sum-rows"
+        "sum_rows"
     }
 
-    fn cpu(&self, [x]: [Input<'_>; 1]) -> Result<(CpuStorage, Shape)> {
-        fn sums<T: Real>(x: &[T], columns: usize) -> Vec<T> {
-            let mut sums = vec![T::zero(); columns];
-            for row in x.chunks(columns) {
-                sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += x);
-            }
-            sums
+    fn shape(&self, [x]: [&Shape; 1]) -> Result<Shape> {
+        Ok(Shape::from(x.dims()[1]))
+    }
+
+    fn cpu<T: Real>(&self, [x]: [&[T]; 1], shape: &Shape) -> Result<Vec<T>> {
+        let mut sums = vec![T::zero(); shape.dims()[1]];
+        for row in x.chunks(sums.len()) {
+            sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += x);
         }
-        let (_, columns) = x.1.shape().dims2()?;
-        let out = dispatch!(self, x.0, T => T::to_cpu_storage_owned(sums::<T>(contiguous(x)?, columns)));
-        Ok((out, Shape::from(columns)))
+        Ok(sums)
     }
 
-    #[cfg(feature = "cuda")]
-    fn cuda(&self, [x]: [cuda::Input<'_>; 1]) -> Result<(CudaStorage, Shape)> {
-        let (rows, columns) = x.1.shape().dims2()?;
-        let out = cuda::map("sum_rows", x.0.dtype(), &[x], columns, &[rows.into()])?;
-        Ok((out, Shape::from(columns)))
+    fn kernel(&self, shape: &Shape) -> Result<(Thread, Vec<Number>)> {
+        Ok((Thread::Result, vec![shape.dims()[0].into()]))
     }
 }

@@ -2,14 +2,9 @@
 //! computes it: `y = x / (k + alpha * sum x²)^beta`, the sum over `n` neighbouring channels and
 //! alpha not divided by `n`.
 
-use super::{Input, Op, Operation, contiguous, dispatch, unset};
-#[cfg(feature = "cuda")]
-use crate::cuda;
-use crate::simd::{Real, vectorized};
-use candle_core::{CpuStorage, Result, Shape, Tensor, WithDType, bail};
-#[cfg(feature = "cuda")]
-use candle_core::{CudaStorage, Layout, backend::BackendStorage};
-use rayon::prelude::*;
+use super::{Number, Op, Operation, Thread, by_chunks, each};
+use crate::simd::Real;
+use candle_core::{Result, Shape, Tensor, bail};
 
 /// The constants of a local response normalisation.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -48,18 +43,11 @@ impl Lrn {
         x.apply_op2_no_bwd(&grad.contiguous()?, &Op(LrnGrad(*self)))
     }
 
-    /// As the kernels take them, for images of this layout.
-    #[cfg(feature = "cuda")]
-    fn numbers(&self, layout: &Layout) -> Result<[cuda::Number; 6]> {
-        let (_, channels, height, width) = layout.shape().dims4()?;
-        Ok([
-            channels.into(),
-            (height * width).into(),
-            self.n.into(),
-            self.k.into(),
-            self.alpha.into(),
-            self.beta.into(),
-        ])
+    /// As the kernels take them, for images of this shape.
+    fn numbers(&self, shape: &Shape) -> Result<Vec<Number>> {
+        let (_, channels, height, width) = shape.dims4()?;
+        let sizes = [channels, height * width, self.n].map(Number::from);
+        Ok(sizes.into_iter().chain([self.k, self.alpha, self.beta].map(Number::from)).collect())
     }
 
     /// `k + alpha · Σ x²` for every element of one image of `planes` of `area` pixels.
@@ -95,20 +83,6 @@ impl Lrn {
         }
     }
 
-    /// Normalises one image into `out`. `scales` is scratch of the image's size.
-    fn image<T: Real>(&self, image: &[T], area: usize, scales: &mut [T], out: &mut [T]) {
-        vectorized(
-            #[inline(always)]
-            || {
-                self.scales(image, area, scales);
-                self.powers(scales);
-                for ((out, &x), &power) in out.iter_mut().zip(image).zip(scales.iter()) {
-                    *out = x * power;
-                }
-            },
-        );
-    }
-
     /// The gradient of one image. `scales`, `powers` and `inner` are scratch of the image's size.
     #[inline(always)]
     fn image_grad<T: Real>(
@@ -123,15 +97,8 @@ impl Lrn {
         self.scales(image, area, scales);
         powers.copy_from_slice(scales);
         self.powers(powers);
-        for (((inner, &g), (&x, &scale)), (out, &power)) in inner
-            .iter_mut()
-            .zip(grad)
-            .zip(image.iter().zip(scales.iter()))
-            .zip(out.iter_mut().zip(powers.iter()))
-        {
-            *out = g * power;
-            *inner = g * x * power / scale;
-        }
+        each(out, [grad, powers], |[g, power]| g * power);
+        each(inner, [grad, image, powers, scales], |[g, x, power, scale]| g * x * power / scale);
         for (channel, out) in out.chunks_mut(area).enumerate() {
             let image = &image[channel * area..][..area];
             for near in channel.saturating_sub(half)..(channel + half + 1).min(channels) {
@@ -149,26 +116,24 @@ impl Operation<1> for Lrn {
         "lrn"
     }
 
-    fn cpu(&self, [x]: [Input<'_>; 1]) -> Result<(CpuStorage, Shape)> {
-        fn forward<T: Real>(lrn: &Lrn, x: &[T], size: usize, area: usize) -> Vec<T> {
-            let mut out = unset(x.len());
-            out.par_chunks_mut(size).zip(x.par_chunks(size)).for_each_init(
-                || vec![T::zero(); size],
-                |scales, (out, image)| lrn.image(image, area, scales, out),
-            );
-            out
-        }
-        let (_, channels, height, width) = x.1.shape().dims4()?;
+    fn cpu<T: Real>(&self, x: [&[T]; 1], shape: &Shape) -> Result<Vec<T>> {
+        let (_, channels, height, width) = shape.dims4()?;
         let (area, size) = (height * width, channels * height * width);
-        let out = dispatch!(self, x.0, T => T::to_cpu_storage_owned(forward::<T>(self, contiguous(x)?, size, area)));
-        Ok((out, x.1.shape().clone()))
+        Ok(by_chunks(
+            x,
+            (shape.elem_count(), size),
+            || vec![T::zero(); size],
+            #[inline(always)]
+            |_, [image]: [&[T]; 1], scales: &mut Vec<T>, out: &mut [T]| {
+                self.scales(image, area, scales);
+                self.powers(scales);
+                each(out, [image, scales], |[x, power]| x * power);
+            },
+        ))
     }
 
-    #[cfg(feature = "cuda")]
-    fn cuda(&self, [x]: [cuda::Input<'_>; 1]) -> Result<(CudaStorage, Shape)> {
-        let (shape, numbers) = (x.1.shape().clone(), self.numbers(x.1)?);
-        let out = cuda::map("lrn", x.0.dtype(), &[x], shape.elem_count(), &numbers)?;
-        Ok((out, shape))
+    fn kernel(&self, shape: &Shape) -> Result<(Thread, Vec<Number>)> {
+        Ok((Thread::Result, self.numbers(shape)?))
     }
 
     fn backward(&self, [x]: [&Tensor; 1], _out: &Tensor, grad: &Tensor) -> Result<[Option<Tensor>; 1]> {
@@ -182,40 +147,25 @@ struct LrnGrad(Lrn);
 
 impl Operation<2> for LrnGrad {
     fn name(&self) -> &'static str {
-        "lrn-grad"
+        "lrn_grad"
     }
 
-    fn cpu(&self, [x, grad]: [Input<'_>; 2]) -> Result<(CpuStorage, Shape)> {
-        fn backward<T: Real>(lrn: &Lrn, x: &[T], grad: &[T], size: usize, area: usize) -> Vec<T> {
-            let mut out = unset(x.len());
-            let zeros = || vec![T::zero(); size];
-            out.par_chunks_mut(size).zip(x.par_chunks(size)).zip(grad.par_chunks(size)).for_each_init(
-                || (zeros(), zeros(), zeros()),
-                |(a, b, c), ((out, image), grad)| {
-                    vectorized(
-                        #[inline(always)]
-                        || lrn.image_grad((image, grad), area, [a, b, c], out),
-                    );
-                },
-            );
-            out
-        }
-        let (_, channels, height, width) = x.1.shape().dims4()?;
+    fn cpu<T: Real>(&self, inputs: [&[T]; 2], shape: &Shape) -> Result<Vec<T>> {
+        let (_, channels, height, width) = shape.dims4()?;
         let (area, size) = (height * width, channels * height * width);
-        let out = dispatch!(self, x.0, T => T::to_cpu_storage_owned(backward::<T>(
-            &self.0,
-            contiguous(x)?,
-            contiguous(grad)?,
-            size,
-            area,
-        )));
-        Ok((out, x.1.shape().clone()))
+        let zeros = || vec![T::zero(); size];
+        Ok(by_chunks(
+            inputs,
+            (shape.elem_count(), size),
+            || (zeros(), zeros(), zeros()),
+            #[inline(always)]
+            |_, [image, grad]: [&[T]; 2], (a, b, c): &mut (Vec<T>, Vec<T>, Vec<T>), out: &mut [T]| {
+                self.0.image_grad((image, grad), area, [a, b, c], out);
+            },
+        ))
     }
 
-    #[cfg(feature = "cuda")]
-    fn cuda(&self, [x, grad]: [cuda::Input<'_>; 2]) -> Result<(CudaStorage, Shape)> {
-        let (shape, numbers) = (x.1.shape().clone(), self.0.numbers(x.1)?);
-        let out = cuda::map("lrn_grad", x.0.dtype(), &[x, grad], shape.elem_count(), &numbers)?;
-        Ok((out, shape))
+    fn kernel(&self, shape: &Shape) -> Result<(Thread, Vec<Number>)> {
+        Ok((Thread::Result, self.0.numbers(shape)?))
     }
 }

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "cuda")]
 use crate::cuda;
+use crate::{Real, dispatch};
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, CustomOp3, InplaceOp2, InplaceOp3, Layout, Result, Shape, Tensor,
     WithDType, bail,
@@ -12,22 +13,85 @@ use candle_core::{CudaStorage, backend::BackendStorage};
 /// A tensor on the CPU; it must be contiguous.
 pub type Input<'a> = (&'a CpuStorage, &'a Layout);
 
+/// A number that a kernel takes on a GPU.
+#[derive(Debug, Clone, Copy)]
+pub enum Number {
+    Int(i32),
+    Real(f64),
+}
+
+impl From<f64> for Number {
+    fn from(x: f64) -> Self {
+        Self::Real(x)
+    }
+}
+
+impl From<usize> for Number {
+    fn from(n: usize) -> Self {
+        // Sizes beyond are refused by `cuda::launch`, which sees the number of results.
+        Self::Int(i32::try_from(n).unwrap_or(i32::MAX))
+    }
+}
+
+/// What one thread of a GPU computes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Thread {
+    /// One result.
+    Result,
+    /// Several results, elements of images.
+    Results,
+    /// The results of one row of the first input.
+    Row,
+    /// A share of the sums of one channel of images (batch, channels, height, width).
+    Channel,
+}
+
 /// What an operation makes of `N` tensors of f32 or f64. [`Op`] is what candle applies.
 pub trait Operation<const N: usize>: Send + Sync {
-    /// For messages.
+    /// For messages, and what its kernel is called in `cuda/kernels.cu`.
     fn name(&self) -> &'static str;
 
-    /// On the CPU.
-    fn cpu(&self, inputs: [Input<'_>; N]) -> Result<(CpuStorage, Shape)> {
-        let _ = inputs;
+    /// The shape of the result, given those of the inputs.
+    fn shape(&self, inputs: [&Shape; N]) -> Result<Shape> {
+        Ok(inputs[0].clone())
+    }
+
+    /// The result on the CPU; `shape` is that of the first input.
+    fn cpu<T: Real>(&self, inputs: [&[T]; N], shape: &Shape) -> Result<Vec<T>> {
+        let _ = (inputs, shape);
         bail!("internal error: {} is for the GPU", self.name())
     }
 
-    /// On a GPU.
+    /// The same for operations whose tensors have different types.
+    fn cpu_storage(&self, inputs: [Input<'_>; N]) -> Result<CpuStorage> {
+        Ok(dispatch!(self, inputs[0].0, T => {
+            T::to_cpu_storage_owned(self.cpu::<T>(slices(inputs)?, inputs[0].1.shape())?)
+        }))
+    }
+
+    /// What a thread of its kernel computes, and the numbers that the kernel takes, given the shape of the first input.
+    fn kernel(&self, shape: &Shape) -> Result<(Thread, Vec<Number>)> {
+        let _ = shape;
+        Ok((Thread::Result, Vec::new()))
+    }
+
+    /// Further tensors that its kernel takes behind the inputs.
+    fn held(&self) -> Vec<&Tensor> {
+        Vec::new()
+    }
+
+    /// The result on a GPU.
     #[cfg(feature = "cuda")]
-    fn cuda(&self, inputs: [cuda::Input<'_>; N]) -> Result<(CudaStorage, Shape)> {
-        let _ = inputs;
-        bail!("internal error: {} is for the CPU", self.name())
+    fn cuda(&self, inputs: [cuda::Input<'_>; N]) -> Result<CudaStorage> {
+        let shape = self.shape(inputs.map(|(_, layout)| layout.shape()))?;
+        let (thread, numbers) = self.kernel(inputs[0].1.shape())?;
+        let held = self.held();
+        let held: Vec<_> = held.iter().map(|tensor| tensor.storage_and_layout()).collect();
+        let mut all = inputs.to_vec();
+        for (storage, layout) in &held {
+            all.push((cuda::storage(storage)?, layout));
+        }
+        cuda::map(self.name(), inputs[0].0.dtype(), &all, shape.elem_count(), thread, &numbers)
     }
 
     /// The gradients of the inputs that need one, given the result and its gradient.
@@ -39,16 +103,15 @@ pub trait Operation<const N: usize>: Send + Sync {
 
 /// What becomes of a tensor of f32, in place, by `N` others.
 pub trait Update<const N: usize>: Send + Sync {
-    /// For messages.
+    /// For messages, and what its kernel is called in `cuda/kernels.cu`.
     fn name(&self) -> &'static str;
 
     /// On the CPU.
     fn cpu(&self, target: &mut [f32], inputs: [Input<'_>; N]) -> Result<()>;
 
-    /// On a GPU: the kernel, and the numbers that it takes. A thread changes one element, of as many as the target
-    /// or the first of the others has, whichever has fewer.
-    #[cfg(feature = "cuda")]
-    fn kernel(&self) -> Result<(&'static str, Vec<cuda::Number>)> {
+    /// On a GPU: the numbers that the kernel takes. A thread changes one element, of as many as the target or the first
+    /// of the others has, whichever has fewer.
+    fn kernel(&self) -> Result<Vec<Number>> {
         bail!("internal error: {} is for the CPU", self.name())
     }
 }
@@ -56,72 +119,59 @@ pub trait Update<const N: usize>: Send + Sync {
 /// An operation or an update as candle takes it.
 pub struct Op<T>(pub T);
 
-impl<T: Operation<1>> CustomOp1 for Op<T> {
-    fn name(&self) -> &'static str {
-        self.0.name()
-    }
-
-    fn cpu_fwd(&self, a: &CpuStorage, at: &Layout) -> Result<(CpuStorage, Shape)> {
-        self.0.cpu([(a, at)])
-    }
-
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(&self, a: &CudaStorage, at: &Layout) -> Result<(CudaStorage, Shape)> {
-        self.0.cuda([(a, at)])
-    }
-
-    fn bwd(&self, a: &Tensor, out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let [a] = self.0.backward([a], out, grad)?;
-        Ok(a)
-    }
-}
-
-/// What candle's traits for two and three tensors ask for.
-macro_rules! for_candle {
-    ($custom:ident, $inplace:ident, $count:literal, $less:literal, [$($x:ident $at:ident),+], [$($y:ident $by:ident),+], ($($none:ty),+)) => {
+/// What candle's trait for so many tensors asks for.
+macro_rules! operation {
+    ($custom:ident, $count:literal, [$($x:ident $at:ident),+], $gradients:ty) => {
         impl<T: Operation<$count>> $custom for Op<T> {
             fn name(&self) -> &'static str {
                 self.0.name()
             }
 
             fn cpu_fwd(&self, $($x: &CpuStorage, $at: &Layout),+) -> Result<(CpuStorage, Shape)> {
-                self.0.cpu([$(($x, $at)),+])
+                Ok((self.0.cpu_storage([$(($x, $at)),+])?, self.0.shape([$($at.shape()),+])?))
             }
 
             #[cfg(feature = "cuda")]
             fn cuda_fwd(&self, $($x: &CudaStorage, $at: &Layout),+) -> Result<(CudaStorage, Shape)> {
-                self.0.cuda([$(($x, $at)),+])
+                Ok((self.0.cuda([$(($x, $at)),+])?, self.0.shape([$($at.shape()),+])?))
             }
 
-            fn bwd(&self, $($x: &Tensor),+, out: &Tensor, grad: &Tensor) -> Result<($($none),+)> {
+            fn bwd(&self, $($x: &Tensor),+, out: &Tensor, grad: &Tensor) -> Result<$gradients> {
                 let [$($x),+] = self.0.backward([$($x),+], out, grad)?;
                 Ok(($($x),+))
             }
         }
+    };
+}
+operation!(CustomOp1, 1, [a at], Option<Tensor>);
+operation!(CustomOp2, 2, [a at, b bt], (Option<Tensor>, Option<Tensor>));
+operation!(CustomOp3, 3, [a at, b bt, c ct], (Option<Tensor>, Option<Tensor>, Option<Tensor>));
 
-        impl<T: Update<$less>> $inplace for Op<T> {
+/// The same for updates by so many tensors.
+macro_rules! update {
+    ($inplace:ident, $count:literal, [$($x:ident $at:ident),+]) => {
+        impl<T: Update<$count>> $inplace for Op<T> {
             fn name(&self) -> &'static str {
                 self.0.name()
             }
 
-            fn cpu_fwd(&self, target: &mut CpuStorage, _: &Layout, $($y: &CpuStorage, $by: &Layout),+) -> Result<()> {
+            fn cpu_fwd(&self, target: &mut CpuStorage, _: &Layout, $($x: &CpuStorage, $at: &Layout),+) -> Result<()> {
                 let CpuStorage::F32(target) = target else { bail!("{} works on f32 only", self.0.name()) };
-                self.0.cpu(target, [$(($y, $by)),+])
+                self.0.cpu(target, [$(($x, $at)),+])
             }
 
             #[cfg(feature = "cuda")]
-            fn cuda_fwd(&self, target: &mut CudaStorage, at: &Layout, $($y: &CudaStorage, $by: &Layout),+) -> Result<()> {
-                let inputs = [$(($y, $by)),+];
-                let (kernel, numbers) = self.0.kernel()?;
-                let len = at.shape().elem_count().min(inputs[0].1.shape().elem_count());
+            fn cuda_fwd(&self, target: &mut CudaStorage, to: &Layout, $($x: &CudaStorage, $at: &Layout),+) -> Result<()> {
+                let (inputs, numbers) = ([$(($x, $at)),+], self.0.kernel()?);
+                let len = to.shape().elem_count().min(inputs[0].1.shape().elem_count());
                 let dtype = inputs[0].0.dtype();
-                cuda::update(kernel, dtype, &inputs, target, at.start_offset(), len, &numbers)
+                cuda::update(self.0.name(), dtype, &inputs, target, to.start_offset(), len, &numbers)
             }
         }
     };
 }
-for_candle!(CustomOp2, InplaceOp2, 2, 1, [a at, b bt], [x xt], (Option<Tensor>, Option<Tensor>));
-for_candle!(CustomOp3, InplaceOp3, 3, 2, [a at, b bt, c ct], [x xt, y yt], (Option<Tensor>, Option<Tensor>, Option<Tensor>));
+update!(InplaceOp2, 1, [a at]);
+update!(InplaceOp3, 2, [a at, b bt]);
 
 /// The elements of a tensor that is known to be contiguous.
 pub fn contiguous<'a, T: WithDType>((storage, layout): Input<'a>) -> Result<&'a [T]> {
@@ -129,4 +179,13 @@ pub fn contiguous<'a, T: WithDType>((storage, layout): Input<'a>) -> Result<&'a 
         Some((start, end)) => Ok(&storage.as_slice::<T>()?[start..end]),
         None => bail!("internal error: an operation got a tensor that is not contiguous"),
     }
+}
+
+/// [`contiguous`] of each.
+pub fn slices<'a, T: WithDType, const N: usize>(inputs: [Input<'a>; N]) -> Result<[&'a [T]; N]> {
+    let mut slices = [&[][..]; N];
+    for (slice, input) in slices.iter_mut().zip(inputs) {
+        *slice = contiguous(input)?;
+    }
+    Ok(slices)
 }

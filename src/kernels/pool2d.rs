@@ -5,14 +5,9 @@
 //! pools the largest values in ceiling mode (`cover_all=True`), so that windows hang over the lower and
 //! right edge, and AlexNet's windows overlap (3 wide, 2 apart).
 
-use super::{Input, Op, Operation, contiguous, dispatch, unset};
-#[cfg(feature = "cuda")]
-use crate::cuda;
-use crate::simd::{Real, vectorized};
-use candle_core::{CpuStorage, Result, Shape, Tensor, WithDType, bail};
-#[cfg(feature = "cuda")]
-use candle_core::{CudaStorage, backend::BackendStorage};
-use rayon::prelude::*;
+use super::{Number, Op, Operation, Thread, by_chunks, each};
+use crate::simd::Real;
+use candle_core::{Result, Shape, Tensor, bail};
 use serde::{Deserialize, Serialize};
 
 /// What a window gives.
@@ -35,15 +30,6 @@ pub fn pool2d(x: &Tensor, kind: Pooling, kernel: usize, stride: usize) -> Result
     let (_, _, height, width) = x.dims4()?;
     let pool = Pool::new(kind, height, width, kernel, stride)?;
     x.contiguous()?.apply_op1(Op(pool))
-}
-
-/// `f` of the elements of several rows that lie above each other.
-#[inline(always)]
-fn each<T: Copy, const N: usize>(out: &mut [T], rows: [&[T]; N], f: impl Fn([T; N]) -> T) {
-    let rows = rows.map(|row| &row[..out.len()]);
-    for x in 0..out.len() {
-        out[x] = f(rows.map(|row| row[x]));
-    }
 }
 
 /// The windows of one pooling over planes of one size.
@@ -74,19 +60,12 @@ impl Pool {
         Ok(Self { kind, height, width, kernel, stride, out_height, out_width })
     }
 
-    /// The names of the kernels, forward and backward.
-    fn names(&self) -> [&'static str; 2] {
-        match self.kind {
-            Pooling::Max | Pooling::MaxInside => ["max_pool2d", "max_pool2d_grad"],
-            Pooling::Average => ["avg_pool2d", "avg_pool2d_grad"],
-        }
-    }
-
     /// As the kernels take them.
-    #[cfg(feature = "cuda")]
-    fn sizes(&self) -> [cuda::Number; 6] {
-        [self.height, self.width, self.kernel, self.stride, self.out_height, self.out_width]
-            .map(cuda::Number::from)
+    fn numbers(&self) -> Vec<Number> {
+        let average = usize::from(self.kind == Pooling::Average);
+        [self.height, self.width, self.kernel, self.stride, self.out_height, self.out_width, average]
+            .map(Number::from)
+            .to_vec()
     }
 
     /// The gradient of `x`, given the output's.
@@ -222,39 +201,28 @@ impl Pool {
 
 impl Operation<1> for Pool {
     fn name(&self) -> &'static str {
-        self.names()[0]
+        "pool2d"
     }
 
-    fn cpu(&self, [x]: [Input<'_>; 1]) -> Result<(CpuStorage, Shape)> {
-        fn forward<T: Real>(p: &Pool, x: &[T]) -> Vec<T> {
-            let planes = x.len() / (p.height * p.width);
-            let mut out = unset(planes * p.out_height * p.out_width);
-            out.par_chunks_mut(p.out_height * p.out_width)
-                .zip(x.par_chunks(p.height * p.width))
-                .with_min_len(PLANES_PER_TASK)
-                .for_each_init(
-                    || vec![T::zero(); p.row()],
-                    |scratch, (out, plane)| {
-                        vectorized(
-                            #[inline(always)]
-                            || p.plane(plane, scratch, out),
-                        )
-                    },
-                );
-            out
-        }
-        let (batch, channels, ..) = x.1.shape().dims4()?;
-        let out = dispatch!(self, x.0, T => T::to_cpu_storage_owned(forward::<T>(self, contiguous(x)?)));
-        Ok((out, Shape::from((batch, channels, self.out_height, self.out_width))))
+    fn shape(&self, [x]: [&Shape; 1]) -> Result<Shape> {
+        let (batch, channels, ..) = x.dims4()?;
+        Ok(Shape::from((batch, channels, self.out_height, self.out_width)))
     }
 
-    #[cfg(feature = "cuda")]
-    fn cuda(&self, [x]: [cuda::Input<'_>; 1]) -> Result<(CudaStorage, Shape)> {
-        let (batch, channels, ..) = x.1.shape().dims4()?;
-        let shape = Shape::from((batch, channels, self.out_height, self.out_width));
-        let (dtype, len) = (x.0.dtype(), shape.elem_count());
-        let out = cuda::map(self.name(), dtype, &[x], len, &self.sizes())?;
-        Ok((out, shape))
+    fn cpu<T: Real>(&self, x: [&[T]; 1], shape: &Shape) -> Result<Vec<T>> {
+        let windows = self.out_height * self.out_width;
+        let planes = shape.elem_count() / (self.height * self.width);
+        Ok(by_chunks(
+            x,
+            (planes * windows, windows),
+            || vec![T::zero(); self.row()],
+            #[inline(always)]
+            |_, [plane]: [&[T]; 1], row: &mut Vec<T>, out: &mut [T]| self.plane(plane, row, out),
+        ))
+    }
+
+    fn kernel(&self, _: &Shape) -> Result<(Thread, Vec<Number>)> {
+        Ok((Thread::Result, self.numbers()))
     }
 
     fn backward(&self, [x]: [&Tensor; 1], _out: &Tensor, grad: &Tensor) -> Result<[Option<Tensor>; 1]> {
@@ -262,45 +230,20 @@ impl Operation<1> for Pool {
     }
 }
 
-/// Planes are small: a task takes several, so that starting it costs less than running it.
-const PLANES_PER_TASK: usize = 16;
-
 struct PoolGrad(Pool);
 
 impl Operation<2> for PoolGrad {
     fn name(&self) -> &'static str {
-        self.0.names()[1]
+        "pool2d_grad"
     }
 
-    fn cpu(&self, [x, grad]: [Input<'_>; 2]) -> Result<(CpuStorage, Shape)> {
-        fn backward<T: Real>(p: &Pool, x: &[T], grad: &[T]) -> Vec<T> {
-            let mut out = unset(x.len());
-            out.par_chunks_mut(p.height * p.width)
-                .zip(x.par_chunks(p.height * p.width))
-                .zip(grad.par_chunks(p.out_height * p.out_width))
-                .with_min_len(PLANES_PER_TASK)
-                .for_each(|((out, plane), grad)| p.plane_backward(plane, grad, out));
-            out
-        }
-        let out = dispatch!(self, x.0, T => T::to_cpu_storage_owned(backward::<T>(
-            &self.0,
-            contiguous(x)?,
-            contiguous(grad)?,
-        )));
-        Ok((out, x.1.shape().clone()))
+    fn cpu<T: Real>(&self, inputs: [&[T]; 2], shape: &Shape) -> Result<Vec<T>> {
+        let work =
+            |_, [plane, grad]: [&[T]; 2], (): &mut (), out: &mut [T]| self.0.plane_backward(plane, grad, out);
+        Ok(by_chunks(inputs, (shape.elem_count(), self.0.height * self.0.width), || (), work))
     }
 
-    #[cfg(feature = "cuda")]
-    fn cuda(&self, [x, grad]: [cuda::Input<'_>; 2]) -> Result<(CudaStorage, Shape)> {
-        let shape = x.1.shape().clone();
-        // A mean's gradient does not depend on what was averaged.
-        let inputs = [x, grad];
-        let inputs = match self.0.kind {
-            Pooling::Max | Pooling::MaxInside => &inputs[..],
-            Pooling::Average => &inputs[1..],
-        };
-        let (dtype, len) = (x.0.dtype(), shape.elem_count());
-        let out = cuda::map(self.name(), dtype, inputs, len, &self.0.sizes())?;
-        Ok((out, shape))
+    fn kernel(&self, _: &Shape) -> Result<(Thread, Vec<Number>)> {
+        Ok((Thread::Result, self.0.numbers()))
     }
 }

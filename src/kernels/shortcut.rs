@@ -1,14 +1,9 @@
 //! The end of a residual block (He et al. 2016, <https://arxiv.org/abs/1512.03385>, option A): the
 //! block's input comes in again, without parameters.
 
-use super::{Input, Op, Operation, contiguous, dispatch, unset};
-#[cfg(feature = "cuda")]
-use crate::cuda;
-use crate::simd::{Real, vectorized};
-use candle_core::{CpuStorage, Result, Shape, Tensor, WithDType, bail};
-#[cfg(feature = "cuda")]
-use candle_core::{CudaStorage, backend::BackendStorage};
-use rayon::prelude::*;
+use super::{Number, Op, Operation, Thread, by_chunks, each};
+use crate::simd::Real;
+use candle_core::{Result, Shape, Tensor, bail};
 
 /// `max(body + shortcut(x), 0)`: the shortcut takes every `s`-th pixel of `x` (batch, in, height,
 /// width) and puts zero channels *in front* until it has the shape of `body` (batch, out, ⌈height /
@@ -80,10 +75,8 @@ impl Shortcut {
     }
 
     /// As the kernels take them.
-    #[cfg(feature = "cuda")]
-    fn sizes(&self) -> [cuda::Number; 7] {
-        let ([c, h, w], [to_c, to_h, to_w]) = (self.from, self.to);
-        [c, h, w, to_c, to_h, to_w, self.stride].map(cuda::Number::from)
+    fn sizes(&self) -> Vec<Number> {
+        self.from.iter().chain(&self.to).chain([&self.stride]).map(|&size| size.into()).collect()
     }
 
     fn input_len(&self) -> usize {
@@ -114,14 +107,9 @@ impl Shortcut {
     fn image<T: Real>(&self, body: &[T], x: &[T], out: &mut [T]) {
         let rectified = |x: T| if x < T::zero() { T::zero() } else { x };
         if self.is_identity() {
-            for ((out, &body), &x) in out.iter_mut().zip(body).zip(x) {
-                *out = rectified(body + x);
-            }
-            return;
+            return each(out, [body, x], |[body, x]| rectified(body + x));
         }
-        for (out, &body) in out.iter_mut().zip(body) {
-            *out = rectified(body);
-        }
+        each(out, [body], |[body]| rectified(body));
         self.rows(|from, to| {
             for i in 0..self.to[2] {
                 out[to + i] = rectified(body[to + i] + x[from + i * self.stride]);
@@ -135,34 +123,18 @@ impl Operation<2> for Shortcut {
         "add_shortcut"
     }
 
-    fn cpu(&self, [body, x]: [Input<'_>; 2]) -> Result<(CpuStorage, Shape)> {
-        fn forward<T: Real>(s: &Shortcut, body: &[T], x: &[T]) -> Vec<T> {
-            let mut out = unset(body.len());
-            out.par_chunks_mut(s.output_len())
-                .zip(body.par_chunks(s.output_len()))
-                .zip(x.par_chunks(s.input_len()))
-                .for_each(|((out, body), x)| {
-                    vectorized(
-                        #[inline(always)]
-                        || s.image(body, x, out),
-                    );
-                });
-            out
-        }
-        let out = dispatch!(self, body.0, T => T::to_cpu_storage_owned(forward::<T>(
-            self,
-            contiguous(body)?,
-            contiguous(x)?,
-        )));
-        Ok((out, body.1.shape().clone()))
+    fn cpu<T: Real>(&self, inputs: [&[T]; 2], _: &Shape) -> Result<Vec<T>> {
+        Ok(by_chunks(
+            inputs,
+            (inputs[0].len(), self.output_len()),
+            || (),
+            #[inline(always)]
+            |_, [body, x]: [&[T]; 2], (): &mut (), out: &mut [T]| self.image(body, x, out),
+        ))
     }
 
-    #[cfg(feature = "cuda")]
-    fn cuda(&self, [body, x]: [cuda::Input<'_>; 2]) -> Result<(CudaStorage, Shape)> {
-        let shape = body.1.shape().clone();
-        let (dtype, len) = (body.0.dtype(), shape.elem_count());
-        let out = cuda::map("shortcut", dtype, &[body, x], len, &self.sizes())?;
-        Ok((out, shape))
+    fn kernel(&self, _: &Shape) -> Result<(Thread, Vec<Number>)> {
+        Ok((Thread::Result, self.sizes()))
     }
 
     fn backward(
@@ -180,34 +152,28 @@ struct ShortcutGrad(Shortcut);
 
 impl Operation<1> for ShortcutGrad {
     fn name(&self) -> &'static str {
-        "add_shortcut-grad"
+        "add_shortcut_grad"
     }
 
-    fn cpu(&self, [grad]: [Input<'_>; 1]) -> Result<(CpuStorage, Shape)> {
-        fn backward<T: Real>(s: &Shortcut, grad: &[T]) -> Vec<T> {
-            let mut out = vec![T::zero(); grad.len() / s.output_len() * s.input_len()];
-            out.par_chunks_mut(s.input_len()).zip(grad.par_chunks(s.output_len())).for_each(|(out, grad)| {
-                s.rows(|from, to| {
-                    for i in 0..s.to[2] {
-                        out[from + i * s.stride] = grad[to + i];
-                    }
-                });
+    fn shape(&self, [grad]: [&Shape; 1]) -> Result<Shape> {
+        let [channels, height, width] = self.0.from;
+        Ok(Shape::from((grad.dims()[0], channels, height, width)))
+    }
+
+    fn cpu<T: Real>(&self, [grad]: [&[T]; 1], shape: &Shape) -> Result<Vec<T>> {
+        let s = &self.0;
+        let work = |_, [grad]: [&[T]; 1], (): &mut (), out: &mut [T]| {
+            out.fill(T::zero());
+            s.rows(|from, to| {
+                for i in 0..s.to[2] {
+                    out[from + i * s.stride] = grad[to + i];
+                }
             });
-            out
-        }
-        let [channels, height, width] = self.0.from;
-        let batch = grad.1.dims()[0];
-        let out =
-            dispatch!(self, grad.0, T => T::to_cpu_storage_owned(backward::<T>(&self.0, contiguous(grad)?)));
-        Ok((out, Shape::from((batch, channels, height, width))))
+        };
+        Ok(by_chunks([grad], (shape.dims()[0] * s.input_len(), s.input_len()), || (), work))
     }
 
-    #[cfg(feature = "cuda")]
-    fn cuda(&self, [grad]: [cuda::Input<'_>; 1]) -> Result<(CudaStorage, Shape)> {
-        let [channels, height, width] = self.0.from;
-        let shape = Shape::from((grad.1.dims()[0], channels, height, width));
-        let (dtype, len, sizes) = (grad.0.dtype(), shape.elem_count(), self.0.sizes());
-        let out = cuda::map("shortcut_grad", dtype, &[grad], len, &sizes)?;
-        Ok((out, shape))
+    fn kernel(&self, _: &Shape) -> Result<(Thread, Vec<Number>)> {
+        Ok((Thread::Result, self.0.sizes()))
     }
 }

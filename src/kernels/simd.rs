@@ -4,6 +4,7 @@
 //! Each output is accumulated in the same order whatever block it falls into, so that a result
 //! does not depend on how many samples were computed beside it.
 
+use crate::normal::Normal;
 use pulp::{Arch, Simd, WithSimd};
 use std::ops::{Deref, DerefMut};
 use std::sync::OnceLock;
@@ -47,7 +48,7 @@ impl DerefMut for Aligned {
 
 /// f32 and f64, with their vector types. f64 is there so that gradients can be checked finely.
 pub trait Real:
-    candle_core::WithDType + Copy + Send + Sync + PartialOrd + std::ops::AddAssign + std::ops::MulAssign + 'static
+    candle_core::WithDType + Normal + std::ops::AddAssign + std::ops::MulAssign + 'static
 {
     /// A vector register of this element type.
     type Vector<S: Simd>: Copy;

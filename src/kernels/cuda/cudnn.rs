@@ -3,6 +3,7 @@
 
 use super::Input;
 use crate::ConvGeometry as Geometry;
+use crate::conv2d::Wanted;
 use crate::precision::Precision;
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::cudarc::cudnn::sys::{
@@ -84,25 +85,6 @@ impl<X: CudnnDataType, C: CudnnDataType> Descriptors<X, C> {
     }
 }
 
-/// Which of the three tensors is computed from the other two.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Wanted {
-    Out,
-    GradX,
-    GradWeight,
-}
-
-impl Wanted {
-    /// Its elements.
-    fn len(self, g: &Geometry, batch: usize) -> usize {
-        match self {
-            Self::Out => batch * g.outputs * g.out_height * g.out_width,
-            Self::GradX => batch * g.inputs * g.height * g.width,
-            Self::GradWeight => g.outputs * g.taps(),
-        }
-    }
-}
-
 impl<X: CudnnDataType, C: CudnnDataType> Descriptors<X, C> {
     fn forward(&self) -> ConvForward<'_, X, C, X> {
         ConvForward { conv: &self.conv, x: &self.x, w: &self.weight, y: &self.out }
@@ -180,7 +162,7 @@ where
     let ends = (X::from_f64(1.0), X::from_f64(0.0));
     // Safety: cuDNN writes the whole output; the tensors have the sizes of the descriptors.
     unsafe {
-        let mut out = device.alloc::<X>(wanted.len(g, batch))?;
+        let mut out = device.alloc::<X>(g.shape(wanted, batch).elem_count())?;
         let space = &mut device.alloc::<u8>(bytes.max(1))?;
         match algorithm {
             Algorithm::Out(algorithm) => {
@@ -198,7 +180,15 @@ where
     }
 }
 
-fn by_type(g: &Geometry, batch: usize, a: Input<'_>, b: Input<'_>, wanted: Wanted) -> Result<CudaStorage> {
+/// The wanted tensor from the other two: from image and kernel, from the output's gradient and kernel, or from image and
+/// the output's gradient. The output is without bias.
+pub fn compute(
+    g: &Geometry,
+    batch: usize,
+    a: Input<'_>,
+    b: Input<'_>,
+    wanted: Wanted,
+) -> Result<CudaStorage> {
     match (a.0.dtype(), Precision::current()) {
         (DType::F64, _) => convolve::<f64, f64>(g, batch, a, b, wanted),
         (DType::F32, Precision::Bf16) => {
@@ -207,24 +197,9 @@ fn by_type(g: &Geometry, batch: usize, a: Input<'_>, b: Input<'_>, wanted: Wante
             let (layout_a, layout_b) = (Layout::contiguous(a.1.shape()), Layout::contiguous(b.1.shape()));
             let (a, b) = ((&round_a, &layout_a), (&round_b, &layout_b));
             let out = convolve::<bf16, f32>(g, batch, a, b, wanted)?;
-            out.to_dtype(&Layout::contiguous(wanted.len(g, batch)), DType::F32)
+            out.to_dtype(&Layout::contiguous(g.shape(wanted, batch)), DType::F32)
         }
         (DType::F32, _) => convolve::<f32, f32>(g, batch, a, b, wanted),
         (dtype, _) => bail!("conv2d works on f32 and f64 only, got {dtype:?}"),
     }
-}
-
-/// (batch, out, out_height, out_width) without bias.
-pub fn forward(g: &Geometry, batch: usize, x: Input<'_>, weight: Input<'_>) -> Result<CudaStorage> {
-    by_type(g, batch, x, weight, Wanted::Out)
-}
-
-/// The gradient of x: (batch, in, height, width).
-pub fn grad_input(g: &Geometry, batch: usize, grad: Input<'_>, weight: Input<'_>) -> Result<CudaStorage> {
-    by_type(g, batch, grad, weight, Wanted::GradX)
-}
-
-/// The gradient of the kernel: (out, in, kernel, kernel).
-pub fn grad_weight(g: &Geometry, batch: usize, x: Input<'_>, grad: Input<'_>) -> Result<CudaStorage> {
-    by_type(g, batch, x, grad, Wanted::GradWeight)
 }

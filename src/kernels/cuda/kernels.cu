@@ -123,12 +123,19 @@ __device__ int largest(const T *plane, int top, int left, int height, int width,
   return best;
 }
 
-KERNEL(max_pool2d)(const T *x, T *out, int len, int height, int width, int kernel, int stride, int out_height,
-                   int out_width) {
+KERNEL(pool2d)(const T *x, T *out, int len, int height, int width, int kernel, int stride, int out_height,
+               int out_width, int average) {
   FOR_EACH(i, len);
   const T *plane = x + (size_t)(i / (out_height * out_width)) * height * width;
   const int top = i / out_width % out_height * stride, left = i % out_width * stride;
-  out[i] = plane[largest(plane, top, left, height, width, kernel)];
+  if (!average) {
+    out[i] = plane[largest(plane, top, left, height, width, kernel)];
+    return;
+  }
+  T sum = 0;
+  for (int y = top; y < top + kernel; y++)
+    for (int column = left; column < left + kernel; column++) sum += plane[y * width + column];
+  out[i] = sum / T(kernel * kernel);
 }
 
 // The first window, along one axis, that reaches `at`.
@@ -136,41 +143,18 @@ __device__ int first_window(int at, int kernel, int stride) {
   return at < kernel ? 0 : (at - kernel) / stride + 1;
 }
 
-KERNEL(max_pool2d_grad)(const T *x, const T *grad, T *out, int len, int height, int width, int kernel, int stride,
-                        int out_height, int out_width) {
+KERNEL(pool2d_grad)(const T *x, const T *grad, T *out, int len, int height, int width, int kernel, int stride,
+                    int out_height, int out_width, int average) {
   FOR_EACH(i, len);
   const int area = height * width, pixel = i % area;
-  const T *plane = x + (size_t)(i - pixel);
-  const T *of_plane = grad + (size_t)(i / area) * out_height * out_width;
+  const T *plane = x + (size_t)(i / area) * area, *of_plane = grad + (size_t)(i / area) * out_height * out_width;
   const int y = pixel / width, column = pixel % width;
   T sum = 0;
   for (int oy = first_window(y, kernel, stride); oy < out_height && oy * stride <= y; oy++)
     for (int ox = first_window(column, kernel, stride); ox < out_width && ox * stride <= column; ox++)
-      if (largest(plane, oy * stride, ox * stride, height, width, kernel) == pixel) sum += of_plane[oy * out_width + ox];
-  out[i] = sum;
-}
-
-KERNEL(avg_pool2d)(const T *x, T *out, int len, int height, int width, int kernel, int stride, int out_height,
-                   int out_width) {
-  FOR_EACH(i, len);
-  const T *plane = x + (size_t)(i / (out_height * out_width)) * height * width;
-  const int top = i / out_width % out_height * stride, left = i % out_width * stride;
-  T sum = 0;
-  for (int y = top; y < top + kernel; y++)
-    for (int column = left; column < left + kernel; column++) sum += plane[y * width + column];
-  out[i] = sum / T(kernel * kernel);
-}
-
-KERNEL(avg_pool2d_grad)(const T *grad, T *out, int len, int height, int width, int kernel, int stride, int out_height,
-                        int out_width) {
-  FOR_EACH(i, len);
-  const int area = height * width, y = i % area / width, column = i % width;
-  const T *of_plane = grad + (size_t)(i / area) * out_height * out_width;
-  T sum = 0;
-  for (int oy = first_window(y, kernel, stride); oy < out_height && oy * stride <= y; oy++)
-    for (int ox = first_window(column, kernel, stride); ox < out_width && ox * stride <= column; ox++)
-      sum += of_plane[oy * out_width + ox];
-  out[i] = sum / T(kernel * kernel);
+      if (average || largest(plane, oy * stride, ox * stride, height, width, kernel) == pixel)
+        sum += of_plane[oy * out_width + ox];
+  out[i] = average ? sum / T(kernel * kernel) : sum;
 }
 
 // ---- local response normalisation
@@ -210,7 +194,7 @@ KERNEL(lrn_grad)(const T *x, const T *grad, T *out, int len, int channels, int a
 
 // ---- the shortcut of a residual block: every stride-th pixel, zero channels in front
 
-KERNEL(shortcut)(const T *body, const T *x, T *out, int len, int from_channels, int from_height, int from_width,
+KERNEL(add_shortcut)(const T *body, const T *x, T *out, int len, int from_channels, int from_height, int from_width,
                  int to_channels, int to_height, int to_width, int stride) {
   FOR_EACH(i, len);
   if (stride == 1 && from_channels == to_channels) {
@@ -225,7 +209,7 @@ KERNEL(shortcut)(const T *body, const T *x, T *out, int len, int from_channels, 
   out[i] = sum < T(0) ? T(0) : sum;
 }
 
-KERNEL(shortcut_grad)(const T *grad, T *out, int len, int from_channels, int from_height, int from_width,
+KERNEL(add_shortcut_grad)(const T *grad, T *out, int len, int from_channels, int from_height, int from_width,
                       int to_channels, int to_height, int to_width, int stride) {
   FOR_EACH(i, len);
   const int column = i % from_width, y = i / from_width % from_height;
@@ -259,12 +243,11 @@ __device__ void block_sums(double a, double b, double *out) {
 }
 
 // All elements of this block's channel that are this thread's, `at` their places. A channel has `count`.
-#define FOR_CHANNEL(at, count, channels, area)                                              \
-  const int begin = blockIdx.x % SLICES * 256 + threadIdx.x, step = SLICES * 256;          \
-  const int samples = step / area, pixels = step % area;                                   \
-  int sample = begin / area, pixel = begin % area;                                         \
-  for (int e = begin, at; e < count && (at = (sample * channels + blockIdx.x / SLICES) * area + pixel, true); \
-       e += step, sample += samples + (pixel + pixels >= area), pixel += pixels - (pixel + pixels >= area ? area : 0))
+#define FOR_CHANNEL(at, count, channels, area)                                                 \
+  const int begin = blockIdx.x % SLICES * 256 + threadIdx.x, step = SLICES * 256;             \
+  Places of(begin, step, count / area, area);                                                 \
+  for (int e = begin, at; e < count && (at = (of.channel * channels + blockIdx.x / SLICES) * area + of.pixel, true); \
+       e += step, of.next())
 
 // Adds up a and b over all threads of all blocks of this block's channel, in an order that does not depend on which
 // block is done first. True in one thread of the block that is done last, which gets the totals. Nobody waits for
@@ -311,7 +294,7 @@ KERNEL(moments)(const T *x, double *partial, u32 *tickets, T *out, int count, in
 }
 
 // Sum of g, and of g times the normalised x, one behind the other.
-KERNEL(normalise_sums)(const T *x, const T *grad, const T *means, const T *variances, double *partial, u32 *tickets,
+KERNEL(batch_norm_sums)(const T *x, const T *grad, const T *means, const T *variances, double *partial, u32 *tickets,
                        T *out, int count, int channels, int area, double epsilon) {
   const T mean = means[blockIdx.x / SLICES];
   T sum = 0, product = 0;
@@ -328,7 +311,7 @@ KERNEL(normalise_sums)(const T *x, const T *grad, const T *means, const T *varia
 
 // ---- batch normalisation by means and variances (channels)
 
-KERNEL(normalise)(const T *x, const T *weight, const T *bias, const T *means, const T *variances, T *out, int len,
+KERNEL(batch_norm)(const T *x, const T *weight, const T *bias, const T *means, const T *variances, T *out, int len,
                   int channels, int area, double epsilon) {
   FOR_IMAGES(i, at, len, channels, area) {
     const T slope = weight[at.channel] / sqrt(variances[at.channel] + T(epsilon));
@@ -336,7 +319,7 @@ KERNEL(normalise)(const T *x, const T *weight, const T *bias, const T *means, co
   }
 }
 
-KERNEL(normalise_grad)(const T *x, const T *grad, const T *weight, const T *means, const T *variances, const T *sums,
+KERNEL(batch_norm_grad)(const T *x, const T *grad, const T *weight, const T *means, const T *variances, const T *sums,
                        T *out, int len, int channels, int area, int of_batch, double epsilon) {
   const T count = len / channels;
   FOR_IMAGES(i, at, len, channels, area) {
@@ -359,7 +342,7 @@ KERNEL(update_running)(const T *moments, T *running, int len, double decay, doub
 
 // ---- dropout: a mask of 0 and keep from a counter (Steele, Lea and Flood 2014, SplitMix64)
 
-KERNEL(dropout_mask)(T *out, int len, int low, int high, double p, double keep) {
+KERNEL(dropout_mask)(const T *, T *out, int len, int low, int high, double p, double keep) {
   FOR_EACH(i, len);
   unsigned long long z = ((unsigned long long)(u32)high << 32 | (u32)low) + (i + 1ull) * 0x9e3779b97f4a7c15ull;
   z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
@@ -428,7 +411,7 @@ KERNEL(sgd)(const Parameter *all, const double *step, double momentum, int neste
 
 // Bytes to what the network sees. samples (len / image, 2): number of the image, and shift and flip; table
 // (channels, 256): the value of every byte.
-KERNEL(images)(const u8 *bytes, const T *table, const u32 *samples, T *out, int len, int channels, int height,
+KERNEL(images)(const T *table, const u8 *bytes, const u32 *samples, T *out, int len, int channels, int height,
                int width, int shift) {
   FOR_EACH(i, len);
   const int column = i % width, y = i / width % height, channel = i / (width * height) % channels;

@@ -1,7 +1,7 @@
 //! The layers beside convolutions. Channels are in the lanes of registers.
 
 use crate::conv::{From, Image, Part, Shared, To, floor, load, rows, store};
-use crate::gelu::Normal;
+use crate::normal::Normal;
 use crate::simd::{self, Aligned, parts};
 use crate::{Lrn, Pool, Pooling};
 use pulp::{Simd, WithSimd};
