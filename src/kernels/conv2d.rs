@@ -12,7 +12,7 @@
 #[cfg(feature = "cuda")]
 use super::cuda;
 use super::{Input, Number, Op, Operation, Thread, by_chunks, slices, unset};
-use crate::conv::{Conv, Finish, Gradient, Image, Part, Shared, Tiles};
+use crate::conv::{Conv, Finish, Gradient, Image, Share, Shared, Tiles};
 use crate::simd::Real;
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
@@ -203,7 +203,7 @@ fn convolve(
                 from.pack(x, apart, image);
             }
             let finish = Finish { bias: &bias, relu: false, addend: None };
-            conv.run((&from, images), finish, (&to, Shared::new(outs)), scratch, x.len() / len, Part::WHOLE);
+            conv.run((&from, images), finish, (&to, Shared::new(outs)), scratch, x.len() / len, Share::WHOLE);
             for (outs, out) in outs.chunks(to.len()).zip(out.chunks_mut(out_len)) {
                 to.unpack(outs, out);
             }

@@ -56,7 +56,7 @@ impl Operation<3> for Linear {
                 }
             }
         };
-        let chunk = SAMPLES_PER_TASK * outputs;
+        let chunk = SAMPLES_PER_TASK.min(batch) * outputs;
         Ok(by_chunks([x], (batch * outputs, chunk), || vec![T::zero(); chunk], work))
     }
 

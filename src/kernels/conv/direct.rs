@@ -1,8 +1,8 @@
 //! Convolutions by their definition.
 
 use super::image::{From, Image, To};
-use super::part::{Part, Shared};
 use super::product::{Finish, Matrix, Tile, load, most_pixels, sized, store, tile, widest};
+use super::share::{Share, Shared};
 use crate::simd::{self, parts};
 use pulp::{Simd, WithSimd};
 use std::ops::Range;
@@ -39,20 +39,20 @@ impl Direct {
         Self { matrix, taps, run: channels, stride, padding }
     }
 
-    /// Convolves this part of the rows of `images` images that lie one after another.
+    /// Convolves this share of the rows of `images` images that lie one after another.
     pub fn run(
         &self,
         (from, input): From<'_>,
         finish: Finish<'_>,
         (to, out): To<'_>,
         images: usize,
-        part: Part,
+        share: Share,
     ) {
         assert!(images * from.len() <= input.len() && images * to.len() <= out.len());
         assert!(finish.addend.is_none_or(|(image, values)| images * image.len() <= values.len()));
         assert!(finish.bias.len() == self.matrix.channels && to.depth == self.matrix.channels);
         assert!(from.border >= self.padding);
-        simd::dispatch(Run { conv: self, from, input, finish, to, out, rows: part.of(images * to.height) });
+        simd::dispatch(Run { conv: self, from, input, finish, to, out, rows: share.of(images * to.height) });
     }
 }
 

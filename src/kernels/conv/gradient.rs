@@ -65,36 +65,31 @@ impl Gradient<'_> {
     /// The gradient (kernel, kernel, inputs, the output image's depth) that the sums amount to.
     pub fn finish(&self, sums: Vec<f32>) -> Vec<f32> {
         let Some(tiles) = self.tiles else { return sums };
-        struct Run<'a>(&'a [Vec<f32>], &'a [f32], usize, &'a mut [f32]);
-        impl WithSimd for Run<'_> {
-            type Output = ();
+        let transform = kernel_transform(tiles);
+        let (size, kernel) = (transform.len(), transform[0].len());
+        let len = self.from.channels * self.to.depth;
+        let mut columns = vec![0.0; kernel * size * len];
+        let mut out = vec![0.0; kernel * kernel * len];
+        // Transposed, the transform goes from products to the kernel's places: first down, then across.
+        simd::vectorized(
             #[inline(always)]
-            fn with_simd<S: Simd>(self, _: S) {
-                let Self(transform, sums, len, out) = self;
-                let (size, kernel) = (transform.len(), transform[0].len());
-                // Transposed, the transform goes from products to the kernel's places: first down, then across.
-                let mut columns = vec![0.0; kernel * size * len];
+            || {
                 for y in 0..kernel {
                     for i in 0..size {
-                        let (to, from) =
-                            (&mut columns[y * size * len..][..size * len], &sums[i * size * len..]);
-                        add_scaled(to, from, transform[i][y]);
+                        let to = &mut columns[y * size * len..][..size * len];
+                        add_scaled(to, &sums[i * size * len..], transform[i][y]);
                     }
                 }
                 for y in 0..kernel {
                     for x in 0..kernel {
                         for j in 0..size {
                             let to = &mut out[(y * kernel + x) * len..][..len];
-                            let from = &columns[(y * size + j) * len..];
-                            add_scaled(to, from, transform[j][x]);
+                            add_scaled(to, &columns[(y * size + j) * len..], transform[j][x]);
                         }
                     }
                 }
-            }
-        }
-        let len = self.from.channels * self.to.depth;
-        let mut out = vec![0.0; self.sizes[0].pow(2) * len];
-        simd::dispatch(Run(&kernel_transform(tiles), &sums, len, &mut out));
+            },
+        );
         out
     }
 }

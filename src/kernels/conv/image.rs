@@ -1,6 +1,6 @@
 //! Where activations lie in memory.
 
-use super::part::{Part, Shared};
+use super::share::{Share, Shared};
 use super::transpose::transpose;
 use crate::simd::{SLACK, lanes};
 
@@ -130,12 +130,12 @@ impl Image {
     }
 }
 
-/// Calls `row(number, y, out)` for this part of the rows of `images` images, with the elements of a row.
+/// Calls `row(number, y, out)` for this share of the rows of `images` images, with the elements of a row.
 #[inline(always)]
-pub fn rows((to, out): To<'_>, images: usize, part: Part, mut row: impl FnMut(usize, isize, &mut [f32])) {
-    for n in part.of(images * to.height) {
+pub fn rows((to, out): To<'_>, images: usize, share: Share, mut row: impl FnMut(usize, isize, &mut [f32])) {
+    for n in share.of(images * to.height) {
         let (number, y) = (n / to.height, (n % to.height) as isize);
-        // Safety: a row belongs to one part.
+        // Safety: a row belongs to one share.
         let out = unsafe { out.write(number * to.len() + to.at(y, 0), to.width * to.depth) };
         row(number, y, out);
     }

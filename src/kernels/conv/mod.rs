@@ -10,16 +10,16 @@
 mod direct;
 mod gradient;
 mod image;
-mod part;
 mod product;
 mod rows;
+mod share;
 mod transpose;
 mod winograd;
 
 pub use self::gradient::Gradient;
 pub use self::image::{From, Image, To, rows};
-pub use self::part::{Part, Shared};
 pub use self::product::{Finish, floor, load, peak, store};
+pub use self::share::{Share, Shared};
 pub use self::winograd::{Tiles, Winograd};
 
 use self::direct::Direct;
@@ -61,7 +61,7 @@ impl Conv {
         }
     }
 
-    /// Convolves this part of `images` images that lie one after another.
+    /// Convolves this share of `images` images that lie one after another.
     pub fn run(
         &self,
         from: From<'_>,
@@ -69,12 +69,12 @@ impl Conv {
         to: To<'_>,
         scratch: &mut [f32],
         images: usize,
-        part: Part,
+        share: Share,
     ) {
         match self {
-            Self::Direct(conv) => conv.run(from, finish, to, images, part),
-            Self::Rows(conv) => conv.run(from, finish, to, images, part),
-            Self::Winograd(conv) => conv.run(from, finish, to, scratch, images, part),
+            Self::Direct(conv) => conv.run(from, finish, to, images, share),
+            Self::Rows(conv) => conv.run(from, finish, to, images, share),
+            Self::Winograd(conv) => conv.run(from, finish, to, scratch, images, share),
         }
     }
 }

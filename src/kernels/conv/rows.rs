@@ -1,8 +1,8 @@
 //! Convolutions of few outputs.
 
 use super::image::{From, Image, To, rows};
-use super::part::Part;
 use super::product::{Finish, Tile, load, sized, store};
+use super::share::Share;
 use crate::simd::{self, SLACK, parts};
 use pulp::{Simd, WithSimd};
 
@@ -46,18 +46,18 @@ impl Rows {
     }
 
     /// As [`super::direct::Direct::run`].
-    pub fn run(&self, (from, input): From<'_>, finish: Finish<'_>, to: To<'_>, images: usize, part: Part) {
-        struct Run<'a>(&'a Rows, From<'a>, Finish<'a>, To<'a>, usize, Part);
+    pub fn run(&self, (from, input): From<'_>, finish: Finish<'_>, to: To<'_>, images: usize, share: Share) {
+        struct Run<'a>(&'a Rows, From<'a>, Finish<'a>, To<'a>, usize, Share);
         impl WithSimd for Run<'_> {
             type Output = ();
             #[inline(always)]
             fn with_simd<S: Simd>(self, simd: S) {
-                let Self(conv, (from, input), finish, to, images, part) = self;
+                let Self(conv, (from, input), finish, to, images, share) = self;
                 let lanes = S::F32_LANES;
                 rows(
                     to,
                     images,
-                    part,
+                    share,
                     #[inline(always)]
                     |number, y, out| {
                         let corner = number * from.len()
@@ -86,7 +86,7 @@ impl Rows {
             }
         }
         assert!(images * from.len() <= input.len() && from.border >= self.padding && finish.addend.is_none());
-        simd::dispatch(Run(self, (from, input), finish, to, images, part));
+        simd::dispatch(Run(self, (from, input), finish, to, images, share));
     }
 }
 

@@ -7,8 +7,8 @@
 //! grows with the points.
 
 use super::image::{From, Image, To};
-use super::part::{Part, Shared};
 use super::product::{Finish, Matrix, Tile, load, most_pixels, sized, store, tile, widest};
+use super::share::{Share, Shared};
 use crate::simd::{self, parts};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -218,34 +218,6 @@ impl Winograd {
         outputs: usize,
         weight: impl Fn(usize, usize, usize, usize) -> f32 + Sync,
     ) -> Self {
-        struct Run<'a>(&'a [Vec<f32>], &'a [f32], &'a mut [f32], &'a mut [f32]);
-        impl WithSimd for Run<'_> {
-            type Output = ();
-            #[inline(always)]
-            fn with_simd<S: Simd>(self, _: S) {
-                // First down, then across, for all outputs side by side.
-                let Self(transform, weights, columns, products) = self;
-                let (size, kernel) = (transform.len(), transform[0].len());
-                let depth = weights.len() / (kernel * kernel);
-                columns.fill(0.0);
-                for i in 0..size {
-                    for y in 0..kernel {
-                        let to = &mut columns[i * kernel * depth..][..kernel * depth];
-                        let from = &weights[y * kernel * depth..];
-                        add_scaled(to, from, transform[i][y]);
-                    }
-                }
-                for i in 0..size {
-                    for j in 0..size {
-                        let to = &mut products[(i * size + j) * depth..][..depth];
-                        for x in 0..kernel {
-                            let from = &columns[(i * kernel + x) * depth..];
-                            add_scaled(to, from, transform[j][x]);
-                        }
-                    }
-                }
-            }
-        }
         let transform = kernel_transform(tiles);
         let (kernel, area) = (transform[0].len(), tiles.size * tiles.size);
         let depth = outputs.next_multiple_of(simd::lanes());
@@ -258,7 +230,26 @@ impl Winograd {
                     let (y, x) = (tap / kernel, tap % kernel);
                     weights.iter_mut().take(outputs).enumerate().for_each(|(o, to)| *to = weight(o, c, y, x));
                 }
-                simd::dispatch(Run(&transform, weights, columns, products));
+                // First down, then across, for all outputs side by side.
+                simd::vectorized(
+                    #[inline(always)]
+                    || {
+                        columns.fill(0.0);
+                        for i in 0..tiles.size {
+                            for y in 0..kernel {
+                                let to = &mut columns[i * kernel * depth..][..kernel * depth];
+                                add_scaled(to, &weights[y * kernel * depth..], transform[i][y]);
+                            }
+                        }
+                        for i in 0..area {
+                            let to = &mut products[i * depth..][..depth];
+                            for x in 0..kernel {
+                                let from = &columns[(i / tiles.size * kernel + x) * depth..];
+                                add_scaled(to, from, transform[i % tiles.size][x]);
+                            }
+                        }
+                    },
+                );
             },
         );
         let row = |c: usize, i: usize| &products[(c * area + i) * depth..][..depth];
@@ -272,7 +263,7 @@ impl Winograd {
         self.matrices.len() * (self.block * (from.depth + self.matrices[0].channels) + 2 * SKEW)
     }
 
-    /// Convolves this part of the tiles of `images` images that lie one after another.
+    /// Convolves this share of the tiles of `images` images that lie one after another.
     pub fn run(
         &self,
         (from, input): From<'_>,
@@ -280,7 +271,7 @@ impl Winograd {
         (to, out): To<'_>,
         scratch: &mut [f32],
         images: usize,
-        part: Part,
+        share: Share,
     ) {
         let Tiles { size, results } = self.tiles;
         assert!(images * from.len() <= input.len() && images * to.len() <= out.len());
@@ -289,7 +280,7 @@ impl Winograd {
         for length in [from.height, from.width] {
             assert!(from.beyond >= self.tiles.beyond(length + 2 * self.padding, size - results + 1));
         }
-        let tiles = part.of(images * self.tiles.count(to));
+        let tiles = share.of(images * self.tiles.count(to));
         let run = Run { conv: self, from, input, finish, to, out, scratch, tiles };
         match (size, results) {
             (4, 2) => simd::dispatch(By::<Four, 4, 2>(run, Four)),

@@ -1,6 +1,6 @@
 //! The layers beside convolutions. Channels are in the lanes of registers.
 
-use crate::conv::{From, Image, Part, Shared, To, floor, load, rows, store};
+use crate::conv::{From, Image, Share, Shared, To, floor, load, rows, store};
 use crate::normal::Normal;
 use crate::simd::{self, Aligned, parts};
 use crate::{Lrn, Pool, Pooling};
@@ -14,23 +14,23 @@ fn pixel<'a>((image, values): From<'a>, number: usize, y: isize, x: isize) -> &'
 }
 
 /// Pooling.
-pub fn pool(pool: &Pool, relu: bool, from: From<'_>, to: To<'_>, images: usize, part: Part) {
-    struct Run<'a>(&'a Pool, f32, From<'a>, To<'a>, usize, Part);
+pub fn pool(pool: &Pool, relu: bool, from: From<'_>, to: To<'_>, images: usize, share: Share) {
+    struct Run<'a>(&'a Pool, f32, From<'a>, To<'a>, usize, Share);
     impl WithSimd for Run<'_> {
         type Output = ();
         #[inline(always)]
         fn with_simd<S: Simd>(self, simd: S) {
-            let Self(pool, floor, from, to, images, part) = self;
+            let Self(pool, floor, from, to, images, share) = self;
             let (step, depth) = (from.0.row(), from.0.depth);
-            let (largest, share) = match pool.kind {
+            let (largest, factor) = match pool.kind {
                 Pooling::Max | Pooling::MaxInside => (true, 1.0),
                 Pooling::Average => (false, 1.0 / (pool.kernel * pool.kernel) as f32),
             };
-            let (floor, share) = (simd.splat_f32s(floor), simd.splat_f32s(share));
+            let (floor, factor) = (simd.splat_f32s(floor), simd.splat_f32s(factor));
             rows(
                 to,
                 images,
-                part,
+                share,
                 #[inline(always)]
                 |number, y, out| {
                     let top = y as usize * pool.stride;
@@ -54,7 +54,7 @@ pub fn pool(pool: &Pool, relu: bool, from: From<'_>, to: To<'_>, images: usize, 
                                         };
                                     }
                                 }
-                                let value = simd.max_f32s(floor, simd.mul_f32s(value, share));
+                                let value = simd.max_f32s(floor, simd.mul_f32s(value, factor));
                                 store(out.as_mut_ptr().add(x * depth + c), value);
                             }
                         }
@@ -64,26 +64,23 @@ pub fn pool(pool: &Pool, relu: bool, from: From<'_>, to: To<'_>, images: usize, 
         }
     }
     assert_eq!(from.0.depth, to.0.depth);
-    simd::dispatch(Run(pool, floor(relu), from, to, images, part));
+    simd::dispatch(Run(pool, floor(relu), from, to, images, share));
 }
 
 /// Local response normalisation.
-pub fn lrn(lrn: &Lrn, from: From<'_>, to: To<'_>, scratch: &mut [f32], images: usize, part: Part) {
-    struct Run<'a>(&'a Lrn, From<'a>, To<'a>, &'a mut [f32], usize, Part);
-    impl WithSimd for Run<'_> {
-        type Output = ();
+pub fn lrn(lrn: &Lrn, from: From<'_>, to: To<'_>, scratch: &mut [f32], images: usize, share: Share) {
+    let (channels, half) = (from.0.channels, lrn.n / 2);
+    let (squares, scales) = scratch.split_at_mut(channels + 2 * half);
+    let scales = &mut scales[..channels];
+    squares.fill(0.0);
+    let (k, alpha) = (lrn.k as f32, lrn.alpha as f32);
+    simd::vectorized(
         #[inline(always)]
-        fn with_simd<S: Simd>(self, _: S) {
-            let Self(lrn, from, to, scratch, images, part) = self;
-            let (channels, half) = (from.0.channels, lrn.n / 2);
-            let (squares, scales) = scratch.split_at_mut(channels + 2 * half);
-            let scales = &mut scales[..channels];
-            squares.fill(0.0);
-            let (k, alpha) = (lrn.k as f32, lrn.alpha as f32);
+        || {
             rows(
                 to,
                 images,
-                part,
+                share,
                 #[inline(always)]
                 |number, y, out| {
                     for (x, out) in out.chunks_mut(to.0.depth).enumerate() {
@@ -104,19 +101,18 @@ pub fn lrn(lrn: &Lrn, from: From<'_>, to: To<'_>, scratch: &mut [f32], images: u
                         }
                     }
                 },
-            );
-        }
-    }
-    simd::dispatch(Run(lrn, from, to, scratch, images, part));
+            )
+        },
+    );
 }
 
 /// `x · slope + start` for each channel, and the rectifier where `relu`.
-pub fn affine(lines: &[(f32, f32)], relu: bool, from: From<'_>, to: To<'_>, images: usize, part: Part) {
+pub fn affine(lines: &[(f32, f32)], relu: bool, from: From<'_>, to: To<'_>, images: usize, share: Share) {
     let floor = floor(relu);
     rows(
         to,
         images,
-        part,
+        share,
         #[inline(always)]
         |number, y, out| {
             for (x, out) in out.chunks_mut(to.0.depth).enumerate() {
@@ -130,39 +126,35 @@ pub fn affine(lines: &[(f32, f32)], relu: bool, from: From<'_>, to: To<'_>, imag
 }
 
 /// Gaussian error linear unit, of an image whose channels lie side by side.
-pub fn gelu(from: From<'_>, to: To<'_>, images: usize, part: Part) {
-    struct Run<'a>(From<'a>, To<'a>, usize, Part);
-    impl WithSimd for Run<'_> {
-        type Output = ();
+pub fn gelu(from: From<'_>, to: To<'_>, images: usize, share: Share) {
+    assert!(!from.0.planar && from.0.depth == to.0.depth);
+    simd::vectorized(
         #[inline(always)]
-        fn with_simd<S: Simd>(self, _: S) {
-            let Self(from, to, images, part) = self;
+        || {
             rows(
                 to,
                 images,
-                part,
+                share,
                 #[inline(always)]
                 |number, y, out| {
                     for (out, &x) in out.iter_mut().zip(pixel(from, number, y, 0)) {
                         *out = x * x.below();
                     }
                 },
-            );
-        }
-    }
-    assert!(!from.0.planar && from.0.depth == to.0.depth);
-    simd::dispatch(Run(from, to, images, part));
+            )
+        },
+    );
 }
 
 /// The end of a residual block whose input has to be subsampled and filled up with channels in front.
-pub fn shortcut(stride: usize, from: From<'_>, first: From<'_>, to: To<'_>, images: usize, part: Part) {
+pub fn shortcut(stride: usize, from: From<'_>, first: From<'_>, to: To<'_>, images: usize, share: Share) {
     let rectified = |x: f32| if x < 0.0 { 0.0 } else { x };
     let (channels, inputs) = (from.0.channels, first.0.channels);
     let stride = stride as isize;
     rows(
         to,
         images,
-        part,
+        share,
         #[inline(always)]
         |number, y, out| {
             for (x, out) in out.chunks_mut(to.0.depth).enumerate() {
@@ -209,10 +201,10 @@ impl Linear {
         Self { starts, run, weight: packed, bias: bias.to_vec() }
     }
 
-    /// Computes this part of the outputs, for inputs that lie one after another.
-    pub fn run(&self, relu: bool, (from, input): From<'_>, (to, out): To<'_>, images: usize, part: Part) {
+    /// Computes this share of the outputs, for inputs that lie one after another.
+    pub fn run(&self, relu: bool, (from, input): From<'_>, (to, out): To<'_>, images: usize, share: Share) {
         assert!(images * from.len() <= input.len() && images * to.len() <= out.len());
-        let outputs = part.of(self.bias.len());
+        let outputs = share.of(self.bias.len());
         simd::dispatch(Product { linear: self, floor: floor(relu), from, input, to, out, images, outputs });
     }
 }
@@ -284,7 +276,7 @@ impl Product<'_> {
             for n in 0..N {
                 let sum = bias[output + n] + simd.reduce_sum_f32s(sums[i][n]);
                 let to = self.out.at((image + i) * self.to.len() + output + n);
-                // Safety: an output belongs to one part.
+                // Safety: an output belongs to one share.
                 unsafe { to.write(sum.max(self.floor)) };
             }
         }

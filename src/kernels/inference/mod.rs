@@ -19,7 +19,7 @@ pub use crate::conv::peak;
 
 use self::barrier::Barrier;
 use self::layers::Linear;
-use crate::conv::{Conv, Finish, Image, Part, Shared, Tiles};
+use crate::conv::{Conv, Finish, Image, Share, Shared, Tiles};
 use crate::simd::Aligned;
 use crate::{EPSILON, Lrn, Pool, Pooling, Shortcut};
 use candle_core::Result;
@@ -383,7 +383,7 @@ impl Steps {
         let barrier = Barrier::new(threads);
         let run = |index: usize, scratch: &mut [f32]| {
             for step in &self.steps[range.clone()] {
-                step.run(self, &slots, scratch, images, Part { index, threads });
+                step.run(self, &slots, scratch, images, Share { index, threads });
                 barrier.wait();
             }
         };
@@ -402,7 +402,7 @@ impl Steps {
 }
 
 impl Step {
-    fn run(&self, all: &Steps, slots: &[Shared], scratch: &mut [f32], images: usize, part: Part) {
+    fn run(&self, all: &Steps, slots: &[Shared], scratch: &mut [f32], images: usize, share: Share) {
         let shared = |view: View| (&all.images[view.0], slots[all.slots[view.0]]);
         // Safety: the buffers live as long as the call, and a step writes to no buffer that it reads.
         let view = |view: View| (shared(view).0, unsafe { shared(view).1.read() });
@@ -410,14 +410,16 @@ impl Step {
         match &self.op {
             Op::Conv { conv, bias, relu, addend } => {
                 let finish = Finish { bias, relu: *relu, addend: addend.map(view) };
-                conv.run(from, finish, to, scratch, images, part)
+                conv.run(from, finish, to, scratch, images, share)
             }
-            Op::Linear(linear, relu) => linear.run(*relu, from, to, images, part),
-            Op::Pool(pool, relu) => layers::pool(pool, *relu, from, to, images, part),
-            Op::Lrn(lrn) => layers::lrn(lrn, from, to, scratch, images, part),
-            Op::Affine(lines, relu) => layers::affine(lines, *relu, from, to, images, part),
-            Op::Gelu => layers::gelu(from, to, images, part),
-            Op::Shortcut { input, stride } => layers::shortcut(*stride, from, view(*input), to, images, part),
+            Op::Linear(linear, relu) => linear.run(*relu, from, to, images, share),
+            Op::Pool(pool, relu) => layers::pool(pool, *relu, from, to, images, share),
+            Op::Lrn(lrn) => layers::lrn(lrn, from, to, scratch, images, share),
+            Op::Affine(lines, relu) => layers::affine(lines, *relu, from, to, images, share),
+            Op::Gelu => layers::gelu(from, to, images, share),
+            Op::Shortcut { input, stride } => {
+                layers::shortcut(*stride, from, view(*input), to, images, share)
+            }
         }
     }
 }

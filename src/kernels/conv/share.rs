@@ -4,12 +4,12 @@ use std::ops::Range;
 
 /// One of the threads that run a step together.
 #[derive(Debug, Clone, Copy)]
-pub struct Part {
+pub struct Share {
     pub index: usize,
     pub threads: usize,
 }
 
-impl Part {
+impl Share {
     /// The only thread.
     pub const WHOLE: Self = Self { index: 0, threads: 1 };
 
