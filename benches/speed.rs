@@ -18,10 +18,10 @@ const BATCH: usize = 64;
 /// all sizes.
 fn record_ms(exits: usize) -> Result<f64> {
     let mut rng = Rng::seed_from_u64(1);
-    let labels: Vec<u8> = (0..10_000).map(|_| rng.random_range(0..10)).collect();
+    let labels: Vec<u32> = (0..10_000).map(|_| rng.random_range(0..10)).collect();
     let logits = (0..exits)
         .map(|exit| {
-            let mut row = |label: u8| {
+            let mut row = |label: u32| {
                 let sure = rng.random_range(0.0..12f32);
                 let answer = if rng.random_range(0.0..14f32) < sure + exit as f32 + 4.0 {
                     label

@@ -164,10 +164,10 @@ fn wrong_thresholds_and_images_are_refused() -> Result<()> {
 /// Logits of `exits` exits for random samples, later exits better, for even seeds with ties among the entropies.
 fn random_record(samples: usize, exits: usize, seed: u64) -> Result<ExitRecord<Validation>> {
     let mut rng = Rng::seed_from_u64(seed);
-    let labels: Vec<u8> = (0..samples).map(|_| rng.random_range(0..4)).collect();
+    let labels: Vec<u32> = (0..samples).map(|_| rng.random_range(0..4)).collect();
     let logits = (0..exits)
         .map(|exit| {
-            let row = |&label: &u8| {
+            let row = |&label: &u32| {
                 let apart = if seed % 2 == 1 { rng.random_range(0.0..0.5) } else { 0.0 };
                 let sure = rng.random_range(0..12) as f32 / 2.0 + apart;
                 let right = rng.random_range(0..10) < 5 + 2 * exit as i32 + sure as i32 / 2;

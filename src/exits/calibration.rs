@@ -48,12 +48,14 @@ impl<R: Role> ExitRecord<R> {
     /// The mean negative log-likelihood of an exit (from 0) at a temperature.
     fn likelihood(&self, exit: usize, temperature: f64) -> f64 {
         let classes = self.classes();
-        let of = |(logits, &label): (&[f32], &u8)| {
+        let of = |(logits, &label): (&[f32], &u32)| {
             let z = |i: usize| f64::from(logits[i]) / temperature;
             let largest = (0..classes).map(z).fold(f64::MIN, f64::max);
-            (0..classes).map(|i| (z(i) - largest).exp()).sum::<f64>().ln() + largest - z(usize::from(label))
+            (0..classes).map(|i| (z(i) - largest).exp()).sum::<f64>().ln() + largest - z(label as usize)
         };
-        let samples = self.logits(exit).chunks(classes).zip(self.labels());
+        // No temperature makes a class possible that a logit of minus infinity rules out.
+        let possible = |(logits, label): &(&[f32], &u32)| logits[**label as usize] > f32::NEG_INFINITY;
+        let samples = self.logits(exit).chunks(classes).zip(self.labels()).filter(possible);
         samples.map(of).sum::<f64>() / self.len() as f64
     }
 }
@@ -102,7 +104,7 @@ mod tests {
         for (probability, right) in [(0.9f64, 90), (0.6, 60)] {
             for i in 0..100 {
                 logits.extend([2.0 * (probability / (1.0 - probability)).ln() as f32, 0.0]);
-                labels.push(u8::from(i >= right));
+                labels.push(u32::from(i >= right));
             }
         }
         let sure = ExitRecord::<Validation>::from_logits(vec![logits], labels)?;

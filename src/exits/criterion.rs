@@ -38,7 +38,8 @@ pub struct Own {
     measure: Arc<dyn Fn(Seen<'_>) -> f64 + Send + Sync>,
 }
 
-/// The logits of one sample at all exits that have seen it.
+/// The logits of one sample at all exits that have seen it. Minus infinity rules a class out; what is not a number, or
+/// infinite, is not sure of anything.
 #[derive(Debug, Clone, Copy)]
 pub struct Seen<'a> {
     logits: &'a [f32],
@@ -147,8 +148,11 @@ impl Criterion {
                 for &logit in logits {
                     let d = f64::from(logit) - softmax.max;
                     let e = d.exp();
-                    sum += e;
-                    weighted += d * e;
+                    // A class that a logit of minus infinity rules out adds nothing: 0 ln 0 = 0.
+                    if e != 0.0 {
+                        sum += e;
+                        weighted += d * e;
+                    }
                 }
                 sum.ln() - weighted / sum
             }

@@ -124,7 +124,7 @@ impl ExitRecord<Validation> {
             bail!(Setting, "epsilon must be between 0 and 1, got {epsilon}")
         }
         let last = self.predictions(self.exits() - 1);
-        let agreed = self.labelled(last.iter().map(|prediction| prediction.label as u8).collect());
+        let agreed = self.labelled(last.iter().map(|prediction| prediction.label as u32).collect());
         let differ = ((times * epsilon).min(1.0) * self.len() as f64) as usize;
         let mut front = agreed.front_from(self.len() - differ, costs)?;
         front.reverse();
@@ -138,7 +138,7 @@ impl<R: Role> ExitRecord<R> {
         let last = self.predictions(self.exits() - 1);
         let answers = self.answers(thresholds)?;
         let lost = answers.iter().zip(last).zip(self.labels()).filter(|((answer, last), label)| {
-            let right = |answer: usize| answer == usize::from(**label);
+            let right = |answer: usize| answer == **label as usize;
             match loss {
                 Loss::Different => answer.label != last.label,
                 Loss::Wrong => right(last.label) && !right(answer.label),
@@ -180,7 +180,7 @@ mod tests {
     fn a_part_of_the_front_is_as_in_the_whole() -> Result<()> {
         use rand::Rng as _;
         let (n, mut rng) = (300, Rng::seed_from_u64(1));
-        let labels: Vec<u8> = (0..n).map(|_| rng.random_range(0..3)).collect();
+        let labels: Vec<u32> = (0..n).map(|_| rng.random_range(0..3)).collect();
         let logits =
             (0..3).map(|_| (0..3 * n).map(|_| rng.random_range(0..9) as f32 / 2.0).collect()).collect();
         let record = ExitRecord::<Validation>::from_logits(logits, labels)?;

@@ -11,8 +11,10 @@ use crate::data::{Role, Split};
 use crate::error::bail;
 use crate::networks::Network;
 use crate::training::EVALUATION_BATCH;
+use rayon::prelude::*;
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 /// What every exit says about every sample of a split, by one criterion. A record of
 /// [`crate::data::Test`] reports; only one of [`crate::data::Validation`] chooses.
@@ -34,9 +36,9 @@ use std::marker::PhantomData;
 /// ```
 #[derive(Clone)]
 pub struct ExitRecord<R> {
-    /// For every exit the logits, samples one after another.
-    logits: Vec<Vec<f32>>,
-    labels: Vec<u8>,
+    /// For every exit the logits, samples one after another; records by other criteria share them.
+    logits: Arc<Vec<Vec<f32>>>,
+    labels: Vec<u32>,
     criterion: Criterion,
     /// For every exit and sample what follows from the logits.
     predictions: Vec<Vec<Prediction>>,
@@ -62,7 +64,7 @@ impl<R: Role> ExitRecord<R> {
                 all.extend(of_exit);
             }
         }
-        Self::from_logits(logits, split.labels().to_vec())
+        Self::from_logits(logits, split.labels().iter().map(|&label| u32::from(label)).collect())
     }
 
     /// [`Self::collect`] of the mean logits of six views of each image (test-time augmentation, as in Keller
@@ -74,24 +76,24 @@ impl<R: Role> ExitRecord<R> {
             for flip in [false, true] {
                 let view = Self::collect(network, &split.moved(by, by, flip))?;
                 mean.resize(view.exits(), vec![0.0; view.logits[0].len()]);
-                for (mean, logits) in mean.iter_mut().zip(&view.logits) {
+                for (mean, logits) in mean.iter_mut().zip(&*view.logits) {
                     mean.iter_mut().zip(logits).for_each(|(mean, z)| *mean += share / 2.0 * z);
                 }
             }
         }
-        Self::from_logits(mean, split.labels().to_vec())
+        Self::from_logits(mean, split.labels().iter().map(|&label| u32::from(label)).collect())
     }
 
     /// A record of logits from elsewhere: for every exit one row of logits per sample, one after
     /// another. Fails when the sizes do not fit or there are no samples.
-    pub fn from_logits(logits: Vec<Vec<f32>>, labels: Vec<u8>) -> Result<Self> {
+    pub fn from_logits(logits: Vec<Vec<f32>>, labels: Vec<u32>) -> Result<Self> {
         Self::from_logits_by(logits, labels, &Criterion::default())
     }
 
     /// [`Self::from_logits`], read by this criterion.
     pub(super) fn from_logits_by(
         logits: Vec<Vec<f32>>,
-        labels: Vec<u8>,
+        labels: Vec<u32>,
         criterion: &Criterion,
     ) -> Result<Self> {
         let values = logits.first().map_or(0, Vec::len);
@@ -108,7 +110,7 @@ impl<R: Role> ExitRecord<R> {
             )
         }
         let unread = Self {
-            logits,
+            logits: Arc::new(logits),
             labels,
             criterion: Criterion::default(),
             predictions: Vec::new(),
@@ -123,9 +125,17 @@ impl<R: Role> ExitRecord<R> {
     }
 
     fn read_by(mut self, criterion: &Criterion) -> Self {
-        let mut predictions = vec![Vec::with_capacity(self.len()); self.exits()];
-        self.visit(|exit, seen| predictions[exit].push(criterion.read(seen)));
-        self.predictions = predictions;
+        let (exits, classes) = (self.exits(), self.classes());
+        let read = |sample: usize| {
+            let mut seen = Vec::with_capacity(exits * classes);
+            self.logits.iter().map(move |logits| {
+                seen.extend_from_slice(&logits[sample * classes..][..classes]);
+                criterion.read(Seen::new(&seen, classes))
+            })
+        };
+        let of_samples: Vec<Prediction> = (0..self.len()).into_par_iter().flat_map_iter(read).collect();
+        let of_exit = |exit| of_samples.iter().skip(exit).step_by(exits).copied().collect();
+        self.predictions = (0..exits).map(of_exit).collect();
         self.criterion = criterion.clone();
         self
     }
@@ -198,7 +208,7 @@ impl<R: Role> ExitRecord<R> {
             samples.iter().flat_map(|&i| &logits[i * classes..][..classes]).copied().collect()
         };
         Ok(Self {
-            logits: self.logits.iter().map(rows).collect(),
+            logits: Arc::new(self.logits.iter().map(rows).collect()),
             labels: samples.iter().map(|&i| self.labels[i]).collect(),
             criterion: self.criterion.clone(),
             predictions: self.predictions.iter().map(|of| samples.iter().map(|&i| of[i]).collect()).collect(),
@@ -217,7 +227,7 @@ impl<R: Role> ExitRecord<R> {
     }
 
     /// The same samples with these labels, one for each.
-    pub(super) fn labelled(&self, labels: Vec<u8>) -> Self {
+    pub(super) fn labelled(&self, labels: Vec<u32>) -> Self {
         Self { labels, ..self.clone() }
     }
 
@@ -252,7 +262,7 @@ impl<R: Role> ExitRecord<R> {
     }
 
     /// The class of every sample.
-    pub fn labels(&self) -> &[u8] {
+    pub fn labels(&self) -> &[u32] {
         &self.labels
     }
 
@@ -269,7 +279,7 @@ impl<R: Role> ExitRecord<R> {
 
     /// Whether exit `exit` (from 0) is right about a sample.
     pub fn right(&self, exit: usize, sample: usize) -> bool {
-        self.predictions[exit][sample].label == usize::from(self.labels[sample])
+        self.predictions[exit][sample].label == self.labels[sample] as usize
     }
 
     /// The accuracy (0..=1) of each exit, were all samples to leave there.

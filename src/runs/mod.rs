@@ -7,6 +7,7 @@
 mod arrays;
 mod choices;
 mod experiment;
+mod foreign;
 mod presets;
 mod results;
 mod run_info;

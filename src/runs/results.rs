@@ -5,6 +5,7 @@
 use super::arrays;
 use super::choices::Choice;
 use super::experiment::{Experiment, Trained};
+use super::foreign::{self, Foreign};
 use super::run_info::RunInfo;
 use super::settings::Settings;
 use crate::checked_file::{self, Contents, Kind, Tensors};
@@ -43,6 +44,8 @@ pub struct Results {
     /// What it costs to leave at each exit, where that does not follow from the layers (see
     /// [`Self::of_arrays`]).
     pub costs: Option<Vec<f64>>,
+    /// What is odd about arrays from elsewhere, and what to do: for those who read them.
+    pub warnings: Vec<String>,
 }
 
 impl Deref for Results {
@@ -123,6 +126,7 @@ impl Results {
             baseline: collect(&trained.baseline)?,
             matched: collect(&trained.matched)?,
             costs: None,
+            warnings: Vec::new(),
         })
     }
 
@@ -201,6 +205,7 @@ impl Results {
             baseline: baseline("baseline.", about.baseline_history)?,
             matched: baseline("matched.", about.matched_history)?,
             costs: None,
+            warnings: Vec::new(),
         })
     }
 
@@ -216,7 +221,7 @@ impl Results {
     ///
     /// Fails, naming file and array, where one is missing or does not fit.
     pub fn of_arrays(path: &Path) -> Result<Self> {
-        let (validation, test, costs) = arrays::read(path)?;
+        let Foreign { validation, test, costs, warnings } = foreign::read(path)?;
         let data = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
         let settings = Settings { network: data.clone(), ..Settings::default() };
         Ok(Self {
@@ -228,7 +233,18 @@ impl Results {
             baseline: None,
             matched: None,
             costs: Some(costs),
+            warnings,
         })
+    }
+
+    /// The thresholds with the fewest digits that decide as these for each validation and test image: printed and
+    /// given back, they do the same.
+    pub fn shortest(&self, thresholds: &[f64]) -> Vec<f64> {
+        let shortest = |(exit, &threshold): (usize, &f64)| {
+            let both = self.validation.predictions(exit).iter().chain(self.test.predictions(exit));
+            crate::exits::shortest(threshold, both.map(|prediction| prediction.uncertainty))
+        };
+        thresholds.iter().enumerate().map(shortest).collect()
     }
 
     /// What it costs to leave at each exit: multiply-accumulates of the layers, or what came with arrays from

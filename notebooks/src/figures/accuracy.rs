@@ -217,7 +217,7 @@ pub fn certainty<R: Role>(record: &ExitRecord<R>) -> Plot {
             let mut counts = vec![0usize; BINS + 1];
             for (prediction, &label) in record.predictions(exit).iter().zip(record.labels()) {
                 let x = prediction.uncertainty;
-                if (prediction.label == usize::from(label)) == right && x.is_finite() {
+                if (prediction.label == label as usize) == right && x.is_finite() {
                     counts[(place(x) as usize).min(BINS - 1)] += 1;
                 }
             }

@@ -30,7 +30,7 @@ pub fn confusion<R: Role>(record: &ExitRecord<R>, thresholds: &[f64], classes: &
         let mut counts = vec![vec![0usize; n]; n];
         for (answer, &label) in answers.iter().zip(record.labels()) {
             if answer.exit == exit {
-                let cell = counts.get_mut(usize::from(label));
+                let cell = counts.get_mut(label as usize);
                 match cell.and_then(|row| row.get_mut(answer.label)) {
                     Some(count) => *count += 1,
                     None => {
@@ -162,7 +162,7 @@ pub fn gallery<R: Role>(
     };
     let [channels, height, width] = split.image_shape();
     let class = |label: usize| classes.get(label).map_or(label.to_string(), ToString::to_string);
-    if split.labels() != record.labels() {
+    if !split.labels().iter().map(|&label| u32::from(label)).eq(record.labels().iter().copied()) {
         return Err(Error::new(
             ErrorKind::Setting,
             format!("the record holds other samples than the {} split", R::NAME),

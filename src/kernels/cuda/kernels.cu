@@ -442,8 +442,8 @@ KERNEL(read_exit)(const T *logits, double *readings, int len, int classes, int m
   double sum = 0, rest = 0, weighted = 0, second = 0;
   for (int c = 0; c < classes; c++) {
     const double d = double(z[c]) - largest, e = exp(d);
-    sum += e;
-    weighted += d * e;
+    // A class that a logit of minus infinity rules out adds nothing.
+    if (e != 0) sum += e, weighted += d * e;
     if (c != label) rest += e, second = fmax(second, e);
   }
   readings[2 * sample] = label;

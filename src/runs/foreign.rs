@@ -1,0 +1,232 @@
+//! Records of networks from elsewhere: arrays that numpy, PyTorch and others write, each checked before anything is
+//! computed.
+
+use crate::Result;
+use crate::data::{Array, ArrayFile, Role, Test, Validation};
+use crate::error::{bail, error};
+use crate::exits::ExitRecord;
+use std::path::Path;
+
+/// What a network from elsewhere says about the validation and test images.
+pub(super) struct Foreign {
+    pub validation: ExitRecord<Validation>,
+    pub test: ExitRecord<Test>,
+    /// What it costs to leave at each exit.
+    pub costs: Vec<f64>,
+    /// What is no error and probably not meant.
+    pub warnings: Vec<String>,
+}
+
+/// Reads such a file (see [`super::Results::of_arrays`]).
+pub(super) fn read(path: &Path) -> Result<Foreign> {
+    let mut file = ArrayFile::open(path)?;
+    let mut warnings = Vec::new();
+    let costs = costs(&mut file, &mut warnings)?;
+    let validation: ExitRecord<Validation> = split(&mut file, "validation", costs.as_deref(), &mut warnings)?;
+    let test: ExitRecord<Test> = split(&mut file, "test", costs.as_deref(), &mut warnings)?;
+    let shape = |exits: usize, samples: usize, classes: usize| format!("({exits}, {samples}, {classes})");
+    if (validation.exits(), validation.classes()) != (test.exits(), test.classes()) {
+        bail!(
+            File,
+            "{}: validation_logits and test_logits need the same exits and classes, got {} and {}",
+            path.display(),
+            shape(validation.exits(), validation.len(), validation.classes()),
+            shape(test.exits(), test.len(), test.classes())
+        )
+    }
+    let costs = costs.unwrap_or_else(|| {
+        warnings.push("there is no array costs: the exits count as 1, 2, and so on".to_string());
+        (1..=test.exits()).map(|exit| exit as f64).collect()
+    });
+    Ok(Foreign { validation, test, costs, warnings })
+}
+
+/// What it costs to leave at each exit; `None` where the file does not say.
+fn costs(file: &mut ArrayFile, warnings: &mut Vec<String>) -> Result<Option<Vec<f64>>> {
+    let wrong = |file: &ArrayFile, what: String| Err(error!(File, "{}: {what}", file.path().display()));
+    let (costs, stages) = (file.read("costs", |cost| cost)?, file.read("stage_costs", |cost| cost)?);
+    let name = if costs.is_some() { "costs" } else { "stage_costs" };
+    let mut given = match (costs, stages) {
+        (None, None) => return Ok(None),
+        (Some(given), None) | (None, Some(given)) => given,
+        (Some(_), Some(_)) => {
+            return wrong(
+                file,
+                "give either costs (of leaving at each exit) or stage_costs (of each stage alone)"
+                    .to_string(),
+            );
+        }
+    };
+    if length(&given.shape).is_none() || given.values.iter().any(|cost| !cost.is_finite() || *cost < 0.0) {
+        let what = format!(
+            "{name} must be one number for each exit, finite and at least 0, got {:?} of shape {:?}",
+            given.values, given.shape
+        );
+        return wrong(file, what);
+    }
+    if name == "stage_costs" {
+        let mut sum = 0.0;
+        for cost in &mut given.values {
+            sum += *cost;
+            *cost = sum;
+        }
+    }
+    if let Some(exit) = given.values.windows(2).position(|pair| pair[1] < pair[0]) {
+        warnings.push(format!(
+            "costs fall from exit {} to exit {}: they are those of leaving at an exit, with all that is computed before it; \
+             an array stage_costs gives the cost of each stage alone",
+            exit + 1,
+            exit + 2
+        ));
+    }
+    Ok(Some(given.values))
+}
+
+/// The record of one split, from its arrays of logits and labels.
+fn split<R: Role>(
+    file: &mut ArrayFile,
+    split: &str,
+    costs: Option<&[f64]>,
+    warnings: &mut Vec<String>,
+) -> Result<ExitRecord<R>> {
+    let (logits_name, labels_name) = (format!("{split}_logits"), format!("{split}_labels"));
+    let path = file.path().to_path_buf();
+    let wrong = |name: &str, what: String| error!(File, "{}, {name}: {what}", path.display());
+    let labels = file.read(&labels_name, |label| label)?;
+    let labels = labels.ok_or_else(|| missing(file, &labels_name, "(samples)"))?;
+    let shape =
+        file.shape(&logits_name)?.ok_or_else(|| missing(file, &logits_name, "(exits, samples, classes)"))?;
+    let labels = whole_numbers(labels).map_err(|what| wrong(&labels_name, what))?;
+    axes(&shape, &labels, costs).map_err(|what| {
+        wrong(&logits_name, format!("expected (exits, samples, classes), got {shape:?}, {what}"))
+    })?;
+    let [exits, samples, classes] = shape[..] else { unreachable!("the axes are checked") };
+    classes_of(&labels, classes).map_err(|what| wrong(&labels_name, what))?;
+    let Some(Array { values, .. }) = file.read(&logits_name, |logit| logit as f32)? else {
+        return Err(missing(file, &logits_name, ""));
+    };
+    if let Some(what) = not_a_logit(&values, samples, classes) {
+        return Err(wrong(&logits_name, what));
+    }
+    if values.chunks_exact(classes).all(is_distribution) {
+        warnings.push(format!(
+            "{logits_name} holds probabilities, where logits are expected: the softmax of them is far less sure; give np.log of them"
+        ));
+    }
+    if labels.iter().all(|&label| label == labels[0]) && samples > 1 {
+        warnings.push(format!("all of {labels_name} are class {}", labels[0]));
+    }
+    ExitRecord::from_logits(each_exit(values, exits), labels)
+}
+
+fn missing(file: &ArrayFile, name: &str, shape: &str) -> crate::Error {
+    let names = file.names().join(", ");
+    error!(File, "{}: the array {name} {shape} is missing; there are: {names}", file.path().display())
+}
+
+/// The length of an array that is one row or one column, as MATLAB and R write vectors.
+fn length(shape: &[usize]) -> Option<usize> {
+    let mut long = shape.iter().filter(|&&size| size != 1);
+    let length = long.next().copied().unwrap_or(1);
+    (long.next().is_none() && !shape.is_empty()).then_some(length)
+}
+
+fn whole_numbers(labels: Array<f64>) -> std::result::Result<Vec<u32>, String> {
+    match length(&labels.shape) {
+        Some(0) => return Err("it has no samples".to_string()),
+        Some(_) => {}
+        None => {
+            return Err(format!(
+                "expected one class for each sample, got an array {:?}; one-hot labels become classes by argmax over their last axis",
+                labels.shape
+            ));
+        }
+    }
+    let wrong = |label: &f64| label.fract() != 0.0 || *label < 0.0 || *label > f64::from(u32::MAX);
+    match labels.values.iter().position(wrong) {
+        Some(sample) => Err(format!(
+            "classes are whole numbers from 0, got {} for sample {sample}; leave out samples whose class is not known",
+            labels.values[sample]
+        )),
+        None => Ok(labels.values.into_iter().map(|label| label as u32).collect()),
+    }
+}
+
+/// Checks the axes of the logits against what else is known.
+fn axes(shape: &[usize], labels: &[u32], costs: Option<&[f64]>) -> std::result::Result<(), String> {
+    let samples = labels.len();
+    let &[exits, among, classes] = shape else {
+        let one =
+            if shape.len() == 2 { "; those of one exit alone become three axes by logits[None]" } else { "" };
+        return Err(format!("{} axes{one}", shape.len()));
+    };
+    if among != samples {
+        let order = match shape.iter().position(|&size| size == samples) {
+            Some(0) => "; its first axis is as long as the labels: np.swapaxes(logits, 0, 1)",
+            Some(_) => {
+                "; its last axis is as long as the labels: np.moveaxis(logits, 2, 1), or np.transpose(logits) where classes come first"
+            }
+            None => "",
+        };
+        return Err(format!("and {samples} labels{order}"));
+    }
+    if exits == 0 || classes < 2 {
+        return Err("without exits, or with less than two classes".to_string());
+    }
+    let label = labels.iter().max().map_or(0, |&label| label as usize);
+    let swapped = "; exits and classes seem to have changed places: np.transpose(logits, (2, 1, 0))";
+    match costs {
+        Some(costs) if costs.len() != exits => {
+            let order = if costs.len() == classes { swapped } else { "" };
+            Err(format!("and {} costs{order}", costs.len()))
+        }
+        _ if label >= classes && label < exits => Err(format!("and labels up to {label}{swapped}")),
+        _ => Ok(()),
+    }
+}
+
+fn classes_of(labels: &[u32], classes: usize) -> std::result::Result<(), String> {
+    let (min, max) = labels.iter().fold((u32::MAX, 0), |(min, max), &label| (min.min(label), max.max(label)));
+    if (max as usize) < classes {
+        return Ok(());
+    }
+    let from_one =
+        if min >= 1 && max as usize == classes { "; they seem to count from 1: subtract 1" } else { "" };
+    Err(format!("{classes} classes are numbered from 0 to {}, got {min} to {max}{from_one}", classes - 1))
+}
+
+/// What is wrong with the first value that no network means: a logit of minus infinity rules its class out, and is none.
+fn not_a_logit(values: &[f32], samples: usize, classes: usize) -> Option<String> {
+    let row = values.chunks_exact(classes).position(|row| {
+        row.iter().any(|logit| logit.is_nan() || *logit == f32::INFINITY)
+            || row.iter().all(|logit| !logit.is_finite())
+    })?;
+    let what = match &values[row * classes..][..classes] {
+        row if row.iter().any(|logit| logit.is_nan()) => "not a number",
+        row if row.contains(&f32::INFINITY) => "infinite, as float16 is above 65504",
+        _ => "minus infinity for each class",
+    };
+    Some(format!("exit {}, sample {}: a logit is {what}", row / samples + 1, row % samples))
+}
+
+/// Whether these are probabilities.
+fn is_distribution(row: &[f32]) -> bool {
+    let sum: f32 = row.iter().sum();
+    (sum - 1.0).abs() < 1e-2 && row.iter().all(|p| (0.0..=1.0).contains(p))
+}
+
+/// The values of each exit, without a second copy of all of them.
+fn each_exit(mut values: Vec<f32>, exits: usize) -> Vec<Vec<f32>> {
+    let of_one = values.len() / exits;
+    let mut found: Vec<Vec<f32>> = (1..exits)
+        .rev()
+        .map(|exit| {
+            let last = values.split_off(exit * of_one);
+            values.shrink_to_fit();
+            last
+        })
+        .collect();
+    found.push(values);
+    found.reverse();
+    found
+}
