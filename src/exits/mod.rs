@@ -15,6 +15,7 @@ mod operating_point;
 mod plan;
 mod policy;
 mod record;
+mod threshold;
 
 pub use criterion::{Criterion, Own, Prediction, Seen};
 pub use front::{for_accuracy, knee, pareto_optimal};
@@ -24,3 +25,4 @@ pub use operating_point::OperatingPoint;
 pub use plan::Plan;
 pub use policy::{Answer, ExitPolicy};
 pub use record::ExitRecord;
+pub(crate) use threshold::shortest;
