@@ -88,7 +88,7 @@ pub mod prelude {
         max_pool_inside, plain_norm, relu, residual, resnet, scale, with_branches, without_branches,
     };
     pub use crate::runs::{
-        Choice, Experiment, Pretrained, Results, Seeds, Session, Spread, Summary, Trained, Training,
+        Choice, Experiment, Pretrained, Quantity, Results, Seeds, Session, Spread, Summary, Trained, Training,
     };
     pub use crate::text::percent;
     pub use crate::training::{self, Config, Run, evaluate, load_checkpoint, train};

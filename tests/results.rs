@@ -77,9 +77,9 @@ fn a_record_comes_back_bit_for_bit() -> Result<()> {
     let (path, results) = (file("record"), made_up(&experiment())?);
     results.write(&path)?;
     let again = Results::read(&path)?;
-    assert_eq!(again.settings, results.settings);
-    assert_eq!((&again.commit, again.made), (&results.commit, results.made));
-    assert_eq!(again.history, results.history);
+    assert_eq!(again.run.settings, results.run.settings);
+    assert_eq!((&again.run.commit, again.made), (&results.run.commit, results.made));
+    assert_eq!(again.run.history, results.run.history);
     for exit in 0..2 {
         assert_eq!(again.validation.logits(exit), results.validation.logits(exit));
         assert_eq!(again.test.logits(exit), results.test.logits(exit));
@@ -194,21 +194,21 @@ fn reference_records_are_whole_and_of_the_settings_of_their_run() -> Result<()> 
     for record in &records {
         let run = runs.iter().find(|(name, _)| record.origin.ends_with(&format!("/{name}.safetensors.gz")));
         let matching = match run {
-            Some((_, session)) => session.experiment.settings() == record.settings,
+            Some((_, session)) => session.experiment.settings() == record.run.settings,
             None => names()
                 .filter_map(|name| Experiment::named(name).ok())
-                .any(|experiment| experiment.settings() == record.settings),
+                .any(|experiment| experiment.settings() == record.run.settings),
         };
         assert!(matching, "{} is not of the settings of its run", record.origin);
-        assert_eq!(record.history.len(), record.settings.config.epochs);
+        assert_eq!(record.run.history.len(), record.run.settings.config.epochs);
         let epochs = |of: &Option<Baseline>| of.as_ref().map_or(0, |baseline| baseline.history.len());
-        assert_eq!(epochs(&record.baseline), record.settings.baseline_epochs);
+        assert_eq!(epochs(&record.baseline), record.run.settings.baseline_epochs);
         if record.matched.is_some() {
-            assert_eq!(epochs(&record.matched), record.settings.config.epochs);
+            assert_eq!(epochs(&record.matched), record.run.settings.config.epochs);
         }
         assert_eq!((record.validation.len(), record.test.len()), (5_000, 10_000));
         // The history's last validation accuracy is that of the recorded logits.
-        let last = record.history.last().map(|epoch| &epoch.validation.accuracy);
+        let last = record.run.history.last().map(|epoch| &epoch.validation.accuracy);
         assert_eq!(last, Some(&record.validation.exit_accuracy()));
     }
     Ok(())
@@ -275,7 +275,7 @@ fn a_summary_says_what_the_networks_do_and_comes_back() -> Result<()> {
     let expected = [evaluate(network, &data.train)?, evaluate(network, &data.test)?];
     for (exit, of_exit) in exits.iter().enumerate() {
         assert_eq!([of_exit.train, of_exit.test], [expected[0].accuracy[exit], expected[1].accuracy[exit]]);
-        assert_eq!(of_exit.validation, summary.history[1].validation.accuracy[exit]);
+        assert_eq!(of_exit.validation, summary.run.history[1].validation.accuracy[exit]);
     }
     assert!(summary.baseline.is_some_and(|baseline| baseline.test == baseline_accuracy));
     assert!(summary.matched.is_none());
@@ -283,14 +283,24 @@ fn a_summary_says_what_the_networks_do_and_comes_back() -> Result<()> {
     let macs = network.macs();
     let mean: f64 = lossless.shares.iter().zip(&macs).map(|(share, macs)| share * macs).sum();
     assert_eq!(lossless.name, "no loss");
-    assert!((lossless.speedup - (macs[1] - macs[0]) / mean).abs() < 1e-9);
+    assert!((1.0 / lossless.cost - (macs[1] - macs[0]) / mean).abs() < 1e-9);
     // It has one branch alone.
     assert_eq!(summary.alone[..], summary.choices[..1]);
     let path = folder.join("summary.json");
     summary.write(&path)?;
     let read = Summary::read(&path)?;
-    assert_eq!((&read.settings, &read.exits, &read.baseline), (&summary.settings, exits, &summary.baseline));
-    assert_eq!((&read.choices, read.history.len()), (&summary.choices, 2));
+    assert_eq!(
+        (&read.run.settings, &read.exits, &read.baseline),
+        (&summary.run.settings, exits, &summary.baseline)
+    );
+    assert_eq!(read.run.history.len(), 2);
+    for (read, choice) in read.choices.iter().zip(&summary.choices) {
+        assert_eq!(
+            (&read.name, read.accuracy, &read.shares),
+            (&choice.name, choice.accuracy, &choice.shares)
+        );
+        assert!((read.cost / choice.cost - 1.0).abs() < 1e-12);
+    }
     std::fs::write(&path, "{}")?;
     assert!(Summary::read(&path).is_err());
     std::fs::remove_dir_all(folder)?;
@@ -310,9 +320,9 @@ fn reference_summaries_are_of_the_settings_of_their_run() -> Result<()> {
             .iter()
             .find(|(run, _)| *run == name)
             .unwrap_or_else(|| panic!("{name} is in no line of the table"));
-        assert_eq!(session.experiment.settings(), summary.settings, "{name}");
-        assert_eq!(summary.history.len(), summary.settings.config.epochs, "{name}");
-        let last = &summary.history[summary.history.len() - 1].validation.accuracy;
+        assert_eq!(session.experiment.settings(), summary.run.settings, "{name}");
+        assert_eq!(summary.run.history.len(), summary.run.settings.config.epochs, "{name}");
+        let last = &summary.run.history[summary.run.history.len() - 1].validation.accuracy;
         let recorded: Vec<f64> = summary.exits.iter().map(|exit| exit.validation).collect();
         assert_eq!(*last, recorded, "{name}");
     }
@@ -339,7 +349,7 @@ fn trained_weights_agree_with_their_record() -> Result<()> {
         let record = record.by(&weights.about.criterion.parse()?);
         for (name, thresholds) in &weights.about.thresholds {
             let choices = record.choices(&weights.network.macs())?;
-            assert_eq!(&Choice::named(&choices, name)?.test.thresholds, thresholds);
+            assert_eq!(&Choice::named(&choices, name)?.thresholds, thresholds);
         }
         let source = Source::from(settings.data.as_str());
         let Ok(data) = source.load().and_then(|data| data.preprocessed(settings.preprocessing)) else {

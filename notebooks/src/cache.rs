@@ -2,30 +2,24 @@
 //! else simulated by valgrind. Both count a whole process, so each workload runs twice, with few images and
 //! with many; the difference is what the images take.
 
-use crate::figures::style::{self, axis, colour, layout, legend, log_axis};
+use crate::figures::style::{self, axis, colour, dot, framed, line, log_axis, measured, points, stroke};
 use crate::paper::Paper;
 use branchynet::exits::OperatingPoint;
 use branchynet::files::project_dir;
 use branchynet::networks::WorkingSet;
 use branchynet::runs::Session;
 use branchynet::{Error, ErrorKind, Result};
-use plotly::common::{DashType, Line, Marker, MarkerSymbol, Mode};
-use plotly::layout::BarMode;
-use plotly::{Bar, Plot, Scatter};
+use plotly::common::{DashType, Marker, MarkerSymbol};
+use plotly::layout::{AxisType, BarMode};
+use plotly::{Bar, Plot};
 use polars::prelude::DataFrame;
 use rayon::prelude::*;
 use std::path::Path;
 use std::process::Command;
 
-/// What one sample takes, on the average.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
-pub struct Misses {
-    /// Misses of the first-level data cache.
-    pub first: f64,
-    /// Misses of the cache behind it: of the last level by counters, of the second level in the simulation.
-    pub second: f64,
-}
+/// Cache misses of one sample, on the average: of the first-level data cache, and of the cache behind it (of the last level
+/// by counters, of the second level in the simulation).
+pub type Misses = [f64; 2];
 
 /// Cache misses of a network with early exits and of its baseline.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,91 +70,77 @@ fn missing(message: String) -> Error {
     Error::new(ErrorKind::Missing, message)
 }
 
-/// What counts.
-enum Counter {
-    Perf,
-    Valgrind(Vec<Cache>),
+/// A tool that counts the misses of a whole process.
+struct Counter {
+    /// For subtitles.
+    name: String,
+    tool: &'static str,
+    arguments: Vec<String>,
+    /// Reads what the tool prints.
+    read: fn(&str) -> Option<Misses>,
+    /// Few images and many.
+    images: (usize, usize),
 }
-
-/// Misses of the first level, then of the second or last.
-const EVENTS: &str = "L1-dcache-load-misses:u,cache-misses:u";
 
 impl Counter {
+    /// The processor's own counters, where the system grants them, else the simulation.
     fn available() -> Result<Self> {
-        if counted("perf", &perf(EVENTS), &["true"]).is_some_and(|text| perf_counts(&text).is_some()) {
-            return Ok(Self::Perf);
-        }
-        if counted("valgrind", &["--version".to_string()], &[]).is_some() {
-            return Ok(Self::Valgrind(caches().into_iter().take(2).collect()));
-        }
-        Err(missing("cache misses cannot be counted: the system grants no counters of the processor to perf, and valgrind is not here (Debian: apt install valgrind)".to_string()))
+        let found = [Self::perf(), Self::valgrind()].into_iter().find(|tool| tool.count(&["true"]).is_some());
+        found.ok_or_else(|| {
+            missing("cache misses cannot be counted: the system grants no counters of the processor to perf, and valgrind is not here (Debian: apt install valgrind)".to_string())
+        })
     }
 
-    /// Misses of a whole process.
+    fn perf() -> Self {
+        let arguments = ["stat", "-x", ",", "-e", "L1-dcache-load-misses:u,cache-misses:u"];
+        Self {
+            name: "counters of the processor, first and last level".to_string(),
+            tool: "perf",
+            arguments: arguments.map(str::to_string).to_vec(),
+            read: perf_counts,
+            images: (200, 1200),
+        }
+    }
+
+    /// A thousand times slower than the processor.
+    fn valgrind() -> Self {
+        let caches: Vec<Cache> = caches().into_iter().take(2).collect();
+        let sizes = caches.iter().map(|cache| format!("{} of {} KiB", cache.name, cache.bytes / 1024));
+        let flags = ["D1", "LL"].iter().zip(&caches);
+        let flags = flags.map(|(flag, of)| format!("--{flag}={},{},{}", of.bytes, of.ways, of.line));
+        let tool = ["--tool=cachegrind", "--cache-sim=yes", "--cachegrind-out-file=/dev/null"];
+        let name = ["simulated by valgrind".to_string(), sizes.collect::<Vec<_>>().join(", ")];
+        Self {
+            name: name[..if caches.is_empty() { 1 } else { 2 }].join(": "),
+            tool: "valgrind",
+            arguments: tool.map(str::to_string).into_iter().chain(flags).collect(),
+            read: cachegrind_counts,
+            images: (3, 9),
+        }
+    }
+
     fn count(&self, program: &[&str]) -> Option<Misses> {
-        match self {
-            Self::Perf => perf_counts(&counted("perf", &perf(EVENTS), program)?),
-            Self::Valgrind(caches) => {
-                let mut arguments: Vec<String> =
-                    ["--tool=cachegrind", "--cache-sim=yes", "--cachegrind-out-file=/dev/null"]
-                        .map(str::to_string)
-                        .to_vec();
-                for (flag, cache) in ["D1", "LL"].iter().zip(caches) {
-                    arguments.push(format!("--{flag}={},{},{}", cache.bytes, cache.ways, cache.line));
-                }
-                cachegrind_counts(&counted("valgrind", &arguments, program)?)
-            }
-        }
+        (self.read)(&counted(self.tool, &self.arguments, program)?)
     }
-
-    /// Few images and many. The simulation is a thousand times slower than the processor.
-    fn images(&self) -> (usize, usize) {
-        match self {
-            Self::Perf => (200, 1200),
-            Self::Valgrind(_) => (3, 9),
-        }
-    }
-
-    fn name(&self) -> String {
-        let size = |cache: &Cache| format!("{} of {} KiB", cache.name, cache.bytes / 1024);
-        match self {
-            Self::Perf => "counters of the processor, first and last level".to_string(),
-            Self::Valgrind(caches) if caches.is_empty() => "simulated by valgrind".to_string(),
-            Self::Valgrind(caches) => {
-                let sizes: Vec<String> = caches.iter().map(size).collect();
-                format!("simulated by valgrind: {}", sizes.join(", "))
-            }
-        }
-    }
-}
-
-fn perf(events: &str) -> Vec<String> {
-    ["stat", "-x", ",", "-e", events].map(str::to_string).to_vec()
 }
 
 /// What a counting tool writes to standard error about a program; `None` where the tool is missing or fails.
 fn counted(tool: &str, arguments: &[String], program: &[&str]) -> Option<String> {
-    let output = Command::new(tool)
-        .args(arguments)
-        .args(program)
-        .env("LD_LIBRARY_PATH", library_path())
-        .output()
-        .ok()
-        .filter(|output| output.status.success())?;
-    Some(String::from_utf8_lossy(&output.stderr).into_owned())
-}
-
-/// Where the program's dynamic library is, and the standard library, which it needs as cargo would start it.
-fn library_path() -> String {
+    // Where the program's dynamic library is, and the standard library, which it needs as cargo would start it.
     let asked = Command::new("rustc").args(["--print", "target-libdir"]).output();
     let folder = asked.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_string());
-    format!("{}:{}", project_dir().join("target/counting").display(), folder.unwrap_or_default())
+    let libraries =
+        format!("{}:{}", project_dir().join("target/counting").display(), folder.unwrap_or_default());
+    let mut command = Command::new(tool);
+    command.args(arguments).args(program).env("LD_LIBRARY_PATH", libraries);
+    let output = command.output().ok().filter(|output| output.status.success())?;
+    Some(String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 /// The first two counts of `perf stat -x,`, which has a line for each event: value, unit, event, ….
 fn perf_counts(text: &str) -> Option<Misses> {
     let mut values = text.lines().filter_map(|line| line.split(',').next()?.parse().ok());
-    Some(Misses { first: values.next()?, second: values.next()? })
+    Some([values.next()?, values.next()?])
 }
 
 /// The data misses that cachegrind prints: `D1  misses:  1,234  (…`, `LLd misses: …`.
@@ -169,7 +149,7 @@ fn cachegrind_counts(text: &str) -> Option<Misses> {
         let line = text.lines().find_map(|line| line.split_once(name))?.1;
         line.split_whitespace().next()?.replace(',', "").parse().ok()
     };
-    Some(Misses { first: value("D1  misses:")?, second: value("LLd misses:")? })
+    Some([value("D1  misses:")?, value("LLd misses:")?])
 }
 
 /// Where `make` puts a copy of the program. `perf` and valgrind count in it.
@@ -183,59 +163,53 @@ pub fn cache_misses(session: &Session) -> Result<CacheMisses> {
         return Err(missing(format!("there is no {PROGRAM} to count in; `make counting` builds it")));
     }
     let exits = session.networks()?.1.exits();
-    let flag = |at: usize| {
-        let shares = (0..exits).map(|exit| if exit == at { "1" } else { "0" });
-        format!("--shares={}", shares.collect::<Vec<_>>().join(","))
-    };
     let program = program.display().to_string();
-    let run = |images: usize, flag: &Option<String>| {
+    let run = |images: usize, leave: Option<usize>| {
+        let shares = (0..exits).map(|exit| if Some(exit) == leave { "1" } else { "0" });
+        let flag = format!("--shares={}", shares.collect::<Vec<_>>().join(","));
         let count = images.to_string();
         let mut command = vec![program.as_str(), "stream", &session.name, "--count", &count];
-        command.extend(flag.as_deref());
+        command.extend(leave.map(|_| flag.as_str()));
         let failed = || missing(format!("counting failed for `{}`", command.join(" ")));
         counter.count(&command).ok_or_else(failed)
     };
-    let workloads: Vec<Option<String>> =
-        std::iter::once(None).chain((0..exits).map(|exit| Some(flag(exit)))).collect();
-    let (few, many) = counter.images();
-    let of_workload = |flag: &Option<String>| {
-        let (less, more) = (run(few, flag)?, run(many, flag)?);
-        let each = |more: f64, less: f64| (more - less) / (many - few) as f64;
-        Ok(Misses { first: each(more.first, less.first), second: each(more.second, less.second) })
+    let (few, many) = counter.images;
+    let of_sample = |leave: Option<usize>| -> Result<Misses> {
+        let (less, more) = (run(few, leave)?, run(many, leave)?);
+        Ok(std::array::from_fn(|level| (more[level] - less[level]) / (many - few) as f64))
     };
-    let mut all: Vec<Misses> = match counter {
+    let workloads: Vec<Option<usize>> = (0..exits).map(Some).chain([None]).collect();
+    let mut all: Vec<Misses> = match counter.tool {
         // Side by side they would share a cache.
-        Counter::Perf => workloads.iter().map(of_workload).collect::<Result<_>>()?,
-        Counter::Valgrind(_) => workloads.par_iter().map(of_workload).collect::<Result<_>>()?,
+        "perf" => workloads.into_iter().map(of_sample).collect::<Result<_>>()?,
+        _ => workloads.into_par_iter().map(of_sample).collect::<Result<_>>()?,
     };
-    let baseline = all.remove(0);
-    Ok(CacheMisses { counted_by: counter.name(), baseline, exits: all })
+    let baseline = all.pop().unwrap_or_default();
+    Ok(CacheMisses { counted_by: counter.name, baseline, exits: all })
 }
 
 impl CacheMisses {
     /// What a sample takes on the average where these shares (0..=1) leave at each exit.
     pub fn mean(&self, shares: &[f64]) -> Misses {
-        let mean = |of: fn(&Misses) -> f64| shares.iter().zip(&self.exits).map(|(s, m)| s * of(m)).sum();
-        Misses { first: mean(|m| m.first), second: mean(|m| m.second) }
+        let of_level =
+            |level: usize| shares.iter().zip(&self.exits).map(|(share, of)| share * of[level]).sum();
+        std::array::from_fn(of_level)
     }
 
     /// A table of misses per sample, by where a sample leaves.
     pub fn table(&self) -> Result<DataFrame> {
-        let exits = (1..=self.exits.len()).map(|exit| format!("exit {exit}"));
-        let all = || self.exits.iter().chain([&self.baseline]);
-        df!(
-            "leaves at" => exits.chain(["baseline".to_string()]).collect::<Vec<_>>(),
-            "misses of the first level" => all().map(|m| m.first).collect::<Vec<_>>(),
-            "misses of the second or last" => all().map(|m| m.second).collect::<Vec<_>>(),
+        let exits = self.exits.iter().enumerate().map(|(i, of)| (format!("exit {}", i + 1), of));
+        let rows: Vec<_> = exits.chain([("baseline".to_string(), &self.baseline)]).collect();
+        rows!(rows, (name, misses) =>
+            "leaves at" => name.clone(),
+            "misses of the first level" => misses[0],
+            "misses of the second or last" => misses[1],
         )
     }
 }
 
-type Level = (&'static str, fn(&Misses) -> f64, MarkerSymbol);
-const LEVELS: [Level; 2] = [
-    ("first level", |misses| misses.first, MarkerSymbol::Circle),
-    ("second or last level", |misses| misses.second, MarkerSymbol::Square),
-];
+const LEVELS: [(&str, MarkerSymbol); 2] =
+    [("first level", MarkerSymbol::Circle), ("second or last level", MarkerSymbol::Square)];
 
 /// Misses per sample against the threshold T, the same at every exit, of outcomes in ascending order of T;
 /// dotted lines are the baseline's.
@@ -245,33 +219,18 @@ pub fn misses_by_threshold(misses: &CacheMisses, outcomes: &[OperatingPoint]) ->
         t => t.to_string(),
     };
     let names: Vec<String> = outcomes.iter().map(label).collect();
-    let mut plot = Plot::new();
-    let mut drawn = Vec::new();
-    for (i, (level, of, symbol)) in LEVELS.into_iter().enumerate() {
-        let mean = |outcome: &OperatingPoint| of(&misses.mean(&outcome.shares())).max(1.0);
+    let (mut plot, mut drawn) = (Plot::new(), Vec::new());
+    for (i, (level, symbol)) in LEVELS.into_iter().enumerate() {
+        let mean = |outcome: &OperatingPoint| misses.mean(&outcome.shares())[i].max(1.0);
         let y: Vec<f64> = outcomes.iter().map(mean).collect();
-        let baseline = of(&misses.baseline).max(1.0);
-        drawn.extend(y.iter().copied().chain([baseline]));
-        plot.add_trace(
-            Scatter::new(names.clone(), y)
-                .name(format!("{level}, early exit"))
-                .mode(Mode::LinesMarkers)
-                .marker(Marker::new().color(colour(i)).size(9).symbol(symbol))
-                .line(Line::new().color(colour(i)).width(2.0)),
-        );
-        plot.add_trace(
-            Scatter::new(names.clone(), vec![baseline; names.len()])
-                .name(format!("{level}, baseline"))
-                .mode(Mode::Lines)
-                .line(Line::new().color(colour(i)).dash(DashType::Dot).width(2.0)),
-        );
+        let baseline = vec![misses.baseline[i].max(1.0); names.len()];
+        drawn.extend(y.iter().chain(&baseline).copied());
+        plot.add_trace(measured(&format!("{level}, early exit"), names.clone(), y, colour(i), symbol));
+        let dotted = stroke(colour(i), 2.0).dash(DashType::Dot);
+        plot.add_trace(line(&format!("{level}, baseline"), names.clone(), baseline, dotted));
     }
-    plot.set_layout(
-        layout()
-            .x_axis(axis("threshold T, the same at every exit").type_(plotly::layout::AxisType::Category))
-            .y_axis(log_axis("misses per sample (logarithmic)", drawn.into_iter()))
-            .legend(legend()),
-    );
+    let x_axis = axis("threshold T, the same at every exit").type_(AxisType::Category);
+    plot.set_layout(framed(x_axis, log_axis("misses per sample (logarithmic)", drawn.into_iter())));
     plot
 }
 
@@ -284,33 +243,19 @@ pub fn misses_against_time(
     paper: Option<&Paper>,
 ) -> Plot {
     let mut plot = Plot::new();
-    let times: Vec<f64> = outcomes.iter().map(|outcome| outcome.cost / baseline).collect();
     if let Some(paper) = paper.filter(|paper| !paper.misses_by_time.is_empty()) {
         let (x, y) = paper.misses_by_time.iter().copied().unzip();
         plot.add_trace(style::paper::<f64, f64>("paper (miss rate, read off its figure)", x, y));
     }
-    for (i, (level, of, symbol)) in LEVELS.into_iter().enumerate() {
-        let ratio = |outcome: &OperatingPoint| of(&misses.mean(&outcome.shares())) / of(&misses.baseline);
-        plot.add_trace(
-            Scatter::new(times.clone(), outcomes.iter().map(ratio).collect())
-                .name(level)
-                .mode(Mode::LinesMarkers)
-                .marker(Marker::new().color(colour(i)).size(9).symbol(symbol))
-                .line(Line::new().color(colour(i)).width(2.0)),
-        );
+    for (i, (level, symbol)) in LEVELS.into_iter().enumerate() {
+        let ratio = |outcome: &OperatingPoint| misses.mean(&outcome.shares())[i] / misses.baseline[i];
+        let (x, y) = outcomes.iter().map(|outcome| (outcome.cost / baseline, ratio(outcome))).unzip();
+        plot.add_trace(measured::<f64, f64>(level, x, y, colour(i), symbol));
     }
-    plot.add_trace(
-        Scatter::new(vec![1.0], vec![1.0])
-            .name("baseline")
-            .mode(Mode::Markers)
-            .marker(Marker::new().color("#000000").size(12).symbol(MarkerSymbol::Diamond)),
-    );
-    plot.set_layout(
-        layout()
-            .x_axis(axis("time per sample relative to the baseline"))
-            .y_axis(axis("misses relative to the baseline"))
-            .legend(legend()),
-    );
+    let mark = dot("#000000", 12, MarkerSymbol::Diamond);
+    plot.add_trace(points("baseline", vec![1.0], vec![1.0], mark));
+    let x_axis = axis("time per sample relative to the baseline");
+    plot.set_layout(framed(x_axis, axis("misses relative to the baseline")));
     plot
 }
 
@@ -318,33 +263,28 @@ pub fn misses_against_time(
 pub fn working_sets(sets: &[WorkingSet], caches: &[Cache]) -> Plot {
     let names: Vec<String> = sets.iter().map(|set| set.name.clone()).collect();
     let kibibytes = |bytes: usize| bytes as f64 / 1024.0;
-    let mut plot = Plot::new();
-    let weights: Vec<usize> = sets.iter().map(|set| set.weights).collect();
-    let activations: Vec<usize> = sets.iter().map(|set| set.activations).collect();
-    let parts = [("weights", weights), ("largest input and output of a layer", activations)];
-    let mut drawn = Vec::new();
-    for (i, (name, sizes)) in parts.into_iter().enumerate() {
-        let sizes: Vec<f64> = sizes.into_iter().map(kibibytes).collect();
+    let (mut plot, mut drawn) = (Plot::new(), Vec::new());
+    type Part = fn(&WorkingSet) -> usize;
+    let parts: [(&str, Part); 2] =
+        [("weights", |set| set.weights), ("largest input and output of a layer", |set| set.activations)];
+    for (i, (name, part)) in parts.into_iter().enumerate() {
+        let sizes: Vec<f64> = sets.iter().map(|set| kibibytes(part(set))).collect();
         drawn.extend_from_slice(&sizes);
         plot.add_trace(Bar::new(names.clone(), sizes).name(name).marker(Marker::new().color(colour(i))));
     }
     for (cache, dash) in caches.iter().zip([DashType::Dot, DashType::Dash, DashType::DashDot]) {
         let size = kibibytes(cache.bytes);
         drawn.push(size);
-        plot.add_trace(
-            Scatter::new(names.clone(), vec![size; names.len()])
-                .name(format!("{} of this core: {size} KiB", cache.name))
-                .mode(Mode::Lines)
-                .line(Line::new().color("#000000").dash(dash).width(1.5)),
-        );
+        let name = format!("{} of this core: {size} KiB", cache.name);
+        plot.add_trace(line(
+            &name,
+            names.clone(),
+            vec![size; names.len()],
+            stroke("#000000", 1.5).dash(dash),
+        ));
     }
-    plot.set_layout(
-        layout()
-            .bar_mode(BarMode::Group)
-            .x_axis(axis(""))
-            .y_axis(log_axis("KiB (logarithmic)", drawn.into_iter()))
-            .legend(legend()),
-    );
+    let layout = framed(axis(""), log_axis("KiB (logarithmic)", drawn.into_iter()));
+    plot.set_layout(layout.bar_mode(BarMode::Group));
     plot
 }
 
@@ -355,9 +295,9 @@ mod tests {
     #[test]
     fn what_the_tools_print_is_read() {
         let text = "==1== D   refs:  279,507,683  (234,538,263 rd + 44,969,420 wr)\n==1== D1  misses:     26,974,661  ( 25,651,149 rd   +    1,323,512 wr)\n==1== LLd misses:      2,131,903  (  1,316,024 rd   +      815,879 wr)\n";
-        assert_eq!(cachegrind_counts(text), Some(Misses { first: 26_974_661.0, second: 2_131_903.0 }));
+        assert_eq!(cachegrind_counts(text), Some([26_974_661.0, 2_131_903.0]));
         let text = "1234,,L1-dcache-load-misses:u,1000,100.00,,\n56,,cache-misses:u,1000,100.00,,\n";
-        assert_eq!(perf_counts(text), Some(Misses { first: 1234.0, second: 56.0 }));
+        assert_eq!(perf_counts(text), Some([1234.0, 56.0]));
         let text = "<not supported>,,L1-dcache-load-misses:u,0,100.00,,\n<not supported>,,cache-misses:u,0,100.00,,\n";
         assert_eq!(perf_counts(text), None);
     }

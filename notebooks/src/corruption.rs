@@ -30,40 +30,25 @@ impl Corruption {
     pub const ALL: [Self; 6] =
         [Self::Noise, Self::Blur, Self::Brightness, Self::Contrast, Self::Pixels, Self::Jpeg];
 
-    /// The constants of severities 1 to 5.
-    fn constants(self) -> [f32; 5] {
+    /// Its name, and the constants of severities 1 to 5.
+    fn about(self) -> (&'static str, [f32; 5]) {
         match self {
-            Self::Noise => [0.04, 0.06, 0.08, 0.09, 0.1],
-            Self::Blur => [0.4, 0.6, 0.7, 0.8, 1.0],
-            Self::Brightness => [0.05, 0.1, 0.15, 0.2, 0.3],
-            Self::Contrast => [0.75, 0.5, 0.4, 0.3, 0.15],
-            Self::Pixels => [0.95, 0.9, 0.85, 0.75, 0.65],
-            Self::Jpeg => [80.0, 65.0, 58.0, 50.0, 40.0],
+            Self::Noise => ("noise", [0.04, 0.06, 0.08, 0.09, 0.1]),
+            Self::Blur => ("blur", [0.4, 0.6, 0.7, 0.8, 1.0]),
+            Self::Brightness => ("brightness", [0.05, 0.1, 0.15, 0.2, 0.3]),
+            Self::Contrast => ("contrast", [0.75, 0.5, 0.4, 0.3, 0.15]),
+            Self::Pixels => ("pixelation", [0.95, 0.9, 0.85, 0.75, 0.65]),
+            Self::Jpeg => ("JPEG", [80.0, 65.0, 58.0, 50.0, 40.0]),
         }
     }
-}
 
-impl fmt::Display for Corruption {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Noise => "noise",
-            Self::Blur => "blur",
-            Self::Brightness => "brightness",
-            Self::Contrast => "contrast",
-            Self::Pixels => "pixelation",
-            Self::Jpeg => "JPEG",
-        })
-    }
-}
-
-impl Corruption {
     /// The images of a split, corrupted, with their labels. The noise of an image depends on `seed` and on its number.
     /// Fails unless `severity` is 1 to 5.
     pub fn of<R: Role>(self, split: &Split<R>, severity: usize, seed: u64) -> Result<Split<R>> {
         if !(1..=5).contains(&severity) {
             return Err(Error::new(ErrorKind::Setting, format!("severities are 1 to 5, got {severity}")));
         }
-        let constant = self.constants()[severity - 1];
+        let constant = self.about().1[severity - 1];
         let [_, height, width] = split.image_shape();
         Ok(split.changed(|number, image| {
             let mut picture = Picture {
@@ -89,6 +74,12 @@ impl Corruption {
                 *byte = (value.clamp(0.0, 1.0) * 255.0 + 1e-3) as u8;
             }
         }))
+    }
+}
+
+impl fmt::Display for Corruption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.about().0)
     }
 }
 

@@ -1,14 +1,16 @@
 //! Notebook 10: ways to read a record, how far an exit can be trusted, and whether promises are kept.
 
-use crate::figures::style::{GREY, axis, colour, exit_name, layout, legend};
+use crate::figures::style::{GREY, axis, colour, dot, exit_name, framed, legend, line, measured, stroke};
+use crate::tables::add;
+use branchynet::Result;
 use branchynet::data::{Role, Test, Validation};
 use branchynet::exits::{Criterion, ExitRecord, Loss, OperatingPoint, Seen, percentile};
-use branchynet::{Error, Result};
+use branchynet::runs::Spread;
 use plotly::box_plot::BoxPoints;
-use plotly::common::{DashType, Line, Marker, Mode};
+use plotly::common::{DashType, Marker, MarkerSymbol};
 use plotly::layout::{Shape, ShapeLine, ShapeType};
-use plotly::{BoxPlot, Plot, Scatter};
-use polars::prelude::{Column, DataFrame};
+use plotly::{BoxPlot, Plot};
+use polars::prelude::DataFrame;
 use rayon::prelude::*;
 
 pub use rand::seq::SliceRandom;
@@ -35,27 +37,24 @@ impl ConfidenceScore {
     /// and, of thresholds at which with probability 0.95 at most the share `epsilon` of the answers is not the last
     /// exit's: the share of the test images that leaves early, their accuracy, and the mean cost.
     pub fn table(scores: &[Self], epsilon: f64, costs: &[f64]) -> Result<DataFrame> {
-        let mut frame = df!("way" => scores.iter().map(|score| score.name.clone()).collect::<Vec<_>>())?;
-        for exit in 0..costs.len() {
-            let auroc: Vec<f64> = scores.iter().map(|score| failure_prediction(&score.test, exit)).collect();
-            frame
-                .with_column(Column::new(format!("AUROC at exit {}", exit + 1).into(), auroc))
-                .map_err(Error::other)?;
-        }
+        let mut table = rows!(scores, score => "way" => score.name.clone())?;
+        let auroc = |exit: usize| {
+            let of_scores = scores.iter().map(|score| Some(failure_prediction(&score.test, exit)));
+            (format!("AUROC at exit {}", exit + 1), of_scores.collect())
+        };
+        add(&mut table, (0..costs.len()).map(auroc))?;
         let chosen = |score: &Self| -> Result<OperatingPoint> {
             let chosen = score.validation.learn_then_test(Loss::Different, epsilon, 0.05, costs)?;
             score.test.operating_point(&chosen.thresholds, costs)
         };
         let chosen = scores.iter().map(chosen).collect::<Result<Vec<_>>>()?;
-        let mut add = |name: &str, of: &dyn Fn(&OperatingPoint) -> f64| -> Result<()> {
-            let values: Vec<f64> = chosen.iter().map(of).collect();
-            frame.with_column(Column::new(name.into(), values)).map_err(Error::other)?;
-            Ok(())
+        let column = |name: &str, of: &dyn Fn(&OperatingPoint) -> f64| {
+            (name.to_string(), chosen.iter().map(|outcome| Some(of(outcome))).collect())
         };
-        add("leave early", &|o| 1.0 - o.shares()[costs.len() - 1])?;
-        add("accuracy", &OperatingPoint::accuracy)?;
-        add("mean cost", &|o| o.cost)?;
-        Ok(frame)
+        let early = column("leave early", &|outcome| 1.0 - outcome.shares()[costs.len() - 1]);
+        let accuracy = column("accuracy", &OperatingPoint::accuracy);
+        add(&mut table, [early, accuracy, column("mean cost", &|outcome| outcome.cost)])?;
+        Ok(table)
     }
 }
 
@@ -84,14 +83,12 @@ impl Coverage {
 
     /// A table: how often the promise is broken, what is lost, and the mean cost.
     pub fn table(coverages: &[Self], epsilon: f64) -> Result<DataFrame> {
-        let column = |of: &dyn Fn(&Self) -> f64| coverages.iter().map(of).collect::<Vec<_>>();
-        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-        df!(
-            "thresholds" => coverages.iter().map(|c| c.name.clone()).collect::<Vec<_>>(),
-            "divisions that lose more" => column(&|c| c.broken(epsilon)),
-            "answers lost" => column(&|c| mean(&c.lost)),
-            "lost, 95th percentile" => column(&|c| percentile(&c.lost, 0.95)),
-            "mean cost" => column(&|c| mean(&c.cost)),
+        rows!(coverages, c =>
+            "thresholds" => c.name.clone(),
+            "divisions that lose more" => c.broken(epsilon),
+            "answers lost" => Spread::of(&c.lost).mean,
+            "lost, 95th percentile" => percentile(&c.lost, 0.95),
+            "mean cost" => Spread::of(&c.cost).mean,
         )
     }
 }
@@ -104,21 +101,11 @@ pub fn fronts(scores: &[ConfidenceScore], costs: &[f64], whole: f64) -> Result<P
     let mut plot = Plot::new();
     for (i, score) in scores.iter().enumerate() {
         let front = score.front(costs)?;
-        let x: Vec<f64> = front.iter().map(|outcome| outcome.cost / whole * 100.0).collect();
-        let y: Vec<f64> = front.iter().map(|outcome| outcome.accuracy() * 100.0).collect();
-        plot.add_trace(
-            Scatter::new(x, y)
-                .name(&score.name)
-                .mode(Mode::Lines)
-                .line(Line::new().color(colour(i)).width(2.0).dash(DASHES[i % DASHES.len()].clone())),
-        );
+        let (x, y) = front.iter().map(|o| (o.cost / whole * 100.0, o.accuracy() * 100.0)).unzip();
+        let stroke = stroke(colour(i), 2.0).dash(DASHES[i % DASHES.len()].clone());
+        plot.add_trace(line::<f64, f64>(&score.name, x, y, stroke));
     }
-    plot.set_layout(
-        layout()
-            .x_axis(axis("mean multiply-accumulates, % of the trunk's"))
-            .y_axis(axis("accuracy on test, %"))
-            .legend(legend()),
-    );
+    plot.set_layout(framed(axis("mean multiply-accumulates, % of the trunk's"), axis("accuracy on test, %")));
     Ok(plot)
 }
 
@@ -127,32 +114,21 @@ pub fn fronts(scores: &[ConfidenceScore], costs: &[f64], whole: f64) -> Result<P
 /// probabilities are what they claim to be. Bins of fewer than 20 answers are left out.
 pub fn reliability_diagram(test: &ExitRecord<Test>, scaled: &ExitRecord<Test>) -> Plot {
     let mut plot = Plot::new();
-    let both = vec![0.0, 100.0];
-    plot.add_trace(
-        Scatter::new(both.clone(), both)
-            .name("exact")
-            .mode(Mode::Lines)
-            .line(Line::new().color(GREY).width(1.0)),
-    );
+    plot.add_trace(line("exact", vec![0.0, 100.0], vec![0.0, 100.0], stroke(GREY, 1.0)));
     for exit in 0..test.exits() {
         for (record, what, dash) in
             [(test, "", DashType::Solid), (scaled, ", with temperature", DashType::Dot)]
         {
             let mut bins = reliability(record, exit, 10);
             bins.retain(|bin| bin.count >= 20);
-            let part = |of: fn(&Bin) -> f64| bins.iter().map(|bin| of(bin) * 100.0).collect::<Vec<_>>();
-            plot.add_trace(
-                Scatter::new(part(|bin| bin.probability), part(|bin| bin.accuracy))
-                    .name(format!("{}{what}", exit_name(exit, test.exits())))
-                    .mode(Mode::LinesMarkers)
-                    .marker(Marker::new().color(colour(exit)).size(7))
-                    .line(Line::new().color(colour(exit)).width(2.0).dash(dash)),
-            );
+            let (x, y) = bins.iter().map(|bin| (bin.probability * 100.0, bin.accuracy * 100.0)).unzip();
+            let name = format!("{}{what}", exit_name(exit, test.exits()));
+            let trace = measured::<f64, f64>(&name, x, y, colour(exit), MarkerSymbol::Circle);
+            let trace = trace.marker(dot(colour(exit), 7, MarkerSymbol::Circle));
+            plot.add_trace(trace.line(stroke(colour(exit), 2.0).dash(dash)));
         }
     }
-    plot.set_layout(
-        layout().x_axis(axis("largest probability, %")).y_axis(axis("right answers, %")).legend(legend()),
-    );
+    plot.set_layout(framed(axis("largest probability, %"), axis("right answers, %")));
     plot
 }
 
@@ -179,9 +155,7 @@ pub fn lost_by_division(coverages: &[Coverage], epsilon: f64) -> Plot {
         .y1(epsilon * 100.0)
         .line(ShapeLine::new().color(GREY).width(1.0));
     plot.set_layout(
-        layout()
-            .x_axis(axis("").show_tick_labels(false))
-            .y_axis(axis("answers lost on other images, %"))
+        framed(axis("").show_tick_labels(false), axis("answers lost on other images, %"))
             .shapes(vec![line])
             .legend(legend().y(-0.08)),
     );
@@ -199,25 +173,18 @@ pub struct Bin {
     pub accuracy: f64,
 }
 
-/// The largest probability of each sample at an exit (from 0), and whether the answer is right.
-fn confidences<R: Role>(record: &ExitRecord<R>, exit: usize) -> Vec<(f64, bool)> {
-    let classes = record.classes();
-    let of = |sample: usize| {
-        let logits = &record.logits(exit)[sample * classes..][..classes];
-        let unsure = Criterion::Probability.read(Seen::new(logits, classes)).uncertainty;
-        (1.0 - unsure, record.right(exit, sample))
-    };
-    (0..record.len()).map(of).collect()
-}
-
 /// The answers of an exit (from 0) in `bins` of equal width of their largest probability, empty ones left out:
 /// where it can be trusted, accuracy is that probability.
 pub fn reliability<R: Role>(record: &ExitRecord<R>, exit: usize, bins: usize) -> Vec<Bin> {
-    let mut sums = vec![(0, 0.0, 0); bins.max(1)];
-    for (probability, right) in confidences(record, exit) {
+    let (classes, mut sums) = (record.classes(), vec![(0, 0.0, 0); bins.max(1)]);
+    for sample in 0..record.len() {
+        let logits = &record.logits(exit)[sample * classes..][..classes];
+        let probability = 1.0 - Criterion::Probability.read(Seen::new(logits, classes)).uncertainty;
         let bin = ((probability * bins as f64) as usize).min(sums.len() - 1);
         let (count, sum, correct) = &mut sums[bin];
-        (*count, *sum, *correct) = (*count + 1, *sum + probability, *correct + usize::from(right));
+        *count += 1;
+        *sum += probability;
+        *correct += usize::from(record.right(exit, sample));
     }
     let filled = sums.into_iter().filter(|(count, ..)| *count > 0);
     let bin = |(count, sum, correct): (usize, f64, usize)| {
@@ -237,13 +204,9 @@ pub fn calibration_error<R: Role>(record: &ExitRecord<R>, exit: usize) -> f64 {
 /// How well the record's criterion tells the wrong answers of an exit (from 0) from its right ones: the
 /// probability that it is less sure of a wrong one (AUROC). 0.5 is chance; not a number where all are right.
 pub fn failure_prediction<R: Role>(record: &ExitRecord<R>, exit: usize) -> f64 {
-    let mut values: Vec<(f64, bool)> = record
-        .predictions(exit)
-        .iter()
-        .map(|prediction| prediction.uncertainty)
-        .enumerate()
-        .map(|(sample, unsure)| (unsure, record.right(exit, sample)))
-        .collect();
+    let predictions = record.predictions(exit).iter().enumerate();
+    let mut values: Vec<(f64, bool)> =
+        predictions.map(|(sample, of)| (of.uncertainty, record.right(exit, sample))).collect();
     values.sort_by(|a, b| a.0.total_cmp(&b.0));
     let (mut wins, mut right) = (0.0, 0usize);
     for equal in values.chunk_by(|a, b| a.0 == b.0) {
@@ -293,44 +256,42 @@ fn features(seen: Seen<'_>) -> [f64; FEATURES] {
 
 /// A logistic regression on features that are scaled to mean 0 and deviation 1, but for the first, which is 1.
 struct Logistic {
-    mean: [f64; FEATURES],
-    deviation: [f64; FEATURES],
+    /// Of each feature the mean and the deviation.
+    scale: [(f64, f64); FEATURES],
     weights: [f64; FEATURES],
 }
 
 impl Logistic {
     fn fit(samples: &[([f64; FEATURES], bool)]) -> Self {
         let n = samples.len() as f64;
-        let mut gate = Self { mean: [0.0; FEATURES], deviation: [1.0; FEATURES], weights: [0.0; FEATURES] };
-        for i in 1..FEATURES {
+        let scale = |i: usize| {
             let mean = samples.iter().map(|(x, _)| x[i]).sum::<f64>() / n;
             let variance = samples.iter().map(|(x, _)| (x[i] - mean).powi(2)).sum::<f64>() / n;
-            (gate.mean[i], gate.deviation[i]) = (mean, variance.sqrt().max(1e-9));
-        }
+            if i == 0 { (0.0, 1.0) } else { (mean, variance.sqrt().max(1e-9)) }
+        };
+        let mut gate = Self { scale: std::array::from_fn(scale), weights: [0.0; FEATURES] };
         // Gradient descent with momentum on a convex function, with a little decay for features that say the same.
         let mut velocity = [0.0; FEATURES];
         for _ in 0..500 {
             let mut gradient = gate.weights.map(|w| 1e-4 * w);
             for (x, wrong) in samples {
                 let error = gate.probability(x) - f64::from(u8::from(*wrong));
-                let scaled = gate.scaled(x);
-                gradient.iter_mut().zip(scaled).for_each(|(g, x)| *g += error * x / n);
+                gradient.iter_mut().zip(gate.scaled(x)).for_each(|(g, x)| *g += error * x / n);
             }
-            for ((weight, velocity), gradient) in gate.weights.iter_mut().zip(&mut velocity).zip(gradient) {
-                *velocity = 0.9 * *velocity - gradient;
-                *weight += *velocity;
+            for i in 0..FEATURES {
+                velocity[i] = 0.9 * velocity[i] - gradient[i];
+                gate.weights[i] += velocity[i];
             }
         }
         gate
     }
 
     fn scaled(&self, x: &[f64; FEATURES]) -> [f64; FEATURES] {
-        std::array::from_fn(|i| (x[i] - self.mean[i]) / self.deviation[i])
+        std::array::from_fn(|i| (x[i] - self.scale[i].0) / self.scale[i].1)
     }
 
     fn probability(&self, x: &[f64; FEATURES]) -> f64 {
-        let scaled = self.scaled(x);
-        let z: f64 = scaled.iter().zip(&self.weights).map(|(x, w)| x * w).sum();
+        let z: f64 = self.scaled(x).iter().zip(&self.weights).map(|(x, w)| x * w).sum();
         1.0 / (1.0 + (-z).exp())
     }
 }

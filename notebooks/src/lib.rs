@@ -19,6 +19,20 @@ macro_rules! df {
     ($($columns:tt)*) => { $crate::polars::prelude::df!($($columns)*).map_err($crate::branchynet::Error::other) };
 }
 
+/// A table with a row for each element of `$rows`, which is `$row` in the columns' values; with the library's error.
+#[macro_export]
+macro_rules! rows {
+    ($rows:expr, $row:pat => $($name:expr => $value:expr),* $(,)?) => {
+        match &$rows {
+            rows => $crate::df!($($name => rows.iter().map(|row| {
+                #[allow(unused_variables)]
+                let $row = row;
+                $value
+            }).collect::<Vec<_>>()),*),
+        }
+    };
+}
+
 pub mod cache;
 pub mod corruption;
 pub mod criteria;
@@ -46,10 +60,9 @@ pub use polars;
 pub mod prelude {
     pub use crate::paper::{self, Paper};
     pub use crate::report::{Report, table};
-    pub use crate::session::NotebookSession;
-    pub use crate::table1::TableOne;
+    pub use crate::table1::{TableOne, TimedChoices};
     pub use crate::tables;
-    pub use crate::{candle_core, candle_nn, df, figures, polars};
+    pub use crate::{candle_core, candle_nn, df, figures, polars, rows, session};
     pub use branchynet::prelude::*;
     pub use plotly::Plot;
     pub use polars::prelude::DataFrame;

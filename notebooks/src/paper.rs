@@ -1,25 +1,10 @@
 //! Numbers that others published, to stand beside ours: the files in `notebooks/paper/`.
 
-use branchynet::exits::{Criterion, OperatingPoint, knee, pareto_optimal};
+use branchynet::exits::{Criterion, knee, pareto_optimal};
 use branchynet::files::project_dir;
 use branchynet::runs::{Choice, Results};
 use branchynet::{Error, ErrorKind, Result};
-
-/// A point of a figure.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Point {
-    /// Time per sample.
-    pub milliseconds: f64,
-    /// In 0..=1.
-    pub accuracy: f64,
-}
-
-impl From<&OperatingPoint> for Point {
-    /// Of an outcome whose costs are in milliseconds.
-    fn from(outcome: &OperatingPoint) -> Self {
-        Self { milliseconds: outcome.cost, accuracy: outcome.accuracy() }
-    }
-}
+use std::path::PathBuf;
 
 /// A row of Table I, for one device. Accuracies and shares are in 0..=1.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,10 +34,10 @@ pub struct Paper {
     pub network: String,
     /// Table I, a row for each device.
     pub table1: Vec<Row>,
-    /// Figure 3, GPU: points of the sweep over thresholds.
-    pub curve: Vec<Point>,
-    /// Its baseline.
-    pub baseline: Point,
+    /// Figure 3, GPU: points of the sweep over thresholds, each milliseconds per sample and accuracy.
+    pub curve: Vec<(f64, f64)>,
+    /// Its baseline, likewise; not a number where the figure has none.
+    pub baseline: (f64, f64),
     /// Figure 4, where samples leave at exit 1 or at the last exit: the share that leaves at exit 1, and the
     /// accuracy.
     pub accuracy_by_share: Vec<(f64, f64)>,
@@ -70,112 +55,102 @@ pub struct Paper {
     pub others: Vec<[String; 2]>,
 }
 
-/// The cells of comma-separated values, the heading first.
-fn csv_rows(text: &str) -> Vec<Vec<String>> {
-    let (mut rows, mut row, mut cell, mut quoted) = (Vec::new(), Vec::new(), String::new(), false);
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            '"' if quoted && chars.peek() == Some(&'"') => cell.extend(chars.next()),
-            '"' => quoted = !quoted,
-            ',' if !quoted => row.push(std::mem::take(&mut cell)),
-            '\n' if !quoted => {
-                row.push(std::mem::take(&mut cell));
-                rows.push(std::mem::take(&mut row));
-            }
-            c => cell.push(c),
+/// The cells of a line of comma-separated values; between quotes a comma is text.
+fn cells(line: &str) -> Vec<String> {
+    let mut cells = vec![String::new()];
+    for (i, part) in line.split('"').enumerate() {
+        // Every second part stands between quotes.
+        let mut pieces = if i % 2 == 1 { vec![part] } else { part.split(',').collect() }.into_iter();
+        cells.last_mut().expect("at least one").extend(pieces.next());
+        cells.extend(pieces.map(str::to_string));
+    }
+    cells
+}
+
+/// The rows of a network in a file of `notebooks/paper/`.
+struct Rows {
+    path: PathBuf,
+    /// The cells of each without the first, which names the network.
+    rows: Vec<Vec<String>>,
+}
+
+impl Rows {
+    /// Fails, naming the file, where it cannot be read, or a row has not as many cells as the heading.
+    fn of(file: &str, network: &str) -> Result<Self> {
+        let path = project_dir().join("notebooks/paper").join(format!("{file}.csv"));
+        let text = std::fs::read_to_string(&path).map_err(|cause| {
+            Error::new(ErrorKind::File, format!("{}: {cause}", path.display())).because(cause)
+        })?;
+        let mut rows = Self { path, rows: text.lines().map(cells).collect() };
+        let columns = rows.rows.first().map_or(0, Vec::len);
+        if let Some(row) = rows.rows.iter().find(|row| row.len() != columns) {
+            return Err(rows.wrong(format!("{row:?} has not {columns} cells, as the heading has")));
         }
+        rows.rows.retain(|row| row[0] == network);
+        rows.rows.iter_mut().for_each(|row| drop(row.remove(0)));
+        Ok(rows)
     }
-    rows
-}
 
-/// The cells of a network's rows in a file, without the first, which names it; fails, naming the file, where it cannot be
-/// read, or a row has not as many cells as the heading.
-fn rows(file: &str, network: &str) -> Result<Vec<Vec<String>>> {
-    let path = project_dir().join("notebooks/paper").join(format!("{file}.csv"));
-    let wrong = |what: String| Error::new(ErrorKind::File, format!("{}: {what}", path.display()));
-    let text = std::fs::read_to_string(&path).map_err(|cause| wrong(cause.to_string()).because(cause))?;
-    let mut rows = csv_rows(&text);
-    let columns = rows.first().map_or(0, Vec::len);
-    if let Some(row) = rows.iter().find(|row| row.len() != columns) {
-        return Err(wrong(format!("{row:?} has not {columns} cells, as the heading has")));
+    fn wrong(&self, what: String) -> Error {
+        Error::new(ErrorKind::File, format!("{}: {what}", self.path.display()))
     }
-    rows.retain(|row| row[0] == network);
-    Ok(rows.into_iter().map(|row| row[1..].to_vec()).collect())
-}
 
-/// Numbers between spaces.
-fn numbers(text: &str) -> Result<Vec<f64>> {
-    let number = |word: &str| {
-        word.parse()
-            .map_err(|_| Error::new(ErrorKind::File, format!("notebooks/paper: {word:?} is no number")))
-    };
-    text.split_whitespace().map(number).collect()
-}
+    /// The numbers in a cell, with spaces between them.
+    fn numbers(&self, cell: &str) -> Result<Vec<f64>> {
+        let number = |word: &str| word.parse().map_err(|_| self.wrong(format!("{word:?} is no number")));
+        cell.split_whitespace().map(number).collect()
+    }
 
-fn number(text: &str) -> Result<f64> {
-    numbers(text)?
-        .first()
-        .copied()
-        .ok_or_else(|| Error::new(ErrorKind::File, "notebooks/paper: a number is missing"))
-}
+    fn number(&self, cell: &str) -> Result<f64> {
+        self.numbers(cell)?.first().copied().ok_or_else(|| self.wrong("a number is missing".to_string()))
+    }
 
-/// Two columns of the rows whose first cell is `of`.
-fn pairs(rows: &[Vec<String>], of: &str) -> Result<Vec<(f64, f64)>> {
-    let wanted = rows.iter().filter(|row| row[0] == of);
-    wanted.map(|row| Ok((number(&row[1])?, number(&row[2])?))).collect()
+    /// Two columns of the rows whose first cell is `of`.
+    fn pairs(&self, of: &str) -> Result<Vec<(f64, f64)>> {
+        let wanted = self.rows.iter().filter(|row| row[0] == of);
+        wanted.map(|row| Ok((self.number(&row[1])?, self.number(&row[2])?))).collect()
+    }
 }
 
 impl Paper {
     /// What the paper says of a network: `B-LeNet`, `B-AlexNet` or `B-ResNet-110`. Fails for others.
     pub fn of(network: &str) -> Result<Self> {
-        let table1 = rows("table1", network)?.into_iter().map(|row| {
-            Ok(Row {
-                device: row[0].clone(),
-                baseline_accuracy: number(&row[1])?,
-                accuracy: number(&row[2])?,
-                thresholds: numbers(&row[3])?,
-                shares: numbers(&row[4])?,
-                baseline_ms: number(&row[5])?,
-                ms: number(&row[6])?,
-                gain: number(&row[7])?,
-            })
-        });
-        let table1 = table1.collect::<Result<Vec<_>>>()?;
-        if table1.is_empty() {
+        let rows = |file| Rows::of(file, network);
+        let table1 = rows("table1")?;
+        if table1.rows.is_empty() {
             let message =
                 format!("the paper has no {network:?}: notebooks/paper/table1.csv lists its networks");
             return Err(Error::new(ErrorKind::Missing, message));
         }
-        let (figure3, figure4, figure6) =
-            (rows("figure3", network)?, rows("figure4", network)?, rows("figure6", network)?);
-        let points = |of: &str| -> Result<Vec<Point>> {
-            let point = |(milliseconds, percent)| Point { milliseconds, accuracy: percent / 100.0 };
-            Ok(pairs(&figure3, of)?.into_iter().map(point).collect())
+        let row = |row: &Vec<String>| {
+            Ok(Row {
+                device: row[0].clone(),
+                baseline_accuracy: table1.number(&row[1])?,
+                accuracy: table1.number(&row[2])?,
+                thresholds: table1.numbers(&row[3])?,
+                shares: table1.numbers(&row[4])?,
+                baseline_ms: table1.number(&row[5])?,
+                ms: table1.number(&row[6])?,
+                gain: table1.number(&row[7])?,
+            })
         };
-        let by_convolutions = rows("figure5", network)?.into_iter();
-        let baseline_misses = pairs(&figure6, "baseline")?;
-        let relative = |(ms, rate): (f64, f64)| {
-            let (baseline_ms, baseline_rate) = baseline_misses.first().copied().unwrap_or((1.0, 1.0));
-            (ms / baseline_ms, rate / baseline_rate)
-        };
-        let none = Point { milliseconds: f64::NAN, accuracy: f64::NAN };
+        let (figure3, figure4, figure5) = (rows("figure3")?, rows("figure4")?, rows("figure5")?);
+        let (figure6, grids) = (rows("figure6")?, rows("grids")?);
+        let shares = |points: Vec<(f64, f64)>| points.into_iter().map(|(ms, percent)| (ms, percent / 100.0));
+        let (ms, rate) = figure6.pairs("baseline")?.first().copied().unwrap_or((1.0, 1.0));
+        let misses = figure6.pairs("early exit")?.into_iter();
+        let convolutions = figure5.rows.iter().map(|row| Ok((row[0].clone(), figure5.number(&row[1])?)));
         Ok(Self {
             network: network.to_string(),
-            table1,
-            curve: points("early exit")?,
-            baseline: points("baseline")?.first().copied().unwrap_or(none),
-            accuracy_by_share: pairs(&figure4, "accuracy")?,
-            entropy_by_share: pairs(&figure4, "largest entropy")?,
-            accuracy_by_convolutions: by_convolutions
-                .map(|row| Ok((row[0].clone(), number(&row[1])?)))
-                .collect::<Result<_>>()?,
-            misses_by_time: pairs(&figure6, "early exit")?.into_iter().map(relative).collect(),
-            grid: rows("grids", network)?.first().map_or(Ok(Vec::new()), |row| numbers(&row[0]))?,
-            others: rows("others", network)?
-                .into_iter()
-                .map(|row| [row[0].clone(), row[1].clone()])
-                .collect(),
+            table1: table1.rows.iter().map(row).collect::<Result<_>>()?,
+            curve: shares(figure3.pairs("early exit")?).collect(),
+            baseline: shares(figure3.pairs("baseline")?).next().unwrap_or((f64::NAN, f64::NAN)),
+            accuracy_by_share: figure4.pairs("accuracy")?,
+            entropy_by_share: figure4.pairs("largest entropy")?,
+            accuracy_by_convolutions: convolutions.collect::<Result<_>>()?,
+            misses_by_time: misses.map(|point| (point.0 / ms, point.1 / rate)).collect(),
+            grid: grids.rows.first().map_or(Ok(Vec::new()), |row| grids.numbers(&row[0]))?,
+            others: rows("others")?.rows.into_iter().map(|row| [row[0].clone(), row[1].clone()]).collect(),
         })
     }
 
@@ -217,8 +192,7 @@ mod tests {
 
     #[test]
     fn quoted_cells_are_read() {
-        let rows = csv_rows("a,b c\n\"x, \"\"y\"\"\",1.5\n,2\n");
-        assert_eq!(rows, [["a", "b c"], ["x, \"y\"", "1.5"], ["", "2"]]);
+        assert_eq!(cells("a,\"x, y\",,1.5,\"z\""), ["a", "x, y", "", "1.5", "z"]);
     }
 
     #[test]
@@ -229,7 +203,7 @@ mod tests {
             assert!(
                 paper.table1.iter().all(|row| (row.thresholds.len(), row.shares.len()) == (exits - 1, exits))
             );
-            assert!(paper.curve.len() > 5 && paper.baseline.accuracy > 0.5 && paper.grid.len() > 10);
+            assert!(paper.curve.len() > 5 && paper.baseline.1 > 0.5 && paper.grid.len() > 10);
             assert!(!paper.others.is_empty());
         }
         let alexnet = Paper::of("B-AlexNet")?;

@@ -1,11 +1,11 @@
 //! Where figures and tables go: into the notebook, and to files below `figures/`.
 
 use crate::figures::style;
-use crate::tables::{self, cells, html};
+use crate::tables::{csv, html, names, shown};
 use branchynet::files::{project_dir, write_atomically};
 use branchynet::runs::Session;
 use branchynet::text::markdown;
-use branchynet::{Error, Result};
+use branchynet::{Error, Result, device_name};
 use plotly::Plot;
 use polars::prelude::DataFrame;
 
@@ -18,13 +18,13 @@ pub struct Report {
 }
 
 impl Report {
-    /// A report in `figures/<name>/`, or in `figures/<folder>/<name>/` where the session was given a
-    /// folder (FIGURES=folder). `source` says where the numbers come from: it becomes the subtitle.
+    /// A report in `figures/<name>/`, or in `figures/<folder>/<name>/` where the environment names a folder
+    /// (FIGURES=folder). `source` says where the numbers come from: it becomes the subtitle.
     pub fn new(session: &Session, name: &str, source: &str) -> Self {
         Self {
-            folder: match &session.figures {
-                Some(folder) => format!("{folder}/{name}"),
-                None => name.to_string(),
+            folder: match std::env::var("FIGURES") {
+                Ok(folder) if !folder.is_empty() => format!("{folder}/{name}"),
+                _ => name.to_string(),
             },
             network: session.experiment.name.clone(),
             source: source.to_string(),
@@ -36,6 +36,12 @@ impl Report {
         Self { source: source.to_string(), ..self.clone() }
     }
 
+    /// The same place for times of whole batches of these images, on the session's device.
+    pub fn on_device(&self, session: &Session, images: &str) -> Self {
+        let (device, precision) = (device_name(&session.device), session.experiment.config.precision);
+        self.from(&format!("{device} of this machine, products in {precision}; {images}"))
+    }
+
     /// Shows a plot in the notebook under the title `<network>: <what>`, and writes it to
     /// `figures/<folder>/<file>.json` (plotly) and `.html` (opens without a network). `make figures`
     /// makes a PNG beside them where a Chromium is installed.
@@ -43,18 +49,14 @@ impl Report {
         let mut figure = serde_json::to_value(&plot).map_err(Error::other)?;
         style::entitle(&mut figure["layout"], &format!("{}: {what}", self.network), &self.source);
         let (json, name) = (figure.to_string(), format!("{}/{file}", self.folder));
-        let path = |extension: &str| {
-            let figures = project_dir().join("figures");
-            figures.join(format!("{name}.{extension}"))
-        };
-        write_atomically(&path("json"), json.as_bytes())?;
+        self.write(file, "json", &json)?;
         let up = "../".repeat(name.matches('/').count());
         // "</" would end the script element; in JSON "<\/" is the same string.
         let safe = json.replace("</", "<\\/");
         let html = format!(
             "<!doctype html>\n<meta charset=\"utf-8\">\n<title>{name}</title>\n<script src=\"{up}plotly.min.js\"></script>\n<div id=\"plot\"></div>\n<script>const plot = {safe};\nPlotly.newPlot(\"plot\", plot.data, plot.layout, {{responsive: true}});</script>\n"
         );
-        write_atomically(&path("html"), html.as_bytes())?;
+        self.write(file, "html", &html)?;
         content(&[
             ("application/vnd.plotly.v1+json", &json),
             ("text/plain", &format!("figures/{name}.html")),
@@ -64,14 +66,20 @@ impl Report {
 
     /// Shows a table in the notebook, and writes it to `figures/<folder>/<file>.csv` and `.md`.
     pub fn save(&self, file: &str, frame: &DataFrame) -> Result<()> {
-        tables::write(frame, &format!("{}/{file}", self.folder))?;
+        self.write(file, "csv", &csv(frame)?)?;
+        self.write(file, "md", &markdown(&names(frame), &shown(frame)?))?;
         table(frame)
+    }
+
+    fn write(&self, file: &str, extension: &str, text: &str) -> Result<()> {
+        let folder = project_dir().join("figures").join(&self.folder);
+        write_atomically(&folder.join(format!("{file}.{extension}")), text.as_bytes())
     }
 }
 
 /// Prints representations of one output, best first, in the form that the evcxr kernel turns into a
 /// MIME bundle. Outside a notebook the plain text alone.
-pub(crate) fn content(representations: &[(&str, &str)]) {
+fn content(representations: &[(&str, &str)]) {
     if std::env::var_os("EVCXR_IS_RUNTIME").is_some() {
         let bundle: String = representations
             .iter()
@@ -85,7 +93,7 @@ pub(crate) fn content(representations: &[(&str, &str)]) {
 
 /// Shows a table in a notebook.
 pub fn table(table: &DataFrame) -> Result<()> {
-    let (names, rows) = cells(table)?;
+    let (names, rows) = (names(table), shown(table)?);
     content(&[("text/html", &html(&names, &rows)), ("text/plain", &markdown(&names, &rows))]);
     Ok(())
 }

@@ -1,12 +1,12 @@
 //! Notebook 11: what early exit does on images that are not like those it was made for.
 
 pub use crate::corruption::Corruption;
-use crate::figures::style::{GREY, axis, colour, layout, legend};
+use crate::figures::style::{GREY, axis, colour, framed, line, measured, stroke};
 use branchynet::Result;
 use branchynet::data::Test;
 use branchynet::exits::{ExitRecord, Loss};
-use plotly::common::{DashType, Line, Marker, MarkerSymbol, Mode};
-use plotly::{Plot, Scatter};
+use plotly::Plot;
+use plotly::common::{DashType, MarkerSymbol};
 use polars::prelude::DataFrame;
 
 /// What early exit did at fixed thresholds on other images.
@@ -51,15 +51,14 @@ impl Shifted {
 
     /// A table of all of them.
     pub fn table(all: &[Self]) -> Result<DataFrame> {
-        let column = |of: fn(&Self) -> f64| all.iter().map(of).collect::<Vec<_>>();
-        df!(
-            "images" => all.iter().map(|s| s.what.clone()).collect::<Vec<_>>(),
-            "severity" => all.iter().map(|s| s.severity as u64).collect::<Vec<_>>(),
-            "accuracy" => column(|s| s.accuracy),
-            "accuracy of the last exit" => column(|s| s.last_exit),
-            "leave early" => column(|s| s.early),
-            "answers that differ" => column(|s| s.different),
-            "mean cost" => column(|s| s.cost),
+        rows!(all, s =>
+            "images" => s.what.clone(),
+            "severity" => s.severity as u64,
+            "accuracy" => s.accuracy,
+            "accuracy of the last exit" => s.last_exit,
+            "leave early" => s.early,
+            "answers that differ" => s.different,
+            "mean cost" => s.cost,
         )
     }
 }
@@ -76,24 +75,17 @@ pub fn by_severity(all: &[Shifted], title: &str, promised: Option<f64>, of: fn(&
         MarkerSymbol::X,
     ];
     let mut plot = Plot::new();
-    for (i, line) in all.chunk_by(|a, b| a.what == b.what).enumerate() {
-        let severities = line.iter().map(|shifted| shifted.severity).collect();
-        plot.add_trace(
-            Scatter::new(severities, line.iter().map(of).collect())
-                .name(&line[0].what)
-                .mode(Mode::LinesMarkers)
-                .marker(Marker::new().color(colour(i)).size(8).symbol(SYMBOLS[i % SYMBOLS.len()].clone()))
-                .line(Line::new().color(colour(i)).width(2.0)),
-        );
+    for (i, alike) in all.chunk_by(|a, b| a.what == b.what).enumerate() {
+        let severities: Vec<usize> = alike.iter().map(|shifted| shifted.severity).collect();
+        let symbol = SYMBOLS[i % SYMBOLS.len()].clone();
+        let values = alike.iter().map(of).collect();
+        plot.add_trace(measured(&alike[0].what, severities, values, colour(i), symbol));
     }
     if let Some(promised) = promised {
-        plot.add_trace(
-            Scatter::new(vec![0, 5], vec![promised; 2])
-                .name("promised for images like those that chose")
-                .mode(Mode::Lines)
-                .line(Line::new().color(GREY).width(1.0).dash(DashType::Dash)),
-        );
+        let dashed = stroke(GREY, 1.0).dash(DashType::Dash);
+        let name = "promised for images like those that chose";
+        plot.add_trace(line(name, vec![0, 5], vec![promised; 2], dashed));
     }
-    plot.set_layout(layout().x_axis(axis("severity of the corruption")).y_axis(axis(title)).legend(legend()));
+    plot.set_layout(framed(axis("severity of the corruption"), axis(title)));
     plot
 }

@@ -1,12 +1,12 @@
 //! Notebook 8: where the gain of early exit comes from, and where it goes: from what the paper's timer shows down to what
 //! a user sees, for one mix of exits.
 
-use crate::figures::style::{GREY, axis, colour, layout, legend};
+use crate::figures::style::{self, GREY, axis, colour, framed, legend, stroke};
 use crate::paper::Paper;
 use branchynet::Result;
-use plotly::common::{DashType, HoverInfo, Line, Marker, Mode};
+use plotly::common::{DashType, HoverInfo, Marker};
 use plotly::layout::BarMode;
-use plotly::{Bar, Plot, Scatter};
+use plotly::{Bar, Plot};
 use polars::prelude::DataFrame;
 
 /// Gains over the baseline at one mix of exits, each a ratio of times or of multiply-accumulates.
@@ -40,22 +40,21 @@ impl Speedup {
 
     /// A table of such gains.
     pub fn table(speedups: &[Self]) -> Result<DataFrame> {
-        let column = |of: fn(&Self) -> f64| speedups.iter().map(of).collect::<Vec<_>>();
         let shares = |s: &Self| {
             let each: Vec<String> = s.shares.iter().map(|share| format!("{:.1}", share * 100.0)).collect();
             format!("{} %", each.join(", "))
         };
-        df!(
-            "mix of exits" => speedups.iter().map(|s| s.name.clone()).collect::<Vec<_>>(),
-            "leave at each exit" => speedups.iter().map(shares).collect::<Vec<_>>(),
-            "MACs, trunk only" => column(|s| s.macs_trunk_only),
-            "MACs, all that runs" => column(|s| s.macs),
-            "time, trunk only (the paper's timer)" => column(|s| s.trunk_only),
-            "time, with branches" => column(|s| s.with_branches),
-            "time, end to end" => column(|s| s.end_to_end),
-            format!("time, in batches of {}", Self::BATCH) => column(|s| s.in_batches),
-            "MACs, all leave at exit 1" => column(|s| s.macs_at_exit_1),
-            "time, all leave at exit 1" => column(|s| s.time_at_exit_1),
+        rows!(speedups, s =>
+            "mix of exits" => s.name.clone(),
+            "leave at each exit" => shares(s),
+            "MACs, trunk only" => s.macs_trunk_only,
+            "MACs, all that runs" => s.macs,
+            "time, trunk only (the paper's timer)" => s.trunk_only,
+            "time, with branches" => s.with_branches,
+            "time, end to end" => s.end_to_end,
+            format!("time, in batches of {}", Self::BATCH) => s.in_batches,
+            "MACs, all leave at exit 1" => s.macs_at_exit_1,
+            "time, all leave at exit 1" => s.time_at_exit_1,
         )
     }
 }
@@ -81,27 +80,21 @@ pub fn steps(speedup: &Speedup, paper: Option<&Paper>) -> Plot {
     let names: Vec<String> = bars.iter().map(label).collect();
     let mut plot = Plot::new();
     let below = bars.iter().map(|(_, from, to)| from.min(*to)).collect();
-    plot.add_trace(
-        Bar::new(names.clone(), below).show_legend(false).opacity(0.0).hover_info(HoverInfo::Skip),
-    );
+    let hidden = Bar::new(names.clone(), below).show_legend(false).opacity(0.0);
+    plot.add_trace(hidden.hover_info(HoverInfo::Skip));
     let kind = |from: f64, to: f64| if from == 0.0 { 0 } else { 1 + usize::from(to >= from) };
     for (i, name) in ["gain over the baseline", "taken away", "added"].into_iter().enumerate() {
         let height =
             |&(_, from, to): &(&str, f64, f64)| if kind(from, to) == i { (to - from).abs() } else { 0.0 };
         let heights: Vec<f64> = bars.iter().map(height).collect();
         if heights.iter().any(|height| *height > 0.0) {
-            plot.add_trace(
-                Bar::new(names.clone(), heights).name(name).marker(Marker::new().color(colour(i))),
-            );
+            let marker = Marker::new().color(colour(i));
+            plot.add_trace(Bar::new(names.clone(), heights).name(name).marker(marker));
         }
     }
     let mut line = |name: String, at: f64, colour: &'static str, dash: DashType| {
-        plot.add_trace(
-            Scatter::new(names.clone(), vec![at; names.len()])
-                .name(format!("{name}: {at:.2}x"))
-                .mode(Mode::Lines)
-                .line(Line::new().color(colour).dash(dash).width(2.0)),
-        );
+        let (name, stroke) = (format!("{name}: {at:.2}x"), stroke(colour, 2.0).dash(dash));
+        plot.add_trace(style::line(&name, names.clone(), vec![at; names.len()], stroke));
     };
     line("arithmetic, all that runs".to_string(), s.macs, "#000000", DashType::Dot);
     line("time, if all left at exit 1".to_string(), s.time_at_exit_1, colour(3), DashType::Dash);
@@ -109,12 +102,7 @@ pub fn steps(speedup: &Speedup, paper: Option<&Paper>) -> Plot {
     for (row, dash) in paper.iter().flat_map(|paper| &paper.table1).zip(dashes) {
         line(format!("paper, {}", row.device), row.gain, GREY, dash);
     }
-    plot.set_layout(
-        layout()
-            .bar_mode(BarMode::Stack)
-            .x_axis(axis(""))
-            .y_axis(axis("times faster than the baseline"))
-            .legend(legend().y(-0.3)),
-    );
+    let layout = framed(axis(""), axis("times faster than the baseline"));
+    plot.set_layout(layout.bar_mode(BarMode::Stack).legend(legend().y(-0.3)));
     plot
 }

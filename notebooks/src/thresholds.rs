@@ -1,13 +1,14 @@
 //! Notebook 4: what thresholds let through, and what they promise.
 
-use crate::figures::style::{self, HEIGHT, area, axis, band, colour, layout, legend, log_axis};
+use crate::figures::style::{
+    self, FIRST, HEIGHT, SECOND, area, axis, band, colour, framed, legend, log_axis, measured, panels,
+};
 use crate::paper::Paper;
 use branchynet::Result;
 use branchynet::exits::{Criterion, percentile};
 use branchynet::runs::{Results, Seeds, Spread};
-use plotly::common::{Line, Marker, MarkerSymbol, Mode};
-use plotly::layout::{GridPattern, LayoutGrid};
-use plotly::{Plot, Scatter};
+use plotly::Plot;
+use plotly::common::MarkerSymbol;
 use polars::prelude::DataFrame;
 
 pub use rand::Rng as _;
@@ -30,16 +31,15 @@ impl Resampled {
     /// A table, where no more than `loss` was to be lost: means over the draws, the 5th and 95th
     /// percentile of what is kept, and in how many draws (0..=1) more is lost on Test.
     pub fn table(all: &[Self], loss: f64) -> Result<DataFrame> {
-        let column = |of: &dyn Fn(&Self) -> f64| all.iter().map(of).collect::<Vec<_>>();
         let broken = |p: &Self| p.kept.iter().filter(|&&kept| kept < -loss - 1e-12).count();
-        df!(
-            "images that choose" => all.iter().map(|p| p.images as u64).collect::<Vec<_>>(),
-            "accuracy less the last exit's, on these images" => column(&|p| Spread::of(&p.claimed).mean),
-            "on test" => column(&|p| Spread::of(&p.kept).mean),
-            "on test, 5th percentile" => column(&|p| percentile(&p.kept, 0.05)),
-            "on test, 95th percentile" => column(&|p| percentile(&p.kept, 0.95)),
-            "draws that lose more on test" => column(&|p| broken(p) as f64 / p.kept.len() as f64),
-            "mean cost on test" => column(&|p| Spread::of(&p.cost).mean),
+        rows!(all, p =>
+            "images that choose" => p.images as u64,
+            "accuracy less the last exit's, on these images" => Spread::of(&p.claimed).mean,
+            "on test" => Spread::of(&p.kept).mean,
+            "on test, 5th percentile" => percentile(&p.kept, 0.05),
+            "on test, 95th percentile" => percentile(&p.kept, 0.95),
+            "draws that lose more on test" => broken(p) as f64 / p.kept.len() as f64,
+            "mean cost on test" => Spread::of(&p.cost).mean,
         )
     }
 }
@@ -48,27 +48,26 @@ impl Resampled {
 /// the best and the share of samples that leave at exit 1 then, and when all leave there; all others go to
 /// the last exit. Means over the seeds, in 0..=1.
 pub fn by_share(networks: &[&Seeds]) -> Result<DataFrame> {
-    let mut rows: Vec<[f64; 4]> = Vec::new();
-    for seeds in networks {
-        let of_run = |results: &Results| -> Result<[f64; 4]> {
-            let test = results.test.only(&[0, results.test.exits() - 1])?;
-            let curve = test.curve(&[0.0, 1.0])?;
-            let best = curve.iter().max_by_key(|outcome| outcome.right).unwrap_or(&curve[0]);
-            let (none, all) = (curve[0].accuracy(), curve[curve.len() - 1].accuracy());
-            Ok([none, best.accuracy(), best.shares()[0], all])
-        };
-        let all: Vec<[f64; 4]> = seeds.results().iter().map(of_run).collect::<Result<_>>()?;
-        rows.push(std::array::from_fn(|i| all.iter().map(|row| row[i]).sum::<f64>() / all.len() as f64));
-    }
-    let column = |i: usize| rows.iter().map(|row| row[i]).collect::<Vec<_>>();
-    let names = networks.iter().map(|seeds| seeds.results()[0].settings.network.clone());
-    df!(
-        "network" => names.collect::<Vec<_>>(),
-        "runs" => networks.iter().map(|seeds| seeds.results().len() as u64).collect::<Vec<_>>(),
-        "accuracy, none leave early" => column(0),
-        "best accuracy" => column(1),
-        "leave at exit 1 there" => column(2),
-        "accuracy, all leave at exit 1" => column(3),
+    let of_run = |results: &Results| -> Result<[f64; 4]> {
+        let test = results.test.only(&[0, results.test.exits() - 1])?;
+        let curve = test.curve(&[0.0, 1.0])?;
+        let best = curve.iter().max_by_key(|outcome| outcome.right).unwrap_or(&curve[0]);
+        let (none, all) = (curve[0].accuracy(), curve[curve.len() - 1].accuracy());
+        Ok([none, best.accuracy(), best.shares()[0], all])
+    };
+    let of_network = |seeds: &&Seeds| {
+        let all = seeds.runs().iter().map(of_run).collect::<Result<Vec<_>>>()?;
+        let means = std::array::from_fn(|i| all.iter().map(|run| run[i]).sum::<f64>() / all.len() as f64);
+        Ok((seeds.runs()[0].run.settings.network.clone(), all.len(), means))
+    };
+    let rows = networks.iter().map(of_network).collect::<Result<Vec<(String, usize, [f64; 4])>>>()?;
+    rows!(rows, (network, runs, means) =>
+        "network" => network.clone(),
+        "runs" => *runs as u64,
+        "accuracy, none leave early" => means[0],
+        "best accuracy" => means[1],
+        "leave at exit 1 there" => means[2],
+        "accuracy, all leave at exit 1" => means[3],
     )
 }
 
@@ -79,7 +78,7 @@ pub fn accuracy_against_share(seeds: &Seeds, paper: Option<&Paper>) -> Result<Pl
     const STEPS: usize = 200;
     let shares: Vec<f64> = (0..=STEPS).map(|step| step as f64 * 100.0 / STEPS as f64).collect();
     let (mut accuracies, mut largest) = (Vec::new(), Vec::new());
-    for results in seeds.results() {
+    for results in seeds.runs() {
         let test = results.test.only(&[0, results.test.exits() - 1])?;
         let curve = test.curve(&[0.0, 1.0])?;
         let mut unsure: Vec<f64> =
@@ -91,37 +90,28 @@ pub fn accuracy_against_share(seeds: &Seeds, paper: Option<&Paper>) -> Result<Pl
         let last = |step: usize| curve[at_most(step)].leaving[0].checked_sub(1).map_or(0.0, |n| unsure[n]);
         largest.push((0..=STEPS).map(last).collect::<Vec<f64>>());
     }
-    let criterion = seeds.results()[0].test.criterion();
+    let criterion = seeds.runs()[0].test.criterion();
     let mut plot = Plot::new();
     if let Some(paper) = paper.filter(|paper| !paper.accuracy_by_share.is_empty()) {
-        let mut panels = vec![(&paper.accuracy_by_share, 100.0, "x", "y")];
-        if *criterion == Criterion::Entropy {
-            panels.push((&paper.entropy_by_share, 1.0, "x2", "y2"));
-        }
-        for (points, unit, x_axis, y_axis) in panels {
+        let shown = [(&paper.accuracy_by_share, 100.0, FIRST), (&paper.entropy_by_share, 1.0, SECOND)];
+        for (points, unit, axes) in &shown[..if *criterion == Criterion::Entropy { 2 } else { 1 }] {
             let (x, y) = points.iter().map(|(share, value)| (share * 100.0, value * unit)).unzip();
-            plot.add_trace(
-                style::paper::<f64, f64>("paper (read off its figure)", x, y)
-                    .show_legend(y_axis == "y")
-                    .x_axis(x_axis)
-                    .y_axis(y_axis),
-            );
+            let trace = style::paper::<f64, f64>("paper (read off its figure)", x, y);
+            plot.add_trace(trace.show_legend(*axes == FIRST).x_axis(axes.0).y_axis(axes.1));
         }
     }
-    let name = match seeds.results().len() {
+    let name = match seeds.runs().len() {
         1 => "on test".to_string(),
         seeds => format!("on test: mean and deviation of {seeds} seeds"),
     };
-    band(&mut plot, &name, &shares, &accuracies, (colour(0), true), ("x", "y"));
-    band(&mut plot, &name, &shares, &largest, (colour(0), false), ("x2", "y2"));
+    band(&mut plot, &name, &shares, &accuracies, true, FIRST);
+    band(&mut plot, &name, &shares, &largest, false, SECOND);
     // The same range, so that shares lie below each other.
     let share = |title: &str| axis(title).range(vec![-2.0, 102.0]);
     plot.set_layout(
-        layout()
+        framed(share(""), axis("accuracy, %"))
             .height(HEIGHT * 5 / 4)
-            .grid(LayoutGrid::new().rows(2).columns(1).pattern(GridPattern::Independent))
-            .x_axis(share(""))
-            .y_axis(axis("accuracy, %"))
+            .grid(panels(2, 1))
             .x_axis2(share("samples that leave at exit 1, %"))
             .y_axis2(axis(&format!("largest that leaves:<br>{}", criterion.axis())))
             .legend(legend().y(-0.16)),
@@ -142,21 +132,11 @@ pub fn resampled(all: &[Resampled]) -> Plot {
     ];
     for (i, (name, part, symbol)) in parts.into_iter().enumerate() {
         let edge = |share: f64| all.iter().map(|p| percentile(part(p), share) * 100.0).collect();
-        area(&mut plot, &images, [edge(0.05), edge(0.95)], colour(i), ("x", "y"));
-        let mean = |p: &Resampled| part(p).iter().sum::<f64>() / part(p).len() as f64 * 100.0;
-        plot.add_trace(
-            Scatter::new(images.clone(), all.iter().map(mean).collect())
-                .name(name)
-                .mode(Mode::LinesMarkers)
-                .marker(Marker::new().color(colour(i)).size(9).symbol(symbol))
-                .line(Line::new().color(colour(i)).width(2.0)),
-        );
+        area(&mut plot, &images, [edge(0.05), edge(0.95)], colour(i), FIRST);
+        let means = all.iter().map(|p| Spread::of(part(p)).mean * 100.0).collect();
+        plot.add_trace(measured(name, images.clone(), means, colour(i), symbol));
     }
-    plot.set_layout(
-        layout()
-            .x_axis(log_axis("images that choose (logarithmic)", images.into_iter()))
-            .y_axis(axis("accuracy less the last exit's, points"))
-            .legend(legend()),
-    );
+    let x_axis = log_axis("images that choose (logarithmic)", images.into_iter());
+    plot.set_layout(framed(x_axis, axis("accuracy less the last exit's, points")));
     plot
 }

@@ -1,16 +1,16 @@
 //! Notebook 9: whether early exit pays: networks of all kinds side by side, and which exits a network should have.
 
-use crate::figures::style::{GREY, axis, bar, beaten, colour, layout, legend, log_axis};
-use crate::tables::known;
-use branchynet::data::{Test, Validation};
-use branchynet::exits::{Criterion, ExitRecord, OperatingPoint};
+use crate::figures::style::{
+    GREY, axis, bar, bars, beaten, colour, dot, framed, line, log_axis, note, points, stroke,
+};
+use crate::tables::{add, known};
+use branchynet::exits::{Criterion, OperatingPoint};
 use branchynet::networks::Placement;
-use branchynet::runs::{Seeds, Session, Spread};
-use branchynet::{Error, Network, Result};
-use plotly::common::{Anchor, DashType, ErrorData, ErrorType, Line, Marker, MarkerSymbol, Mode};
-use plotly::layout::Annotation;
-use plotly::{Plot, Scatter};
-use polars::prelude::{Column, DataFrame};
+use branchynet::runs::{Results, Seeds, Session, Spread};
+use branchynet::{Network, Result};
+use plotly::Plot;
+use plotly::common::{Anchor, DashType, Marker, MarkerSymbol};
+use polars::prelude::DataFrame;
 
 pub use branchynet::exits::for_accuracy;
 
@@ -35,17 +35,15 @@ impl ExitSet {
             let each = set.branches.iter().map(|&i| Placement::of(network, i).to_string());
             each.collect::<Vec<_>>().join(", ")
         };
-        let share = |exit: usize| -> Vec<Option<f64>> {
-            sets.iter()
-                .map(|set| set.point.shares().get(exit).copied().filter(|_| exit < set.branches.len()))
-                .collect()
+        let share = |set: &Self, branch: usize| {
+            Some(set.point.shares()[branch]).filter(|_| branch < set.branches.len())
         };
-        df!(
-            "branches" => sets.iter().map(names).collect::<Vec<_>>(),
-            "gain" => sets.iter().map(|set| set.gain).collect::<Vec<_>>(),
-            "mean ms" => sets.iter().map(|set| set.point.cost).collect::<Vec<_>>(),
-            "leave at the first" => share(0),
-            "leave at the second" => share(1),
+        rows!(sets, set =>
+            "branches" => names(set),
+            "gain" => set.gain,
+            "mean ms" => set.point.cost,
+            "leave at the first" => share(set, 0),
+            "leave at the second" => share(set, 1),
         )
     }
 }
@@ -56,16 +54,10 @@ pub const GUARANTEED: &str = "1 % may differ, guaranteed";
 /// A network in the comparison, or a cascade of two.
 #[derive(Debug, Clone)]
 pub struct Model {
-    /// `Airbench-32`.
-    pub name: String,
-    /// How it was trained, and where the records are, for the subtitle of a figure.
-    pub caption: String,
-    /// Its layers; what the weights are makes no difference for time.
+    /// Its layers and its name; what the weights are makes no difference for time.
     pub network: Network,
-    /// For each seed what it says about the validation images, which choose thresholds.
-    pub validation: Vec<ExitRecord<Validation>>,
-    /// For each seed what it says about the test images.
-    pub test: Vec<ExitRecord<Test>>,
+    /// For each seed what it says about the validation images, which choose thresholds, and about the test images.
+    pub seeds: Seeds,
     /// Milliseconds to leave at each exit, one image at a time on one thread; none before they are measured.
     pub costs: Vec<f64>,
 }
@@ -103,31 +95,23 @@ pub struct Comparison {
 impl Model {
     /// The network of an experiment with the recorded runs of all its seeds.
     pub fn of(session: &Session) -> Result<Self> {
-        let seeds = Seeds::of(&session.results()?)?;
-        let network = session.networks()?.1;
-        Ok(Self {
-            name: network.name().to_string(),
-            caption: seeds.caption(),
-            network,
-            validation: seeds.results().iter().map(|results| results.validation.clone()).collect(),
-            test: seeds.results().iter().map(|results| results.test.clone()).collect(),
-            costs: Vec::new(),
-        })
+        let (seeds, (_, network)) = (Seeds::of(&session.results()?)?, session.networks()?);
+        Ok(Self { network, seeds, costs: Vec::new() })
     }
 
     /// The cascade of two static networks: this one answers where it is sure. Seeds in pairs.
     pub fn followed_by(&self, then: &Self) -> Result<Self> {
+        let pair = |(first, then): (&Results, &Results)| {
+            Ok(Results {
+                validation: first.validation.followed_by(&then.validation)?,
+                test: first.test.followed_by(&then.test)?,
+                origin: format!("{}; {}", first.origin, then.origin),
+                ..then.clone()
+            })
+        };
+        let seeds = self.seeds.runs().iter().zip(then.seeds.runs()).map(pair).collect::<Result<_>>()?;
         let network = self.network.followed_by(&then.network)?;
-        let validation = self.validation.iter().zip(&then.validation).map(|(a, b)| a.followed_by(b));
-        let test = self.test.iter().zip(&then.test).map(|(a, b)| a.followed_by(b));
-        Ok(Self {
-            name: network.name().to_string(),
-            caption: format!("{}; {}", self.caption, then.caption),
-            validation: validation.collect::<Result<_>>()?,
-            test: test.collect::<Result<_>>()?,
-            network,
-            costs: Vec::new(),
-        })
+        Ok(Self { network, seeds: Seeds::new(seeds), costs: Vec::new() })
     }
 
     /// How it comes to its answers.
@@ -142,10 +126,9 @@ impl Model {
 
     /// For each seed what thresholds on the exact front of Validation give on Test.
     pub fn fronts(&self) -> Result<Vec<Vec<OperatingPoint>>> {
-        let of_seed = |(validation, test): (&ExitRecord<Validation>, &ExitRecord<Test>)| {
-            test.operating_points(&validation.pareto_front(&self.costs)?, &self.costs)
-        };
-        self.validation.iter().zip(&self.test).map(of_seed).collect()
+        let front =
+            |of: &Results| of.test.operating_points(&of.validation.pareto_front(&self.costs)?, &self.costs);
+        self.seeds.runs().iter().map(front).collect()
     }
 
     /// A table of what no criterion can beat, for the models with exits: means over the seeds, on Test, of the last
@@ -153,36 +136,30 @@ impl Model {
     /// wrong and an earlier one right; of the oracle's gain over leaving at the last exit; and of that of each named
     /// criterion at thresholds at which no accuracy is lost on Validation.
     pub fn oracles(models: &[Self]) -> Result<DataFrame> {
-        let with_exits = || models.iter().filter(|model| model.kind() != Kind::Static);
-        let mut frame = df!("network" => with_exits().map(|model| model.name.clone()).collect::<Vec<_>>())?;
-        let mut add = |name: String, of: &dyn Fn(&Self, usize) -> Result<f64>| -> Result<()> {
-            let mean = |model: &Self| -> Result<f64> {
-                let seeds = 0..model.test.len();
-                let values = seeds.map(|seed| of(model, seed)).collect::<Result<Vec<f64>>>()?;
-                Ok(Spread::of(&values).mean)
+        let models: Vec<&Self> = models.iter().filter(|model| model.kind() != Kind::Static).collect();
+        let mut table = rows!(models, model => "network" => model.network.name())?;
+        type Of<'a> = &'a dyn Fn(&Results, &[f64]) -> Result<f64>;
+        let mut mean = |name: &str, of: Of<'_>| {
+            let mean = |model: &&Self| {
+                let values = model.seeds.runs().iter().map(|run| of(run, &model.costs));
+                Ok(Some(Spread::of(&values.collect::<Result<Vec<f64>>>()?).mean))
             };
-            let means = with_exits().map(mean).collect::<Result<Vec<f64>>>()?;
-            frame.with_column(Column::new(name.into(), means)).map_err(Error::other)?;
-            Ok(())
+            add(&mut table, [(name.to_string(), models.iter().map(mean).collect::<Result<_>>()?)])
         };
-        let last = |of: &Self, seed: usize| of.test[seed].last_accuracy();
-        let whole = |of: &Self| *of.costs.last().expect("measured");
-        add("accuracy".into(), &|of, seed| Ok(last(of, seed)))?;
-        add("oracle's accuracy".into(), &|of, seed| Ok(of.test[seed].oracle(&of.costs)?.accuracy()))?;
-        add("right early, wrong at last".into(), &|of, seed| {
-            Ok(of.test[seed].oracle(&of.costs)?.accuracy() - last(of, seed))
-        })?;
-        add("oracle's gain".into(), &|of, seed| Ok(whole(of) / of.test[seed].oracle(&of.costs)?.cost))?;
+        let right = |run: &Results, costs: &[f64]| Ok(run.test.oracle(costs)?.accuracy());
+        let last = |run: &Results| run.test.last_accuracy();
+        mean("accuracy", &|run, _| Ok(last(run)))?;
+        mean("oracle's accuracy", &right)?;
+        mean("right early, wrong at last", &|run, costs| Ok(right(run, costs)? - last(run)))?;
+        mean("oracle's gain", &|run, costs| Ok(costs[costs.len() - 1] / run.test.oracle(costs)?.cost))?;
         for criterion in Criterion::NAMED {
-            add(format!("gain by {criterion}"), &|of, seed| {
-                let validation = of.validation[seed].by(&criterion);
-                let floor = validation.last_accuracy();
-                let chosen = validation.choose_for_accuracy(floor, &of.costs)?;
-                let test = of.test[seed].by(&criterion);
-                Ok(whole(of) / test.operating_point(&chosen.thresholds, &of.costs)?.cost)
+            mean(&format!("gain by {criterion}"), &|run, costs| {
+                let run = run.by(&criterion);
+                let chosen = run.validation.choose_for_accuracy(run.validation.last_accuracy(), costs)?;
+                Ok(costs[costs.len() - 1] / run.test.operating_point(&chosen.thresholds, costs)?.cost)
             })?;
         }
-        Ok(frame)
+        Ok(table)
     }
 }
 
@@ -192,38 +169,31 @@ impl Comparison {
     /// width of its 95 % interval: interpolated between the static networks of the same seed, times by their
     /// logarithms, and missing where none is as accurate.
     pub fn table(comparisons: &[Self]) -> Result<DataFrame> {
-        let spreads = |of: &dyn Fn(&Self) -> Vec<f64>| -> Vec<Spread> {
-            comparisons.iter().map(|comparison| Spread::of(&of(comparison))).collect()
-        };
-        let mean = |spreads: &[Spread]| spreads.iter().map(|spread| known(spread.mean)).collect::<Vec<_>>();
-        let deviation = |of: &[Spread]| of.iter().map(|spread| known(spread.deviation)).collect::<Vec<_>>();
-        let half_width = |of: &[Spread]| of.iter().map(|spread| known(spread.half_width)).collect::<Vec<_>>();
-        let accuracy = spreads(&|s| s.accuracy.clone());
-        let alone = spreads(&|s| s.alone.clone());
-        let gain = |s: &Self| -> Vec<f64> {
-            s.alone.iter().zip(&comparisons[0].alone).map(|(ms, first)| first / ms).collect()
-        };
+        let first = &comparisons[0];
         let against = |s: &Self, in_batches: bool| -> Vec<f64> {
             let of_seed = |seed: usize| s.against_static(comparisons, seed, in_batches);
             (0..s.accuracy.len()).filter_map(of_seed).collect()
         };
-        let gains = spreads(&gain);
-        let ratios = spreads(&|s| against(s, false));
-        let in_batches = spreads(&|s| against(s, true));
-        df!(
-            "network" => comparisons.iter().map(|s| s.name.clone()).collect::<Vec<_>>(),
-            "choice" => comparisons.iter().map(|s| s.choice.clone()).collect::<Vec<_>>(),
-            "seeds" => comparisons.iter().map(|s| s.accuracy.len() as u64).collect::<Vec<_>>(),
-            "accuracy" => mean(&accuracy),
-            "± accuracy" => deviation(&accuracy),
-            "ms alone" => mean(&alone),
-            "± ms" => deviation(&alone),
-            "ms in batches" => comparisons.iter().map(|s| s.batch_ms(&comparisons[0])).collect::<Vec<_>>(),
-            "gain" => mean(&gains),
-            "in batches" => comparisons.iter().map(|s| s.first_batch / s.batch).collect::<Vec<_>>(),
-            "static at this accuracy" => mean(&ratios),
-            "± 95 %" => half_width(&ratios),
-            "in batches, static" => mean(&in_batches),
+        let spreads = |s: &Self| {
+            let gains: Vec<f64> = s.alone.iter().zip(&first.alone).map(|(ms, first)| first / ms).collect();
+            [&s.accuracy, &s.alone, &gains, &against(s, false), &against(s, true)]
+                .map(|values| Spread::of(values))
+        };
+        let rows: Vec<_> = comparisons.iter().map(|s| (s, spreads(s))).collect();
+        rows!(rows, (s, [accuracy, alone, gain, ratio, in_batches]) =>
+            "network" => s.name.clone(),
+            "choice" => s.choice.clone(),
+            "seeds" => s.accuracy.len() as u64,
+            "accuracy" => known(accuracy.mean),
+            "± accuracy" => known(accuracy.deviation),
+            "ms alone" => known(alone.mean),
+            "± ms" => known(alone.deviation),
+            "ms in batches" => s.batch_ms(first),
+            "gain" => known(gain.mean),
+            "in batches" => s.first_batch / s.batch,
+            "static at this accuracy" => known(ratio.mean),
+            "± 95 %" => known(ratio.half_width),
+            "in batches, static" => known(in_batches.mean),
         )
     }
 
@@ -264,75 +234,47 @@ fn time_at(mut points: Vec<(f64, f64)>, accuracy: f64) -> Option<f64> {
 /// the front of Validation; the star is the choice with a guarantee.
 pub fn plane(models: &[Model], comparisons: &[Comparison]) -> Result<Plot> {
     let mut plot = Plot::new();
-    let star = |colour: &'static str| Marker::new().color(colour).size(12).symbol(MarkerSymbol::Star);
+    let star = |colour: &str| dot(colour, 12, MarkerSymbol::Star);
     let percent = |accuracies: &[f64]| accuracies.iter().map(|a| a * 100.0).collect::<Vec<_>>();
     // What can leave early: (milliseconds, accuracy in percent).
     let mut reached = Vec::new();
     for (i, model) in models.iter().filter(|model| model.kind() != Kind::Static).enumerate() {
+        let name = model.network.name();
         let dash = if model.kind() == Kind::Cascade { DashType::Dash } else { DashType::Solid };
         for (seed, front) in model.fronts()?.into_iter().enumerate() {
-            let points = front.iter().map(|outcome| (outcome.cost, outcome.accuracy() * 100.0));
-            let (x, y) = points.clone().unzip();
-            reached.extend(points);
-            plot.add_trace(
-                Scatter::new(x, y)
-                    .name(&model.name)
-                    .legend_group(&model.name)
-                    .show_legend(seed == 0)
-                    .mode(Mode::Lines)
-                    .line(Line::new().color(colour(i)).width(1.5).dash(dash.clone())),
-            );
+            let front = front.iter().map(|outcome| (outcome.cost, outcome.accuracy() * 100.0));
+            let (x, y) = front.clone().unzip();
+            reached.extend(front);
+            let trace = line::<f64, f64>(name, x, y, stroke(colour(i), 1.5).dash(dash.clone()));
+            plot.add_trace(trace.legend_group(name).show_legend(seed == 0));
         }
-        let chosen = comparisons.iter().filter(|of| of.name == model.name && of.choice == GUARANTEED);
-        for comparison in chosen {
-            plot.add_trace(
-                Scatter::new(comparison.alone.clone(), percent(&comparison.accuracy))
-                    .show_legend(false)
-                    .mode(Mode::Markers)
-                    .marker(star(colour(i))),
-            );
+        for chosen in comparisons.iter().filter(|of| of.name == name && of.choice == GUARANTEED) {
+            let stars = points(GUARANTEED, chosen.alone.clone(), percent(&chosen.accuracy), star(colour(i)));
+            plot.add_trace(stars.show_legend(false));
         }
     }
     let mut of_static: Vec<&Comparison> = comparisons.iter().filter(|of| of.kind == Kind::Static).collect();
     of_static.sort_by(|a, b| a.alone[0].total_cmp(&b.alone[0]));
     let spreads: Vec<Spread> = of_static.iter().map(|of| Spread::of(&percent(&of.accuracy))).collect();
     let alone: Vec<f64> = of_static.iter().map(|of| Spread::of(&of.alone).mean).collect();
-    plot.add_trace(
-        Scatter::new(alone.clone(), spreads.iter().map(|spread| spread.mean).collect())
-            .name("static networks")
-            .mode(Mode::Markers)
-            .marker(Marker::new().color(GREY).size(9))
-            .error_y(ErrorData::new(ErrorType::Data).array(spreads.iter().map(bar).collect())),
-    );
+    let means = spreads.iter().map(|spread| spread.mean).collect();
+    let trace = points("static networks", alone.clone(), means, Marker::new().color(GREY).size(9));
+    plot.add_trace(trace.error_y(bars(spreads.iter().map(bar).collect())));
     // No point of its own: what a star means, in no model's colour.
-    plot.add_trace(
-        Scatter::new(vec![f64::NAN], vec![f64::NAN])
-            .name(GUARANTEED)
-            .mode(Mode::Markers)
-            .marker(star("#000000")),
-    );
+    plot.add_trace(points(GUARANTEED, vec![f64::NAN], vec![f64::NAN], star("#000000")));
     // A name stands above its point and deviation, away from the lines, where nothing that leaves early beats it, and
     // below them elsewhere. A logarithmic axis wants the exponent.
     let names = of_static.iter().zip(&alone).zip(&spreads).map(|((of, ms), spread)| {
-        let beaten = beaten(&reached, (*ms, spread.mean));
-        let side = if beaten { -1.0 } else { 1.0 };
-        Annotation::new()
-            .text(&of.name)
-            .x(ms.log10())
-            .y(spread.mean + side * bar(spread))
-            .y_anchor(if beaten { Anchor::Top } else { Anchor::Bottom })
+        let below = beaten(&reached, (*ms, spread.mean));
+        let side = if below { -1.0 } else { 1.0 };
+        note(&of.name, ms.log10(), spread.mean + side * bar(spread))
+            .y_anchor(if below { Anchor::Top } else { Anchor::Bottom })
             .y_shift(side * 7.0)
-            .show_arrow(false)
             .background_color("rgba(255, 255, 255, 0.8)")
     });
     let times = reached.iter().map(|(ms, _)| *ms).chain(alone.iter().copied());
-    plot.set_layout(
-        layout()
-            .annotations(names.collect())
-            .x_axis(log_axis("milliseconds for one image, one thread", times))
-            .y_axis(axis("accuracy on test, %"))
-            .legend(legend()),
-    );
+    let x_axis = log_axis("milliseconds for one image, one thread", times);
+    plot.set_layout(framed(x_axis, axis("accuracy on test, %")).annotations(names.collect()));
     Ok(plot)
 }
 

@@ -29,7 +29,7 @@ pub fn model_card(name: &str, weights: &Pretrained, results: &Results) -> Result
     };
     let history = markdown(
         &["epoch", "loss of the last exit, train", "validation", "accuracy of each exit, validation"],
-        &results.history.iter().map(of_epoch).collect::<Vec<_>>(),
+        &results.run.history.iter().map(of_epoch).collect::<Vec<_>>(),
     );
     let mut rows = settings.rows()?;
     rows.push(("commit".to_string(), about.commit.clone()));
@@ -72,24 +72,20 @@ pub fn model_card(name: &str, weights: &Pretrained, results: &Results) -> Result
         test = results.test.len(),
         choices = choices(&results.choices(&macs)?),
         hours = results.hours(),
-        devices = results.devices().join(" and "),
+        devices = results.run.devices().join(" and "),
     ))
 }
 
 /// A row for each choice: thresholds, accuracy and shares on Test, mean cost.
 fn choices(choices: &[Choice]) -> String {
-    let exits = choices.first().map_or(0, |choice| choice.test.leaving.len());
-    let mut names = vec!["choice".to_string()];
-    names.extend((1..exits).map(|exit| format!("T{exit}")));
-    names.push("accuracy".to_string());
-    names.extend((1..=exits).map(|exit| format!("leave at exit {exit}")));
-    names.push("mean cost".to_string());
-    let row = |choice: &Choice| {
-        let test = &choice.test;
-        let numbers = test.thresholds.iter().copied().chain([test.accuracy()]).chain(test.shares());
-        std::iter::once(choice.label()).chain(numbers.chain([test.cost]).map(short)).collect()
+    let columns = Choice::columns(&choices.iter().collect::<Vec<_>>());
+    let numbers = columns.iter().map(|(name, _)| name.as_str());
+    let names: Vec<&str> = ["choice"].into_iter().chain(numbers).chain(["mean cost"]).collect();
+    let row = |(i, choice): (usize, &Choice)| {
+        let numbers = columns.iter().filter_map(|(_, values)| values[i]).chain([choice.cost]);
+        std::iter::once(choice.label()).chain(numbers.map(short)).collect()
     };
-    markdown(&names, &choices.iter().map(row).collect::<Vec<_>>())
+    markdown(&names, &choices.iter().enumerate().map(row).collect::<Vec<_>>())
 }
 
 /// What all recorded runs gave, one table for each experiment with the spread over its seeds, costs in
@@ -99,22 +95,23 @@ pub fn records() -> Result<String> {
         multiply-accumulates; shares and accuracies are on Test, in 0..=1.\n"
         .to_string();
     for seeds in Seeds::recorded()? {
-        let first = &seeds.results()[0];
+        let first = &seeds.runs()[0];
         let network = first.network()?;
         let (trunk, macs) = (network.costs().last().map_or(0, |cost| cost.trunk_macs), network.macs());
-        let row = |quantity: Quantity<Spread>| {
-            let Spread { runs, mean, deviation, half_width, .. } = quantity.value;
-            // A single run has no spread.
-            let known = |x: f64| if x.is_nan() { "–".to_string() } else { short(x) };
+        // A single run has no spread.
+        let known = |x: f64| if x.is_nan() { "–".to_string() } else { short(x) };
+        let with_gain = |choice: Choice| (choice.clone(), trunk as f64 / choice.cost);
+        let quantities = seeds.on_test(|run| Ok(run.choices(&macs)?.into_iter().map(with_gain).collect()))?;
+        let row = |quantity: Quantity| {
+            let Spread { runs, mean, deviation, half_width, .. } = quantity.spread();
             let numbers = [mean, deviation, mean - half_width, mean + half_width].map(known);
-            [quantity.of, quantity.name.to_string(), runs.to_string()].into_iter().chain(numbers).collect()
+            [quantity.of, quantity.name, runs.to_string()].into_iter().chain(numbers).collect()
         };
-        let rows = seeds.quantities(trunk as f64, |results| results.choices(&macs))?;
         let table = markdown(
             &["of", "on test", "runs", "mean", "standard deviation", "95 % from", "95 % to"],
-            &rows.into_iter().map(row).collect::<Vec<_>>(),
+            &quantities.into_iter().map(row).collect::<Vec<_>>(),
         );
-        text += &format!("\n## {}: {}\n\n{table}", first.settings.network, seeds.caption());
+        text += &format!("\n## {}: {}\n\n{table}", first.run.settings.network, seeds.caption());
     }
     Ok(text)
 }

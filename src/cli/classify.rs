@@ -1,5 +1,6 @@
 //! `branchynet classify`: a trained network's answers for one's own pictures.
 
+use crate::aligned;
 use branchynet::exits::{Criterion, Seen};
 use branchynet::runs::Pretrained;
 use branchynet::{Error, ErrorKind, Result, clap};
@@ -50,24 +51,22 @@ pub fn classify(arguments: &Classify) -> Result<String> {
     }
     let images = weights.images(&bytes)?;
     let answers = weights.network.classify_with_logits(&images, &weights.policy(thresholds)?)?;
-    let pictures = arguments.pictures.iter().map(|path| path.display().to_string());
-    let width = pictures.clone().map(|name| name.chars().count()).max().unwrap_or(0).max("picture".len());
-    let mut out = format!(
-        "{:<width$}  {:<12}{:>6}{:>10}{:>13}\n",
-        "picture", "label", "exit", "entropy", "probability"
-    );
-    for (picture, (answer, logits)) in pictures.zip(&answers) {
-        let classes = &weights.about.classes;
+    let classes = &weights.about.classes;
+    let mut rows = vec![["picture", "label", "exit", "entropy", "probability"].map(str::to_string)];
+    for (picture, (answer, logits)) in arguments.pictures.iter().zip(&answers) {
         let seen = Seen::new(logits, classes.len());
-        out += &format!(
-            "{picture:<width$}  {:<12}{:>6}{:>10.4}{:>13.4}\n",
-            classes[answer.label],
-            answer.exit + 1,
-            Criterion::Entropy.read(seen).uncertainty,
-            seen.probabilities()[answer.label]
-        );
+        let numbers = [Criterion::Entropy.read(seen).uncertainty, seen.probabilities()[answer.label]];
+        let [entropy, probability] = numbers.map(|x| format!("{x:.4}"));
+        let label = classes[answer.label].clone();
+        rows.push([
+            picture.display().to_string(),
+            label,
+            (answer.exit + 1).to_string(),
+            entropy,
+            probability,
+        ]);
     }
-    Ok(out)
+    Ok(aligned(2, &rows))
 }
 
 /// The bytes of a picture's middle square at the size that the network takes, channel by channel.

@@ -7,7 +7,9 @@ use branchynet::clap::{self, ArgMatches, Args, Command, FromArgMatches};
 use branchynet::data::{Dataset, Source};
 use branchynet::exits::{ExitRecord, Loss, OperatingPoint, Timer};
 use branchynet::files::{shown, write_atomically};
-use branchynet::runs::{Baseline, Experiment, Pretrained, Results, Session, Summary, Trained, one_line};
+use branchynet::runs::{
+    Baseline, Experiment, Pretrained, Results, Session, Summary, Trained, names, one_line,
+};
 use branchynet::text::percent;
 use branchynet::training::{Progress, plain};
 use branchynet::{Error, ErrorKind, Result};
@@ -106,37 +108,68 @@ struct Datasets {
     from: Option<PathBuf>,
 }
 
-fn command() -> Command {
-    let network = |name: &'static str| Session::arguments(Command::new(name));
+/// A subcommand with all settings, which its help lists behind its own flags, with the defaults of `network`.
+fn with_settings(command: Command, network: Option<&str>) -> Command {
+    let mut defaults = Vec::new();
+    if let Some(experiment) = network.and_then(|name| Experiment::named(name).ok()) {
+        defaults.extend(experiment.settings().rows().unwrap_or_default());
+        defaults.push(("matched".to_string(), experiment.matched.to_string()));
+        defaults.push(("criterion".to_string(), experiment.criterion.to_string()));
+    }
+    let heading = match network {
+        Some(_) => "Settings, as flags or in the environment",
+        None => "Settings, as flags or in the environment (NETWORK --help: with the network's defaults)",
+    };
+    Session::arguments(command).mut_args(|arg| {
+        // NETWORK is no setting.
+        let (Some(_), Some(help)) = (arg.get_env(), arg.get_help()) else { return arg };
+        let name = arg.get_id().as_str().replace('_', " ");
+        let text = match defaults.iter().find(|(of, _)| *of == name).map(|(_, value)| value.as_str()) {
+            Some("true") => format!("{help} [default: yes]"),
+            Some("false") => format!("{help} [default: no]"),
+            Some(value) => format!("{help} [default: {value}]"),
+            None => help.to_string(),
+        };
+        arg.help(text).help_heading(heading)
+    })
+}
+
+/// The program's arguments. Help for a subcommand shows the defaults of `network`.
+fn command(network: Option<&str>) -> Command {
+    let plain = |name, about| Command::new(name).about(about);
+    let of_network = |name, about| with_settings(plain(name, about), network);
     Command::new("branchynet")
         .about(ABOUT)
         .after_help(AFTER)
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
         .disable_help_subcommand(true)
-        .subcommand(network("train").about(
-            "Train the baseline, then all exits jointly from its weights; continue what was interrupted",
-        ))
-        .subcommand(network("speedrun").about(
-            "Train the trunk alone, from random weights, on all training images, those for validation among them, and print its accuracy and the minutes it took",
-        ))
-        .subcommand(Evaluate::augment_args(network("evaluate")))
-        .subcommand(Export::augment_args(network("export")))
-        .subcommand(Classify::augment_args(Command::new("classify")))
-        .subcommand(Sweep::augment_args(network("sweep")))
-        .subcommand(Time::augment_args(network("time")))
-        .subcommand(Stream::augment_args(network("stream")))
-        .subcommand(network("summary").about("Print layers, shapes, parameters and multiply-accumulates"))
-        .subcommand(Command::new("settings").about("List every setting: environment variable, flag, meaning"))
-        .subcommand(
-            Command::new("records").about("Print what all recorded runs gave, with the spread over seeds"),
-        )
-        .subcommand(Datasets::augment_args(Command::new("datasets")))
+        .subcommands([
+            of_network(
+                "train",
+                "Train the baseline, then all exits jointly from its weights; continue what was interrupted",
+            ),
+            of_network(
+                "speedrun",
+                "Train the trunk alone, from random weights, on all training images, those for validation among them, and print its accuracy and the minutes it took",
+            ),
+            Evaluate::augment_args(of_network("evaluate", "")),
+            Export::augment_args(of_network("export", "")),
+            Classify::augment_args(plain("classify", "")),
+            Sweep::augment_args(of_network("sweep", "")),
+            Time::augment_args(of_network("time", "")),
+            Stream::augment_args(of_network("stream", "")),
+            of_network("summary", "Print layers, shapes, parameters and multiply-accumulates"),
+            plain("settings", "List every setting: environment variable, flag, meaning"),
+            plain("records", "Print what all recorded runs gave, with the spread over seeds"),
+            Datasets::augment_args(plain("datasets", "")),
+        ])
 }
 
 fn main() -> ExitCode {
     branchynet::prepare_process();
-    let matches = match command().try_get_matches() {
+    let network = std::env::args().skip(2).find(|word| names().any(|name| name == word));
+    let matches = match command(network.as_deref()).try_get_matches() {
         Ok(matches) => matches,
         // Help and version are no failures.
         Err(error) if !error.use_stderr() => error.exit(),
@@ -148,58 +181,41 @@ fn main() -> ExitCode {
     };
     let (name, matches) = matches.subcommand().expect("a subcommand is required");
     match run(name, matches) {
-        Ok(()) => ExitCode::SUCCESS,
+        // A reader that has seen enough, as in `… | head`, is no failure.
+        Ok(out) => {
+            let _ = std::io::stdout().write_all(out.as_bytes());
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             eprintln!("branchynet: {error}");
-            ExitCode::from(match error.kind() {
-                ErrorKind::Setting => 2,
-                _ => 1,
-            })
+            ExitCode::from(if error.kind() == ErrorKind::Setting { 2 } else { 1 })
         }
     }
 }
 
-fn run(name: &str, matches: &ArgMatches) -> Result<()> {
+/// What a subcommand prints.
+fn run(name: &str, matches: &ArgMatches) -> Result<String> {
     // The CPU is always there, but BRANCHYNET_SIMD may ask for instructions that it lacks.
     branchynet::device("cpu")?;
-    let mut out = String::new();
+    let session = || -> Result<Session> {
+        let mut session = Session::from_matches(matches)?;
+        session.reporter = progress;
+        Ok(session)
+    };
     match name {
-        "train" => out = train(&session(matches)?)?,
-        "speedrun" => out = speedrun(&session(matches)?)?,
-        "evaluate" => out = evaluate(&session(matches)?, &parsed(matches))?,
-        "export" => out = export(&session(matches)?, &parsed(matches))?,
-        "classify" => out = classify::classify(&parsed(matches))?,
-        "sweep" => out = sweep(&session(matches)?, &parsed(matches))?,
-        "time" => out = time(&session(matches)?, &parsed(matches))?,
-        "stream" => stream(&session(matches)?, &parsed(matches))?,
-        "summary" => {
-            out = summary(&session(matches)?)?;
-        }
-        "settings" => out = settings(),
-        "records" => out = card::records()?,
-        _ => datasets(&parsed(matches))?,
+        "train" => train(&session()?),
+        "speedrun" => speedrun(&session()?),
+        "evaluate" => evaluate(&session()?, &parsed(matches)),
+        "export" => export(&session()?, &parsed(matches)),
+        "classify" => classify::classify(&parsed(matches)),
+        "sweep" => sweep(&session()?, &parsed(matches)),
+        "time" => time(&session()?, &parsed(matches)),
+        "stream" => stream(&session()?, &parsed(matches)),
+        "summary" => summary(&session()?),
+        "settings" => Ok(aligned(3, &Session::settings())),
+        "records" => card::records(),
+        _ => datasets(&parsed(matches)),
     }
-    // A reader that has seen enough, as in `… | head`, is no failure.
-    let _ = std::io::stdout().write_all(out.as_bytes());
-    Ok(())
-}
-
-/// What a session would do, and its network.
-fn summary(session: &Session) -> Result<String> {
-    let (experiment, (_, network)) = (&session.experiment, session.networks()?);
-    let settings = experiment.settings();
-    let record = Results::default_path(&settings)?;
-    Ok(format!(
-        "{experiment}\nsure by {}; training {:?}; on {}; figures in {:?}; quick: {}\n{}\nits record would be {}\n\n{}\n",
-        experiment.criterion,
-        session.training,
-        branchynet::device_name(&session.device),
-        session.figures.as_deref().unwrap_or("figures"),
-        session.quick,
-        serde_json::to_string(&settings)?,
-        shown(&record),
-        network.summary()
-    ))
 }
 
 /// The arguments of a subcommand, which clap has checked.
@@ -207,20 +223,34 @@ fn parsed<T: FromArgMatches>(matches: &ArgMatches) -> T {
     T::from_arg_matches(matches).unwrap_or_else(|error: clap::Error| error.exit())
 }
 
-fn settings() -> String {
-    let rows = Session::settings();
-    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
-    let (first, second) = (width(0), width(1));
-    let line =
-        |[variable, flag, help]: &[String; 3]| format!("{variable:<first$}  {flag:<second$}  {help}\n");
+/// A table with columns as wide as they need to be, the first `texts` of them flush left, the others, numbers, right.
+fn aligned<const N: usize>(texts: usize, rows: &[[String; N]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    let line = |row: &[String; N]| {
+        let cells = row.iter().zip(widths).enumerate().map(|(column, (cell, width))| match column < texts {
+            true => format!("{cell:<width$}"),
+            false => format!("{cell:>width$}"),
+        });
+        format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
+    };
     rows.iter().map(line).collect()
 }
 
-/// The session that arguments ask for, which shows progress.
-fn session(matches: &ArgMatches) -> Result<Session> {
-    let mut session = Session::from_matches(matches)?;
-    session.reporter = progress;
-    Ok(session)
+/// What a session would do, and its network.
+fn summary(session: &Session) -> Result<String> {
+    let (experiment, (_, network)) = (&session.experiment, session.networks()?);
+    let settings = experiment.settings();
+    Ok(format!(
+        "{experiment}\nsure by {}; training {:?}; on {}; quick: {}\n{}\nits record would be {}\n\n{}\n",
+        experiment.criterion,
+        session.training,
+        branchynet::device_name(&session.device),
+        session.quick,
+        serde_json::to_string(&settings)?,
+        shown(&Results::default_path(&settings)?),
+        network.summary()
+    ))
 }
 
 /// A bar that is redrawn in a terminal, plain lines elsewhere.
@@ -356,32 +386,27 @@ fn sweep(session: &Session, arguments: &Sweep) -> Result<String> {
         None if arguments.grid.is_empty() => spread(validation.pareto_front(&costs)?, arguments.rows),
         None => validation.grid(&arguments.grid, &costs)?,
     };
-    // Costs from elsewhere may be milliseconds.
-    let digits = if costs.iter().any(|&cost| cost < 1000.0) { 4 } else { 0 };
-    let mut out = format!("{}\n\n", results.caption());
-    out += &baselines(&results);
+    let mut out = format!("{}\n\n{}", results.caption(), baselines(&results));
     if !results.test.front_is_exact() && arguments.grid.is_empty() {
         out += "the front is approximate\n";
     }
+    // Costs from elsewhere may be milliseconds.
+    let digits = if costs.iter().any(|&cost| cost < 1000.0) { 4 } else { 0 };
     let cost = if results.costs.is_some() { "mean cost," } else { "mean MACs," };
-    out += &format!(
-        "{:<26}{:>12}{:>14}  {:>8}{:>14}  {:<24}\n",
-        format!("T on {}", experiment.criterion),
-        "validation,",
-        cost,
-        "test,",
-        cost,
-        "leave at each exit,"
-    );
-    out += &format!(
-        "{:<26}{:>12}{:>14}  {:>8}{:>14}  {:<24}\n",
-        "", "% right", "validation", "% right", "test", "%, test"
-    );
+    let on = format!("T on {}", experiment.criterion);
+    let mut rows = vec![
+        [&on, "validation,", cost, "test,", cost, "leave at each exit,"].map(str::to_string),
+        ["", "% right", "validation", "% right", "test", "%, test"].map(str::to_string),
+    ];
     for chosen in outcomes {
         let test = results.test.operating_point(&chosen.thresholds, &costs)?;
-        out += &row(&chosen, &test, digits);
+        let [right, right_on_test] = [&chosen, &test].map(|o| format!("{:.2}", o.accuracy() * 100.0));
+        let [cost, cost_on_test] = [&chosen, &test].map(|o| format!("{:.digits$}", o.cost));
+        let thresholds = chosen.thresholds.iter().map(|t| format!("{t:.5}")).collect::<Vec<_>>().join(", ");
+        let leaving = test.shares().iter().map(|share| format!("{:.1}", share * 100.0)).collect::<Vec<_>>();
+        rows.push([thresholds, right, cost, right_on_test, cost_on_test, leaving.join(", ")]);
     }
-    Ok(out)
+    Ok(out + &aligned(1, &rows))
 }
 
 fn time(session: &Session, arguments: &Time) -> Result<String> {
@@ -406,36 +431,29 @@ fn time(session: &Session, arguments: &Time) -> Result<String> {
     let count = (5e9 / baseline.macs()[0]).clamp(60.0, 2000.0) as usize;
     let (images, of) = experiment.images(count)?;
     let timer = Timer::new(&network, &baseline, images, 5)?.by(experiment.criterion.clone());
-    let times = timer.batches(&shares, &sizes)?;
-    let mut out = format!(
-        "{} against {} on {}, products in {}; {count} {of}, leaving {}; medians of 5\n{:>8}{:>26}{:>28}{:>9}\n",
+    let heading = ["batch", "baseline, ms per image", "early exit, ms per image", "gain"].map(str::to_string);
+    let mut rows = vec![heading];
+    for time in timer.batches(&shares, &sizes)? {
+        let [baseline, early_exit] = [time.baseline, time.early_exit].map(|ms| format!("{ms:.4}"));
+        rows.push([time.batch.to_string(), baseline, early_exit, format!("{:.2}x", time.speedup())]);
+    }
+    Ok(format!(
+        "{} against {} on {}, products in {}; {count} {of}, leaving {}; medians of 5\n{}",
         network.name(),
         baseline.name(),
         branchynet::device_name(&session.device),
         experiment.config.precision,
         percent(&shares),
-        "batch",
-        "baseline, ms per image",
-        "early exit, ms per image",
-        "gain"
-    );
-    for time in times {
-        out += &format!(
-            "{:>8}{:>26.4}{:>28.4}{:>8.2}x\n",
-            time.batch,
-            time.baseline,
-            time.early_exit,
-            time.speedup()
-        );
-    }
-    Ok(out)
+        aligned(0, &rows)
+    ))
 }
 
-fn stream(session: &Session, arguments: &Stream) -> Result<()> {
+fn stream(session: &Session, arguments: &Stream) -> Result<String> {
     let (baseline, network) = session.networks()?;
     let images = session.experiment.random_images(arguments.count)?;
     let timer = Timer::new(&network, &baseline, images, 1)?;
-    timer.stream(Some(&arguments.shares[..]).filter(|shares| !shares.is_empty()))
+    timer.stream(Some(&arguments.shares[..]).filter(|shares| !shares.is_empty()))?;
+    Ok(String::new())
 }
 
 /// At most `rows` of the outcomes, evenly spread, first and last among them.
@@ -447,29 +465,9 @@ fn spread(outcomes: Vec<OperatingPoint>, rows: usize) -> Vec<OperatingPoint> {
     (0..rows).map(|i| outcomes[i * last / (rows - 1)].clone()).collect()
 }
 
-fn row(chosen: &OperatingPoint, test: &OperatingPoint, digits_of_cost: usize) -> String {
-    let join = |values: &[f64], scale: f64, digits: usize| {
-        let texts = values.iter().map(|x| format!("{:.digits$}", x * scale));
-        texts.collect::<Vec<_>>().join(", ")
-    };
-    format!(
-        "{:<26}{:>12.2}{:>14.digits_of_cost$}  {:>8.2}{:>14.digits_of_cost$}  {:<24}\n",
-        join(&chosen.thresholds, 1.0, 5),
-        chosen.accuracy() * 100.0,
-        chosen.cost,
-        test.accuracy() * 100.0,
-        test.cost,
-        join(&test.shares(), 100.0, 1)
-    )
-}
-
-fn datasets(arguments: &Datasets) -> Result<()> {
-    let names = match &arguments.name {
-        Some(name) => vec![name.as_str()],
-        None => vec!["mnist", "cifar10"],
-    };
-    for name in names {
+fn datasets(arguments: &Datasets) -> Result<String> {
+    for name in arguments.name.as_deref().map_or(vec!["mnist", "cifar10"], |name| vec![name]) {
         println!("{}", Source::from(name).make(arguments.from.as_deref())?);
     }
-    Ok(())
+    Ok(String::new())
 }

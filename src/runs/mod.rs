@@ -25,5 +25,5 @@ pub use run_info::RunInfo;
 pub use seeds::{Quantity, Seeds, Spread};
 pub use session::{Reporter, Session, Training, one_line};
 pub use settings::Settings;
-pub use summary::{Accuracy, Chosen, Summary};
+pub use summary::{Accuracy, Summary};
 pub use weights::{Pretrained, WeightsHeader};

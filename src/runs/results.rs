@@ -19,14 +19,13 @@ use candle_core::Device;
 use flate2::{Compression, bufread::GzDecoder, write::GzEncoder};
 use serde::{Deserialize, Serialize};
 use std::io::{BufReader, Read, Write};
-use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What an experiment gave.
 #[derive(Debug, Clone)]
 pub struct Results {
-    /// How it was made; its fields are these results' too.
+    /// How it was made.
     pub run: RunInfo,
     /// When it was evaluated, in seconds since 1970.
     pub made: u64,
@@ -48,10 +47,8 @@ pub struct Results {
     pub warnings: Vec<String>,
 }
 
-impl Deref for Results {
-    type Target = RunInfo;
-
-    fn deref(&self) -> &RunInfo {
+impl AsRef<RunInfo> for Results {
+    fn as_ref(&self) -> &RunInfo {
         &self.run
     }
 }
@@ -258,7 +255,7 @@ impl Results {
 
     /// The network that gave them, with random weights. The data need not be here.
     pub fn network(&self) -> Result<Network> {
-        let Settings { network, layers, data, .. } = &self.settings;
+        let Settings { network, layers, data, .. } = &self.run.settings;
         let image = Source::from(data.as_str()).image()?;
         Network::new(network, image, layers.clone(), 0, &Device::Cpu)
     }
@@ -283,7 +280,7 @@ impl Results {
     /// The networks without branches, named by their epochs: the one from which the joint training
     /// started, and the one with as many epochs as the network with branches.
     pub fn baselines(&self) -> Vec<(String, &Baseline)> {
-        let (before, joint) = (self.settings.baseline_epochs, self.settings.config.epochs);
+        let (before, joint) = (self.run.settings.baseline_epochs, self.run.settings.config.epochs);
         // An unequal comparison says so wherever it is shown.
         let unequal = match self.matched {
             Some(_) => String::new(),
@@ -299,7 +296,7 @@ impl Results {
     /// Hours that baseline and joint training took, without the matched baseline.
     pub fn hours(&self) -> f64 {
         let baseline = self.baseline.iter().flat_map(|baseline| &baseline.history);
-        baseline.chain(&self.history).map(|epoch| epoch.seconds).sum::<f64>() / 3600.0
+        baseline.chain(&self.run.history).map(|epoch| epoch.seconds).sum::<f64>() / 3600.0
     }
 
     /// How this was made, for the subtitle of a figure: `CIFAR-10, 20 + 40 epochs, seed 0; record …`.
@@ -344,6 +341,6 @@ impl Results {
     /// images.
     pub fn choice(&self, name: &str, thresholds: &[f64], costs: &[f64]) -> Result<Choice> {
         let test = self.test.operating_point(thresholds, costs)?;
-        Ok(Choice { name: name.to_string(), origin: Choice::ON_VALIDATION, test })
+        Ok(Choice::new(name, &test))
     }
 }

@@ -51,116 +51,139 @@ impl Spread {
     }
 }
 
-/// Results of one experiment that differ in their seed alone.
+/// Runs of one experiment that differ in their seed alone, in the order of their seeds: their [`Results`], or a
+/// [`super::Summary`] of each.
 #[derive(Debug, Clone)]
-pub struct Seeds(Vec<Results>);
+pub struct Seeds<R = Results>(Vec<R>);
+
+impl<R: AsRef<RunInfo>> Seeds<R> {
+    /// These runs, of which there is at least one.
+    pub fn new(mut runs: Vec<R>) -> Self {
+        runs.sort_by_key(|run| run.as_ref().settings.config.seed);
+        Self(runs)
+    }
+
+    /// The runs, in the order of their seeds.
+    pub fn runs(&self) -> &[R] {
+        &self.0
+    }
+
+    /// How these were made, for the subtitle of a figure: `CIFAR-10, 5 + 5 epochs, augmented, seeds 0 to 2`.
+    pub fn made(&self) -> String {
+        RunInfo::caption(&self.0.iter().map(AsRef::as_ref).collect::<Vec<_>>())
+    }
+
+    /// What `ask` finds in each run, as (of, name, value). What not all runs have is left out.
+    pub fn quantities(
+        &self,
+        ask: impl Fn(&R) -> Result<Vec<(String, String, f64)>>,
+    ) -> Result<Vec<Quantity>> {
+        let seeds = self.0.iter().map(|run| run.as_ref().settings.config.seed);
+        let answers = self.0.iter().map(ask).collect::<Result<Vec<_>>>()?;
+        let first = answers.first().into_iter().flatten();
+        let quantity = |(of, name, _): &(String, String, f64)| {
+            let same = |answer: &&(String, String, f64)| (&answer.0, &answer.1) == (of, name);
+            let of_run = |(seed, answers): (u64, &Vec<_>)| Some((seed, answers.iter().find(same)?.2));
+            let values = seeds.clone().zip(&answers).map(of_run).collect::<Option<_>>()?;
+            Some(Quantity { of: of.clone(), name: name.clone(), values })
+        };
+        Ok(first.filter_map(quantity).collect())
+    }
+}
 
 impl Seeds {
-    /// `results` and the recorded runs that differ from it in the seed alone, in the order of their
-    /// seeds.
+    /// `results` and the recorded runs that differ from it in the seed alone.
     pub fn of(results: &Results) -> Result<Self> {
-        let wanted = results.settings.seedless();
+        let wanted = results.run.settings.seedless();
         let mut all = vec![results.clone()];
         for other in Results::recorded(|settings| settings.seedless() == wanted)? {
-            if all.iter().all(|seen| seen.settings != other.settings) {
+            if all.iter().all(|seen| seen.run.settings != other.run.settings) {
                 all.push(other.by(results.test.criterion()));
             }
         }
-        all.sort_by_key(|results| results.settings.config.seed);
-        Ok(Self(all))
+        Ok(Self::new(all))
     }
 
     /// All recorded results, those together that differ in their seed alone, in the order of their names.
     pub fn recorded() -> Result<Vec<Self>> {
-        let mut groups: Vec<Self> = Vec::new();
+        let mut groups: Vec<Vec<Results>> = Vec::new();
         for results in Results::recorded(|_| true)? {
-            let same = |group: &&mut Self| group.0[0].settings.seedless() == results.settings.seedless();
-            match groups.iter_mut().find(same) {
-                Some(group) => group.0.push(results),
-                None => groups.push(Self(vec![results])),
+            let wanted = results.run.settings.seedless();
+            match groups.iter_mut().find(|group| group[0].run.settings.seedless() == wanted) {
+                Some(group) => group.push(results),
+                None => groups.push(vec![results]),
             }
         }
-        groups.iter_mut().for_each(|group| group.0.sort_by_key(|results| results.settings.config.seed));
-        Ok(groups)
+        Ok(groups.into_iter().map(Self::new).collect())
     }
 
-    /// The results, in the order of their seeds.
-    pub fn results(&self) -> &[Results] {
-        &self.0
-    }
-
-    /// How these were made, for the subtitle of a figure: `…, seeds 0 to 9; 9 records, 1 run`.
+    /// [`Self::made`], and from where they are: `…; 9 records, 1 run`, or the file of a single one.
     pub fn caption(&self) -> String {
         if let [alone] = &self.0[..] {
             return alone.caption();
         }
-        let all: Vec<_> = self.0.iter().map(|results| &results.run).collect();
         let records = self.0.iter().filter(|results| results.origin.starts_with("record")).count();
         let runs = match self.0.len() - records {
             0 => String::new(),
             1 => ", 1 run".to_string(),
             runs => format!(", {runs} runs"),
         };
-        format!("{}; {records} records{runs}", RunInfo::caption(&all))
+        format!("{}; {records} records{runs}", self.made())
     }
 
-    /// What the seeds have in common, given what the baseline costs in the unit of the choices' costs: the accuracy of
-    /// the baselines, of each exit, and at each choice of thresholds (such as [`Results::choices`]), there with the
-    /// speedup, and with the difference in accuracy from the matched baseline of the same seed. Quantities that not all
-    /// runs have are left out.
-    pub fn quantities(
-        &self,
-        baseline: f64,
-        choices: impl Fn(&Results) -> Result<Vec<Choice>>,
-    ) -> Result<Vec<Quantity<Spread>>> {
-        let of_run = |results: &Results| Ok(quantities(results, &choices(results)?, baseline));
-        let all = self.0.iter().map(of_run).collect::<Result<Vec<_>>>()?;
-        let mut spreads = Vec::new();
-        for Quantity { of, name, .. } in &all[0] {
-            let same = |other: &&Quantity<f64>| (&other.of, other.name) == (of, *name);
-            let of_run = |run: &Vec<Quantity<f64>>| run.iter().find(same).map(|found| found.value);
-            if let Some(values) = all.iter().map(of_run).collect::<Option<Vec<f64>>>() {
-                spreads.push(Quantity { of: of.clone(), name, value: Spread::of(&values) });
+    /// What the seeds have in common: the accuracy of the baselines, of each exit, and at each choice of thresholds, there
+    /// with the share that leaves early and the gain, and with the difference in accuracy from the matched baseline of the
+    /// same seed. `choices` gives a run's choices (such as [`Results::choices`]), each with its gain.
+    pub fn on_test(&self, choices: impl Fn(&Results) -> Result<Vec<(Choice, f64)>>) -> Result<Vec<Quantity>> {
+        self.quantities(|results| {
+            let choices = choices(results)?;
+            let mut all = Vec::new();
+            let mut add = |of: &str, name: &str, value| all.push((of.to_string(), name.to_string(), value));
+            for (name, baseline) in results.baselines() {
+                add(&name, "accuracy", baseline.accuracy());
             }
-        }
-        Ok(spreads)
+            let matched = results.matched.as_ref().map(|baseline| baseline.accuracy());
+            let exits = results.test.exit_accuracy().into_iter().enumerate();
+            let exits = exits.map(|(exit, accuracy)| (format!("exit {}", exit + 1), accuracy));
+            let chosen = choices.iter().map(|(choice, _)| (choice.label(), choice.accuracy));
+            for (of, accuracy) in exits.chain(chosen) {
+                add(&of, "accuracy", accuracy);
+                if let Some(matched) = matched {
+                    add(&of, "accuracy less the matched baseline's", accuracy - matched);
+                }
+            }
+            for (choice, gain) in &choices {
+                add(&choice.label(), "share that leaves early", 1.0 - choice.shares.last().unwrap_or(&1.0));
+                add(&choice.label(), "gain", *gain);
+            }
+            Ok(all)
+        })
     }
 }
 
-/// What runs gave on the test images: of one a number, of several a spread.
+/// A quantity of runs that differ in their seed alone.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Quantity<T> {
-    /// A baseline, an exit, or a choice of thresholds.
+pub struct Quantity {
+    /// A baseline, an exit, a choice of thresholds, or a variant of the experiment.
     pub of: String,
     /// `accuracy`.
-    pub name: &'static str,
-    /// Accuracies and shares in 0..=1.
-    pub value: T,
+    pub name: String,
+    /// Seeds and values; accuracies and shares in 0..=1.
+    pub values: Vec<(u64, f64)>,
 }
 
-fn quantities(results: &Results, choices: &[Choice], baseline_cost: f64) -> Vec<Quantity<f64>> {
-    let mut all = Vec::new();
-    let mut add = |of: &str, name, value| all.push(Quantity { of: of.to_string(), name, value });
-    for (name, baseline) in results.baselines() {
-        add(&name, "accuracy", baseline.accuracy());
+impl Quantity {
+    /// Its spread over the seeds.
+    pub fn spread(&self) -> Spread {
+        Spread::of(&self.values.iter().map(|(_, value)| *value).collect::<Vec<_>>())
     }
-    let matched = results.matched.as_ref().map(|baseline| baseline.accuracy());
-    let mut accuracy = |of: &str, accuracy: f64| {
-        add(of, "accuracy", accuracy);
-        if let Some(matched) = matched {
-            add(of, "accuracy less the matched baseline's", accuracy - matched);
-        }
-    };
-    for (exit, of_exit) in results.test.exit_accuracy().into_iter().enumerate() {
-        accuracy(&format!("exit {}", exit + 1), of_exit);
+
+    /// The spread of its differences from another, taken seed by seed, which removes what both have in common.
+    pub fn less(&self, other: &Self) -> Spread {
+        let difference = |(seed, value): &(u64, f64)| {
+            let (_, theirs) = other.values.iter().find(|(other, _)| other == seed)?;
+            Some(value - theirs)
+        };
+        Spread::of(&self.values.iter().filter_map(difference).collect::<Vec<_>>())
     }
-    for choice in choices {
-        accuracy(&choice.label(), choice.test.accuracy());
-    }
-    for choice in choices {
-        let early = 1.0 - choice.test.shares().last().copied().unwrap_or(1.0);
-        add(&choice.label(), "share that leaves early", early);
-        add(&choice.label(), "gain", baseline_cost / choice.test.cost);
-    }
-    all
 }

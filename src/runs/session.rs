@@ -3,6 +3,7 @@
 use super::experiment::{Experiment, Trained};
 use super::presets::names;
 use super::results::{Results, seconds};
+use super::seeds::Seeds;
 use super::summary::Summary;
 use super::weights::Pretrained;
 use crate::data::Dataset;
@@ -41,9 +42,6 @@ struct Options {
     /// Whether to train where no run or record of these settings is there
     #[arg(long, env, value_name = "yes|no", hide_possible_values = true, default_value = "yes", value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
     train: bool,
-    /// Write to figures/FOLDER/ instead of figures/
-    #[arg(long, env, value_name = "FOLDER")]
-    figures: Option<String>,
 }
 
 /// Whether to train.
@@ -75,8 +73,6 @@ pub struct Session {
     pub quick: bool,
     /// Whether to train.
     pub training: Training,
-    /// Output goes to `figures/<folder>/…`.
-    pub figures: Option<String>,
     /// Who is told of progress: nobody, unless a program sets it.
     pub reporter: Reporter,
 }
@@ -124,7 +120,6 @@ impl Session {
                 (false, true) => Training::Needed,
                 (false, false) => Training::Never,
             },
-            figures: options.figures,
             reporter: || Box::new(|_| ()),
         })
     }
@@ -206,19 +201,19 @@ impl Session {
 
     /// What the runs of `experiment` gave that differ in their seed alone: those that are recorded, or,
     /// where none is, one from training now, as far as this session may, which is recorded then.
-    pub fn summaries(&self, experiment: &Experiment) -> Result<Vec<Summary>> {
+    pub fn summaries(&self, experiment: &Experiment) -> Result<Seeds<Summary>> {
         let wanted = experiment.settings().seedless();
         let found = match self.training {
             Training::Anew => Vec::new(),
             _ => Summary::recorded(|settings| settings.seedless() == wanted)?,
         };
         if !found.is_empty() {
-            return Ok(found);
+            return Ok(Seeds::new(found));
         }
         let (trained, data) = self.train_now(experiment)?;
         let summary = Summary::collect(experiment, &trained, &data)?;
-        summary.write(&Summary::default_path(&summary.settings)?)?;
-        Ok(vec![summary])
+        summary.write(&Summary::default_path(&summary.run.settings)?)?;
+        Ok(Seeds::new(vec![summary]))
     }
 
     /// Trains because nothing is recorded. Fails where this session may not, or has no data.

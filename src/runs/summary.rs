@@ -1,25 +1,24 @@
 //! What a run gave without its logits, in some kilobytes of JSON: for experiments of many runs, whose exit
 //! records would be too large to keep.
 
+use super::choices::Choice;
 use super::experiment::{Experiment, Trained};
 use super::results::Results;
 use super::run_info::RunInfo;
 use super::settings::Settings;
 use crate::data::{Dataset, Split, Train};
 use crate::error::error;
-use crate::exits::OperatingPoint;
 use crate::networks::Network;
 use crate::training::evaluate;
 use crate::{Result, files};
 use serde::{Deserialize, Serialize};
-use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 /// What a run gave, without its logits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Summary {
-    /// How it was made; its fields are this summary's too.
+    /// How it was made.
     #[serde(flatten)]
     pub run: RunInfo,
     /// At each exit, if all images left there.
@@ -28,17 +27,15 @@ pub struct Summary {
     pub baseline: Option<Accuracy>,
     /// Of the trunk alone with as many epochs as the network.
     pub matched: Option<Accuracy>,
-    /// Thresholds chosen on Validation, cheapest in multiply-accumulates.
-    pub choices: Vec<Chosen>,
+    /// Thresholds chosen on Validation, cheapest in multiply-accumulates: see [`Results::choices`].
+    pub choices: Vec<Choice>,
     /// For each branch the threshold without loss on Validation if there were no other branch.
     #[serde(default)]
-    pub alone: Vec<Chosen>,
+    pub alone: Vec<Choice>,
 }
 
-impl Deref for Summary {
-    type Target = RunInfo;
-
-    fn deref(&self) -> &RunInfo {
+impl AsRef<RunInfo> for Summary {
+    fn as_ref(&self) -> &RunInfo {
         &self.run
     }
 }
@@ -52,20 +49,6 @@ pub struct Accuracy {
     pub validation: f64,
     /// On the test images.
     pub test: f64,
-}
-
-/// What thresholds give on the test images.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Chosen {
-    /// `no loss`; see [`Results::choices`].
-    pub name: String,
-    /// Share of right answers (0..=1).
-    pub accuracy: f64,
-    /// Shares of the images that leave at each exit (0..=1).
-    pub shares: Vec<f64>,
-    /// The trunk's multiply-accumulates over the mean of these.
-    #[serde(rename = "gain")]
-    pub speedup: f64,
 }
 
 /// Training images that accuracy is measured on.
@@ -92,12 +75,7 @@ impl Summary {
         let costs = trained.network.costs();
         let last = costs.len() - 1;
         let trunk = costs[last].trunk_macs as f64;
-        let chosen = |name: &str, test: &OperatingPoint| Chosen {
-            name: name.to_string(),
-            accuracy: test.accuracy(),
-            shares: test.shares(),
-            speedup: trunk / test.cost,
-        };
+        let in_trunks = |choice: Choice| Choice { cost: choice.cost / trunk, ..choice };
         let choices = results.choices(&trained.network.macs())?;
         let alone = |branch: usize| {
             let cost = costs[branch];
@@ -106,7 +84,7 @@ impl Summary {
             let without_loss = validation.choose_for_accuracy(validation.last_accuracy(), &macs)?;
             let test =
                 results.test.only(&[branch, last])?.operating_point(&without_loss.thresholds, &macs)?;
-            Ok(chosen("no loss", &test))
+            Ok(in_trunks(Choice::new("no loss", &test)))
         };
         Ok(Self {
             exits: accuracies(
@@ -117,16 +95,10 @@ impl Summary {
             )?,
             baseline: baseline(&trained.baseline, &results.baseline)?,
             matched: baseline(&trained.matched, &results.matched)?,
-            choices: choices.iter().map(|choice| chosen(&choice.name, &choice.test)).collect(),
+            choices: choices.into_iter().map(in_trunks).collect(),
             alone: (0..last).map(alone).collect::<Result<_>>()?,
             run: results.run,
         })
-    }
-
-    /// How runs that differ in their seed alone were made, for the subtitle of a figure: `CIFAR-10, 5 + 5 epochs,
-    /// augmented, seeds 0 to 2`; nothing for none.
-    pub fn caption(runs: &[Self]) -> String {
-        RunInfo::caption(&runs.iter().map(|summary| &summary.run).collect::<Vec<_>>())
     }
 
     /// Where [`Self::write`] puts the summary of these settings by default.
@@ -149,18 +121,18 @@ impl Summary {
     }
 
     /// The recorded summaries whose settings are as wanted, of `datasets/reference/summaries/` and
-    /// `datasets/records/`, in the order of their seeds.
+    /// `datasets/records/`, in the order of their names.
     pub fn recorded(wanted: impl Fn(&Settings) -> bool) -> Result<Vec<Self>> {
         let mut found: Vec<Self> = Vec::new();
         for folder in ["datasets/reference/summaries", "datasets/records"] {
             for path in files::listed(folder, ".json") {
                 let summary = Self::read(&path)?;
-                if wanted(&summary.settings) && found.iter().all(|seen| seen.settings != summary.settings) {
+                let settings = &summary.run.settings;
+                if wanted(settings) && found.iter().all(|seen| seen.run.settings != *settings) {
                     found.push(summary);
                 }
             }
         }
-        found.sort_by_key(|summary| summary.settings.config.seed);
         Ok(found)
     }
 }

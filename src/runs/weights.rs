@@ -93,13 +93,13 @@ impl Pretrained {
         };
         let choices = results.choices(&trained.network.macs())?;
         let about = WeightsHeader {
-            settings: results.settings.clone(),
+            settings: results.run.settings.clone(),
             image: data.test.image_shape(),
             data: data.name.clone(),
             classes: data.classes.clone(),
-            commit: results.commit.clone(),
+            commit: results.run.commit.clone(),
             criterion: results.test.criterion().to_string(),
-            thresholds: choices.into_iter().map(|choice| (choice.name, choice.test.thresholds)).collect(),
+            thresholds: choices.into_iter().map(|choice| (choice.name, choice.thresholds)).collect(),
         };
         Ok(Self { network: trained.network.clone(), about, bytes })
     }

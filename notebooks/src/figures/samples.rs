@@ -1,116 +1,78 @@
 //! Which samples leave where, and what they are taken for.
 
-use super::style::{HEIGHT, INK, TOP, WIDTH, axis, layout};
+use super::style::{HEIGHT, INK, TOP, WIDTH, axis, layout, note, panels};
 use branchynet::data::{Role, Split};
 use branchynet::exits::ExitRecord;
 use branchynet::{Error, ErrorKind, Result};
 use plotly::color::Rgb;
-use plotly::common::{Anchor, ColorScale, ColorScaleElement, Font, Mode, Title};
-use plotly::layout::{Annotation, Axis, GridPattern, LayoutGrid, Margin};
-use plotly::{HeatMap, Image, Layout, Plot, Scatter};
+use plotly::common::{Anchor, ColorBar, ColorScale, ColorScaleElement, Font, Title};
+use plotly::layout::{Axis, Margin};
+use plotly::{HeatMap, Image, Layout, Plot};
 
 /// For every exit what those that leave there at these thresholds are taken for: the share in % of
 /// each class (rows) that is answered with each class (columns). Shares of 4 % and more off the
 /// diagonal are written out.
 pub fn confusion<R: Role>(record: &ExitRecord<R>, thresholds: &[f64], classes: &[String]) -> Result<Plot> {
-    let answers = record.answers(thresholds)?;
-    let (n, exits) = (classes.len(), record.exits());
+    let (answers, n, exits) = (record.answers(thresholds)?, classes.len(), record.exits());
+    let wrong = |message| Error::new(ErrorKind::Setting, message);
     if exits > 8 {
-        return Err(Error::new(
-            ErrorKind::Setting,
-            format!("confusion is drawn for up to 8 exits, this record has {exits}"),
-        ));
+        return Err(wrong(format!("confusion is drawn for up to 8 exits, this record has {exits}")));
     }
-    let mut plot = Plot::new();
-    let mut annotations = Vec::new();
-    let panel = |i: usize| {
-        if i == 0 { String::new() } else { (i + 1).to_string() }
-    };
+    let labels = record.labels().iter().map(|&label| label as usize + 1);
+    let needed = labels.fold(record.classes(), usize::max);
+    if needed > n {
+        return Err(wrong(format!("{n} class names for {needed} classes")));
+    }
+    let (mut plot, mut annotations) = (Plot::new(), Vec::new());
+    let rows = exits.div_ceil(COLUMNS);
+    let mut layout = layout()
+        .width(WIDTH + 100)
+        .height(HEIGHT + 300 * (rows - 1))
+        .margin(Margin::new().left(100).right(20).top(110).bottom(110))
+        .grid(panels(rows, exits.min(COLUMNS)));
+    let colours = [(0.0, "#ffffff"), (0.3, "#9ecae1"), (1.0, "#08519c")];
+    let colours = colours.map(|(share, colour)| ColorScaleElement(share, colour.to_string()));
     for exit in 0..exits {
         let mut counts = vec![vec![0usize; n]; n];
-        for (answer, &label) in answers.iter().zip(record.labels()) {
-            if answer.exit == exit {
-                let cell = counts.get_mut(label as usize);
-                match cell.and_then(|row| row.get_mut(answer.label)) {
-                    Some(count) => *count += 1,
-                    None => {
-                        return Err(Error::new(
-                            ErrorKind::Setting,
-                            format!("{n} class names, but a label is {label}"),
-                        ));
-                    }
-                }
-            }
+        for (answer, &label) in answers.iter().zip(record.labels()).filter(|(answer, _)| answer.exit == exit)
+        {
+            counts[label as usize][answer.label] += 1;
         }
         let share = |row: &Vec<usize>| -> Vec<f64> {
             let all = row.iter().sum::<usize>().max(1) as f64;
             row.iter().map(|&n| n as f64 / all * 100.0).collect()
         };
         let shares: Vec<Vec<f64>> = counts.iter().map(share).collect();
-        let (x, y) = (format!("x{}", panel(exit)), format!("y{}", panel(exit)));
-        let leaving: usize = counts.iter().flatten().sum();
-        let heading = Annotation::new()
-            .text(format!("exit {}: {leaving} samples", exit + 1))
-            .x_ref(format!("{x} domain"))
-            .y_ref(format!("{y} domain"))
-            .x(0.5)
-            .y(1.02)
-            .y_anchor(Anchor::Bottom)
-            .show_arrow(false);
-        annotations.push(heading);
-        for (row, shares) in shares.iter().enumerate() {
-            for (column, share) in shares.iter().enumerate() {
-                if row != column && *share >= 4.0 {
-                    let number = Annotation::new()
-                        .text(format!("{share:.0}"))
-                        .x_ref(x.clone())
-                        .y_ref(y.clone())
-                        .x(column as f64)
-                        .y(row as f64)
-                        .show_arrow(false)
-                        .font(Font::new().size(9).color(if *share > 50.0 { "#ffffff" } else { INK }));
-                    annotations.push(number);
-                }
+        let panel = if exit == 0 { String::new() } else { (exit + 1).to_string() };
+        let (x, y) = (format!("x{panel}"), format!("y{panel}"));
+        let heading = format!("exit {}: {} samples", exit + 1, counts.iter().flatten().sum::<usize>());
+        let heading = note(&heading, 0.5, 1.02).y_anchor(Anchor::Bottom);
+        annotations.push(heading.x_ref(format!("{x} domain")).y_ref(format!("{y} domain")));
+        for (row, column) in (0..n * n).map(|i| (i / n, i % n)) {
+            let share = shares[row][column];
+            if row != column && share >= 4.0 {
+                let font = Font::new().size(9).color(if share > 50.0 { "#ffffff" } else { INK });
+                let number = note(&format!("{share:.0}"), column as f64, row as f64).font(font);
+                annotations.push(number.x_ref(x.clone()).y_ref(y.clone()));
             }
         }
-        let names = classes.to_vec();
         plot.add_trace(
-            HeatMap::new(names.clone(), names, shares)
-                .color_scale(ColorScale::Vector(vec![
-                    ColorScaleElement(0.0, "#ffffff".to_string()),
-                    ColorScaleElement(0.3, "#9ecae1".to_string()),
-                    ColorScaleElement(1.0, "#08519c".to_string()),
-                ]))
+            HeatMap::new(classes.to_vec(), classes.to_vec(), shares)
+                .color_scale(ColorScale::Vector(colours.to_vec()))
                 .zmin(0.0)
                 .zmax(100.0)
                 .x_axis(x)
                 .y_axis(y)
                 .show_scale(exit + 1 == exits)
-                .color_bar(
-                    plotly::common::ColorBar::new().title(Title::with_text("% of class")).thickness(12),
-                ),
+                .color_bar(ColorBar::new().title(Title::with_text("% of class")).thickness(12)),
         );
+        let (first, lowest) = (exit % COLUMNS == 0, exit + COLUMNS >= exits);
+        let across = axis(if lowest { "answer" } else { "" }).tick_angle(-90.0).show_tick_labels(lowest);
+        let down = axis(if first { "label" } else { "" }).range(vec![n as f64 - 0.5, -0.5]);
+        let down = down.show_tick_labels(first).show_grid(false);
+        layout = with_axes(layout, exit, across.show_grid(false), down);
     }
-    let rows = exits.div_ceil(COLUMNS);
-    let mut layout = layout()
-        .width(WIDTH + 100)
-        .height(HEIGHT + 300 * (rows - 1))
-        .margin(Margin::new().left(100).right(20).top(110).bottom(110))
-        .grid(LayoutGrid::new().rows(rows).columns(exits.min(COLUMNS)).pattern(GridPattern::Independent))
-        .annotations(annotations);
-    for exit in 0..exits {
-        let first = exit % COLUMNS == 0;
-        let across = axis(if exit + COLUMNS >= exits { "answer" } else { "" })
-            .tick_angle(-90.0)
-            .show_tick_labels(exit + COLUMNS >= exits)
-            .show_grid(false);
-        let down = axis(if first { "label" } else { "" })
-            .range(vec![n as f64 - 0.5, -0.5])
-            .show_tick_labels(first)
-            .show_grid(false);
-        layout = with_axes(layout, exit, across, down);
-    }
-    plot.set_layout(layout);
+    plot.set_layout(layout.annotations(annotations));
     Ok(plot)
 }
 
@@ -145,18 +107,11 @@ pub fn gallery<R: Role>(
     count: usize,
     classes: &[String],
 ) -> Result<Plot> {
+    let hidden = || Axis::new().visible(false);
+    let mut plot = Plot::new();
     let Some(split) = split else {
-        let text = Annotation::new()
-            .text("the images are not here; `make datasets` fetches them")
-            .x(0.5)
-            .y(0.5)
-            .x_ref("paper")
-            .y_ref("paper")
-            .show_arrow(false);
-        let hidden = || Axis::new().visible(false);
-        let mut plot = Plot::new();
-        plot.add_trace(Scatter::new(vec![0.0], vec![0.0]).mode(Mode::Markers).opacity(0.0));
-        let layout = layout().height(160).annotations(vec![text]);
+        let text = note("the images are not here; `make datasets` fetches them", 0.5, 0.5);
+        let layout = layout().height(160).annotations(vec![text.x_ref("paper").y_ref("paper")]);
         plot.set_layout(layout.x_axis(hidden()).y_axis(hidden()));
         return Ok(plot);
     };
@@ -177,9 +132,7 @@ pub fn gallery<R: Role>(
     let white = Rgb::new(255, 255, 255);
     let mut sheet = vec![vec![white; sheet_width]; rows * cell_height];
     let mut annotations = Vec::new();
-    let text = |text: &str, x: usize, y: usize| {
-        Annotation::new().text(text).x(x as f64).y(y as f64).show_arrow(false).font(Font::new().size(9))
-    };
+    let text = |text: &str, x: usize, y: usize| note(text, x as f64, y as f64).font(Font::new().size(9));
     for exit in 0..rows {
         let last = exit + 1 == rows;
         let unsure = |i: usize| record.predictions(if last { 0 } else { exit })[i].uncertainty;
@@ -189,12 +142,8 @@ pub fn gallery<R: Role>(
             leaving.reverse();
         }
         let top = exit * cell_height + 2;
-        let label = format!(
-            "{} leave at<br>exit {}; the {}<br>sure",
-            leaving.len(),
-            exit + 1,
-            if last { "least" } else { "most" }
-        );
+        let (count_here, which) = (leaving.len(), if last { "least" } else { "most" });
+        let label = format!("{count_here} leave at<br>exit {}; the {which}<br>sure", exit + 1);
         annotations.push(text(&label, 0, top + height / 2).x_shift(-8.0).x_anchor(Anchor::Right));
         for (column, &sample) in leaving.iter().take(count).enumerate() {
             let left = column * cell_width;
@@ -208,17 +157,14 @@ pub fn gallery<R: Role>(
                 sheet[top + i / width][pixel] = Rgb::new(value(0), value(1), value(2));
             }
             let (label, answer) = (usize::from(split.labels()[sample]), answers[sample].label);
-            let caption = if label == answer {
-                class(label)
-            } else {
-                format!("{}<br>not {}", class(label), class(answer))
+            let caption = match label == answer {
+                true => class(label),
+                false => format!("{}<br>not {}", class(label), class(answer)),
             };
             annotations.push(text(&caption, left + width / 2, top + height).y_anchor(Anchor::Top));
         }
     }
-    let mut plot = Plot::new();
     plot.add_trace(Image::new(sheet));
-    let hidden = || Axis::new().visible(false);
     plot.set_layout(
         layout()
             .height(100 + ((WIDTH - 130) * rows * cell_height).div_ceil(sheet_width))

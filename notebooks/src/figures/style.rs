@@ -5,8 +5,11 @@
 
 use branchynet::runs::Spread;
 use plotly::color::NamedColor;
-use plotly::common::{DashType, Fill, Font, HoverInfo, Line, Marker, Mode, Orientation, Title};
-use plotly::layout::{Axis, AxisType, Legend, Margin};
+use plotly::common::{
+    DashType, ErrorData, ErrorType, Fill, Font, HoverInfo, Line, Marker, MarkerSymbol, Mode, Orientation,
+    Title,
+};
+use plotly::layout::{Annotation, Axis, AxisType, GridPattern, LayoutGrid, Legend, Margin};
 use plotly::{Layout, Plot, Scatter};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -32,63 +35,89 @@ pub(crate) fn colour(exit: usize) -> &'static str {
     COLOURS[exit % COLOURS.len()]
 }
 
+/// A solid line.
+pub(crate) fn stroke(colour: &str, width: f64) -> Line {
+    Line::new().color(colour.to_string()).width(width)
+}
+
+/// A dot of this size, in pixels.
+pub(crate) fn dot(colour: &str, size: usize, symbol: MarkerSymbol) -> Marker {
+    Marker::new().color(colour.to_string()).size(size).symbol(symbol)
+}
+
+/// What a trace has at its points.
+pub(crate) trait Datum: Serialize + Clone + 'static {}
+impl<T: Serialize + Clone + 'static> Datum for T {}
+
+/// A trace of a line.
+pub(crate) fn line<X: Datum, Y: Datum>(name: &str, x: Vec<X>, y: Vec<Y>, line: Line) -> Box<Scatter<X, Y>> {
+    Scatter::new(x, y).name(name).mode(Mode::Lines).line(line)
+}
+
+/// A trace of points.
+pub(crate) fn points<X: Datum, Y: Datum>(
+    name: &str,
+    x: Vec<X>,
+    y: Vec<Y>,
+    marker: Marker,
+) -> Box<Scatter<X, Y>> {
+    Scatter::new(x, y).name(name).mode(Mode::Markers).marker(marker)
+}
+
+/// A trace of measured points that a line connects.
+pub(crate) fn measured<X: Datum, Y: Datum>(
+    name: &str,
+    x: Vec<X>,
+    y: Vec<Y>,
+    colour: &str,
+    symbol: MarkerSymbol,
+) -> Box<Scatter<X, Y>> {
+    line(name, x, y, stroke(colour, 2.0)).mode(Mode::LinesMarkers).marker(dot(colour, 9, symbol))
+}
+
+/// Bars at points that reach so far up and down.
+pub(crate) fn bars(deviations: Vec<f64>) -> ErrorData {
+    ErrorData::new(ErrorType::Data).array(deviations)
+}
+
 /// A colour as light as the area of a band.
 fn light(colour: &str) -> String {
     let part = |at: usize| u8::from_str_radix(&colour[at..at + 2], 16).unwrap_or(0);
     format!("rgba({}, {}, {}, 0.2)", part(1), part(3), part(5))
 }
 
-/// The area between two lines over `x`. `axes` are those of the panel.
-pub(crate) fn area(plot: &mut Plot, x: &[f64], edges: [Vec<f64>; 2], colour: &str, axes: (&str, &str)) {
-    for (i, edge) in edges.into_iter().enumerate() {
-        let mut trace = Scatter::new(x.to_vec(), edge)
-            .show_legend(false)
-            .mode(Mode::Lines)
-            .line(Line::new().color(colour.to_string()).width(0.0))
-            .hover_info(HoverInfo::Skip)
-            .x_axis(axes.0)
-            .y_axis(axes.1);
-        if i == 1 {
-            // To the trace before it in the same panel.
-            trace = trace.fill(Fill::ToNextY).fill_color(light(colour));
-        }
-        plot.add_trace(trace);
-    }
+/// The axes of a panel: x and y.
+pub(crate) type Axes = (&'static str, &'static str);
+/// Those of the only or first panel, and of the second.
+pub(crate) const FIRST: Axes = ("x", "y");
+pub(crate) const SECOND: Axes = ("x2", "y2");
+
+/// The area between two lines over `x`, in the panel with these axes.
+pub(crate) fn area(plot: &mut Plot, x: &[f64], [low, high]: [Vec<f64>; 2], colour: &str, axes: Axes) {
+    let edge = |y: Vec<f64>| {
+        let edge = line("", x.to_vec(), y, stroke(colour, 0.0)).show_legend(false);
+        edge.hover_info(HoverInfo::Skip).x_axis(axes.0).y_axis(axes.1)
+    };
+    plot.add_trace(edge(low));
+    // To the trace before it in the same panel.
+    plot.add_trace(edge(high).fill(Fill::ToNextY).fill_color(light(colour)));
 }
 
 /// A quantity of several runs over `x`: the mean with an area of one standard deviation, and each run
 /// thinly; a single run is a line. In the legend where `named`.
-pub(crate) fn band(
-    plot: &mut Plot,
-    name: &str,
-    x: &[f64],
-    runs: &[Vec<f64>],
-    (colour, named): (&str, bool),
-    axes: (&str, &str),
-) {
+pub(crate) fn band(plot: &mut Plot, name: &str, x: &[f64], runs: &[Vec<f64>], named: bool, axes: Axes) {
     let at = |i: usize| Spread::of(&runs.iter().map(|run| run[i]).collect::<Vec<_>>());
     let spreads: Vec<Spread> = (0..x.len()).map(at).collect();
-    if runs.len() > 1 {
-        let edge = |side: f64| spreads.iter().map(|s| s.mean + side * s.deviation).collect();
-        area(plot, x, [edge(-1.0), edge(1.0)], colour, axes);
-    }
-    let mut line = |y: Vec<f64>, width: f64, opacity: f64, named: bool| {
-        plot.add_trace(
-            Scatter::new(x.to_vec(), y)
-                .name(name)
-                .legend_group(name)
-                .show_legend(named)
-                .mode(Mode::Lines)
-                .line(Line::new().color(colour.to_string()).width(width))
-                .opacity(opacity)
-                .x_axis(axes.0)
-                .y_axis(axes.1),
-        );
+    let trace = |y: Vec<f64>, width: f64, opacity: f64, named: bool| {
+        let trace = line(name, x.to_vec(), y, stroke(colour(0), width)).opacity(opacity);
+        trace.legend_group(name).show_legend(named).x_axis(axes.0).y_axis(axes.1)
     };
     if runs.len() > 1 {
-        runs.iter().for_each(|run| line(run.clone(), 0.7, 0.35, false));
+        let edge = |side: f64| spreads.iter().map(|s| s.mean + side * s.deviation).collect();
+        area(plot, x, [edge(-1.0), edge(1.0)], colour(0), axes);
+        runs.iter().for_each(|run| plot.add_trace(trace(run.clone(), 0.7, 0.35, false)));
     }
-    line(spreads.iter().map(|spread| spread.mean).collect(), 2.0, 1.0, named);
+    plot.add_trace(trace(spreads.iter().map(|spread| spread.mean).collect(), 2.0, 1.0, named));
 }
 
 /// How far the bar at a mean reaches: one standard deviation, which a single run does not have (NaN).
@@ -102,16 +131,25 @@ pub(crate) fn beaten(points: &[(f64, f64)], (cost, accuracy): (f64, f64)) -> boo
 }
 
 /// What the paper's figures show, for the background.
-pub(crate) fn paper<X, Y>(name: &str, x: Vec<X>, y: Vec<Y>) -> Box<Scatter<X, Y>>
-where
-    X: Serialize + Clone,
-    Y: Serialize + Clone,
-{
-    Scatter::new(x, y)
-        .name(name)
-        .mode(Mode::LinesMarkers)
-        .marker(Marker::new().color(GREY).size(6))
-        .line(Line::new().color(GREY).dash(DashType::Dot).width(1.0))
+pub(crate) fn paper<X: Datum, Y: Datum>(name: &str, x: Vec<X>, y: Vec<Y>) -> Box<Scatter<X, Y>> {
+    measured(name, x, y, GREY, MarkerSymbol::Circle)
+        .marker(dot(GREY, 6, MarkerSymbol::Circle))
+        .line(stroke(GREY, 1.0).dash(DashType::Dot))
+}
+
+/// The layout of a figure with these axes, and a legend below it.
+pub(crate) fn framed(x: Axis, y: Axis) -> Layout {
+    layout().x_axis(x).y_axis(y).legend(legend())
+}
+
+/// Panels in so many rows and columns.
+pub(crate) fn panels(rows: usize, columns: usize) -> LayoutGrid {
+    LayoutGrid::new().rows(rows).columns(columns).pattern(GridPattern::Independent)
+}
+
+/// A text on a figure, without an arrow.
+pub(crate) fn note(text: &str, x: f64, y: f64) -> Annotation {
+    Annotation::new().text(text).x(x).y(y).show_arrow(false)
 }
 
 pub(crate) fn layout() -> Layout {

@@ -22,37 +22,35 @@ fn the_program_explains_itself_and_its_exit_codes_tell_failures_apart() {
     assert!(code == Some(0) && help.contains("Usage:") && help.contains("train"));
     let (code, help, _) = run(&["train", "--help"], &[]);
     assert!(code == Some(0) && help.contains("--learning-rate") && help.contains("LEARNING_RATE"));
+    // A subcommand's own flags come before the settings, which show the network's defaults.
+    let (_, help, _) = run(&["sweep", "alexnet", "--help"], &[]);
+    assert!(help.find("--guarantee") < help.find("--learning-rate"), "{help}");
+    assert!(help.contains("[default: 40]") && help.contains("[default: yes]"), "{help}");
     let (code, settings, _) = run(&["settings"], &[]);
     assert!(code == Some(0) && settings.contains("FINAL_RATE"));
-    for wrong in [
-        &[][..],
-        &["frobnicate"],
-        &["--frobnicate"],
-        &["datasets", "--from"],
-        &["train"],
-        &["train", "vgg"],
-        &["train", "alexnet", "--epochs", "ten"],
-        &["train", "alexnet", "--weights", "1,2"],
-        &["train", "alexnet", "--augment", "maybe"],
-        &["train", "alexnet", "--momentum", "0.5"],
-        &["train", "alexnet", "--preprocessing", "none"],
-        &["train", "alexnet", "--output", "x"],
-        &["sweep", "alexnet", "b"],
-        &["sweep", "alexnet", "--criterion", "mood"],
+    for (expected, arguments) in [
+        (2, &[][..]),
+        (2, &["frobnicate"]),
+        (2, &["--frobnicate"]),
+        (2, &["datasets", "--from"]),
+        (2, &["train"]),
+        (2, &["train", "vgg"]),
+        (2, &["train", "alexnet", "--epochs", "ten"]),
+        (2, &["train", "alexnet", "--weights", "1,2"]),
+        (2, &["train", "alexnet", "--augment", "maybe"]),
+        (2, &["train", "alexnet", "--momentum", "0.5"]),
+        (2, &["train", "alexnet", "--preprocessing", "none"]),
+        (2, &["train", "alexnet", "--output", "x"]),
+        (2, &["sweep", "alexnet", "b"]),
+        (2, &["sweep", "alexnet", "--criterion", "mood"]),
+        (1, &["train", "alexnet", "--device", "cuda:9"]),
+        (1, &["evaluate", "alexnet", "--seed", "123456789"]),
+        (1, &["sweep", "alexnet", "--record", "there/is/no/such.file"]),
+        (1, &["datasets", "imagenet"]),
+        (1, &["summary", "lenet", "--data", "nowhere"]),
     ] {
-        let (code, _, error) = run(wrong, &[]);
-        assert_eq!(code, Some(2), "{wrong:?}: {error}");
-        assert!(error.starts_with("branchynet: ") && error.trim_end().lines().count() == 1, "{error}");
-    }
-    for failing in [
-        &["train", "alexnet", "--device", "cuda:9"][..],
-        &["evaluate", "alexnet", "--seed", "123456789"],
-        &["sweep", "alexnet", "--record", "there/is/no/such.file"],
-        &["datasets", "imagenet"],
-        &["summary", "lenet", "--data", "nowhere"],
-    ] {
-        let (code, _, error) = run(failing, &[]);
-        assert_eq!(code, Some(1), "{failing:?}: {error}");
+        let (code, _, error) = run(arguments, &[]);
+        assert_eq!(code, Some(expected), "{arguments:?}: {error}");
         assert!(error.starts_with("branchynet: ") && error.trim_end().lines().count() == 1, "{error}");
     }
     let (code, summary, _) = run(&["summary", "resnet110"], &[]);
@@ -79,7 +77,6 @@ fn other_value(variable: &str) -> &'static str {
         "CRITERION" => "margin",
         "DEVICE" => "nowhere",
         "QUICK" | "RETRAIN" | "PAPER" => "1",
-        "FIGURES" => "mine",
         other => panic!("a value for the setting {other} is missing here"),
     }
 }
