@@ -137,7 +137,7 @@ fn with_settings(command: Command, network: Option<&str>) -> Command {
 /// The program's arguments. Help for a subcommand shows the defaults of `network`.
 fn command(network: Option<&str>) -> Command {
     let plain = |name, about| Command::new(name).about(about);
-    let of_network = |name, about| with_settings(plain(name, about), network);
+    let of_network = |name, about| with_settings(Command::new(name), network).about(about);
     Command::new("branchynet")
         .about(ABOUT)
         .after_help(AFTER)
