@@ -124,12 +124,9 @@ fn with_settings(command: Command, network: Option<&str>) -> Command {
         // NETWORK is no setting.
         let (Some(_), Some(help)) = (arg.get_env(), arg.get_help()) else { return arg };
         let name = arg.get_id().as_str().replace('_', " ");
-        let text = match defaults.iter().find(|(of, _)| *of == name).map(|(_, value)| value.as_str()) {
-            Some("true") => format!("{help} [default: yes]"),
-            Some("false") => format!("{help} [default: no]"),
-            Some(value) => format!("{help} [default: {value}]"),
-            None => help.to_string(),
-        };
+        let default = defaults.iter().find(|(of, _)| *of == name);
+        let default = default.map(|(_, value)| value.replace("true", "yes").replace("false", "no"));
+        let text = default.map_or_else(|| help.to_string(), |value| format!("{help} [default: {value}]"));
         arg.help(text).help_heading(heading)
     })
 }
