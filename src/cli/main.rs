@@ -3,9 +3,10 @@
 mod card;
 mod classify;
 
+use branchynet::clap::builder::NonEmptyStringValueParser;
 use branchynet::clap::{self, ArgMatches, Args, Command, FromArgMatches};
 use branchynet::data::{Dataset, Source};
-use branchynet::exits::{ExitRecord, Loss, OperatingPoint, Timer};
+use branchynet::exits::{Criterion, ExitRecord, Loss, OperatingPoint, Timer};
 use branchynet::files::{shown, write_atomically};
 use branchynet::runs::{
     Baseline, Experiment, Pretrained, Results, Session, Summary, Trained, names, one_line,
@@ -15,7 +16,7 @@ use branchynet::training::{Progress, plain};
 use branchynet::{Error, ErrorKind, Result};
 use classify::Classify;
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -55,11 +56,12 @@ struct Export {
     output: Option<PathBuf>,
 }
 
-/// Print what thresholds give: the exact front on validation, and the same thresholds on test
+/// Print what thresholds give: the exact front on validation, and the same thresholds on test. FILE, instead of a
+/// network, is an exit record, or arrays of a network from elsewhere (.npz or .safetensors: validation_logits and
+/// test_logits (exits, samples, classes), validation_labels and test_labels (samples), costs (exits))
 #[derive(Args)]
 struct Sweep {
-    /// Read this exit record instead of the newest of the network's settings; or the arrays of a network from elsewhere
-    /// (.npz or .safetensors: validation_logits, validation_labels, test_logits, test_labels, costs)
+    /// Read this exit record, or these arrays, instead of the newest record of the network's settings
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
     /// All combinations of these thresholds instead of the front
@@ -153,7 +155,12 @@ fn command(network: Option<&str>) -> Command {
             Evaluate::augment_args(of_network("evaluate", "")),
             Export::augment_args(of_network("export", "")),
             Classify::augment_args(plain("classify", "")),
-            Sweep::augment_args(of_network("sweep", "")),
+            Sweep::augment_args(of_network("sweep", ""))
+                .mut_arg("network", |network| {
+                    let help = format!("One of {}; or a file", names().collect::<Vec<_>>().join(", "));
+                    let any = NonEmptyStringValueParser::new();
+                    network.value_name("NETWORK|FILE").value_parser(any).help(help)
+                }),
             Time::augment_args(of_network("time", "")),
             Stream::augment_args(of_network("stream", "")),
             of_network("summary", "Print layers, shapes, parameters and multiply-accumulates"),
@@ -205,7 +212,7 @@ fn run(name: &str, matches: &ArgMatches) -> Result<String> {
         "evaluate" => evaluate(&session()?, &parsed(matches)),
         "export" => export(&session()?, &parsed(matches)),
         "classify" => classify::classify(&parsed(matches)),
-        "sweep" => sweep(&session()?, &parsed(matches)),
+        "sweep" => sweep(swept(matches, session)?, &parsed(matches)),
         "time" => time(&session()?, &parsed(matches)),
         "stream" => stream(&session()?, &parsed(matches)),
         "summary" => summary(&session()?),
@@ -367,15 +374,31 @@ fn missing(experiment: &Experiment, what: &str, way_out: &str) -> Error {
     Error::new(ErrorKind::Missing, message)
 }
 
-fn sweep(session: &Session, arguments: &Sweep) -> Result<String> {
-    let experiment = &session.experiment;
-    let results = match &arguments.record {
-        Some(path) => Results::read(path)?.by(&experiment.criterion),
-        None => session.recorded()?.ok_or_else(|| {
-            let way_out = "`branchynet train` with the same settings makes one";
-            missing(experiment, "run or record", way_out)
-        })?,
-    };
+/// The results that a sweep is of: a file's, or those of a network.
+fn swept(matches: &ArgMatches, session: impl FnOnce() -> Result<Session>) -> Result<Results> {
+    let named = matches.get_one::<String>("network").map_or("", String::as_str);
+    let file = Path::new(named);
+    if file.is_file() || file.extension().is_some() {
+        let results = Results::read(file)?;
+        return Ok(match matches.get_one::<Criterion>("criterion") {
+            Some(criterion) => results.by(criterion),
+            None => results,
+        });
+    }
+    let session = session()?;
+    if let Some(file) = matches.get_one::<PathBuf>("record") {
+        return Ok(Results::read(file)?.by(&session.experiment.criterion));
+    }
+    session.recorded()?.ok_or_else(|| {
+        let way_out = "`branchynet train` with the same settings makes one";
+        missing(&session.experiment, "run or record", way_out)
+    })
+}
+
+fn sweep(results: Results, arguments: &Sweep) -> Result<String> {
+    for warning in &results.warnings {
+        eprintln!("branchynet: warning: {warning}");
+    }
     let costs = results.costs()?;
     let validation = &results.validation;
     let outcomes = match arguments.guarantee {
@@ -390,7 +413,7 @@ fn sweep(session: &Session, arguments: &Sweep) -> Result<String> {
     // Costs from elsewhere may be milliseconds.
     let digits = if costs.iter().any(|&cost| cost < 1000.0) { 4 } else { 0 };
     let cost = if results.costs.is_some() { "mean cost," } else { "mean MACs," };
-    let on = format!("T on {}", experiment.criterion);
+    let on = format!("T on {}", results.test.criterion());
     let mut rows = vec![
         [&on, "validation,", cost, "test,", cost, "leave at each exit,"].map(str::to_string),
         ["", "% right", "validation", "% right", "test", "%, test"].map(str::to_string),
@@ -399,7 +422,8 @@ fn sweep(session: &Session, arguments: &Sweep) -> Result<String> {
         let test = results.test.operating_point(&chosen.thresholds, &costs)?;
         let [right, right_on_test] = [&chosen, &test].map(|o| format!("{:.2}", o.accuracy() * 100.0));
         let [cost, cost_on_test] = [&chosen, &test].map(|o| format!("{:.digits$}", o.cost));
-        let thresholds = chosen.thresholds.iter().map(|t| format!("{t:.5}")).collect::<Vec<_>>().join(", ");
+        let thresholds = results.shortest(&chosen.thresholds);
+        let thresholds = thresholds.iter().map(f64::to_string).collect::<Vec<_>>().join(", ");
         let leaving = test.shares().iter().map(|share| format!("{:.1}", share * 100.0)).collect::<Vec<_>>();
         rows.push([thresholds, right, cost, right_on_test, cost_on_test, leaving.join(", ")]);
     }

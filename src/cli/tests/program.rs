@@ -130,7 +130,7 @@ fn exits_of_a_network_from_elsewhere_are_swept() {
     safetensors::save(&arrays, &path).expect("a file");
     let sweep = |more: &[&str]| {
         let record = path.display().to_string();
-        run(&[&["sweep", "lenet", "--record", &record], more].concat(), &[])
+        run(&[&["sweep", &record], more].concat(), &[])
     };
     let (code, out, error) = sweep(&[]);
     assert_eq!(code, Some(0), "{error}");
@@ -141,7 +141,24 @@ fn exits_of_a_network_from_elsewhere_are_swept() {
     assert_eq!(chosen[1..], ["100.00", "0.3250", "100.00", "0.3250", "90.0,", "10.0"], "{out}");
     let (code, _, error) = sweep(&["--guarantee", "1"]);
     assert!(code == Some(2) && error.contains("between 0 and 1"), "{error}");
+    let printed = |args: &[&str]| sweep(args).1.lines().last().expect("a row").to_string();
+    // With a network's name as before, and by another criterion.
+    let record = path.display().to_string();
+    assert_eq!(run(&["sweep", "lenet", "--record", &record], &[]).1, run(&["sweep", &record], &[]).1);
+    assert!(printed(&["--criterion", "margin"]) != printed(&[]));
+    // What is printed can be given back.
+    let row = printed(&["--guarantee", "0.01"]);
+    let threshold = row.split_whitespace().next().expect("a threshold");
+    assert_eq!(printed(&["--grid", threshold]), row);
+    // What is odd is said, and does not stop it.
+    let falling = Tensor::new(&[1.0f32, 0.25], &Device::Cpu).expect("costs");
+    arrays.insert("costs".to_string(), falling);
+    safetensors::save(&arrays, &path).expect("a file");
+    let (code, _, error) = sweep(&[]);
+    assert!(code == Some(0) && error.contains("warning: costs fall from exit 1 to exit 2"), "{error}");
     std::fs::remove_file(&path).expect("removed");
+    let (code, _, error) = sweep(&[]);
+    assert!(code == Some(1) && error.contains("there is no file"), "{error}");
 }
 
 #[test]
