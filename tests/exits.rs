@@ -180,6 +180,29 @@ fn random_record(samples: usize, exits: usize, seed: u64) -> Result<ExitRecord<V
     ExitRecord::from_logits(logits, labels)
 }
 
+#[test]
+fn one_threshold_for_all_exits_is_exact() -> Result<()> {
+    for (exits, seed) in [(2, 1), (3, 2), (4, 3), (12, 4)] {
+        let record = random_record(60, exits, seed)?;
+        let costs: Vec<f64> = (1..=exits).map(|exit| exit as f64).collect();
+        let curve = record.shared_curve(&costs)?;
+        // Each outcome is what its thresholds give.
+        for point in &curve {
+            let again = record.operating_point(&point.thresholds, &costs)?;
+            assert_eq!((again.right, again.leaving), (point.right, point.leaving.clone()));
+        }
+        // And every threshold that can make a difference gives one of them.
+        let all = (0..exits - 1).flat_map(|exit| record.predictions(exit));
+        for threshold in all.map(|prediction| prediction.uncertainty).chain([f64::INFINITY]) {
+            let outcome = record.operating_point(&vec![threshold; exits - 1], &costs)?;
+            assert!(
+                curve.iter().any(|point| (point.right, &point.leaving) == (outcome.right, &outcome.leaving))
+            );
+        }
+    }
+    Ok(())
+}
+
 /// The front found by trying every threshold that can make a difference, one by one.
 fn brute_force(record: &ExitRecord<Validation>, costs: &[f64]) -> Result<Vec<(usize, f64)>> {
     let candidates = |exit: usize| {

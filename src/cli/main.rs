@@ -6,7 +6,9 @@ mod classify;
 use branchynet::clap::builder::NonEmptyStringValueParser;
 use branchynet::clap::{self, ArgMatches, Args, Command, FromArgMatches};
 use branchynet::data::{Dataset, Source};
-use branchynet::exits::{Criterion, ExitRecord, Loss, OperatingPoint, Timer};
+use branchynet::exits::{
+    Criterion, ExitRecord, Loss, OperatingPoint, Timer, for_accuracy, for_cost, pareto_optimal,
+};
 use branchynet::files::{shown, write_atomically};
 use branchynet::runs::{
     Baseline, Experiment, Pretrained, Results, Session, Summary, Trained, names, one_line,
@@ -15,6 +17,7 @@ use branchynet::text::percent;
 use branchynet::training::{Progress, plain};
 use branchynet::{Error, ErrorKind, Result};
 use classify::Classify;
+use serde_json::json;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -65,11 +68,27 @@ struct Sweep {
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
     /// All combinations of these thresholds instead of the front
-    #[arg(long, value_name = "T,T,...", value_delimiter = ',')]
+    #[arg(long, value_name = "T,T,...", value_delimiter = ',', group = "one")]
     grid: Vec<f64>,
+    /// The most accurate thresholds on validation of at most this mean cost, instead of the front
+    #[arg(long, value_name = "C", group = "one")]
+    cost: Option<f64>,
+    /// The cheapest thresholds on validation with at least this share of right answers (0.92), instead of the front
+    #[arg(long, value_name = "A", group = "one")]
+    accuracy: Option<f64>,
+    /// The most accurate thresholds on validation of at most so many milliseconds in the mean, one image at a time, measured
+    /// now on one thread
+    #[arg(long, value_name = "MS", group = "one")]
+    latency_ms: Option<f64>,
+    /// One threshold for all exits
+    #[arg(long, conflicts_with_all = ["grid", "guarantee"])]
+    shared: bool,
+    /// For machines
+    #[arg(long)]
+    json: bool,
     /// The cheapest thresholds found at which, with a probability of 95 %, at most the share E (0.01) of all answers is
     /// not the last exit's, instead of the front
-    #[arg(long, value_name = "E", conflicts_with = "grid")]
+    #[arg(long, value_name = "E", group = "one")]
     guarantee: Option<f64>,
     /// Print at most so many rows of the front
     #[arg(long, value_name = "N", default_value = "20")]
@@ -374,55 +393,111 @@ fn missing(experiment: &Experiment, what: &str, way_out: &str) -> Error {
     Error::new(ErrorKind::Missing, message)
 }
 
-/// The results that a sweep is of: a file's, or those of a network.
-fn swept(matches: &ArgMatches, session: impl FnOnce() -> Result<Session>) -> Result<Results> {
+/// The results that a sweep is of: a file's, or those of a network, with its session.
+fn swept(
+    matches: &ArgMatches,
+    session: impl FnOnce() -> Result<Session>,
+) -> Result<(Results, Option<Session>)> {
     let named = matches.get_one::<String>("network").map_or("", String::as_str);
     let file = Path::new(named);
     if file.is_file() || file.extension().is_some() {
         let results = Results::read(file)?;
         return Ok(match matches.get_one::<Criterion>("criterion") {
-            Some(criterion) => results.by(criterion),
-            None => results,
+            Some(criterion) => (results.by(criterion), None),
+            None => (results, None),
         });
     }
     let session = session()?;
-    if let Some(file) = matches.get_one::<PathBuf>("record") {
-        return Ok(Results::read(file)?.by(&session.experiment.criterion));
-    }
-    session.recorded()?.ok_or_else(|| {
-        let way_out = "`branchynet train` with the same settings makes one";
-        missing(&session.experiment, "run or record", way_out)
-    })
+    let results = match matches.get_one::<PathBuf>("record") {
+        Some(file) => Results::read(file)?.by(&session.experiment.criterion),
+        None => session.recorded()?.ok_or_else(|| {
+            let way_out = "`branchynet train` with the same settings makes one";
+            missing(&session.experiment, "run or record", way_out)
+        })?,
+    };
+    Ok((results, Some(session)))
 }
 
-fn sweep(results: Results, arguments: &Sweep) -> Result<String> {
+fn sweep((results, session): (Results, Option<Session>), arguments: &Sweep) -> Result<String> {
     for warning in &results.warnings {
         eprintln!("branchynet: warning: {warning}");
     }
-    let costs = results.costs()?;
-    let validation = &results.validation;
-    let outcomes = match arguments.guarantee {
-        Some(epsilon) => vec![validation.learn_then_test(Loss::Different, epsilon, 0.05, &costs)?],
-        None if arguments.grid.is_empty() => spread(validation.pareto_front(&costs)?, arguments.rows),
-        None => validation.grid(&arguments.grid, &costs)?,
+    let costs = match (arguments.latency_ms, &session) {
+        (None, _) => results.costs()?,
+        (Some(_), Some(session)) => session.timer()?.0.exits()?.costs(),
+        (Some(_), None) => {
+            let message =
+                "--latency-ms measures a network, and this is a file; give --cost in the unit of its costs";
+            return Err(Error::new(ErrorKind::Setting, message));
+        }
     };
+    let validation = &results.validation;
+    let front = || match arguments.shared {
+        true => Ok(pareto_optimal(validation.shared_curve(&costs)?)),
+        false => validation.pareto_front(&costs),
+    };
+    let outcomes = if let Some(epsilon) = arguments.guarantee {
+        let chosen = validation.learn_then_test(Loss::Different, epsilon, 0.05, &costs)?;
+        let needed = ExitRecord::images_needed(validation.exits(), epsilon, 0.05);
+        if validation.len() < needed {
+            eprintln!(
+                "branchynet: warning: nobody leaves early: to promise at most {epsilon} with a probability of 95 % takes {needed} validation images, and there are {}",
+                validation.len()
+            );
+        }
+        vec![chosen]
+    } else if let Some(floor) = arguments.accuracy {
+        vec![for_accuracy(&front()?, floor)?.clone()]
+    } else if let Some(ceiling) = arguments.cost.or(arguments.latency_ms) {
+        vec![for_cost(&front()?, ceiling)?.clone()]
+    } else if arguments.grid.is_empty() {
+        spread(front()?, arguments.rows)
+    } else {
+        validation.grid(&arguments.grid, &costs)?
+    };
+    let points = outcomes.iter().map(|chosen| {
+        let test = results.test.operating_point(&chosen.thresholds, &costs)?;
+        Ok((results.shortest(&chosen.thresholds), chosen, test))
+    });
+    let points = points.collect::<Result<Vec<_>>>()?;
+    let exact = results.test.front_is_exact() || arguments.shared || !arguments.grid.is_empty();
+    if arguments.json {
+        let of =
+            |o: &OperatingPoint| json!({ "accuracy": o.accuracy(), "cost": o.cost, "shares": o.shares() });
+        let points: Vec<_> = points
+            .iter()
+            // JSON has no infinity.
+            .map(|(thresholds, chosen, test)| json!({
+                "thresholds": thresholds.iter().map(|t| if t.is_finite() { json!(t) } else { json!(t.to_string()) }).collect::<Vec<_>>(),
+                "validation": of(chosen),
+                "test": of(test),
+            }))
+            .collect();
+        let (criterion, of) = (results.test.criterion().to_string(), results.caption());
+        return Ok(format!(
+            "{}\n",
+            json!({ "of": of, "criterion": criterion, "exact": exact, "costs": costs, "points": points })
+        ));
+    }
     let mut out = format!("{}\n\n{}", results.caption(), baselines(&results));
-    if !results.test.front_is_exact() && arguments.grid.is_empty() {
+    if !exact {
         out += "the front is approximate\n";
     }
     // Costs from elsewhere may be milliseconds.
     let digits = if costs.iter().any(|&cost| cost < 1000.0) { 4 } else { 0 };
-    let cost = if results.costs.is_some() { "mean cost," } else { "mean MACs," };
+    let cost = match (arguments.latency_ms, &results.costs) {
+        (Some(_), _) => "mean ms,",
+        (None, Some(_)) => "mean cost,",
+        (None, None) => "mean MACs,",
+    };
     let on = format!("T on {}", results.test.criterion());
     let mut rows = vec![
         [&on, "validation,", cost, "test,", cost, "leave at each exit,"].map(str::to_string),
         ["", "% right", "validation", "% right", "test", "%, test"].map(str::to_string),
     ];
-    for chosen in outcomes {
-        let test = results.test.operating_point(&chosen.thresholds, &costs)?;
-        let [right, right_on_test] = [&chosen, &test].map(|o| format!("{:.2}", o.accuracy() * 100.0));
-        let [cost, cost_on_test] = [&chosen, &test].map(|o| format!("{:.digits$}", o.cost));
-        let thresholds = results.shortest(&chosen.thresholds);
+    for (thresholds, chosen, test) in points {
+        let [right, right_on_test] = [chosen, &test].map(|o| format!("{:.2}", o.accuracy() * 100.0));
+        let [cost, cost_on_test] = [chosen, &test].map(|o| format!("{:.digits$}", o.cost));
         let thresholds = thresholds.iter().map(f64::to_string).collect::<Vec<_>>().join(", ");
         let leaving = test.shares().iter().map(|share| format!("{:.1}", share * 100.0)).collect::<Vec<_>>();
         rows.push([thresholds, right, cost, right_on_test, cost_on_test, leaving.join(", ")]);

@@ -49,6 +49,51 @@ impl<R: Role> ExitRecord<R> {
         Ok(curve)
     }
 
+    /// The outcome at every distinct threshold that all exits share, from nothing leaving early to everything at exit 1:
+    /// exact for any number of exits. Fails where `costs` do not fit them.
+    pub fn shared_curve(&self, costs: &[f64]) -> Result<Vec<OperatingPoint>> {
+        self.check_costs(costs)?;
+        let last = self.exits() - 1;
+        // As the threshold rises, a sample leaves at the exit that is surest of it, then at ever earlier ones.
+        let mut moves = Vec::new();
+        for sample in 0..self.len() {
+            let (mut least, mut surest): (f64, Vec<(f64, usize)>) = (f64::INFINITY, Vec::new());
+            for exit in 0..last {
+                let unsure = self.predictions(exit)[sample].uncertainty;
+                if unsure < least {
+                    least = unsure;
+                    surest.push((unsure, exit));
+                }
+            }
+            let mut from = last;
+            for (unsure, to) in surest.into_iter().rev() {
+                moves.push((unsure, sample, from, to));
+                from = to;
+            }
+        }
+        moves.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let mut leaving = vec![0; self.exits()];
+        leaving[last] = self.len();
+        let mut right = (0..self.len()).filter(|&sample| self.right(last, sample)).count();
+        let mut curve = Vec::new();
+        let mut add = |threshold: f64, right: usize, leaving: &[usize]| {
+            curve.push(OperatingPoint::new(vec![threshold; last], right, leaving.to_vec(), costs));
+        };
+        add(self.criterion().never(), right, &leaving);
+        let mut rest = &moves[..];
+        while let Some(&(unsure, ..)) = rest.first() {
+            let (together, behind) = rest.split_at(rest.partition_point(|next| next.0 == unsure));
+            for &(_, sample, from, to) in together {
+                right = right + usize::from(self.right(to, sample)) - usize::from(self.right(from, sample));
+                leaving[from] -= 1;
+                leaving[to] += 1;
+            }
+            rest = behind;
+            add(rest.first().map_or(f64::INFINITY, |next| next.0), right, &leaving);
+        }
+        Ok(curve)
+    }
+
     /// The outcomes that no other beats in both accuracy and cost, over *all* thresholds, in
     /// ascending order of cost. Exact for one to three exits; for more, whose combinations of thresholds
     /// are too many, [`Self::approximate_front`].
@@ -400,6 +445,18 @@ pub fn for_accuracy(front: &[OperatingPoint], floor: f64) -> Result<&OperatingPo
     }
 }
 
+/// The most accurate outcome of a front of at most this mean cost. Fails when even the cheapest costs more, naming it.
+pub fn for_cost(front: &[OperatingPoint], ceiling: f64) -> Result<&OperatingPoint> {
+    match front.iter().rev().find(|outcome| outcome.cost <= ceiling) {
+        Some(outcome) => Ok(outcome),
+        None => bail!(
+            Unreachable,
+            "no thresholds cost {ceiling} or less on the validation split; the cheapest cost {}",
+            front.first().map_or(f64::NAN, |outcome| outcome.cost)
+        ),
+    }
+}
+
 impl ExitRecord<Validation> {
     /// Thresholds at the knee of the exact Pareto front.
     pub fn choose_knee(&self, costs: &[f64]) -> Result<OperatingPoint> {
@@ -416,14 +473,6 @@ impl ExitRecord<Validation> {
     /// The most accurate thresholds of at most this mean cost. Fails when even the cheapest cost
     /// more.
     pub fn choose_for_cost(&self, ceiling: f64, costs: &[f64]) -> Result<OperatingPoint> {
-        let front = self.pareto_front(costs)?;
-        let least = front.first().map_or(f64::NAN, |outcome| outcome.cost);
-        match front.into_iter().rev().find(|outcome| outcome.cost <= ceiling) {
-            Some(outcome) => Ok(outcome),
-            None => bail!(
-                Unreachable,
-                "no thresholds cost {ceiling} or less on the validation split; the cheapest cost {least}"
-            ),
-        }
+        for_cost(&self.pareto_front(costs)?, ceiling).cloned()
     }
 }

@@ -52,6 +52,14 @@ impl ExitRecord<Validation> {
         self.walk(loss, epsilon, costs, |lost, n| at_most(lost, n, epsilon) <= delta)
     }
 
+    /// How many images [`Self::learn_then_test`] needs at least to promise anything for a network with so many exits: with
+    /// fewer, even a test without a loss does not speak against a share of `epsilon`, and nobody leaves early.
+    pub fn images_needed(exits: usize, epsilon: f64, delta: f64) -> usize {
+        // (1 − ε)^n ≤ δ
+        let tested = (delta.ln() / (1.0 - epsilon).ln()).ceil() as usize;
+        if exits <= 2 { tested } else { 2 * tested - 1 }
+    }
+
     /// Cheap thresholds at which the share of answers that is lost is at most `epsilon` in the mean over draws of
     /// validation images: conformal risk control (Angelopoulos et al. 2022, <https://arxiv.org/abs/2208.02814>), less
     /// than [`Self::learn_then_test`] promises. The order is found as there; as bolder thresholds may lose
@@ -174,6 +182,25 @@ mod tests {
         // scipy.stats.binom.ppf(0.05, …) − 1
         assert!(at_most(38, 5_000, 0.01) <= 0.05 && at_most(39, 5_000, 0.01) > 0.05);
         assert!(at_most(9_851, 50_000, 0.2) <= 0.05 && at_most(9_853, 50_000, 0.2) > 0.05);
+    }
+
+    #[test]
+    fn so_many_images_are_needed() -> Result<()> {
+        let needed = |exits| ExitRecord::<Validation>::images_needed(exits, 0.01, 0.05);
+        assert_eq!((needed(2), needed(3)), (299, 597));
+        for (exits, enough) in [(2, 299), (3, 597)] {
+            for (images, leave) in [(enough - 1, false), (enough, true)] {
+                // All exits sure of the right class.
+                let record = ExitRecord::<Validation>::from_logits(
+                    vec![[9.0, 0.0].repeat(images); exits],
+                    vec![0; images],
+                )?;
+                let costs: Vec<f64> = (1..=exits).map(|exit| exit as f64).collect();
+                let chosen = record.learn_then_test(Loss::Different, 0.01, 0.05, &costs)?;
+                assert_eq!(chosen.leaving[0] == images, leave, "{exits} exits, {images} images");
+            }
+        }
+        Ok(())
     }
 
     #[test]

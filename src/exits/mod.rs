@@ -18,7 +18,7 @@ mod record;
 mod threshold;
 
 pub use criterion::{Criterion, Own, Prediction, Seen};
-pub use front::{for_accuracy, knee, pareto_optimal};
+pub use front::{for_accuracy, for_cost, knee, pareto_optimal};
 pub use guarantee::Loss;
 pub use latency::{BatchTime, Latency, Mix, Timer, Timing, percentile};
 pub use operating_point::OperatingPoint;

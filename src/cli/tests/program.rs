@@ -150,6 +150,33 @@ fn exits_of_a_network_from_elsewhere_are_swept() {
     let row = printed(&["--guarantee", "0.01"]);
     let threshold = row.split_whitespace().next().expect("a threshold");
     assert_eq!(printed(&["--grid", threshold]), row);
+    // Budgets, and why one cannot be met.
+    let json = |args: &[&str]| -> serde_json::Value {
+        let (code, out, error) = sweep(&[args, &["--json"]].concat());
+        assert_eq!(code, Some(0), "{error}");
+        serde_json::from_str(&out).expect("JSON")
+    };
+    for args in [["--cost", "0.4"], ["--accuracy", "0.95"]] {
+        for shared in [&[][..], &["--shared"]] {
+            let points = &json(&[&args, shared].concat())["points"];
+            assert_eq!(
+                (points.as_array().map(Vec::len), points[0]["test"]["cost"].as_f64()),
+                (Some(1), Some(0.325))
+            );
+        }
+    }
+    let front = &json(&[])["points"];
+    assert!(front[0]["thresholds"][0] == "inf" && front[0]["validation"]["shares"][0] == 1.0, "{front}");
+    for (args, part) in [
+        (["--cost", "0.1"], "the cheapest cost 0.25"),
+        (["--accuracy", "1.1"], "the best reach 1"),
+        (["--latency-ms", "1"], "--latency-ms measures a network"),
+    ] {
+        let (code, _, error) = sweep(&args);
+        assert!(code != Some(0) && error.contains(part), "{error}");
+    }
+    let (code, _, error) = sweep(&["--guarantee", "0.001"]);
+    assert!(code == Some(0) && error.contains("takes 2995 validation images, and there are 400"), "{error}");
     // What is odd is said, and does not stop it.
     let falling = Tensor::new(&[1.0f32, 0.25], &Device::Cpu).expect("costs");
     arrays.insert("costs".to_string(), falling);
