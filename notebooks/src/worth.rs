@@ -132,7 +132,7 @@ impl Model {
     }
 
     /// A table of what no criterion can beat, for the models with exits: means over the seeds, on Test, of the last
-    /// exit's accuracy and the oracle's ([`ExitRecord::oracle`]); of the share of images on which the last exit is
+    /// exit's accuracy and the oracle's ([`branchynet::exits::ExitRecord::oracle`]); of the share of images on which the last exit is
     /// wrong and an earlier one right; of the oracle's gain over leaving at the last exit; and of that of each named
     /// criterion at thresholds at which no accuracy is lost on Validation.
     pub fn oracles(models: &[Self]) -> Result<DataFrame> {
