@@ -5,7 +5,7 @@ mod common;
 
 use branchynet::data::{Split, Test, Validation};
 use branchynet::exits::{
-    Criterion, ExitPolicy, ExitRecord, OperatingPoint, Plan, Timer, knee, pareto_optimal,
+    Criterion, ExitPolicy, ExitRecord, Gate, Loss, OperatingPoint, Plan, Readout, Timer, knee, pareto_optimal,
 };
 use branchynet::networks::{
     Layer, b_lenet, branch, conv, dropout, gelu, linear, lrn, max_pool, max_pool_inside, plain_norm, relu,
@@ -43,15 +43,22 @@ fn all_kinds() -> Vec<Layer> {
     ]
 }
 
-/// The criteria that have names, and one of one's own that looks at all exits so far.
-fn criteria() -> Vec<Criterion> {
+/// Ways to read so many exits: by the criteria that have names, by a gate learned from `fit`, and by one of one's own that
+/// looks at all exits so far; with temperatures, and with exits that answer together.
+fn readouts(fit: &ExitRecord<Validation>) -> Vec<Readout> {
     let mut all = Criterion::NAMED.to_vec();
+    all.push(Criterion::Gate(Gate::fit(fit)));
     all.push(Criterion::own("minus the mean of the largest logits", |seen| {
         let largest = |z: &[f32]| z.iter().copied().fold(f32::MIN, f32::max);
         let all: Vec<f32> = seen.exits().map(largest).collect();
         -f64::from(all.iter().sum::<f32>()) / all.len() as f64
     }));
-    all
+    let temperatures: Vec<f64> = (0..fit.exits()).map(|exit| 0.7 + 0.8 * exit as f64).collect();
+    let with = |criterion: Criterion| {
+        [(vec![], false), (temperatures.clone(), false), (vec![], true), (temperatures.clone(), true)]
+            .map(|(temperatures, ensemble)| Readout { criterion: criterion.clone(), temperatures, ensemble })
+    };
+    all.into_iter().flat_map(with).collect()
 }
 
 #[test]
@@ -63,8 +70,10 @@ fn classify_plan_and_replay_agree_bit_for_bit() -> Result<()> {
         let pixels = images.flatten_from(1)?.to_vec2::<f32>()?;
         let mut plan = Plan::new(&network)?;
         let all = ExitRecord::collect(&network, &split)?;
-        for criterion in criteria() {
-            let record = all.by(&criterion);
+        let logits = (0..network.exits()).map(|exit| all.logits(exit).to_vec()).collect();
+        let fit = ExitRecord::from_logits(logits, all.labels().to_vec())?;
+        for readout in readouts(&fit) {
+            let record = all.read_by(&readout)?;
             // Thresholds between the values that occur, so that every exit gets its share; and the
             // extremes.
             let quantile = |exit: usize, q: usize| {
@@ -77,7 +86,7 @@ fn classify_plan_and_replay_agree_bit_for_bit() -> Result<()> {
             let mut choices = vec![vec![0.0; free], vec![f64::INFINITY; free]];
             choices.extend([20, 50, 90].map(|q| (0..free).map(|exit| quantile(exit, q)).collect()));
             for thresholds in choices {
-                let policy = ExitPolicy::new(criterion.clone(), thresholds.clone());
+                let policy = ExitPolicy::new(readout.clone(), thresholds.clone());
                 let replay = record.answers(&thresholds)?;
                 let answers = network.classify(&images, &policy)?;
                 assert_eq!(answers, replay, "classify by {policy:?}");
@@ -137,6 +146,38 @@ fn criteria_say_what_they_are_defined_to_say() -> Result<()> {
         assert_eq!(criterion.to_string().parse::<Criterion>()?, criterion);
     }
     assert!("clueless".parse::<Criterion>().is_err());
+    Ok(())
+}
+
+/// What is written is read back whole, and decides alike.
+#[test]
+fn a_policy_comes_back_from_json() -> Result<()> {
+    let logits = |exit: usize| (0..300).map(|i| (i as f32 * 0.37 + exit as f32).sin()).collect();
+    let fit = ExitRecord::from_logits(vec![logits(0), logits(1)], (0..100).map(|i| i % 3).collect())?;
+    for readout in readouts(&fit) {
+        let policy = fit.read_by(&readout)?.policy(&[0.1 + 0.2]);
+        let json = serde_json::to_string(&policy);
+        match readout.criterion {
+            Criterion::Own(_) => assert!(json.is_err()),
+            _ => assert_eq!(serde_json::from_str::<ExitPolicy>(&json?)?, policy),
+        }
+    }
+    let promised = fit.promise(Loss::Different, 0.5, 0.05, &[1.0, 2.0])?;
+    let json = serde_json::to_string(&promised)?;
+    assert!(
+        json.contains("\"promise\":{\"loss\":\"different\",\"epsilon\":0.5,\"delta\":0.05,\"images\":100}"),
+        "{json}"
+    );
+    assert_eq!(serde_json::from_str::<ExitPolicy>(&json)?, promised);
+    let everybody = ExitPolicy::entropy([f64::INFINITY]);
+    let json = serde_json::to_string(&everybody)?;
+    assert_eq!(json, "{\"readout\":{\"criterion\":\"entropy\"},\"thresholds\":[null]}");
+    assert_eq!(serde_json::from_str::<ExitPolicy>(&json)?, everybody);
+    // What a later version may add is not passed over in silence.
+    assert!(serde_json::from_str::<ExitPolicy>(&json.replace("}", ",\"more\":1}")).is_err());
+    // Temperatures come before the ensemble, and there is one for each exit.
+    assert!(fit.ensembled()?.scaled(&[1.0, 2.0]).is_err() && fit.scaled(&[1.0]).is_err());
+    assert_eq!(fit.scaled(&[2.0, 3.0])?.scaled(&[2.0, 1.0])?.readout().temperatures, [4.0, 3.0]);
     Ok(())
 }
 
@@ -398,8 +439,10 @@ fn lenets(device: &Device, count: usize) -> Result<(Network, Network, Vec<Vec<f3
 #[test]
 fn timing_measures_every_contender() -> Result<()> {
     let (network, baseline, images) = lenets(&Device::Cpu, 50)?;
-    for criterion in criteria() {
-        let timer = Timer::new(&network, &baseline, images.clone(), 4)?.by(criterion);
+    let logits = |exit: usize| (0..300).map(|i| (i as f32 * 0.37 + exit as f32).sin()).collect();
+    let fit = ExitRecord::from_logits(vec![logits(0), logits(1)], (0..100).map(|i| i % 3).collect())?;
+    for readout in readouts(&fit) {
+        let timer = Timer::new(&network, &baseline, images.clone(), 4)?.by(readout);
         let (timing, mix) = (timer.exits()?, timer.mixes(&[[0.9, 0.1]])?.remove(0));
         assert_eq!(timing.exits.len(), 2);
         for latency in [&timing.baseline, &mix.baseline, &mix.mix, &mix.trunk_only, &mix.undecided]

@@ -5,7 +5,7 @@ mod common;
 
 use branchynet::candle_core::{Device, Tensor};
 use branchynet::data::{Augmentation, Dataset, Preprocessing};
-use branchynet::exits::{Criterion, ExitRecord, Seen};
+use branchynet::exits::{Criterion, ExitRecord, Readout, Seen};
 use branchynet::kernels::{Precision, cross_entropy};
 use branchynet::networks::Pass;
 use branchynet::networks::{
@@ -111,10 +111,19 @@ fn samples_leave_as_on_the_cpu_and_as_in_a_replay() -> Result<()> {
     };
     let data = quadrants().preprocessed(Preprocessing::Channels)?;
     let (here, there) = (build(0.0, &Device::Cpu)?, build(0.0, device)?);
+    // A class that a logit of minus infinity rules out at exit 1.
+    for network in [&here, &there] {
+        let bias = &network.state()["branch1.linear1.bias"];
+        bias.set(&Tensor::new(&[0.0, 0.0, f32::NEG_INFINITY, 0.0], network.device())?)?;
+    }
     let samples: Vec<usize> = (0..data.test.len()).collect();
     let collected = ExitRecord::collect(&there, &data.test)?;
-    for criterion in Criterion::NAMED {
-        let record = collected.by(&criterion);
+    // What is not plain is read from logits that come back.
+    let others = [(vec![0.5, 2.0, 1.5], false), (Vec::new(), true), (vec![0.5, 2.0, 1.5], true)];
+    let others =
+        others.map(|(temperatures, ensemble)| Readout { temperatures, ensemble, ..Readout::default() });
+    for readout in Criterion::NAMED.map(Readout::from).into_iter().chain(others) {
+        let (record, criterion) = (collected.read_by(&readout)?, readout.criterion);
         // Thresholds in the middle of a gap, so that rounding decides nothing.
         let middle = |exit: usize, rank: usize| {
             let mut all: Vec<f64> = record.predictions(exit).iter().map(|r| r.uncertainty).collect();

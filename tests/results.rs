@@ -5,7 +5,7 @@ mod common;
 use branchynet::candle_core::Device;
 use branchynet::clap;
 use branchynet::data::{Preprocessing, Source, Test, Validation};
-use branchynet::exits::{Criterion, ExitRecord, Loss};
+use branchynet::exits::{Criterion, ExitRecord, Gate, Loss, Prediction, Readout, pareto_optimal};
 use branchynet::files::project_dir;
 use branchynet::networks::{BranchStyle, Pass, branch, linear, relu, without_branches};
 use branchynet::runs::{
@@ -285,7 +285,11 @@ fn a_summary_says_what_the_networks_do_and_comes_back() -> Result<()> {
     assert_eq!(lossless.name, "no loss");
     assert!((1.0 / lossless.cost - (macs[1] - macs[0]) / mean).abs() < 1e-9);
     // It has one branch alone.
-    assert_eq!(summary.alone[..], summary.choices[..1]);
+    let [alone] = &summary.alone[..] else { panic!("one branch, one choice") };
+    assert_eq!(
+        (alone.accuracy, &alone.shares, alone.cost),
+        (lossless.accuracy, &lossless.shares, lossless.cost)
+    );
     let path = folder.join("summary.json");
     summary.write(&path)?;
     let read = Summary::read(&path)?;
@@ -346,10 +350,11 @@ fn trained_weights_agree_with_their_record() -> Result<()> {
         let mut records = Results::recorded(|other| other == settings)?;
         records.retain(|record| record.origin.contains("datasets/reference/"));
         let [record] = &records[..] else { panic!("{} has not one record", path.display()) };
-        let record = record.by(&weights.about.criterion.parse()?);
-        for (name, thresholds) in &weights.about.thresholds {
+        for (name, policy) in &weights.about.policies {
+            let record = record.by(&policy.readout.criterion);
             let choices = record.choices(&weights.network.macs())?;
-            assert_eq!(&Choice::named(&choices, name)?.thresholds, thresholds);
+            // Older files have more digits.
+            assert_eq!(Choice::named(&choices, name)?.thresholds, record.shortest(&policy.thresholds));
         }
         let source = Source::from(settings.data.as_str());
         let Ok(data) = source.load().and_then(|data| data.preprocessed(settings.preprocessing)) else {
@@ -368,6 +373,72 @@ fn trained_weights_agree_with_their_record() -> Result<()> {
         }
     }
     assert!(seen > 0);
+    Ok(())
+}
+
+/// Also where exits have temperatures and answer together.
+#[test]
+fn exported_weights_decide_as_their_record() -> Result<()> {
+    let folder = std::env::temp_dir().join(format!("branchynet-export-{}", std::process::id()));
+    let data = common::quadrants(1, 4_000, 500);
+    let mut experiment = experiment();
+    experiment.layers = vec![branch([linear(64, 4)]), linear(64, 32), relu(), linear(32, 4)];
+    let network = Network::new("tiny", [1, 8, 8], experiment.layers.clone(), 0, &Device::Cpu)?;
+    let run = common::train_at(&network, &data, &experiment.config, &folder.join("run"), |_| ())?;
+    let trained = Trained { baseline: None, network, run, matched: None };
+    let plain = Results::collect(&experiment, &trained, &data)?;
+    let temperatures = plain.validation.temperatures();
+    let images = data.test.batch(&(0..500).collect::<Vec<_>>(), &Device::Cpu)?;
+    for (criterion, temperatures, ensemble) in [
+        (Criterion::Entropy, vec![], false),
+        (Criterion::Margin, temperatures.clone(), true),
+        (Criterion::Gate(Gate::fit(&plain.validation)), temperatures, false),
+    ] {
+        let results = plain.read_by(&Readout { criterion, temperatures, ensemble })?;
+        let path = folder.join("weights.safetensors");
+        Pretrained::of(&trained, &results, &data)?.write(&path)?;
+        let weights = Pretrained::read(&path, &Device::Cpu)?;
+        for (name, policy) in &weights.about.policies {
+            let replay = results.test.answers(&policy.thresholds)?;
+            assert_eq!(weights.network.classify(&images, policy)?, replay, "{name}: {policy:?}");
+        }
+        let promise = weights.policy("1 % guaranteed")?.promise;
+        assert_eq!(
+            promise.map(|promise| (promise.epsilon, promise.images)),
+            Some((0.01, plain.validation.len()))
+        );
+    }
+    let own = plain.by(&Criterion::own("mine", |_| 0.0));
+    let error = Pretrained::of(&trained, &own, &data).expect_err("no file can hold it").to_string();
+    assert!(error.contains("the criterion mine"), "{error}");
+    std::fs::remove_dir_all(folder)?;
+    Ok(())
+}
+
+/// Thresholds as text decide for every sample as the numbers they were.
+#[test]
+fn fronts_of_reference_records_go_through_text_and_back() -> Result<()> {
+    let mut points = 0;
+    for record in Results::recorded(|_| true)? {
+        let exits = record.validation.exits();
+        let costs: Vec<f64> = (1..=exits).map(|exit| exit as f64).collect();
+        let front = match record.validation.front_is_exact() {
+            true => record.validation.pareto_front(&costs)?,
+            false => pareto_optimal(record.validation.shared_curve(&costs)?),
+        };
+        for point in front {
+            let text = record.shortest(&point.thresholds).iter().map(f64::to_string).collect::<Vec<_>>();
+            let read: Vec<f64> = text.iter().map(|text| text.parse().expect("a number")).collect();
+            for (exit, (read, threshold)) in read.iter().zip(&point.thresholds).enumerate() {
+                let validation = record.validation.predictions(exit).iter();
+                for Prediction { uncertainty, .. } in validation.chain(record.test.predictions(exit)) {
+                    assert_eq!(uncertainty < read, uncertainty < threshold, "{}: {text:?}", record.origin);
+                }
+            }
+            points += 1;
+        }
+    }
+    assert!(points > 1_000, "{points}");
     Ok(())
 }
 

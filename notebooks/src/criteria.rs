@@ -217,85 +217,6 @@ pub fn failure_prediction<R: Role>(record: &ExitRecord<R>, exit: usize) -> f64 {
     wins / (right as f64 * (values.len() - right) as f64)
 }
 
-/// A criterion that is learned from these samples: for each exit the probability of a wrong answer by a logistic
-/// regression on the entropy, the two largest probabilities (as log odds), and whether the exit before agrees.
-/// Thresholds for it want other samples than these.
-pub fn learned_gate(fit: &ExitRecord<Validation>) -> Criterion {
-    let classes = fit.classes();
-    let gates: Vec<Logistic> = (0..fit.exits())
-        .map(|exit| {
-            let features = |sample: usize| {
-                let so_far = (0..=exit).flat_map(|e| &fit.logits(e)[sample * classes..][..classes]);
-                let seen: Vec<f32> = so_far.copied().collect();
-                (features(Seen::new(&seen, classes)), !fit.right(exit, sample))
-            };
-            Logistic::fit(&(0..fit.len()).map(features).collect::<Vec<_>>())
-        })
-        .collect();
-    Criterion::own("probability of a wrong answer, learned", move |seen| {
-        let exit = seen.exits().count() - 1;
-        gates.get(exit).map_or(f64::NAN, |gate| gate.probability(&features(seen)))
-    })
-}
-
-const FEATURES: usize = 5;
-
-/// What a gate looks at.
-fn features(seen: Seen<'_>) -> [f64; FEATURES] {
-    let odds = |unsure: f64| (unsure.max(1e-9) / (1.0 - unsure).max(1e-9)).ln();
-    let by = |criterion: Criterion| criterion.read(seen);
-    let agrees = by(Criterion::Patience).uncertainty < 1.0;
-    [
-        1.0,
-        by(Criterion::Entropy).uncertainty,
-        odds(by(Criterion::Probability).uncertainty),
-        odds(by(Criterion::Margin).uncertainty),
-        f64::from(u8::from(agrees)),
-    ]
-}
-
-/// A logistic regression on features that are scaled to mean 0 and deviation 1, but for the first, which is 1.
-struct Logistic {
-    /// Of each feature the mean and the deviation.
-    scale: [(f64, f64); FEATURES],
-    weights: [f64; FEATURES],
-}
-
-impl Logistic {
-    fn fit(samples: &[([f64; FEATURES], bool)]) -> Self {
-        let n = samples.len() as f64;
-        let scale = |i: usize| {
-            let mean = samples.iter().map(|(x, _)| x[i]).sum::<f64>() / n;
-            let variance = samples.iter().map(|(x, _)| (x[i] - mean).powi(2)).sum::<f64>() / n;
-            if i == 0 { (0.0, 1.0) } else { (mean, variance.sqrt().max(1e-9)) }
-        };
-        let mut gate = Self { scale: std::array::from_fn(scale), weights: [0.0; FEATURES] };
-        // Gradient descent with momentum on a convex function, with a little decay for features that say the same.
-        let mut velocity = [0.0; FEATURES];
-        for _ in 0..500 {
-            let mut gradient = gate.weights.map(|w| 1e-4 * w);
-            for (x, wrong) in samples {
-                let error = gate.probability(x) - f64::from(u8::from(*wrong));
-                gradient.iter_mut().zip(gate.scaled(x)).for_each(|(g, x)| *g += error * x / n);
-            }
-            for i in 0..FEATURES {
-                velocity[i] = 0.9 * velocity[i] - gradient[i];
-                gate.weights[i] += velocity[i];
-            }
-        }
-        gate
-    }
-
-    fn scaled(&self, x: &[f64; FEATURES]) -> [f64; FEATURES] {
-        std::array::from_fn(|i| (x[i] - self.scale[i].0) / self.scale[i].1)
-    }
-
-    fn probability(&self, x: &[f64; FEATURES]) -> f64 {
-        let z: f64 = self.scaled(x).iter().zip(&self.weights).map(|(x, w)| x * w).sum();
-        1.0 / (1.0 + (-z).exp())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -328,21 +249,6 @@ mod tests {
         assert!((calibration_error(&sure, 0) - error).abs() < 1e-6);
         assert!((sure.temperatures()[0] - 2.0).abs() < 0.02);
         assert_eq!(failure_prediction(&sure, 0), failure_prediction(&exact, 0));
-        Ok(())
-    }
-
-    #[test]
-    fn a_learned_gate_is_calibrated_where_the_softmax_is_not() -> Result<()> {
-        let sure = record(&[(0.99, 200, 150), (0.7, 200, 100)])?;
-        let gated = sure.by(&learned_gate(&sure));
-        let unsure = |sample: usize| gated.predictions(0)[sample].uncertainty;
-        assert!(
-            (unsure(0) - 0.25).abs() < 0.01 && (unsure(399) - 0.5).abs() < 0.01,
-            "{} {}",
-            unsure(0),
-            unsure(399)
-        );
-        assert_eq!(failure_prediction(&gated, 0), failure_prediction(&sure, 0));
         Ok(())
     }
 }

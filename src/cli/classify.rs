@@ -21,8 +21,7 @@ pub struct Classify {
     /// Thresholds by what they were chosen for: "no loss", "1 % less" or "knee"
     #[arg(long, value_name = "CHOICE", default_value = "no loss")]
     choice: String,
-    /// Thresholds on the criterion that the weights' own are on (most: the entropy in nats), one for each exit but
-    /// the last, instead of a choice
+    /// Thresholds instead of the choice's, on its criterion (most: the entropy in nats), one for each exit but the last
     #[arg(long, value_name = "T,T,...", value_delimiter = ',')]
     thresholds: Vec<f64>,
     /// Exchange dark and bright
@@ -41,16 +40,16 @@ pub fn classify(arguments: &Classify) -> Result<String> {
         true => Pretrained::read(Path::new(named), &device)?,
         false => Pretrained::named(named, &device)?,
     };
-    let thresholds = match arguments.thresholds.is_empty() {
-        true => weights.thresholds(&arguments.choice)?.to_vec(),
-        false => arguments.thresholds.clone(),
-    };
+    let mut policy = weights.policy(&arguments.choice)?.clone();
+    if !arguments.thresholds.is_empty() {
+        policy.thresholds = arguments.thresholds.clone();
+    }
     let mut bytes = Vec::new();
     for path in &arguments.pictures {
         bytes.extend(read(path, weights.about.image, arguments.invert)?);
     }
     let images = weights.images(&bytes)?;
-    let answers = weights.network.classify_with_logits(&images, &weights.policy(thresholds)?)?;
+    let answers = weights.network.classify_with_logits(&images, &policy)?;
     let classes = &weights.about.classes;
     let mut rows = vec![["picture", "label", "exit", "entropy", "probability"].map(str::to_string)];
     for (picture, (answer, logits)) in arguments.pictures.iter().zip(&answers) {

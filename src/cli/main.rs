@@ -57,6 +57,30 @@ struct Export {
     /// Write them to this folder [default: datasets/reference/weights]
     #[arg(long, value_name = "FOLDER")]
     output: Option<PathBuf>,
+    #[command(flatten)]
+    reading: Reading,
+}
+
+/// How exits are read
+#[derive(Args)]
+struct Reading {
+    /// Divide the logits of each exit by a temperature, fitted on validation
+    #[arg(long)]
+    temperatures: bool,
+    /// Let an exit answer together with those before it: the geometric mean of their softmaxes
+    #[arg(long)]
+    ensemble: bool,
+}
+
+impl Reading {
+    fn of(&self, results: Results) -> Result<Results> {
+        let mut readout = results.validation.readout().clone();
+        if self.temperatures {
+            readout.temperatures = results.validation.temperatures();
+        }
+        readout.ensemble = self.ensemble;
+        results.read_by(&readout)
+    }
 }
 
 /// Print what thresholds give: the exact front on validation, and the same thresholds on test. FILE, instead of a
@@ -80,8 +104,15 @@ struct Sweep {
     /// now on one thread
     #[arg(long, value_name = "MS", group = "one")]
     latency_ms: Option<f64>,
+    /// All images leave at one exit, one row for each, instead of the front
+    #[arg(long, group = "one")]
+    anytime: bool,
+    /// Shares in proportion to p, p², p³, … leave at the exits, p from 0.05 to 1.95, instead of the front (MSDNet's budgeted
+    /// batch classification)
+    #[arg(long, group = "one")]
+    budgeted: bool,
     /// One threshold for all exits
-    #[arg(long, conflicts_with_all = ["grid", "guarantee"])]
+    #[arg(long, conflicts_with_all = ["grid", "guarantee", "anytime", "budgeted"])]
     shared: bool,
     /// For machines
     #[arg(long)]
@@ -93,6 +124,8 @@ struct Sweep {
     /// Print at most so many rows of the front
     #[arg(long, value_name = "N", default_value = "20")]
     rows: usize,
+    #[command(flatten)]
+    reading: Reading,
 }
 
 /// Time whole batches from pixels to answers, with early exits and without; as many images leave at each
@@ -367,6 +400,7 @@ fn evaluate(session: &Session, arguments: &Evaluate) -> Result<String> {
 fn export(session: &Session, arguments: &Export) -> Result<String> {
     let (trained, data) = finished(session)?;
     let results = Results::collect(&session.experiment, &trained, &data)?.by(&session.experiment.criterion);
+    let results = arguments.reading.of(results)?;
     let weights = Pretrained::of(&trained, &results, &data)?;
     let name = arguments.name.as_deref().unwrap_or(&session.name);
     let mut path = Pretrained::path(name);
@@ -419,6 +453,7 @@ fn swept(
 }
 
 fn sweep((results, session): (Results, Option<Session>), arguments: &Sweep) -> Result<String> {
+    let results = arguments.reading.of(results)?;
     for warning in &results.warnings {
         eprintln!("branchynet: warning: {warning}");
     }
@@ -450,6 +485,10 @@ fn sweep((results, session): (Results, Option<Session>), arguments: &Sweep) -> R
         vec![for_accuracy(&front()?, floor)?.clone()]
     } else if let Some(ceiling) = arguments.cost.or(arguments.latency_ms) {
         vec![for_cost(&front()?, ceiling)?.clone()]
+    } else if arguments.anytime {
+        validation.anytime(&costs)?
+    } else if arguments.budgeted {
+        validation.budgeted_batch(&costs)?
     } else if arguments.grid.is_empty() {
         spread(front()?, arguments.rows)
     } else {
@@ -460,7 +499,8 @@ fn sweep((results, session): (Results, Option<Session>), arguments: &Sweep) -> R
         Ok((results.shortest(&chosen.thresholds), chosen, test))
     });
     let points = points.collect::<Result<Vec<_>>>()?;
-    let exact = results.test.front_is_exact() || arguments.shared || !arguments.grid.is_empty();
+    let no_front = arguments.anytime || arguments.budgeted || !arguments.grid.is_empty();
+    let exact = results.test.front_is_exact() || arguments.shared || no_front;
     if arguments.json {
         let of =
             |o: &OperatingPoint| json!({ "accuracy": o.accuracy(), "cost": o.cost, "shares": o.shares() });
@@ -473,10 +513,10 @@ fn sweep((results, session): (Results, Option<Session>), arguments: &Sweep) -> R
                 "test": of(test),
             }))
             .collect();
-        let (criterion, of) = (results.test.criterion().to_string(), results.caption());
+        let (readout, of) = (validation.readout(), results.caption());
         return Ok(format!(
             "{}\n",
-            json!({ "of": of, "criterion": criterion, "exact": exact, "costs": costs, "points": points })
+            json!({ "of": of, "readout": readout, "exact": exact, "costs": costs, "points": points })
         ));
     }
     let mut out = format!("{}\n\n{}", results.caption(), baselines(&results));

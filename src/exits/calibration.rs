@@ -1,48 +1,33 @@
 //! What makes an exit's probabilities better: temperatures, and exits that answer together.
 
-use super::criterion::Seen;
+use super::readout::Readout;
 use super::record::ExitRecord;
 use crate::Result;
 use crate::data::{Role, Validation};
 use crate::error::bail;
 
 impl<R: Role> ExitRecord<R> {
-    /// The same samples with other logits: `logits` gets those of a sample at all exits up to one, and gives that
-    /// exit's new ones. Fails where it gives another number of them.
-    pub fn map(&self, logits: impl Fn(Seen<'_>) -> Vec<f32>) -> Result<Self> {
-        let mut all = vec![Vec::with_capacity(self.logits(0).len()); self.exits()];
-        self.visit(|exit, seen| all[exit].extend(logits(seen)));
-        Self::from_logits_by(all, self.labels().to_vec(), self.criterion())
-    }
-
-    /// The same with every exit's logits divided by its temperature (Guo et al. 2017,
-    /// <https://arxiv.org/abs/1706.04599>). Answers stay; how sure they are changes. Fails unless there is one for
-    /// each exit, above 0.
+    /// The same with every exit's logits divided by its temperature, beside those that it has (see
+    /// [`Readout::temperatures`]). Fails unless there is one for each exit, above 0.
     pub fn scaled(&self, temperatures: &[f64]) -> Result<Self> {
-        if temperatures.len() != self.exits() || !temperatures.iter().all(|t| t.is_finite() && *t > 0.0) {
-            bail!(Setting, "{} exits need as many temperatures, above 0, got {temperatures:?}", self.exits())
+        let mut readout = self.readout().clone();
+        if readout.ensemble {
+            bail!(
+                Setting,
+                "exits get their temperatures before they answer together: use scaled(…) before ensembled()"
+            )
         }
-        self.map(|seen| {
-            let temperature = temperatures[seen.exits().count() - 1];
-            seen.logits().iter().map(|&z| (f64::from(z) / temperature) as f32).collect()
-        })
+        if temperatures.is_empty() {
+            bail!(Setting, "{} exits need as many temperatures, got none", self.exits())
+        }
+        let already = readout.temperatures.iter().chain(std::iter::repeat(&1.0));
+        readout.temperatures = temperatures.iter().zip(already).map(|(new, old)| new * old).collect();
+        self.read_by(&readout)
     }
 
-    /// The same with every exit answering together with those before it: the geometric mean of their softmaxes,
-    /// as in Zero-Time Waste (<https://arxiv.org/abs/2106.05409>) with equal weights.
+    /// The same with every exit answering together with those before it (see [`Readout::ensemble`]).
     pub fn ensembled(&self) -> Result<Self> {
-        self.map(|seen| {
-            let exits = seen.exits().count() as f32;
-            let mut mean = vec![0.0; seen.logits().len()];
-            for logits in seen.exits() {
-                // What is the same for all classes makes no difference.
-                let largest = logits.iter().copied().fold(f32::MIN, f32::max);
-                let total: f32 = logits.iter().map(|z| (z - largest).exp()).sum();
-                let shift = largest + total.ln();
-                mean.iter_mut().zip(logits).for_each(|(mean, z)| *mean += (z - shift) / exits);
-            }
-            mean
-        })
+        self.read_by(&Readout { ensemble: true, ..self.readout().clone() })
     }
 
     /// The mean negative log-likelihood of an exit (from 0) at a temperature.
@@ -81,6 +66,7 @@ impl ExitRecord<Validation> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exits::Seen;
 
     #[test]
     fn exits_that_answer_together_have_the_mean_of_their_log_probabilities() -> Result<()> {

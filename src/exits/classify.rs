@@ -1,8 +1,9 @@
 //! Inference that stops at the first exit that is sure (paper, figure 2), for batches on the network's device.
 
-use super::criterion::{Criterion, Prediction, Seen};
+use super::criterion::Prediction;
 use super::plan::Plan;
 use super::policy::{Answer, ExitPolicy, Exits, answers, with_logits};
+use super::readout::Readout;
 use crate::error::bail;
 use crate::networks::{Network, Pass};
 use crate::{Result, kernels};
@@ -105,7 +106,7 @@ fn by_tensors(
     let batch = images.dim(0)?;
     let mut exits = Tensors {
         network,
-        criterion: &policy.criterion,
+        readout: &policy.readout,
         keep,
         x: images.clone(),
         rows: Vec::new(),
@@ -119,7 +120,7 @@ fn by_tensors(
 /// A network's exits on its device, for a batch.
 struct Tensors<'a> {
     network: &'a Network,
-    criterion: &'a Criterion,
+    readout: &'a Readout,
     keep: bool,
     /// What the trunk gave for the samples that the last exit was asked about.
     x: Tensor,
@@ -138,16 +139,17 @@ impl Exits for Tensors<'_> {
         self.rows.clear();
         self.x = self.network.segment(exit, &self.x, &mut Pass::Evaluate)?;
         let logits = self.network.exit(exit, &self.x, &mut Pass::Evaluate)?;
-        let there = on_device(self.criterion, &logits)?;
-        let classes = self.network.classes();
+        let there = on_device(self.readout, &logits)?;
         if self.keep || there.is_none() {
             let logits = logits.flatten_all()?.to_vec1::<f32>()?;
-            for (logits, &sample) in logits.chunks(classes).zip(staying) {
-                self.seen[sample].extend_from_slice(logits);
-            }
+            let rows = logits.chunks(self.network.classes()).zip(staying);
+            let read =
+                |(logits, &sample): (&[f32], &usize)| self.readout.read(&mut self.seen[sample], logits);
+            self.predictions = rows.map(read).collect();
         }
-        let read = |&sample: &usize| self.criterion.read(Seen::new(&self.seen[sample], classes));
-        self.predictions = there.unwrap_or_else(|| staying.iter().map(read).collect());
+        if let Some(there) = there {
+            self.predictions = there;
+        }
         Ok(())
     }
 
@@ -162,8 +164,9 @@ impl Exits for Tensors<'_> {
 
 /// What an exit with these logits (samples, classes) says, where the device can tell: the logits then stay there.
 #[cfg(feature = "cuda")]
-fn on_device(criterion: &Criterion, logits: &Tensor) -> Result<Option<Vec<Prediction>>> {
-    let Some(measure) = criterion.measure().filter(|_| logits.device().is_cuda()) else {
+fn on_device(readout: &Readout, logits: &Tensor) -> Result<Option<Vec<Prediction>>> {
+    let there = readout.is_plain() && logits.device().is_cuda();
+    let Some(measure) = readout.criterion.measure().filter(|_| there) else {
         return Ok(None);
     };
     let rows = kernels::read_exit(logits, measure)?.to_vec2::<f64>()?;
@@ -172,7 +175,7 @@ fn on_device(criterion: &Criterion, logits: &Tensor) -> Result<Option<Vec<Predic
 }
 
 #[cfg(not(feature = "cuda"))]
-fn on_device(_: &Criterion, _: &Tensor) -> Result<Option<Vec<Prediction>>> {
+fn on_device(_: &Readout, _: &Tensor) -> Result<Option<Vec<Prediction>>> {
     Ok(None)
 }
 
@@ -180,7 +183,7 @@ fn on_device(_: &Criterion, _: &Tensor) -> Result<Option<Vec<Prediction>>> {
 mod tests {
     use super::*;
     use crate::data::Test;
-    use crate::exits::ExitRecord;
+    use crate::exits::{Criterion, ExitRecord};
     use crate::networks::{branch, conv, linear, max_pool, relu};
     use candle_core::Device;
 

@@ -4,16 +4,19 @@
 //! the exit's threshold, and never where it is not a number. A new criterion is a new variant here, or
 //! [`Criterion::own`] in a notebook cell.
 
+use super::gate::Gate;
 use crate::Error;
 use crate::error::bail;
 #[cfg(feature = "cuda")]
 use crate::kernels::Measure;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// How unsure an exit is.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// How unsure an exit is. In JSON it is its name, or `{"gate": …}`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Criterion {
     /// The entropy of the softmax in nats, −Σ p ln p (the paper's): 0 when certain, ln(classes) when
@@ -27,7 +30,10 @@ pub enum Criterion {
     /// 1/n when this exit and the n − 1 before it agree on the class (after PABEE,
     /// <https://arxiv.org/abs/2006.04152>): a threshold of 0.6 lets two leave that agree.
     Patience,
-    /// One of the caller's.
+    /// The probability of a wrong answer, learned.
+    Gate(Gate),
+    /// One of the caller's, which no file can hold.
+    #[serde(skip)]
     Own(Own),
 }
 
@@ -171,6 +177,7 @@ impl Criterion {
                 // Not a number where the softmax is not.
                 1.0 / streak as f64 + 0.0 * softmax.rest
             }
+            Self::Gate(gate) => gate.wrong(seen),
             Self::Own(own) => (own.measure)(seen),
         };
         Prediction { label: softmax.label, uncertainty }
@@ -183,6 +190,7 @@ impl Criterion {
             Self::Probability => ["probability", "1 − largest probability"],
             Self::Margin => ["margin", "1 − margin of probabilities"],
             Self::Patience => ["patience", "1 / exits in a row that agree"],
+            Self::Gate(_) => ["gate", "probability of a wrong answer, learned"],
             Self::Own(own) => [&*own.name; 2],
         }
     }
@@ -207,7 +215,7 @@ impl Criterion {
             Self::Entropy => Some(Measure::Entropy),
             Self::Probability => Some(Measure::Probability),
             Self::Margin => Some(Measure::Margin),
-            Self::Patience | Self::Own(_) => None,
+            Self::Patience | Self::Gate(_) | Self::Own(_) => None,
         }
     }
 }

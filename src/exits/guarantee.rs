@@ -2,15 +2,18 @@
 //! Test" (Angelopoulos et al. 2021, <https://arxiv.org/abs/2110.01052>).
 
 use super::operating_point::OperatingPoint;
+use super::policy::ExitPolicy;
 use super::record::ExitRecord;
 use crate::data::{Role, Validation};
 use crate::error::bail;
 use crate::{Result, Rng};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
+use serde::{Deserialize, Serialize};
 
 /// What early exit must not do too often.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Loss {
     /// Give another answer than the last exit would. This needs no labels.
     Different,
@@ -18,7 +21,28 @@ pub enum Loss {
     Wrong,
 }
 
+/// What thresholds were promised to keep: with probability 1 − `delta` at most the share `epsilon` of all answers is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Promise {
+    /// What counts as lost.
+    pub loss: Loss,
+    /// In 0..1.
+    pub epsilon: f64,
+    /// In 0..1.
+    pub delta: f64,
+    /// On how many validation images it rests.
+    pub images: usize,
+}
+
 impl ExitRecord<Validation> {
+    /// The policy of [`Self::learn_then_test`]'s thresholds, with what they promise.
+    pub fn promise(&self, loss: Loss, epsilon: f64, delta: f64, costs: &[f64]) -> Result<ExitPolicy> {
+        let chosen = self.learn_then_test(loss, epsilon, delta, costs)?;
+        let promise = Promise { loss, epsilon, delta, images: self.len() };
+        Ok(ExitPolicy { promise: Some(promise), ..self.policy(&chosen.thresholds) })
+    }
+
     /// Cheap thresholds at which at most the share `epsilon` of all answers is lost, with probability
     /// 1 − `delta`, over images of the kind of the validation images, of which these are a random draw.
     ///

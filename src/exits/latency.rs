@@ -9,10 +9,11 @@
 //! same round, as a processor that changes its clock in between, or has neighbours, changes both.
 
 use super::classify::Engine;
-use super::criterion::Criterion;
 use super::plan::Plan;
 use super::policy::ExitPolicy;
+use super::readout::Readout;
 use super::record::ExitRecord;
+use super::shares;
 use crate::Result;
 use crate::data::Validation;
 use crate::error::bail;
@@ -142,7 +143,7 @@ pub struct Timer {
     baseline: Network,
     images: Vec<Vec<f32>>,
     rounds: usize,
-    criterion: Criterion,
+    readout: Readout,
 }
 
 impl Timer {
@@ -164,7 +165,7 @@ impl Timer {
             baseline: baseline.clone(),
             images,
             rounds,
-            criterion: Criterion::default(),
+            readout: Readout::default(),
         })
     }
 
@@ -173,9 +174,9 @@ impl Timer {
         &self.network
     }
 
-    /// The same with the time that another criterion takes.
-    pub fn by(mut self, criterion: Criterion) -> Self {
-        self.criterion = criterion;
+    /// The same with the time that another criterion takes, or a whole readout.
+    pub fn by(mut self, readout: impl Into<Readout>) -> Self {
+        self.readout = readout.into();
         self
     }
 
@@ -200,7 +201,7 @@ impl Timer {
 
     /// Where each image leaves so that these shares do: at the exit that is furthest behind its share.
     fn leaves(&self, shares: &[f64]) -> Result<Vec<usize>> {
-        self.check_shares(shares)?;
+        shares::check(shares, self.network.exits())?;
         let mut counts = vec![0.0; shares.len()];
         let leaves = (1..=self.images.len()).map(|n| {
             let behind = |exit: usize| shares[exit] * n as f64 - counts[exit];
@@ -228,13 +229,13 @@ impl Timer {
     /// before the clock starts and before it stops. On the CPU with as many threads as it has cores.
     /// Fails where shares do not fit the exits, or for sizes of 0.
     pub fn batches(&self, shares: &[f64], sizes: &[usize]) -> Result<Vec<BatchTime>> {
-        self.check_shares(shares)?;
+        shares::check(shares, self.network.exits())?;
         if sizes.is_empty() || sizes.contains(&0) {
             bail!(Setting, "the sizes of batches must be at least 1, got {sizes:?}")
         }
         let policy = self.policy_for(shares)?;
-        let never = vec![self.criterion.never(); self.baseline.exits() - 1];
-        let never = ExitPolicy::new(self.criterion.clone(), never);
+        let criterion = &self.readout.criterion;
+        let never = ExitPolicy::new(criterion.clone(), vec![criterion.never(); self.baseline.exits() - 1]);
         sizes.iter().map(|&batch| self.batches_of(batch, &policy, &never)).collect()
     }
 
@@ -267,45 +268,15 @@ impl Timer {
         Ok(BatchTime { batch, baseline, early_exit, threads })
     }
 
-    /// A policy by which these shares of the images leave, whatever the weights are: each threshold lies
-    /// between the uncertainties of the last image that leaves and the first that stays.
+    /// A policy by which these shares of the images leave, whatever the weights are.
     fn policy_for(&self, shares: &[f64]) -> Result<ExitPolicy> {
         let images = &self.images[..self.images.len().min(1000)];
         let logits =
             Engine::new(&self.network)?.logits(&tensor(&self.network, &images.concat(), images.len())?)?;
         // Labels make no difference.
         let record = ExitRecord::<Validation>::from_logits(logits, vec![0; images.len()])?;
-        let record = record.by(&self.criterion);
-        let mut policy = ExitPolicy::new(self.criterion.clone(), []);
-        let mut staying: Vec<usize> = (0..images.len()).collect();
-        let mut left = 0.0;
-        for (exit, share) in shares[..shares.len() - 1].iter().enumerate() {
-            let unsure = |&image: &usize| record.predictions(exit)[image].uncertainty;
-            let mut sorted: Vec<f64> = staying.iter().map(unsure).collect();
-            sorted.sort_by(f64::total_cmp);
-            left += share;
-            let already = images.len() - staying.len();
-            let leaving = ((left * images.len() as f64).round() as usize).saturating_sub(already);
-            policy.thresholds.push(match leaving {
-                n if n >= sorted.len() => f64::INFINITY,
-                0 => policy.criterion.never(),
-                n => (sorted[n - 1] + sorted[n]) / 2.0,
-            });
-            staying.retain(|image| !policy.leaves(exit, unsure(image)));
-        }
-        Ok(policy)
-    }
-
-    fn check_shares(&self, shares: &[f64]) -> Result<()> {
-        let off = (shares.iter().sum::<f64>() - 1.0).abs();
-        if shares.len() != self.network.exits() || off.is_nan() || off > 1e-6 {
-            bail!(
-                Setting,
-                "{} exits need as many shares that add up to 1, got {shares:?}",
-                self.network.exits()
-            )
-        }
-        Ok(())
+        let record = record.read_by(&self.readout)?;
+        Ok(record.policy(&record.thresholds_for(shares)?))
     }
 
     /// Lets the baseline, and for each of `leaves`, which says where each image leaves, all of `runs` take their turn on
@@ -370,17 +341,17 @@ struct Plans {
 
 impl Plans {
     fn new(timer: &Timer) -> Result<Self> {
-        let never = timer.criterion.never();
-        let leave_at = |exits: usize, exit: usize| {
-            let threshold = |i: usize| if i < exit { never } else { f64::INFINITY };
-            ExitPolicy::new(timer.criterion.clone(), (0..exits - 1).map(threshold).collect::<Vec<_>>())
+        let criterion = &timer.readout.criterion;
+        let leave_at = |readout: Readout, exits: usize, exit: usize| {
+            let threshold = |i: usize| if i < exit { criterion.never() } else { f64::INFINITY };
+            ExitPolicy::new(readout, (0..exits - 1).map(threshold).collect::<Vec<_>>())
         };
         let (exits, of_baseline) = (timer.network.exits(), timer.baseline.exits());
         Ok(Self {
             plan: Plan::new(&timer.network)?,
             baseline: Plan::new(&timer.baseline)?,
-            forced: (0..exits).map(|exit| leave_at(exits, exit)).collect(),
-            last: leave_at(of_baseline, of_baseline - 1),
+            forced: (0..exits).map(|exit| leave_at(timer.readout.clone(), exits, exit)).collect(),
+            last: leave_at(criterion.clone().into(), of_baseline, of_baseline - 1),
         })
     }
 

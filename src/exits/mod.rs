@@ -1,7 +1,7 @@
 //! Early exit: who is sure enough to leave, what that gives at every threshold, and what it costs in time.
 //!
-//! A [`ExitPolicy`] is a [`Criterion`] ("how unsure is this exit?") with a threshold for each exit but the
-//! last. The same policy serves [`crate::Network::classify`] for batches, [`Plan`] for single images, and
+//! A [`ExitPolicy`] is a [`Readout`] (a [`Criterion`], "how unsure is this exit?", with temperatures, and whether exits
+//! answer together) and a threshold for each exit but the last. The same policy serves [`crate::Network::classify`] for batches, [`Plan`] for single images, and
 //! [`ExitRecord`], which replays both from one pass. This folder uses networks, data and kernels; begin
 //! with `criterion.rs`, then `policy.rs`, which is the paper's figure 2.
 
@@ -9,20 +9,25 @@ mod calibration;
 mod classify;
 mod criterion;
 mod front;
+mod gate;
 mod guarantee;
 mod latency;
 mod operating_point;
 mod plan;
 mod policy;
+mod readout;
 mod record;
+mod shares;
 mod threshold;
 
 pub use criterion::{Criterion, Own, Prediction, Seen};
 pub use front::{for_accuracy, for_cost, knee, pareto_optimal};
-pub use guarantee::Loss;
+pub use gate::Gate;
+pub use guarantee::{Loss, Promise};
 pub use latency::{BatchTime, Latency, Mix, Timer, Timing, percentile};
 pub use operating_point::OperatingPoint;
 pub use plan::Plan;
 pub use policy::{Answer, ExitPolicy};
+pub use readout::Readout;
 pub use record::ExitRecord;
 pub(crate) use threshold::shortest;

@@ -3,8 +3,9 @@
 //! [`Network`] is for training. A plan is built from it once, with its weights packed, and runs the same
 //! layers as [`crate::kernels::inference`] on one thread of the CPU.
 
-use super::criterion::{Criterion, Prediction, Seen};
+use super::criterion::Prediction;
 use super::policy::{Answer, ExitPolicy, Exits, answers, leave, with_logits};
+use super::readout::Readout;
 use crate::Result;
 use crate::error::bail;
 use crate::kernels::inference::{Buffers, StepBuilder, Steps, View};
@@ -120,7 +121,7 @@ impl Plan {
         policy.check(self.exits())?;
         let (compiled, state) = (&*self.compiled, &mut self.states[0]);
         compiled.load(state, &[image])?;
-        let mut block = Block { compiled, state, criterion: &policy.criterion, threads: self.threads };
+        let mut block = Block { compiled, state, readout: &policy.readout, threads: self.threads };
         // Nothing is allocated for a single image.
         let mut answer = [Answer::NONE];
         leave(&mut block, policy, &mut [0], &mut answer)?;
@@ -143,7 +144,7 @@ impl Plan {
     ) -> Result<Vec<(Answer, Vec<f32>)>> {
         policy.check(self.exits())?;
         let blocks = self.in_blocks(images, |compiled, state, images| {
-            let mut block = Block { compiled, state, criterion: &policy.criterion, threads: 1 };
+            let mut block = Block { compiled, state, readout: &policy.readout, threads: 1 };
             let answers = answers(&mut block, policy, images)?;
             Ok(with_logits(answers, &block.state.seen, compiled.classes, keep))
         })?;
@@ -261,7 +262,7 @@ impl Compiled {
 struct Block<'a> {
     compiled: &'a Compiled,
     state: &'a mut Workspace,
-    criterion: &'a Criterion,
+    readout: &'a Readout,
     threads: usize,
 }
 
@@ -273,8 +274,7 @@ impl Exits for Block<'_> {
 
     fn prediction(&mut self, exit: usize, place: usize, image: usize) -> Prediction {
         let Workspace { buffers, seen } = &mut *self.state;
-        seen[image].extend_from_slice(self.compiled.logits(buffers, exit, place));
-        self.criterion.read(Seen::new(&seen[image], self.compiled.classes))
+        self.readout.read(&mut seen[image], self.compiled.logits(buffers, exit, place))
     }
 
     fn stay(&mut self, exit: usize, place: usize, to: usize) {

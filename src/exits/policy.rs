@@ -1,17 +1,34 @@
 //! Who leaves where: thresholds, answers, and the loop of the paper's figure 2.
 
 use super::criterion::{Criterion, Prediction, Seen};
+use super::guarantee::Promise;
+use super::readout::Readout;
 use crate::Result;
 use crate::error::bail;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// When a sample leaves: at the first exit whose uncertainty is below its threshold. The last exit
 /// has none and answers for all that are left.
-#[derive(Debug, Clone, PartialEq)]
+///
+/// As JSON it is whole: how exits are read, thresholds, and what was promised; infinity is null there. A criterion of
+/// one's own cannot be written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ExitPolicy {
-    /// How unsure an exit is.
-    pub criterion: Criterion,
+    /// How exits are read.
+    pub readout: Readout,
     /// One for each exit but the last; infinity lets everything leave whose uncertainty is a number.
+    #[serde(deserialize_with = "null_is_infinite")]
     pub thresholds: Vec<f64>,
+    /// What the thresholds were promised to keep, where they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promise: Option<Promise>,
+}
+
+/// JSON has no infinity, for which serde_json writes null.
+fn null_is_infinite<'de, D: Deserializer<'de>>(json: D) -> std::result::Result<Vec<f64>, D::Error> {
+    let thresholds = Vec::<Option<f64>>::deserialize(json)?;
+    Ok(thresholds.into_iter().map(|threshold| threshold.unwrap_or(f64::INFINITY)).collect())
 }
 
 /// The answer for one sample.
@@ -32,10 +49,9 @@ impl Answer {
 }
 
 impl ExitPolicy {
-    /// A policy of this criterion with these thresholds.
-    pub fn new(criterion: Criterion, thresholds: impl Into<Vec<f64>>) -> Self {
-        let thresholds = thresholds.into();
-        Self { criterion, thresholds }
+    /// A policy of this criterion, or of a whole readout, with these thresholds.
+    pub fn new(readout: impl Into<Readout>, thresholds: impl Into<Vec<f64>>) -> Self {
+        Self { readout: readout.into(), thresholds: thresholds.into(), promise: None }
     }
 
     /// The paper's: thresholds on the entropy, in nats.
@@ -43,7 +59,7 @@ impl ExitPolicy {
         Self::new(Criterion::Entropy, thresholds)
     }
 
-    /// Fails where the thresholds do not fit a network with `exits` exits: one is needed for every exit
+    /// Fails where temperatures or thresholds do not fit a network with `exits` exits: a threshold is needed for every exit
     /// but the last, at least 0 unless the criterion is one's own, and none may be NaN.
     pub fn check(&self, exits: usize) -> Result<()> {
         let thresholds = &self.thresholds;
@@ -55,13 +71,11 @@ impl ExitPolicy {
                 thresholds.len()
             )
         }
-        let least = self.criterion.never();
+        self.readout.check(exits)?;
+        let criterion = &self.readout.criterion;
+        let least = criterion.never();
         if let Some(wrong) = thresholds.iter().find(|t| t.is_nan() || **t < least) {
-            bail!(
-                Setting,
-                "a threshold for {} is at least {least}, got {wrong} in {thresholds:?}",
-                self.criterion
-            )
+            bail!(Setting, "a threshold for {criterion} is at least {least}, got {wrong} in {thresholds:?}")
         }
         Ok(())
     }

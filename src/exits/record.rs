@@ -6,6 +6,7 @@ use super::classify::Engine;
 use super::criterion::{Criterion, Prediction, Seen};
 use super::operating_point::OperatingPoint;
 use super::policy::{self, Answer, ExitPolicy, Exits};
+use super::readout::Readout;
 use crate::Result;
 use crate::data::{Role, Split};
 use crate::error::bail;
@@ -16,7 +17,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-/// What every exit says about every sample of a split, by one criterion. A record of
+/// What every exit says about every sample of a split, read in one way. A record of
 /// [`crate::data::Test`] reports; only one of [`crate::data::Validation`] chooses.
 ///
 /// ```
@@ -31,24 +32,27 @@ use std::sync::Arc;
 /// assert_eq!(format!("{record:?}"), "2 samples at 2 exits, by entropy");
 /// // The same thresholds for the network itself.
 /// let policy = record.policy(&chosen.thresholds);
-/// assert_eq!(policy.criterion, Criterion::Entropy);
+/// assert_eq!(policy.readout.criterion, Criterion::Entropy);
 /// # Ok::<(), branchynet::Error>(())
 /// ```
 #[derive(Clone)]
 pub struct ExitRecord<R> {
-    /// For every exit the logits, samples one after another; records by other criteria share them.
+    /// For every exit the logits that the network gave, samples one after another; records that are read otherwise share
+    /// them.
+    raw: Arc<Vec<Vec<f32>>>,
+    /// What the exits answer by: the same, unless temperatures or other exits change them.
     logits: Arc<Vec<Vec<f32>>>,
     labels: Vec<u32>,
-    criterion: Criterion,
+    readout: Readout,
     /// For every exit and sample what follows from the logits.
     predictions: Vec<Vec<Prediction>>,
     role: PhantomData<R>,
 }
 
 /// What a notebook cell shows that ends in a record: not every logit.
-impl<R> fmt::Debug for ExitRecord<R> {
+impl<R: Role> fmt::Debug for ExitRecord<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} samples at {} exits, by {}", self.labels.len(), self.logits.len(), self.criterion)
+        write!(f, "{} samples at {} exits, by {}", self.len(), self.exits(), self.criterion())
     }
 }
 
@@ -75,8 +79,8 @@ impl<R: Role> ExitRecord<R> {
         for (by, share) in [(0, 0.5), (-1, 0.25), (1, 0.25)] {
             for flip in [false, true] {
                 let view = Self::collect(network, &split.moved(by, by, flip))?;
-                mean.resize(view.exits(), vec![0.0; view.logits[0].len()]);
-                for (mean, logits) in mean.iter_mut().zip(&*view.logits) {
+                mean.resize(view.exits(), vec![0.0; view.raw[0].len()]);
+                for (mean, logits) in mean.iter_mut().zip(&*view.raw) {
                     mean.iter_mut().zip(logits).for_each(|(mean, z)| *mean += share / 2.0 * z);
                 }
             }
@@ -87,15 +91,11 @@ impl<R: Role> ExitRecord<R> {
     /// A record of logits from elsewhere: for every exit one row of logits per sample, one after
     /// another. Fails when the sizes do not fit or there are no samples.
     pub fn from_logits(logits: Vec<Vec<f32>>, labels: Vec<u32>) -> Result<Self> {
-        Self::from_logits_by(logits, labels, &Criterion::default())
+        Self::from_logits_read(logits, labels, &Readout::default())
     }
 
-    /// [`Self::from_logits`], read by this criterion.
-    pub(super) fn from_logits_by(
-        logits: Vec<Vec<f32>>,
-        labels: Vec<u32>,
-        criterion: &Criterion,
-    ) -> Result<Self> {
+    /// [`Self::from_logits`], read in this way.
+    fn from_logits_read(logits: Vec<Vec<f32>>, labels: Vec<u32>, readout: &Readout) -> Result<Self> {
         let values = logits.first().map_or(0, Vec::len);
         if labels.is_empty()
             || values == 0
@@ -109,23 +109,57 @@ impl<R: Role> ExitRecord<R> {
                 labels.len()
             )
         }
-        let unread = Self {
-            logits: Arc::new(logits),
-            labels,
-            criterion: Criterion::default(),
-            predictions: Vec::new(),
-            role: PhantomData,
-        };
-        Ok(unread.read_by(criterion))
+        let logits = Arc::new(logits);
+        let (raw, predictions) = (logits.clone(), Vec::new());
+        Self { raw, logits, labels, readout: Readout::default(), predictions, role: PhantomData }
+            .reread(readout)
     }
 
-    /// The same logits, read by another criterion.
+    /// The same, read by another criterion; temperatures and ensemble stay.
     pub fn by(&self, criterion: &Criterion) -> Self {
-        if self.criterion == *criterion { self.clone() } else { self.clone().read_by(criterion) }
+        if self.criterion() == criterion {
+            return self.clone();
+        }
+        let mut record = self.clone();
+        record.readout.criterion = criterion.clone();
+        record.predicted()
     }
 
-    fn read_by(mut self, criterion: &Criterion) -> Self {
+    /// The same logits of the network, read in another way. Fails where it does not fit the exits.
+    pub fn read_by(&self, readout: &Readout) -> Result<Self> {
+        self.clone().reread(readout)
+    }
+
+    fn reread(mut self, readout: &Readout) -> Result<Self> {
         let (exits, classes) = (self.exits(), self.classes());
+        readout.check(exits)?;
+        self.readout = readout.clone();
+        self.logits = self.raw.clone();
+        if !readout.is_plain() {
+            let read = |sample: usize| {
+                let mut seen = Vec::with_capacity(exits * classes);
+                self.raw.iter().for_each(|raw| readout.see(&mut seen, &raw[sample * classes..][..classes]));
+                seen
+            };
+            let mut logits = vec![Vec::with_capacity(self.raw[0].len()); exits];
+            // Some at a time, so that there is no third copy of all.
+            for start in (0..self.len()).step_by(4096) {
+                let samples: Vec<_> =
+                    (start..self.len().min(start + 4096)).into_par_iter().map(read).collect();
+                for seen in samples {
+                    seen.chunks(classes)
+                        .zip(&mut logits)
+                        .for_each(|(row, of_exit)| of_exit.extend_from_slice(row));
+                }
+            }
+            self.logits = Arc::new(logits);
+        }
+        Ok(self.predicted())
+    }
+
+    /// The same with what the criterion says about the logits.
+    fn predicted(mut self) -> Self {
+        let (exits, classes, criterion) = (self.exits(), self.classes(), &self.readout.criterion);
         let read = |sample: usize| {
             let mut seen = Vec::with_capacity(exits * classes);
             self.logits.iter().map(move |logits| {
@@ -136,21 +170,7 @@ impl<R: Role> ExitRecord<R> {
         let of_samples: Vec<Prediction> = (0..self.len()).into_par_iter().flat_map_iter(read).collect();
         let of_exit = |exit| of_samples.iter().skip(exit).step_by(exits).copied().collect();
         self.predictions = (0..exits).map(of_exit).collect();
-        self.criterion = criterion.clone();
         self
-    }
-
-    /// Gives `visit` every exit (from 0) of one sample after another, with the logits of the exits so far.
-    pub(super) fn visit(&self, mut visit: impl FnMut(usize, Seen<'_>)) {
-        let classes = self.classes();
-        let mut seen = Vec::with_capacity(self.exits() * classes);
-        for sample in 0..self.len() {
-            seen.clear();
-            for (exit, logits) in self.logits.iter().enumerate() {
-                seen.extend_from_slice(&logits[sample * classes..][..classes]);
-                visit(exit, Seen::new(&seen, classes));
-            }
-        }
     }
 
     /// The record of a network that has these exits (from 0) alone; the branches of the others decide
@@ -159,18 +179,28 @@ impl<R: Role> ExitRecord<R> {
         if exits.is_empty() || exits.iter().any(|&exit| exit >= self.exits()) {
             bail!(Setting, "exits of a record are numbered from 0 to {}, got {exits:?}", self.exits() - 1)
         }
-        let logits = exits.iter().map(|&exit| self.logits[exit].clone()).collect();
-        Self::from_logits_by(logits, self.labels.clone(), &self.criterion)
+        let logits = exits.iter().map(|&exit| self.raw[exit].clone()).collect();
+        let mut readout = self.readout.clone();
+        if !readout.temperatures.is_empty() {
+            readout.temperatures = exits.iter().map(|&exit| self.readout.temperatures[exit]).collect();
+        }
+        Self::from_logits_read(logits, self.labels.clone(), &readout)
     }
 
     /// The record of a cascade: this network's last exit first, and that of `then` where it is not sure. Fails
-    /// where they are of other samples.
+    /// where they are of other samples, or have temperatures or an ensemble, which the cascade's record can be given.
     pub fn followed_by(&self, then: &Self) -> Result<Self> {
         if self.labels != then.labels {
             bail!(Setting, "a cascade needs two records of the same samples")
         }
-        let last = |record: &Self| record.logits[record.exits() - 1].clone();
-        Self::from_logits_by(vec![last(self), last(then)], self.labels.clone(), &self.criterion)
+        if !(self.readout.is_plain() && then.readout.is_plain()) {
+            bail!(
+                Setting,
+                "a cascade is made of records without temperatures or ensemble; give them to its own record"
+            )
+        }
+        let last = |record: &Self| record.raw[record.exits() - 1].clone();
+        Self::from_logits_read(vec![last(self), last(then)], self.labels.clone(), &self.readout)
     }
 
     /// Leaving at the first exit that is right, else at the last: what no criterion can beat. `costs` are those of
@@ -207,23 +237,27 @@ impl<R: Role> ExitRecord<R> {
         let rows = |logits: &Vec<f32>| {
             samples.iter().flat_map(|&i| &logits[i * classes..][..classes]).copied().collect()
         };
+        let raw: Arc<Vec<_>> = Arc::new(self.raw.iter().map(rows).collect());
+        let plain = self.readout.is_plain();
         Ok(Self {
-            logits: Arc::new(self.logits.iter().map(rows).collect()),
+            logits: if plain { raw.clone() } else { Arc::new(self.logits.iter().map(rows).collect()) },
+            raw,
             labels: samples.iter().map(|&i| self.labels[i]).collect(),
-            criterion: self.criterion.clone(),
+            readout: self.readout.clone(),
             predictions: self.predictions.iter().map(|of| samples.iter().map(|&i| of[i]).collect()).collect(),
             role: PhantomData,
         })
     }
 
-    /// The samples of this record and of another split's in one. Fails where they are of other exits or classes.
+    /// The samples of this record and of another split's in one, read as these. Fails where they are of other exits or
+    /// classes.
     pub fn joined<S: Role>(&self, other: &ExitRecord<S>) -> Result<Self> {
         if (self.exits(), self.classes()) != (other.exits(), other.classes()) {
             bail!(Setting, "two records that are joined need the same exits and classes")
         }
-        let logits = |exit| [self.logits(exit), other.logits(exit)].concat();
+        let logits = |exit: usize| [&self.raw[exit][..], &other.raw[exit]].concat();
         let labels = [self.labels(), other.labels()].concat();
-        Self::from_logits_by((0..self.exits()).map(logits).collect(), labels, &self.criterion)
+        Self::from_logits_read((0..self.exits()).map(logits).collect(), labels, &self.readout)
     }
 
     /// The same samples with these labels, one for each.
@@ -233,12 +267,18 @@ impl<R: Role> ExitRecord<R> {
 
     /// The criterion that [`Self::predictions`], thresholds and answers are by.
     pub fn criterion(&self) -> &Criterion {
-        &self.criterion
+        &self.readout.criterion
     }
 
-    /// The policy of this record's criterion with these thresholds, for [`Network::classify`].
+    /// How the exits are read.
+    pub fn readout(&self) -> &Readout {
+        &self.readout
+    }
+
+    /// The policy that reads the exits as this record does, with these thresholds, for [`Network::classify`]: it decides
+    /// for each sample as the record.
     pub fn policy(&self, thresholds: &[f64]) -> ExitPolicy {
-        ExitPolicy::new(self.criterion.clone(), thresholds)
+        ExitPolicy::new(self.readout.clone(), thresholds)
     }
 
     /// The number of samples.
@@ -266,8 +306,8 @@ impl<R: Role> ExitRecord<R> {
         &self.labels
     }
 
-    /// The logits of exit `exit` (from 0), samples one after another. Panics where there is no such exit,
-    /// as does [`Self::predictions`].
+    /// What exit `exit` (from 0) answers by, samples one after another: the logits that the network gave, unless the
+    /// readout has temperatures or an ensemble. Panics where there is no such exit, as does [`Self::predictions`].
     pub fn logits(&self, exit: usize) -> &[f32] {
         &self.logits[exit]
     }

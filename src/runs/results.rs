@@ -10,7 +10,7 @@ use super::run_info::RunInfo;
 use super::settings::Settings;
 use crate::checked_file::{self, Contents, Kind, Tensors};
 use crate::data::{Dataset, Source, Test, Validation};
-use crate::exits::{Criterion, ExitRecord, for_accuracy, knee};
+use crate::exits::{Criterion, ExitRecord, Readout, for_accuracy, knee};
 use crate::files::{commit, project_dir, shown};
 use crate::networks::Network;
 use crate::training::{Epoch, Run};
@@ -138,6 +138,15 @@ impl Results {
             }
         }
         results
+    }
+
+    /// The same results, with the exits read in this way, the networks without branches by its criterion alone. Fails
+    /// where it does not fit the exits.
+    pub fn read_by(&self, readout: &Readout) -> Result<Self> {
+        let mut results = self.by(&readout.criterion);
+        results.validation = self.validation.read_by(readout)?;
+        results.test = self.test.read_by(readout)?;
+        Ok(results)
     }
 
     /// Where [`Self::write`] puts a record of these settings by default.
@@ -337,10 +346,10 @@ impl Results {
         Ok(choices)
     }
 
-    /// Thresholds that were chosen on Validation, under a name of their own, and what they give on the test
-    /// images.
+    /// Thresholds that were chosen on Validation, under a name of their own and as [`Self::shortest`] writes them, and
+    /// what they give on the test images.
     pub fn choice(&self, name: &str, thresholds: &[f64], costs: &[f64]) -> Result<Choice> {
-        let test = self.test.operating_point(thresholds, costs)?;
+        let test = self.test.operating_point(&self.shortest(thresholds), costs)?;
         Ok(Choice::new(name, &test))
     }
 }

@@ -1,19 +1,20 @@
 //! Trained weights in a file of their own, with what it takes to use them: the list of layers, how bytes
-//! become pixels, the names of the classes, and thresholds. `datasets/reference/weights/` holds those of
+//! become pixels, the names of the classes, and exit policies. `datasets/reference/weights/` holds those of
 //! the reference runs.
 
+use super::choices::Choice;
 use super::experiment::Trained;
 use super::results::Results;
 use super::settings::Settings;
 use crate::checked_file::{self, Contents, Kind, Tensors};
 use crate::data::Dataset;
 use crate::error::bail;
-use crate::exits::{Criterion, ExitPolicy};
+use crate::exits::{Criterion, ExitPolicy, ExitRecord, Loss};
 use crate::files::project_dir;
 use crate::networks::Network;
 use crate::{Result, files};
 use candle_core::{Device, Tensor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// A trained network with all that it takes to use it.
@@ -42,27 +43,14 @@ pub struct WeightsHeader {
     pub classes: Vec<String>,
     /// The commit that trained it.
     pub commit: String,
-    /// What the thresholds are on: a criterion's name.
-    #[serde(default = "entropy")]
-    pub criterion: String,
-    /// Thresholds that were chosen on Validation, cheapest in multiply-accumulates: the choice's name, and
-    /// one threshold for each exit but the last.
-    #[serde(deserialize_with = "null_is_infinite")]
-    pub thresholds: Vec<(String, Vec<f64>)>,
-}
-
-/// What files of weights that name no criterion were written with.
-fn entropy() -> String {
-    Criterion::Entropy.to_string()
-}
-
-/// JSON has no infinity, for which serde_json writes null.
-fn null_is_infinite<'de, D: Deserializer<'de>>(
-    json: D,
-) -> std::result::Result<Vec<(String, Vec<f64>)>, D::Error> {
-    let written = Vec::<(String, Vec<Option<f64>>)>::deserialize(json)?;
-    let infinite = |thresholds: Vec<Option<f64>>| thresholds.into_iter().map(|t| t.unwrap_or(f64::INFINITY));
-    Ok(written.into_iter().map(|(name, thresholds)| (name, infinite(thresholds).collect())).collect())
+    /// Policies that were chosen on Validation, cheapest in multiply-accumulates, by what they were chosen for.
+    #[serde(default)]
+    pub policies: Vec<(String, ExitPolicy)>,
+    /// Older files have one criterion, and for each choice thresholds alone; null is infinite.
+    #[serde(default, skip_serializing)]
+    criterion: Criterion,
+    #[serde(default, skip_serializing)]
+    thresholds: Vec<(String, Vec<Option<f64>>)>,
 }
 
 const KIND: Kind =
@@ -85,21 +73,37 @@ impl Network {
 }
 
 impl Pretrained {
-    /// The weights of a trained network, and thresholds from `results`, which it gave on `data`. Fails
-    /// where images are whitened: the whitening is larger than the network.
+    /// The weights of a trained network, and policies that read its exits as `results` does, which it gave on `data`:
+    /// those of [`Results::choices`], and one that changes at most 1 % of the answers, guaranteed, where there are images
+    /// enough to promise that. Fails where images are whitened: the whitening is larger than the network; and for a
+    /// criterion of one's own, which no file can hold.
     pub fn of(trained: &Trained, results: &Results, data: &Dataset) -> Result<Self> {
         let Some(bytes) = data.byte_values() else {
             bail!(Setting, "weights are kept for preprocessing by unit or channels only, not by zca")
         };
-        let choices = results.choices(&trained.network.macs())?;
+        let (macs, validation) = (trained.network.macs(), &results.validation);
+        if let own @ Criterion::Own(_) = validation.criterion() {
+            bail!(
+                Setting,
+                "no file can hold the criterion {own}, which is a program's own; use another with results.by(…)"
+            )
+        }
+        let policy = |choice: Choice| (choice.name, validation.policy(&choice.thresholds));
+        let mut policies: Vec<_> = results.choices(&macs)?.into_iter().map(policy).collect();
+        if validation.len() >= ExitRecord::images_needed(validation.exits(), 0.01, 0.05) {
+            let mut policy = validation.promise(Loss::Different, 0.01, 0.05, &macs)?;
+            policy.thresholds = results.shortest(&policy.thresholds);
+            policies.push(("1 % guaranteed".to_string(), policy));
+        }
         let about = WeightsHeader {
             settings: results.run.settings.clone(),
             image: data.test.image_shape(),
             data: data.name.clone(),
             classes: data.classes.clone(),
             commit: results.run.commit.clone(),
-            criterion: results.test.criterion().to_string(),
-            thresholds: choices.into_iter().map(|choice| (choice.name, choice.thresholds)).collect(),
+            policies,
+            criterion: Criterion::default(),
+            thresholds: Vec::new(),
         };
         Ok(Self { network: trained.network.clone(), about, bytes })
     }
@@ -144,7 +148,12 @@ impl Pretrained {
 
     /// Loads a file that [`Self::write`] wrote. Fails, naming it, where it is missing or damaged.
     pub fn read(path: &Path, device: &Device) -> Result<Self> {
-        let contents: Contents<WeightsHeader> = KIND.read(path)?;
+        let mut contents: Contents<WeightsHeader> = KIND.read(path)?;
+        let about = &mut contents.about;
+        for (name, thresholds) in std::mem::take(&mut about.thresholds) {
+            let thresholds = thresholds.into_iter().map(|t| t.unwrap_or(f64::INFINITY)).collect::<Vec<_>>();
+            about.policies.push((name, ExitPolicy::new(about.criterion.clone(), thresholds)));
+        }
         let Settings { network: name, layers, .. } = &contents.about.settings;
         let network = Network::new(name, contents.about.image, layers.clone(), 0, device)?;
         let bytes = contents.tensor("bytes", &[contents.about.image[0], 256], name)?;
@@ -179,17 +188,12 @@ impl Pretrained {
         Ok(Tensor::from_vec(pixels, shape, self.network.device())?)
     }
 
-    /// The policy with these thresholds. Fails where their criterion is one of the caller's own, which no file
-    /// can hold.
-    pub fn policy(&self, thresholds: impl Into<Vec<f64>>) -> Result<ExitPolicy> {
-        Ok(ExitPolicy::new(self.about.criterion.parse()?, thresholds))
-    }
-
-    /// The thresholds of a choice, such as `no loss`. Fails, naming the choices, where it is not there.
-    pub fn thresholds(&self, choice: &str) -> Result<&[f64]> {
-        let all = &self.about.thresholds;
+    /// The policy of a choice, such as `no loss`: it decides as the record did that it was chosen on. Fails, naming the
+    /// choices, where it is not there.
+    pub fn policy(&self, choice: &str) -> Result<&ExitPolicy> {
+        let all = &self.about.policies;
         match all.iter().find(|(name, _)| name == choice) {
-            Some((_, thresholds)) => Ok(thresholds),
+            Some((_, policy)) => Ok(policy),
             None => {
                 let names: Vec<&str> = all.iter().map(|(name, _)| name.as_str()).collect();
                 bail!(Missing, "there is no choice {choice:?}, there are: {}", names.join(", "))
