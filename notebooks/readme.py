@@ -1,5 +1,4 @@
-"""Writes the tables of README.md anew from those in figures/ and benches/ (`make readme`): the paper's experiments, what goes beyond them, Table I, the
-spread over seeds, and speed."""
+"""Writes the tables of README.md, docs/results.md and benches/README.md anew from those in figures/ and benches/ (`make readme`)."""
 
 import csv
 import pathlib
@@ -18,12 +17,13 @@ def markdown(names, lines):
 
 
 def number(text, digits):
-    return f"{float(text):.{digits}f}" if text else ""
+    """With so many digits; None: as it is, for thresholds, at which one digit less lets others leave."""
+    return f"{float(text):.{digits}f}" if text and digits is not None else text
 
 
 def table1():
     """The paper's rows for its CPU, and of ours the baselines and two choices on Validation."""
-    columns = {"T1": 4, "T2": 4, "accuracy": 4, "leave at exit 1": 3, "leave at exit 2": 3, "leave at exit 3": 3, "ms/sample": 4,
+    columns = {"T1": None, "T2": None, "accuracy": 4, "leave at exit 1": 3, "leave at exit 2": 3, "leave at exit 3": 3, "ms/sample": 4,
                "gain, end to end": 2, "gain, trunk only": 2}
     shown = [row for row in rows("table1")
              if row["source"] == "paper, CPU"
@@ -55,10 +55,49 @@ def seeds():
 def answered(cells, answer, notebook, figure):
     """One row: these cells, the answer, notebook and figure. None where the notebook has not been run."""
     try:
-        return [[*cells, answer(), f"[{notebook}](notebooks/{notebook}.ipynb)", f"[figure](figures/{figure}.png)"]]
+        return [[*cells, answer(), f"[{notebook}](../notebooks/{notebook}.ipynb)", f"[figure](../figures/{figure}.png)"]]
     except FileNotFoundError:
-        print(f"README.md: no row for {cells[0]}, whose notebook has not been run")
+        print(f"docs/results.md: no row for {cells[0]}, whose notebook has not been run")
         return []
+
+
+def front_page():
+    """Eight rows: what the paper says, what came out with half of the 95 % interval, seeds, notebook."""
+    lines = []
+
+    def row(paper, here, seeds, notebook):
+        lines.append([paper, here, str(seeds), f"[{notebook.split('_')[0]}](notebooks/{notebook}.ipynb)"])
+
+    def without_loss(network):
+        found = {row["on test"]: row for row in rows("seeds")
+                 if row["network"] == network and row["of"] == "no loss, chosen on validation"}
+
+        def cell(name, unit, digits):
+            mean, to = float(found[name]["mean"]) * unit, found[name]["95 % to"]
+            return f"{mean:.{digits}f}" + (f" ± {float(to) * unit - mean:.{digits}f}" if to else "")
+        return f"{cell('accuracy', 100, 2)} %, {cell('gain', 1, 2)}x", found["gain"]["runs"]
+
+    row("B-LeNet 99.25 %, 5.4x", *without_loss("B-LeNet"), "1_lenet_mnist")
+    row("B-AlexNet 79.19 %, 1.5x", *without_loss("B-AlexNet"), "2_alexnet_cifar10")
+    row("B-ResNet-110 79.17 %, 1.9x", *without_loss("B-ResNet-110"), "3_resnet110_cifar10")
+    alexnet = next(row for row in rows("thresholds/figure4") if row["network"] == "B-AlexNet")
+    none, best, share, _ = (float(alexnet[name]) * 100 for name in list(alexnet)[2:])
+    row("Figure 4: B-AlexNet from 79.15 to 79.5 % as 45 % leave early", f"from {none:.2f} to {best:.2f} % as {share:.0f} % leave early", alexnet["runs"],
+        "4_thresholds")
+    of_branch = [row for row in rows("branch_structure/figure5") if row["of"] == "last exit"]
+    means = [float(row["mean"]) * 100 for row in of_branch]
+    row("Figure 5: the last exit has 76.6 to 78.0 % by the branch's convolutions", f"{min(means):.1f} to {max(means):.1f} %", of_branch[0]["runs"],
+        "5_branch_structure")
+    misses = rows("cache/misses")
+    ratios = [float(misses[0][name]) / float(misses[-1][name]) for name in list(misses[0])[1:]]
+    row("Figure 6: cache misses fall to 0.23", "to {:.2f} in the first level of cache, to {:.2f} in the last".format(*ratios), 1, "7_cache")
+    ours = next(row for row in rows("worth/standings") if row["choice"].startswith("1 %") and row["network"] == "B-Airbench")
+    row("*not asked*: is it worth it?", f"1 % of the answers changed: {float(ours['accuracy']) * 100:.2f} % at {float(ours['gain']):.2f}x the trunk's speed",
+        ours["seeds"], "9_is_it_worth_it")
+    broken = [f"{float(row['divisions that lose more']) * 100:.1f}" for row in rows("criteria/coverage")]
+    row("*not asked*: may thresholds promise?", f"5 % may break the promise: {broken[0]} % do; without a guarantee {broken[2]} %", 1,
+        "10_criteria_and_guarantees")
+    return markdown(["the paper", "here", "seeds", "notebook"], lines)
 
 
 def experiments():
@@ -184,11 +223,18 @@ def speed():
     return "\n\n".join((ROOT / "benches" / "speed.md").read_text().split("\n\n")[:2]) + "\n"
 
 
-path = ROOT / "README.md"
-text = path.read_text()
-for name, table in ("experiments", experiments()), ("beyond", beyond()), ("table1", table1()), ("seeds", seeds()), ("speed", speed()):
-    begin, end = f"<!-- {name}: make readme -->\n", "<!-- end -->\n"
-    text, count = re.subn(re.escape(begin) + ".*?" + re.escape(end), lambda _: begin + "\n" + table + "\n" + end, text, flags=re.S)
-    if count != 1:
-        raise SystemExit(f"README.md: {count} places for {name}, expected one between {begin.strip()} and {end.strip()}")
-path.write_text(text)
+WRITTEN = {
+    "README.md": {"front page": front_page},
+    "docs/results.md": {"experiments": experiments, "beyond": beyond, "table1": table1, "seeds": seeds},
+    "benches/README.md": {"speed": speed},
+}
+for file, tables in WRITTEN.items():
+    path = ROOT / file
+    text = path.read_text()
+    for name, table in tables.items():
+        begin, end = f"<!-- {name}: make readme -->\n", "<!-- end -->\n"
+        written = begin + "\n" + table() + "\n" + end
+        text, count = re.subn(re.escape(begin) + ".*?" + re.escape(end), lambda _: written, text, flags=re.S)
+        if count != 1:
+            raise SystemExit(f"{file}: {count} places for {name}, expected one between {begin.strip()} and {end.strip()}")
+    path.write_text(text)

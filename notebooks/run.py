@@ -223,7 +223,9 @@ def tables():
         rows = [[row.get(column) or "" for column in columns] for table in found for row in table]
         with open(below / f"{name}.csv", "w", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([columns, *rows])
-        text = markdown(columns, [[short(cell) for cell in row] for row in rows])
+        # Thresholds in full: one digit less lets others leave.
+        full = [bool(re.fullmatch(r"T\d+", column)) for column in columns]
+        text = markdown(columns, [[cell if whole else short(cell) for cell, whole in zip(row, full)] for row in rows])
         if name == "table1":
             with open(ROOT / "notebooks" / "paper" / "others.csv", newline="") as file:
                 others = [[row["who"], row["network"], row["reports"]] for row in csv.DictReader(file)]

@@ -171,7 +171,8 @@ impl Paper {
             choices.push(Choice { origin, ..results.choice("knee", &screened.thresholds, costs)? });
         }
         if thresholds.len() + 1 == test.exits() {
-            choices.push(Choice { origin: "", ..results.choice("the paper's T", thresholds, costs)? });
+            let choice = results.choice("the paper's T", thresholds, costs)?;
+            choices.push(Choice { origin: "", thresholds: thresholds.clone(), ..choice });
         }
         Ok(choices)
     }

@@ -13,15 +13,18 @@ pub(crate) fn names(table: &DataFrame) -> Vec<String> {
     table.get_column_names().iter().map(ToString::to_string).collect()
 }
 
-/// The cells of a table as text, row by row: numbers as `number` has them, what is missing as `missing`.
+/// The cells of a table as text, row by row: numbers as `number` has them, thresholds in full, what is missing as
+/// `missing`.
 fn cells(table: &DataFrame, missing: &str, number: fn(f64) -> String) -> Result<Vec<Vec<String>>> {
-    let text = |value: AnyValue| match value {
-        AnyValue::Null => missing.to_string(),
-        AnyValue::Float64(x) => number(x),
-        AnyValue::Float32(x) => number(f64::from(x)),
-        other => other.get_str().map_or_else(|| other.to_string(), str::to_string),
+    let cell = |column: &Column, row| -> Result<String> {
+        let number = if Choice::has_thresholds(column.name()) { |x: f64| x.to_string() } else { number };
+        Ok(match column.get(row).map_err(Error::other)? {
+            AnyValue::Null => missing.to_string(),
+            AnyValue::Float64(x) => number(x),
+            AnyValue::Float32(x) => number(f64::from(x)),
+            other => other.get_str().map_or_else(|| other.to_string(), str::to_string),
+        })
     };
-    let cell = |column: &Column, row| column.get(row).map(text).map_err(Error::other);
     let row = |row| table.columns().iter().map(|column| cell(column, row)).collect();
     (0..table.height()).map(row).collect()
 }

@@ -82,8 +82,12 @@ fn choices(choices: &[Choice]) -> String {
     let numbers = columns.iter().map(|(name, _)| name.as_str());
     let names: Vec<&str> = ["choice"].into_iter().chain(numbers).chain(["mean cost"]).collect();
     let row = |(i, choice): (usize, &Choice)| {
-        let numbers = columns.iter().filter_map(|(_, values)| values[i]).chain([choice.cost]);
-        std::iter::once(choice.label()).chain(numbers.map(short)).collect()
+        let number = |(name, values): &(String, Vec<Option<f64>>)| {
+            let text = |x: f64| if Choice::has_thresholds(name) { x.to_string() } else { short(x) };
+            values[i].map(text)
+        };
+        let numbers = columns.iter().filter_map(number).chain([short(choice.cost)]);
+        std::iter::once(choice.label()).chain(numbers).collect()
     };
     markdown(&names, &choices.iter().enumerate().map(row).collect::<Vec<_>>())
 }

@@ -66,6 +66,16 @@ impl Choice {
             .ok_or_else(|| error!(Missing, "there is no choice {name:?} on validation"))
     }
 
+    fn threshold(exit: usize) -> String {
+        format!("T{}", exit + 1)
+    }
+
+    /// Whether a column of [`Self::columns`] has thresholds: these are written in full, as one digit less lets others
+    /// leave.
+    pub fn has_thresholds(column: &str) -> bool {
+        column.strip_prefix('T').is_some_and(|exit| exit.parse::<usize>().is_ok())
+    }
+
     /// The numbers of these choices as the columns of a table: `T1`, …, `accuracy`, `leave at exit 1`, …. What a choice
     /// lacks is missing.
     pub fn columns(choices: &[&Self]) -> Vec<(String, Vec<Option<f64>>)> {
@@ -73,7 +83,7 @@ impl Choice {
         let column = |name: String, of: &dyn Fn(&Self) -> Option<f64>| {
             (name, choices.iter().map(|choice| of(choice)).collect())
         };
-        let threshold = |i| column(format!("T{}", i + 1), &|choice| choice.thresholds.get(i).copied());
+        let threshold = |i| column(Self::threshold(i), &|choice| choice.thresholds.get(i).copied());
         let share = |i| column(format!("leave at exit {}", i + 1), &|choice| choice.shares.get(i).copied());
         let accuracy = column("accuracy".to_string(), &|choice| Some(choice.accuracy));
         (0..exits.saturating_sub(1)).map(threshold).chain([accuracy]).chain((0..exits).map(share)).collect()
