@@ -31,6 +31,10 @@ BROKEN = {
     "fails a ?": ("let n = Network::new(\"n\", [1, 28, 28], vec![linear(700, 10)], 0, &Device::Cpu)?;",
                   ["cell 4 failed", "linear1, linear(700, 10): it expects 700 values"]),
     "does not compile": ("let y: u8 = x;", ["cell 4 failed", "mismatched types"]),
+    "shows two figures": ("""let report = Report::new(&session::from_environment("lenet")?, "two", "");
+for file in ["first", "second"] {
+    report.show(file, "nothing", Plot::new())?;
+}""", ["cell 4 failed", "this cell has shown something already"]),
     "shows no figure": ("x.as_tensor().to_scalar::<f32>()?", ["no cell showed a figure"]),
 }
 

@@ -5,9 +5,11 @@ use crate::tables::{csv, html, names, shown};
 use branchynet::files::{project_dir, write_atomically};
 use branchynet::runs::Session;
 use branchynet::text::markdown;
-use branchynet::{Error, Result, device_name};
+use branchynet::{Error, ErrorKind, Result, device_name};
 use plotly::Plot;
 use polars::prelude::DataFrame;
+use std::backtrace::Backtrace;
+use std::sync::{Mutex, PoisonError};
 
 /// Where the figures and tables of one notebook go, and what stands above them.
 #[derive(Debug, Clone)]
@@ -44,8 +46,10 @@ impl Report {
 
     /// Shows a plot in the notebook under the title `<network>: <what>`, and writes it to
     /// `figures/<folder>/<file>.json` (plotly) and `.html` (opens without a network). `make figures`
-    /// makes a PNG beside them where a Chromium is installed.
+    /// makes a PNG beside them where a Chromium is installed. Fails in a cell that has shown something already: a
+    /// notebook would lose one of them.
     pub fn show(&self, file: &str, what: &str, plot: Plot) -> Result<()> {
+        shown_with(true, Default::default())?;
         let mut figure = serde_json::to_value(&plot).map_err(Error::other)?;
         style::entitle(&mut figure["layout"], &format!("{}: {what}", self.network), &self.source);
         let (json, name) = (figure.to_string(), format!("{}/{file}", self.folder));
@@ -91,9 +95,50 @@ fn content(representations: &[(&str, &str)]) {
     }
 }
 
-/// Shows a table in a notebook.
+/// Shows a table in a notebook, below those that its cell has shown. Fails in a cell that has shown a figure.
 pub fn table(table: &DataFrame) -> Result<()> {
     let (names, rows) = (names(table), shown(table)?);
-    content(&[("text/html", &html(&names, &rows)), ("text/plain", &markdown(&names, &rows))]);
+    let [html, text] = shown_with(false, [html(&names, &rows), markdown(&names, &rows)])?;
+    content(&[("text/html", &html), ("text/plain", &text)]);
     Ok(())
+}
+
+/// What a cell has shown: whether a figure, and its tables as HTML and as plain text.
+#[derive(Default)]
+struct Shown {
+    cell: String,
+    figure: bool,
+    tables: [String; 2],
+}
+
+/// The tables that this cell has shown, with this one, or none where it shows a figure. Of several outputs of a cell a
+/// notebook would show the last table, or the figure (evcxr 0.22 keeps one text for each type).
+fn shown_with(figure: bool, table: [String; 2]) -> Result<[String; 2]> {
+    static SHOWN: Mutex<Option<Shown>> = Mutex::new(None);
+    let Some(cell) = cell() else { return Ok(table) };
+    let mut shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let here = match shown.take() {
+        Some(here) if here.cell == cell => shown.insert(here),
+        _ => shown.insert(Shown { cell, ..Shown::default() }),
+    };
+    if here.figure || figure && !here.tables[0].is_empty() {
+        let message = "this cell has shown something already, and a notebook would lose it: give each figure a cell of its own";
+        return Err(Error::new(ErrorKind::Setting, message));
+    }
+    here.figure = figure;
+    for (all, table) in here.tables.iter_mut().zip(&table) {
+        if !all.is_empty() {
+            all.push('\n');
+        }
+        all.push_str(table);
+    }
+    Ok(here.tables.clone())
+}
+
+/// The cell that runs: evcxr numbers the functions that it makes of them. `None` outside of notebooks.
+fn cell() -> Option<String> {
+    std::env::var_os("EVCXR_IS_RUNTIME")?;
+    let trace = Backtrace::force_capture().to_string();
+    let name = &trace[trace.rfind("run_user_code_")?..];
+    Some(name.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default().to_string())
 }
