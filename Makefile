@@ -54,8 +54,9 @@ alexnet: setup datasets ## run the AlexNet notebook headless
 resnet110: setup datasets ## run the ResNet-110 notebook headless
 	$(RUN) notebooks/3_resnet110_cifar10.ipynb
 
-readme: figures ## make the figures, and write the tables of README.md anew from them
+readme: figures ## make the figures, and write the tables of README.md, docs/ and benches/ and the notebooks' outputs anew from them
 	$(PYTHON) notebooks/readme.py
+	$(VENV)/bin/python notebooks/outputs.py
 
 images: setup ## draw the PNGs that are missing (needs Chromium)
 	$(RUN) --images
@@ -73,6 +74,7 @@ test: setup datasets counting ## format, lints, links of the documentation, all 
 	cargo clippy --quiet --workspace $(FEATURES) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --quiet $(FEATURES) --workspace --no-deps --document-private-items
 	$(PYTHON) tests/cells.py
+	$(VENV)/bin/python notebooks/outputs.py --check
 	cargo test --quiet --workspace $(FEATURES)
 	if BRANCHYNET_SIMD=avx512 $(CLI) settings >/dev/null 2>&1; then others="avx2 scalar"; else others=scalar; fi; \
 	for simd in $$others; do \
