@@ -203,6 +203,9 @@ def short(cell):
         return cell
     if x == 0 or not math.isfinite(x):
         return cell
+    if not 1e-6 <= abs(x) < 1e15:
+        digits, power = f"{x:.5e}".split("e")
+        return f"{digits.rstrip('0').rstrip('.')}e{int(power)}"
     text = f"{x:.{min(max(5 - math.floor(math.log10(abs(x))), 0), 9)}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 

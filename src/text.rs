@@ -11,9 +11,16 @@ pub fn short(x: f64) -> String {
     if x == 0.0 || !x.is_finite() {
         return x.to_string();
     }
+    let trimmed = |text: &str| text.trim_end_matches('0').trim_end_matches('.').to_string();
+    if !(1e-6..1e15).contains(&x.abs()) {
+        let text = format!("{x:.5e}");
+        return text
+            .split_once('e')
+            .map_or(text.clone(), |(digits, power)| format!("{}e{power}", trimmed(digits)));
+    }
     let digits = (5 - x.abs().log10().floor() as i32).clamp(0, 9) as usize;
     let text = format!("{x:.digits$}");
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_string() } else { text }
+    if text.contains('.') { trimmed(&text) } else { text }
 }
 
 /// A table as Markdown: its headings, and a row of cells each.
@@ -39,5 +46,6 @@ mod tests {
             "| name | value |\n|---|---|\n| a\\|b | 0.123457 |\n| c | 1234567 |\n"
         );
         assert_eq!(percent(&[0.5, 1.0]), "50.00, 100.00 %");
+        assert_eq!([1.25e-9, 2.9e-5, 1e300, 3e-7].map(short), ["1.25e-9", "0.000029", "1e300", "3e-7"]);
     }
 }

@@ -13,7 +13,7 @@ use branchynet::files::{shown, write_atomically};
 use branchynet::runs::{
     Baseline, Experiment, Pretrained, Results, Session, Summary, Trained, names, one_line,
 };
-use branchynet::text::percent;
+use branchynet::text::{percent, short};
 use branchynet::training::{Progress, plain};
 use branchynet::{Error, ErrorKind, Result};
 use classify::Classify;
@@ -94,6 +94,9 @@ struct Sweep {
     /// All combinations of these thresholds instead of the front
     #[arg(long, value_name = "T,T,...", value_delimiter = ',', group = "one")]
     grid: Vec<f64>,
+    /// These thresholds, one for each exit but the last, instead of the front; an image leaves where it is less unsure
+    #[arg(long, value_name = "T,T,...", value_delimiter = ',', group = "one")]
+    thresholds: Vec<f64>,
     /// The most accurate thresholds on validation of at most this mean cost, instead of the front
     #[arg(long, value_name = "C", group = "one")]
     cost: Option<f64>,
@@ -112,7 +115,7 @@ struct Sweep {
     #[arg(long, group = "one")]
     budgeted: bool,
     /// One threshold for all exits
-    #[arg(long, conflicts_with_all = ["grid", "guarantee", "anytime", "budgeted"])]
+    #[arg(long, conflicts_with_all = ["grid", "thresholds", "guarantee", "anytime", "budgeted"])]
     shared: bool,
     /// For machines
     #[arg(long)]
@@ -121,9 +124,9 @@ struct Sweep {
     /// not the last exit's, instead of the front
     #[arg(long, value_name = "E", group = "one")]
     guarantee: Option<f64>,
-    /// Print at most so many rows of the front
-    #[arg(long, value_name = "N", default_value = "20")]
-    rows: usize,
+    /// Print at most so many rows of the front, at least its two ends
+    #[arg(long, value_name = "N", default_value = "20", value_parser = clap::value_parser!(u32).range(2..))]
+    rows: u32,
     #[command(flatten)]
     reading: Reading,
 }
@@ -434,7 +437,22 @@ fn swept(
 ) -> Result<(Results, Option<Session>)> {
     let named = matches.get_one::<String>("network").map_or("", String::as_str);
     let file = Path::new(named);
-    if file.is_file() || file.extension().is_some() {
+    let is_path = file.components().count() > 1 || file.extension().is_some() || file.exists();
+    if is_path && !names().any(|name| name == named) {
+        let of_networks = Session::arguments(Command::new(""));
+        let settings = of_networks.get_arguments().map(|arg| arg.get_id().as_str());
+        for id in settings.chain(["record"]).filter(|id| !["network", "criterion"].contains(id)) {
+            if matches.value_source(id) == Some(clap::parser::ValueSource::CommandLine) {
+                let flag = id.replace('_', "-");
+                let message = format!(
+                    "--{flag} is for a network by name, and {named} is a file; leave one of them out"
+                );
+                return Err(Error::new(ErrorKind::Setting, message));
+            }
+        }
+        if file.is_dir() {
+            return Err(Error::new(ErrorKind::File, format!("{named} is a folder; name a file in it")));
+        }
         let results = Results::read(file)?;
         return Ok(match matches.get_one::<Criterion>("criterion") {
             Some(criterion) => (results.by(criterion), None),
@@ -456,6 +474,10 @@ fn sweep((results, session): (Results, Option<Session>), arguments: &Sweep) -> R
     let results = arguments.reading.of(results)?;
     for warning in &results.warnings {
         eprintln!("branchynet: warning: {warning}");
+    }
+    if let Some(wrong) = arguments.accuracy.filter(|accuracy| !(0.0..=1.0).contains(accuracy)) {
+        let message = format!("--accuracy is a share from 0 to 1, as in 0.92, got {wrong}");
+        return Err(Error::new(ErrorKind::Setting, message));
     }
     let costs = match (arguments.latency_ms, &session) {
         (None, _) => results.costs()?,
@@ -485,12 +507,14 @@ fn sweep((results, session): (Results, Option<Session>), arguments: &Sweep) -> R
         vec![for_accuracy(&front()?, floor)?.clone()]
     } else if let Some(ceiling) = arguments.cost.or(arguments.latency_ms) {
         vec![for_cost(&front()?, ceiling)?.clone()]
+    } else if !arguments.thresholds.is_empty() {
+        vec![validation.operating_point(&arguments.thresholds, &costs)?]
     } else if arguments.anytime {
         validation.anytime(&costs)?
     } else if arguments.budgeted {
         validation.budgeted_batch(&costs)?
     } else if arguments.grid.is_empty() {
-        spread(front()?, arguments.rows)
+        spread(front()?, arguments.rows as usize)
     } else {
         validation.grid(&arguments.grid, &costs)?
     };
@@ -499,7 +523,11 @@ fn sweep((results, session): (Results, Option<Session>), arguments: &Sweep) -> R
         Ok((results.shortest(&chosen.thresholds), chosen, test))
     });
     let points = points.collect::<Result<Vec<_>>>()?;
-    let no_front = arguments.anytime || arguments.budgeted || !arguments.grid.is_empty();
+    let no_front = arguments.anytime
+        || arguments.budgeted
+        || arguments.guarantee.is_some()
+        || !arguments.grid.is_empty()
+        || !arguments.thresholds.is_empty();
     let exact = results.test.front_is_exact() || arguments.shared || no_front;
     if arguments.json {
         let of =
@@ -523,8 +551,6 @@ fn sweep((results, session): (Results, Option<Session>), arguments: &Sweep) -> R
     if !exact {
         out += "the front is approximate\n";
     }
-    // Costs from elsewhere may be milliseconds.
-    let digits = if costs.iter().any(|&cost| cost < 1000.0) { 4 } else { 0 };
     let cost = match (arguments.latency_ms, &results.costs) {
         (Some(_), _) => "mean ms,",
         (None, Some(_)) => "mean cost,",
@@ -537,7 +563,7 @@ fn sweep((results, session): (Results, Option<Session>), arguments: &Sweep) -> R
     ];
     for (thresholds, chosen, test) in points {
         let [right, right_on_test] = [chosen, &test].map(|o| format!("{:.2}", o.accuracy() * 100.0));
-        let [cost, cost_on_test] = [chosen, &test].map(|o| format!("{:.digits$}", o.cost));
+        let [cost, cost_on_test] = [chosen, &test].map(|o| short(o.cost));
         let thresholds = thresholds.iter().map(f64::to_string).collect::<Vec<_>>().join(", ");
         let leaving = test.shares().iter().map(|share| format!("{:.1}", share * 100.0)).collect::<Vec<_>>();
         rows.push([thresholds, right, cost, right_on_test, cost_on_test, leaving.join(", ")]);

@@ -63,7 +63,7 @@ impl ArrayFile {
                 "this is {kind}, not an .npz (np.savez) or .safetensors file with named arrays"
             )));
         }
-        let content = if head.starts_with(b"PK") {
+        let content = if head.starts_with(b"PK\x03") || head.starts_with(b"PK\x05") {
             let archive =
                 ZipArchive::new(file).map_err(|cause| wrong(format!("a damaged .npz file: {cause}")))?;
             if archive.file_names().flatten().any(|name| name.ends_with("data.pkl")) {
@@ -114,6 +114,11 @@ impl ArrayFile {
         self.with(name, |layout, bytes, available| values(layout, bytes, available, convert))
     }
 
+    /// Bytes of an element of an array; 0 where there is none of this name.
+    pub fn width(&mut self, name: &str) -> Result<usize> {
+        Ok(self.with(name, |layout, _, _| Ok(layout.width))?.unwrap_or(0))
+    }
+
     fn with<T>(
         &mut self,
         name: &str,
@@ -123,7 +128,10 @@ impl ArrayFile {
             Content::Npz(archive) => match archive.index_for_name(&format!("{name}.npy")) {
                 None => return Ok(None),
                 Some(index) => {
-                    archive.by_index(index).map_err(|cause| cause.to_string()).and_then(|mut entry| {
+                    let refused = |cause: zip::result::ZipError| {
+                        format!("{cause}; np.savez and np.savez_compressed write what is read here")
+                    };
+                    archive.by_index(index).map_err(refused).and_then(|mut entry| {
                         let size = entry.size();
                         let header = NpyHeader::from_reader(&mut entry).map_err(|cause| cause.to_string())?;
                         read(npy_layout(&header)?, &mut entry, size)
@@ -137,7 +145,8 @@ impl ArrayFile {
                     file.seek(SeekFrom::Start(*start + from as u64))
                         .map_err(|cause| cause.to_string())
                         .and_then(|_| {
-                            read(safetensors_layout(info.dtype, &info.shape)?, file, (to - from) as u64)
+                            let size = (to - from) as u64;
+                            read(safetensors_layout(info.dtype, &info.shape)?, &mut file.take(size), size)
                         })
                 }
             },
@@ -191,14 +200,27 @@ fn safetensors_layout(dtype: Dtype, shape: &[usize]) -> std::result::Result<Layo
         Dtype::F32 => (Element::Float, 4),
         Dtype::F64 => (Element::Float, 8),
         Dtype::BF16 => (Element::BFloat, 2),
-        other => return Err(format!("numbers are expected, got {other:?}")),
+        other => {
+            return Err(format!("numbers are expected, got {other:?}; .to(torch.float32) makes them some"));
+        }
     };
     Ok(Layout { shape: shape.to_vec(), element, width, big_endian: false, fortran: false })
 }
 
 fn npy_layout(header: &NpyHeader) -> std::result::Result<Layout, String> {
     let dtype = header.dtype();
-    let refused = || format!("numbers are expected, got numpy's type {}", dtype.descr());
+    let refused = || {
+        let mend = match &dtype {
+            DType::Plain(plain) if plain.type_char() == TypeChar::Object => {
+                "np.stack makes one array of a list of arrays"
+            }
+            DType::Plain(plain) if matches!(plain.type_char(), TypeChar::UnicodeStr | TypeChar::ByteStr) => {
+                "np.unique(labels, return_inverse=True)[1] numbers names"
+            }
+            _ => "astype(np.float32) makes them some",
+        };
+        format!("numbers are expected, got numpy's type {}; {mend}", dtype.descr())
+    };
     let DType::Plain(plain) = &dtype else { return Err(refused()) };
     let (element, widths): (_, &[u64]) = match plain.type_char() {
         TypeChar::Bool => (Element::Unsigned, &[1]),
@@ -239,12 +261,13 @@ fn values<T: Copy + Default>(
     let Some(count) = count else {
         return Err(format!("its shape {shape:?} needs more than the {available} bytes that it has"));
     };
-    let mut fill = |into: &mut [T]| decode(bytes, into, element, width, big_endian, convert);
     let mut values = vec![T::default(); count];
     if !fortran || count == 0 {
-        fill(&mut values)?;
+        decode(bytes, &mut values, element, width, big_endian, convert)?;
+        whole(bytes)?;
         return Ok(Array { shape, values });
     }
+    let mut fill = |into: &mut [T]| decode(bytes, into, element, width, big_endian, convert);
     // The last axis comes last in the file and first here. A few of its places at a time: each write fills a line of the cache.
     let (&columns, before) = shape.split_last().unwrap_or((&1, &[]));
     let rows = count / columns;
@@ -266,7 +289,17 @@ fn values<T: Copy + Default>(
             }
         }
     }
+    whole(bytes)?;
     Ok(Array { shape, values })
+}
+
+/// Fails unless this is the end: an archive compares its checksum there.
+fn whole(bytes: &mut dyn Read) -> std::result::Result<(), String> {
+    match bytes.read(&mut [0]) {
+        Ok(0) => Ok(()),
+        Ok(_) => Err("it has more bytes than its shape needs".to_string()),
+        Err(cause) => Err(format!("it is damaged ({cause})")),
+    }
 }
 
 /// Places of the last axis that are put in order at once.

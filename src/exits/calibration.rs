@@ -46,18 +46,26 @@ impl<R: Role> ExitRecord<R> {
 }
 
 impl ExitRecord<Validation> {
-    /// For each exit the temperature at which these samples are most likely, between 0.05 and 20.
+    /// For each exit the temperature at which these samples are most likely, between 0.0001 and 10,000.
     pub fn temperatures(&self) -> Vec<f64> {
         // The likelihood has one minimum: golden-section search on the logarithm.
         let ratio = (5f64.sqrt() - 1.0) / 2.0;
         let best = |exit: usize| {
             let at = |log: f64| self.likelihood(exit, log.exp());
-            let (mut low, mut high) = (0.05f64.ln(), 20f64.ln());
-            while high - low > 1e-4 {
-                let (left, right) = (high - ratio * (high - low), low + ratio * (high - low));
-                if at(left) < at(right) { high = right } else { low = left }
+            let search = |low: f64, high: f64| {
+                let (mut low, mut high) = (low.ln(), high.ln());
+                while high - low > 1e-4 {
+                    let (left, right) = (high - ratio * (high - low), low + ratio * (high - low));
+                    if at(left) < at(right) { high = right } else { low = left }
+                }
+                ((low + high) / 2.0).exp()
+            };
+            // Far ones are rare: cosines in place of logits, or a network that is right about all.
+            match search(0.05, 20.0) {
+                near if near < 0.0501 => search(1e-4, 0.06),
+                near if near > 19.9 => search(19.0, 1e4),
+                near => near,
             }
-            ((low + high) / 2.0).exp()
         };
         (0..self.exits()).map(best).collect()
     }

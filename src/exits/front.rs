@@ -440,7 +440,7 @@ pub fn for_accuracy(front: &[OperatingPoint], floor: f64) -> Result<&OperatingPo
         Some(outcome) => Ok(outcome),
         None => bail!(
             Unreachable,
-            "no thresholds reach an accuracy of {floor} on the validation split; the best reach {best}"
+            "no thresholds reach an accuracy of {floor} on the validation split (1 is all right); the best reach {best}"
         ),
     }
 }

@@ -3,8 +3,9 @@
 
 use crate::Result;
 use crate::data::{Array, ArrayFile, Role, Test, Validation};
-use crate::error::{bail, error};
+use crate::error::error;
 use crate::exits::ExitRecord;
+use crate::text::percent;
 use std::path::Path;
 
 /// What a network from elsewhere says about the validation and test images.
@@ -22,18 +23,10 @@ pub(super) fn read(path: &Path) -> Result<Foreign> {
     let mut file = ArrayFile::open(path)?;
     let mut warnings = Vec::new();
     let costs = costs(&mut file, &mut warnings)?;
-    let validation: ExitRecord<Validation> = split(&mut file, "validation", costs.as_deref(), &mut warnings)?;
-    let test: ExitRecord<Test> = split(&mut file, "test", costs.as_deref(), &mut warnings)?;
-    let shape = |exits: usize, samples: usize, classes: usize| format!("({exits}, {samples}, {classes})");
-    if (validation.exits(), validation.classes()) != (test.exits(), test.classes()) {
-        bail!(
-            File,
-            "{}: validation_logits and test_logits need the same exits and classes, got {} and {}",
-            path.display(),
-            shape(validation.exits(), validation.len(), validation.classes()),
-            shape(test.exits(), test.len(), test.classes())
-        )
-    }
+    let validation: ExitRecord<Validation> =
+        split(&mut file, "validation", costs.as_deref(), None, &mut warnings)?;
+    let like = Some((validation.exits(), validation.classes()));
+    let test: ExitRecord<Test> = split(&mut file, "test", costs.as_deref(), like, &mut warnings)?;
     let costs = costs.unwrap_or_else(|| {
         warnings.push("there is no array costs: the exits count as 1, 2, and so on".to_string());
         (1..=test.exits()).map(|exit| exit as f64).collect()
@@ -82,11 +75,12 @@ fn costs(file: &mut ArrayFile, warnings: &mut Vec<String>) -> Result<Option<Vec<
     Ok(Some(given.values))
 }
 
-/// The record of one split, from its arrays of logits and labels.
+/// The record of one split, from its arrays of logits and labels; it has as many exits and classes as `like`.
 fn split<R: Role>(
     file: &mut ArrayFile,
     split: &str,
     costs: Option<&[f64]>,
+    like: Option<(usize, usize)>,
     warnings: &mut Vec<String>,
 ) -> Result<ExitRecord<R>> {
     let (logits_name, labels_name) = (format!("{split}_logits"), format!("{split}_labels"));
@@ -101,34 +95,78 @@ fn split<R: Role>(
         wrong(&logits_name, format!("expected (exits, samples, classes), got {shape:?}, {what}"))
     })?;
     let [exits, samples, classes] = shape[..] else { unreachable!("the axes are checked") };
+    let values = logits(file, &logits_name, classes)?;
+    if let Some((of_exits, of_classes)) = like.filter(|like| *like != (exits, classes)) {
+        let what = format!(
+            "as many exits and classes are needed as in validation_logits, {of_exits} and {of_classes}, got {exits} and {classes}"
+        );
+        return Err(wrong(&logits_name, what));
+    }
     classes_of(&labels, classes).map_err(|what| wrong(&labels_name, what))?;
-    let Some(Array { values, .. }) = file.read(&logits_name, |logit| logit as f32)? else {
-        return Err(missing(file, &logits_name, ""));
-    };
     if let Some(what) = not_a_logit(&values, samples, classes) {
         return Err(wrong(&logits_name, what));
     }
-    if values.chunks_exact(classes).all(is_distribution) {
+    for (exit, values) in values.chunks_exact(samples * classes).enumerate() {
+        let shares = |of: f32| values.chunks_exact(classes).all(|row| is_distribution(row, of));
+        if shares(1.0) || shares(100.0) {
+            warnings.push(format!(
+                "{logits_name}, exit {}: these are probabilities, where logits are expected: the softmax of them is far less sure; give np.log of them",
+                exit + 1
+            ));
+        } else if values.iter().all(|value| (0.0..=1.0).contains(value)) {
+            warnings.push(format!(
+                "{logits_name}, exit {}: all values are between 0 and 1, which logits seldom are; of sigmoids s give np.log(s / (1 - s))",
+                exit + 1
+            ));
+        }
+    }
+    let record = ExitRecord::from_logits(each_exit(values, exits), labels)?;
+    let mut counts = vec![0; classes];
+    record.labels().iter().for_each(|&label| counts[label as usize] += 1);
+    let (most, right) = (counts.iter().max().map_or(0, |&n| n), record.last_accuracy() * samples as f64);
+    if most == samples && samples > 1 {
+        warnings.push(format!("all of {labels_name} are class {}", record.labels()[0]));
+    } else if samples >= 100 && right < most as f64 {
         warnings.push(format!(
-            "{logits_name} holds probabilities, where logits are expected: the softmax of them is far less sure; give np.log of them"
+            "{split}: the last exit is right for {}, less than {} by always answering the most frequent class; are labels shifted, or axes in another order?",
+            percent(&[right / samples as f64]),
+            percent(&[most as f64 / samples as f64])
         ));
     }
-    if labels.iter().all(|&label| label == labels[0]) && samples > 1 {
-        warnings.push(format!("all of {labels_name} are class {}", labels[0]));
+    Ok(record)
+}
+
+/// The logits. Of wide numbers that f32 would round to the same, a row's largest is taken off first, which no softmax sees.
+fn logits(file: &mut ArrayFile, name: &str, classes: usize) -> Result<Vec<f32>> {
+    if file.width(name)? < 8 {
+        let read = file.read(name, |logit| logit as f32)?;
+        return read.map(|read| read.values).ok_or_else(|| missing(file, name, ""));
     }
-    ExitRecord::from_logits(each_exit(values, exits), labels)
+    let mut wide = file.read(name, |logit| logit)?.ok_or_else(|| missing(file, name, ""))?.values;
+    for row in wide.chunks_exact_mut(classes) {
+        let largest = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        if largest.is_finite() && largest.abs() > 4096.0 {
+            row.iter_mut().for_each(|logit| *logit -= largest);
+        }
+    }
+    Ok(wide.into_iter().map(|logit| logit as f32).collect())
 }
 
 fn missing(file: &ArrayFile, name: &str, shape: &str) -> crate::Error {
     let names = file.names().join(", ");
-    error!(File, "{}: the array {name} {shape} is missing; there are: {names}", file.path().display())
+    let there = if names.is_empty() { "none" } else { &names };
+    let split = match name.strip_prefix("test_") {
+        Some(_) => "; without other samples give a half of those of validation",
+        None => "",
+    };
+    error!(File, "{}: the array {name} {shape} is missing; there are: {there}{split}", file.path().display())
 }
 
 /// The length of an array that is one row or one column, as MATLAB and R write vectors.
 fn length(shape: &[usize]) -> Option<usize> {
     let mut long = shape.iter().filter(|&&size| size != 1);
     let length = long.next().copied().unwrap_or(1);
-    (long.next().is_none() && !shape.is_empty()).then_some(length)
+    long.next().is_none().then_some(length)
 }
 
 fn whole_numbers(labels: Array<f64>) -> std::result::Result<Vec<u32>, String> {
@@ -136,10 +174,10 @@ fn whole_numbers(labels: Array<f64>) -> std::result::Result<Vec<u32>, String> {
         Some(0) => return Err("it has no samples".to_string()),
         Some(_) => {}
         None => {
-            return Err(format!(
-                "expected one class for each sample, got an array {:?}; one-hot labels become classes by argmax over their last axis",
-                labels.shape
-            ));
+            let one_hot = labels.values.iter().all(|value| *value == 0.0 || *value == 1.0);
+            let mend =
+                if one_hot { "; one-hot labels become classes by argmax over their last axis" } else { "" };
+            return Err(format!("expected one class for each sample, got an array {:?}{mend}", labels.shape));
         }
     }
     let wrong = |label: &f64| label.fract() != 0.0 || *label < 0.0 || *label > f64::from(u32::MAX);
@@ -156,8 +194,15 @@ fn whole_numbers(labels: Array<f64>) -> std::result::Result<Vec<u32>, String> {
 fn axes(shape: &[usize], labels: &[u32], costs: Option<&[f64]>) -> std::result::Result<(), String> {
     let samples = labels.len();
     let &[exits, among, classes] = shape else {
-        let one =
-            if shape.len() == 2 { "; those of one exit alone become three axes by logits[None]" } else { "" };
+        let one = match shape {
+            [among, classes] if *among == samples && *classes > 1 => {
+                "; those of one exit alone become three axes by logits[None]"
+            }
+            [_, _] => {
+                "; a logit for each class is needed: those of one exit that has a logit z for yes or no are np.stack([0 * z, z], -1)[None]"
+            }
+            _ => "",
+        };
         return Err(format!("{} axes{one}", shape.len()));
     };
     if among != samples {
@@ -209,10 +254,10 @@ fn not_a_logit(values: &[f32], samples: usize, classes: usize) -> Option<String>
     Some(format!("exit {}, sample {}: a logit is {what}", row / samples + 1, row % samples))
 }
 
-/// Whether these are probabilities.
-fn is_distribution(row: &[f32]) -> bool {
+/// Whether these are shares of so much.
+fn is_distribution(row: &[f32], of: f32) -> bool {
     let sum: f32 = row.iter().sum();
-    (sum - 1.0).abs() < 1e-2 && row.iter().all(|p| (0.0..=1.0).contains(p))
+    (sum / of - 1.0).abs() < 2e-2 && row.iter().all(|p| (0.0..=of).contains(p))
 }
 
 /// The values of each exit, without a second copy of all of them.

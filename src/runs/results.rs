@@ -19,6 +19,7 @@ use candle_core::Device;
 use flate2::{Compression, bufread::GzDecoder, write::GzEncoder};
 use serde::{Deserialize, Serialize};
 use std::io::{BufReader, Read, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -93,7 +94,7 @@ struct RecordHeader {
 const KIND: Kind = Kind {
     kind: "exit record",
     noun: "exit record",
-    remedy: "remove it, or make it anew with `branchynet evaluate`",
+    remedy: "a record is made anew with `branchynet evaluate`, or removed",
 };
 const EXTENSION: &str = "safetensors.gz";
 
@@ -184,7 +185,12 @@ impl Results {
     /// Reads a file that [`Self::write`] wrote, or one with arrays from elsewhere ([`Self::of_arrays`]). Fails,
     /// naming it, where it is missing or damaged.
     pub fn read(path: &Path) -> Result<Self> {
-        if path.extension().is_some_and(|extension| extension == "npz" || extension == "safetensors") {
+        let mut head = Vec::new();
+        if path.is_file() {
+            std::fs::File::open(path)?.take(2).read_to_end(&mut head)?;
+        }
+        // What it is follows from its content. Of no file at all arrays say so.
+        if head != [0x1f, 0x8b] {
             return Self::of_arrays(path);
         }
         let packed = files::read(path)?;
@@ -244,13 +250,19 @@ impl Results {
     }
 
     /// The thresholds with the fewest digits that decide as these for each validation and test image: printed and
-    /// given back, they do the same.
+    /// given back, they do the same. One threshold for all exits stays one.
     pub fn shortest(&self, thresholds: &[f64]) -> Vec<f64> {
-        let shortest = |(exit, &threshold): (usize, &f64)| {
-            let both = self.validation.predictions(exit).iter().chain(self.test.predictions(exit));
-            crate::exits::shortest(threshold, both.map(|prediction| prediction.uncertainty))
+        let shortest = |exits: Range<usize>| {
+            let both = |exit| self.validation.predictions(exit).iter().chain(self.test.predictions(exit));
+            let unsure = exits.clone().flat_map(both).map(|prediction| prediction.uncertainty);
+            crate::exits::shortest(thresholds[exits.start], unsure)
         };
-        thresholds.iter().enumerate().map(shortest).collect()
+        match thresholds {
+            [first, others @ ..] if others.iter().all(|other| other == first) => {
+                vec![shortest(0..thresholds.len()); thresholds.len()]
+            }
+            _ => (0..thresholds.len()).map(|exit| shortest(exit..exit + 1)).collect(),
+        }
     }
 
     /// What it costs to leave at each exit: multiply-accumulates of the layers, or what came with arrays from

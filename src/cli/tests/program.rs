@@ -135,10 +135,10 @@ fn exits_of_a_network_from_elsewhere_are_swept() {
     let (code, out, error) = sweep(&[]);
     assert_eq!(code, Some(0), "{error}");
     // Nine in ten leave early at no loss: 0.9 · 0.25 + 0.1 · 1.0.
-    assert!(out.contains("0.3250") && out.contains("100.00"), "{out}");
+    assert!(out.contains("0.325") && out.contains("100.00"), "{out}");
     let (_, out, _) = sweep(&["--guarantee", "0.01"]);
     let chosen: Vec<&str> = out.lines().last().expect("a row").split_whitespace().collect();
-    assert_eq!(chosen[1..], ["100.00", "0.3250", "100.00", "0.3250", "90.0,", "10.0"], "{out}");
+    assert_eq!(chosen[1..], ["100.00", "0.325", "100.00", "0.325", "90.0,", "10.0"], "{out}");
     let (code, _, error) = sweep(&["--guarantee", "1"]);
     assert!(code == Some(2) && error.contains("between 0 and 1"), "{error}");
     let printed = |args: &[&str]| sweep(args).1.lines().last().expect("a row").to_string();
@@ -169,7 +169,8 @@ fn exits_of_a_network_from_elsewhere_are_swept() {
     assert!(front[0]["thresholds"][0] == "inf" && front[0]["validation"]["shares"][0] == 1.0, "{front}");
     for (args, part) in [
         (["--cost", "0.1"], "the cheapest cost 0.25"),
-        (["--accuracy", "1.1"], "the best reach 1"),
+        (["--accuracy", "80"], "a share from 0 to 1, as in 0.92, got 80"),
+        (["--epochs", "3"], "--epochs is for a network by name"),
         (["--latency-ms", "1"], "--latency-ms measures a network"),
     ] {
         let (code, _, error) = sweep(&args);
