@@ -1,21 +1,36 @@
 //! `branchynet classify`: a trained network's answers for one's own pictures.
 
-use crate::aligned;
-use branchynet::exits::{Criterion, Seen};
+use crate::picture::{self, FORMATS, Picture, Preparation};
+use branchynet::exits::{Answer, ExitPolicy, Seen};
 use branchynet::runs::Pretrained;
 use branchynet::{Error, ErrorKind, Result, clap};
-use image::imageops::FilterType;
+use rayon::prelude::*;
+use serde_json::json;
+use std::collections::{BTreeMap, HashSet};
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-/// Classify pictures (PNG or JPEG) with a trained network: label, exit, entropy, probability
+/// Classify pictures with a trained network: label, exit, uncertainty and probability, a line each
 ///
-/// The middle square of a picture is scaled to the network's size. A network for grey images gets the
-/// picture's luminance; MNIST's digits are white on black, so pass --invert for black ink on paper.
+/// PNG, JPEG, GIF, WebP, BMP and TIFF are read, whatever a file is called; of an animation or several pages the first
+/// picture. It is turned as the camera notes (EXIF), what is transparent is laid on white paper, and the middle square is
+/// scaled to the size of the network's images. Values of 8, 10 or 12 bits in a file of 16 are noticed and scaled.
+///
+/// Networks of one channel whose data set is MNIST by name, or of its kin, learned bright on dark: a picture whose border
+/// is bright is inverted. For the digits of MNIST and QMNIST the ink is also cut out, scaled to 20×20 pixels and centred
+/// in 28×28 by its mass, as theirs were: draw one digit, anywhere and of any size. --as-is does neither.
+///
+/// A folder stands for all pictures below it, sorted; what is no picture there is passed over, unless it is named as one.
+/// Answers come as pictures are read, in memory that does not grow. A picture that cannot be read is named on standard
+/// error, the others are answered, and the exit code is 1. What was done to a picture is a warning there, with the first
+/// picture that it was done to.
 #[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
 pub struct Classify {
     /// Trained weights: lenet, for example; a file made by `branchynet export` is taken as well
     weights: String,
-    /// Pictures
+    /// Pictures, and folders of them
     #[arg(required = true)]
     pictures: Vec<PathBuf>,
     /// Thresholds by what they were chosen for: "no loss", "1 % less" or "knee"
@@ -24,15 +39,21 @@ pub struct Classify {
     /// Thresholds instead of the choice's, on its criterion (most: the entropy in nats), one for each exit but the last
     #[arg(long, value_name = "T,T,...", value_delimiter = ',')]
     thresholds: Vec<f64>,
-    /// Exchange dark and bright
+    /// Exchange dark and bright in all pictures, before anything is noticed
     #[arg(long)]
     invert: bool,
+    /// Neither invert by itself nor cut out digits
+    #[arg(long)]
+    as_is: bool,
+    /// For machines: a JSON object a line, {"picture", "label", "exit" (from 1), "uncertainty", "probability", "warnings"}
+    #[arg(long)]
+    json: bool,
     /// Device: cpu, or cuda in a build for NVIDIA GPUs
     #[arg(long, env, value_name = "D", default_value = "cpu")]
     device: String,
 }
 
-/// A line for each picture, below a heading.
+/// Prints a line for each picture, below a heading.
 pub fn classify(arguments: &Classify) -> Result<String> {
     let device = branchynet::device(&arguments.device)?;
     let named = &arguments.weights;
@@ -44,57 +65,172 @@ pub fn classify(arguments: &Classify) -> Result<String> {
     if !arguments.thresholds.is_empty() {
         policy.thresholds = arguments.thresholds.clone();
     }
-    let mut bytes = Vec::new();
-    for path in &arguments.pictures {
-        bytes.extend(read(path, weights.about.image, arguments.invert)?);
+    policy.check(weights.network.exits())?;
+    let preparation = Preparation::new(&weights.about, arguments.invert, arguments.as_is)?;
+
+    let mut pictures = Vec::new();
+    arguments.pictures.iter().for_each(|argument| list(argument, &mut pictures));
+    let mut lines = Lines::new(&weights, &pictures, arguments.json);
+    let (all, mut failed, mut at_once) = (pictures.len(), 0, 16);
+    let mut pictures = pictures.into_iter();
+    while pictures.len() > 0 {
+        let start = Instant::now();
+        let some: Vec<_> = pictures.by_ref().take(at_once).collect();
+        let read = |path: Result<PathBuf>| path.and_then(|path| Ok((preparation.read(&path)?, path)));
+        let mut good = Vec::new();
+        for picture in some.into_par_iter().map(read).collect::<Vec<_>>() {
+            match picture {
+                Ok(picture) => good.push(picture),
+                Err(error) if all == 1 => return Err(error),
+                Err(error) => {
+                    eprintln!("branchynet: {error}");
+                    failed += 1;
+                }
+            }
+        }
+        for ((picture, path), (answer, logits)) in good.iter().zip(answers(&weights, &policy, &good)?) {
+            // A reader that has seen enough is no failure.
+            if lines.print(path, &picture.warnings, answer, &logits).is_err() {
+                return Ok(String::new());
+            }
+        }
+        // Large pictures are answered soon; of small ones many at once, as the network is compiled each time.
+        at_once = if start.elapsed() < Duration::from_secs(1) {
+            1024.min(2 * at_once)
+        } else {
+            16.max(at_once / 2)
+        };
     }
-    let images = weights.images(&bytes)?;
-    let answers = weights.network.classify_with_logits(&images, &policy)?;
-    let classes = &weights.about.classes;
-    let mut rows = vec![["picture", "label", "exit", "entropy", "probability"].map(str::to_string)];
-    for (picture, (answer, logits)) in arguments.pictures.iter().zip(&answers) {
-        let seen = Seen::new(logits, classes.len());
-        let numbers = [Criterion::Entropy.read(seen).uncertainty, seen.probabilities()[answer.label]];
-        let [entropy, probability] = numbers.map(|x| format!("{x:.4}"));
-        let label = classes[answer.label].clone();
-        rows.push([
-            picture.display().to_string(),
-            label,
-            (answer.exit + 1).to_string(),
-            entropy,
-            probability,
-        ]);
+    lines.end();
+    match failed {
+        0 => Ok(String::new()),
+        _ => {
+            let message = format!("{failed} of {all} could not be read and have no answer");
+            Err(Error::new(ErrorKind::File, message))
+        }
     }
-    Ok(aligned(2, &rows))
 }
 
-/// The bytes of a picture's middle square at the size that the network takes, channel by channel.
-fn read(path: &Path, [channels, height, width]: [usize; 3], invert: bool) -> Result<Vec<u8>> {
-    let failed = |cause: image::ImageError| {
-        let name = path.display();
-        Error::new(ErrorKind::File, format!("cannot read {name} as PNG or JPEG: {cause}"))
-    };
-    let reader = image::ImageReader::open(path).map_err(|cause| failed(cause.into()))?;
-    // What it is follows from its content: names lie.
-    let picture = reader.with_guessed_format().map_err(|cause| failed(cause.into()))?;
-    let mut picture = picture.decode().map_err(failed)?;
-    let side = picture.width().min(picture.height());
-    let (left, top) = ((picture.width() - side) / 2, (picture.height() - side) / 2);
-    picture = picture.crop_imm(left, top, side, side);
-    // A triangle filter: bilinear, and an average of the pixels that fall together where it shrinks.
-    picture = picture.resize_exact(width as u32, height as u32, FilterType::Triangle);
-    if invert {
-        picture.invert();
+/// What the network answers, with the logits of the exit that did: it stops there.
+fn answers(
+    weights: &Pretrained,
+    policy: &ExitPolicy,
+    pictures: &[(Picture, PathBuf)],
+) -> Result<Vec<(Answer, Vec<f32>)>> {
+    if pictures.is_empty() {
+        return Ok(Vec::new());
     }
-    match channels {
-        1 => Ok(picture.to_luma8().into_raw()),
-        3 => {
-            let pixels = picture.to_rgb8().into_raw();
-            Ok((0..3).flat_map(|channel| pixels.iter().skip(channel).step_by(3).copied()).collect())
+    let bytes: Vec<&[u8]> = pictures.iter().map(|(picture, _)| picture.bytes.as_slice()).collect();
+    weights.network.classify_with_logits(&weights.images(&bytes.concat())?, policy)
+}
+
+/// Adds what an argument stands for: a picture, or those below a folder, sorted. What cannot be listed is an error among them.
+fn list(argument: &Path, pictures: &mut Vec<Result<PathBuf>>) {
+    if !argument.is_dir() {
+        return pictures.push(Ok(argument.to_path_buf()));
+    }
+    let failed =
+        |path: &Path, why: &str| Err(Error::new(ErrorKind::File, format!("{}: {why}", path.display())));
+    let (mut folders, mut seen, mut found) = (vec![argument.to_path_buf()], HashSet::new(), Vec::new());
+    while let Some(folder) = folders.pop() {
+        let entries = folder.canonicalize().and_then(|name| Ok((name, std::fs::read_dir(&folder)?)));
+        let entries = match entries {
+            // A link may lead back.
+            Ok((name, entries)) => entries.take(if seen.insert(name) { usize::MAX } else { 0 }),
+            Err(cause) => {
+                pictures.push(failed(&folder, &cause.to_string()));
+                continue;
+            }
+        };
+        let hidden =
+            |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        let (inner, files): (Vec<_>, Vec<_>) = entries
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| !hidden(path))
+            .partition(|path| path.is_dir());
+        folders.extend(inner);
+        found.extend(files.into_iter().filter(|path| picture::seems_one(path)));
+    }
+    if found.is_empty() {
+        pictures.push(failed(argument, &format!("there is no picture below this folder ({FORMATS})")));
+    }
+    found.sort();
+    pictures.extend(found.into_iter().map(Ok));
+}
+
+/// What is printed.
+struct Lines<'a> {
+    classes: &'a [String],
+    /// What the uncertainty is called.
+    uncertainty: &'static str,
+    json: bool,
+    headed: bool,
+    /// Of the columns.
+    widths: [usize; 3],
+    /// How often each was given.
+    warnings: BTreeMap<String, usize>,
+}
+
+impl<'a> Lines<'a> {
+    /// Columns as wide as what they may hold, as answers are printed before all are there.
+    fn new(weights: &'a Pretrained, pictures: &[Result<PathBuf>], json: bool) -> Self {
+        let classes = &weights.about.classes;
+        let uncertainty = if weights.about.criterion == "entropy" { "entropy" } else { "uncertainty" };
+        let width = |text: String| text.chars().count();
+        let names = pictures.iter().flatten().map(|path| width(path.display().to_string())).max();
+        let labels = classes.iter().cloned().map(width).max();
+        let widths = [names.unwrap_or(0).max(7), labels.unwrap_or(0).max(5), uncertainty.len()];
+        Self { classes, uncertainty, json, headed: false, widths, warnings: BTreeMap::new() }
+    }
+
+    fn print(
+        &mut self,
+        path: &Path,
+        warnings: &[String],
+        answer: Answer,
+        logits: &[f32],
+    ) -> std::io::Result<()> {
+        let (picture, label) = (path.display().to_string(), &self.classes[answer.label]);
+        let (exit, uncertainty) = (answer.exit + 1, answer.uncertainty);
+        let probability = Seen::new(logits, self.classes.len()).probabilities()[answer.label];
+        if self.json {
+            let line = json!({
+                "picture": picture, "label": label, "exit": exit, "uncertainty": uncertainty,
+                "probability": probability, "warnings": warnings,
+            });
+            return writeln!(std::io::stdout(), "{line}");
         }
-        _ => {
-            let message = format!("pictures are for networks of 1 or 3 channels; this one takes {channels}");
-            Err(Error::new(ErrorKind::Shape, message))
+        self.warn(&picture, warnings);
+        if !std::mem::replace(&mut self.headed, true) {
+            self.row(["picture", "label", "exit", self.uncertainty, "probability"])?;
+        }
+        let numbers = [uncertainty, probability].map(|x| format!("{x:.4}"));
+        self.row([&picture, label, &exit.to_string(), &numbers[0], &numbers[1]])
+    }
+
+    fn row(&self, [picture, label, exit, uncertainty, probability]: [&str; 5]) -> std::io::Result<()> {
+        let [pictures, labels, numbers] = self.widths;
+        writeln!(
+            std::io::stdout(),
+            "{picture:<pictures$}  {label:<labels$}  {exit:>4}  {uncertainty:>numbers$}  {probability:>11}"
+        )
+    }
+
+    /// A warning as it is first given; the others are counted.
+    fn warn(&mut self, name: &str, warnings: &[String]) {
+        for warning in warnings {
+            let count = self.warnings.entry(warning.clone()).or_default();
+            *count += 1;
+            if *count == 1 {
+                eprintln!("branchynet: warning: {name}: {warning}");
+            }
+        }
+    }
+
+    fn end(&self) {
+        for (warning, count) in self.warnings.iter().filter(|(_, count)| **count > 1) {
+            eprintln!("branchynet: warning: and {} more: {warning}", count - 1);
         }
     }
 }

@@ -2,6 +2,8 @@
 
 mod card;
 mod classify;
+mod digit;
+mod picture;
 
 use branchynet::clap::builder::NonEmptyStringValueParser;
 use branchynet::clap::{self, ArgMatches, Args, Command, FromArgMatches};
