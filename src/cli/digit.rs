@@ -50,7 +50,7 @@ impl Ink {
     }
 
     /// The digit cut out, scaled and centred for images of `side`×`side`, and what speaks against its being one. A
-    /// picture where it has that size and place already is scaled as a whole: MNIST's own stay as they are.
+    /// picture where it has that size and place already, as MNIST's own, is scaled as a whole.
     pub fn cut_out(&self, side: u32) -> (GrayImage, Option<&'static str>) {
         let (places, row) = (self.parts(), self.strength.width() as usize);
         let range = |of: &dyn Fn(usize) -> usize| {
