@@ -161,8 +161,8 @@ mod tests {
 
     #[test]
     fn ink_fills_20_pixels_and_its_mass_is_in_the_middle() {
-        // A bar of 10×40 pixels in a corner of paper that is lit from one side, with a speck of dust elsewhere.
-        let bar = |x: u32, y: u32| (5..15).contains(&x) && (100..140).contains(&y);
+        // A bar of 12×40 pixels in a corner of paper that is lit from one side, with a speck of dust elsewhere.
+        let bar = |x: u32, y: u32| (5..17).contains(&x) && (100..140).contains(&y);
         for (paper, ink, light) in [(180, 60, 0), (180, 60, 60), (250, 0, 0), (0, 255, 0), (40, 160, 60)] {
             let pixel = |x: u32, y: u32| {
                 let dust = (150..153).contains(&x) && y == 20;
@@ -173,8 +173,7 @@ mod tests {
             let (image, odd) = found.cut_out(28);
             assert_eq!(odd, None);
             for (x, y, value) in image.enumerate_pixels() {
-                // 5×20 pixels, whose middle is that of the image but for the half pixel that is rounded.
-                let inside = (12..17).contains(&x) && (4..24).contains(&y);
+                let inside = (11..17).contains(&x) && (4..24).contains(&y);
                 assert_eq!(value.0[0] > 200, inside, "{paper} {ink} {light}: {value:?} at {x}, {y}");
                 assert!(inside || value.0[0] == 0, "{value:?} at {x}, {y}");
             }
