@@ -1,7 +1,7 @@
 //! `branchynet classify`: a trained network's answers for one's own pictures.
 
 use crate::picture::{self, FORMATS, Picture, Preparation};
-use branchynet::exits::{Answer, ExitPolicy, Seen};
+use branchynet::exits::{Answer, Criterion, ExitPolicy, Seen};
 use branchynet::runs::Pretrained;
 use branchynet::{Error, ErrorKind, Result, clap};
 use rayon::prelude::*;
@@ -70,7 +70,7 @@ pub fn classify(arguments: &Classify) -> Result<String> {
 
     let mut pictures = Vec::new();
     arguments.pictures.iter().for_each(|argument| list(argument, &mut pictures));
-    let mut lines = Lines::new(&weights, &pictures, arguments.json);
+    let mut lines = Lines::new(&weights, &policy, &pictures, arguments.json);
     let (all, mut failed, mut at_once) = (pictures.len(), 0, 16);
     let mut pictures = pictures.into_iter();
     while pictures.len() > 0 {
@@ -174,9 +174,10 @@ struct Lines<'a> {
 
 impl<'a> Lines<'a> {
     /// Columns as wide as what they may hold, as answers are printed before all are there.
-    fn new(weights: &'a Pretrained, pictures: &[Result<PathBuf>], json: bool) -> Self {
+    fn new(weights: &'a Pretrained, policy: &ExitPolicy, pictures: &[Result<PathBuf>], json: bool) -> Self {
         let classes = &weights.about.classes;
-        let uncertainty = if weights.about.criterion == "entropy" { "entropy" } else { "uncertainty" };
+        let by_entropy = policy.readout.criterion == Criterion::Entropy;
+        let uncertainty = if by_entropy { "entropy" } else { "uncertainty" };
         let width = |text: String| text.chars().count();
         let names = pictures.iter().flatten().map(|path| width(path.display().to_string())).max();
         let labels = classes.iter().cloned().map(width).max();
