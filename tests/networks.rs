@@ -2,9 +2,10 @@
 //! says of them; the backward pass against candle's autograd.
 
 use branchynet::exits::{ExitPolicy, Plan};
+use branchynet::kernels::Zeros;
 use branchynet::networks::{
-    ExitCost, Layer, Pass, average_pool, batch_norm, branch, conv, linear, lrn, max_pool, relu, residual,
-    without_branches,
+    ExitCost, Layer, Pass, Skip, average_pool, batch_norm, branch, conv, linear, lrn, max_pool, relu,
+    residual, without_branches,
 };
 use branchynet::networks::{b_alexnet, b_lenet, b_resnet110, b_resnet110_standard};
 use branchynet::{Network, Result, Rng};
@@ -123,6 +124,23 @@ fn all_kinds() -> Vec<Layer> {
     ]
 }
 
+/// Residual blocks whose input comes in again in other ways.
+fn skips() -> Result<Vec<Layer>> {
+    let block = |inputs: usize, outputs: usize| {
+        residual([strided(inputs, outputs), batch_norm(outputs), relu(), conv(outputs, outputs, 3, 1)])
+    };
+    let (around, behind) = (Skip::Zeros(Zeros::Around), Skip::Zeros(Zeros::Behind));
+    let projected = Skip::Layers(vec![conv(21, 33, 1, 0).stride(2)?, batch_norm(33)]);
+    Ok(vec![
+        block(3, 12).skip(around)?,
+        branch([linear(12 * 20, 4)]),
+        block(12, 21).skip(behind)?,
+        block(21, 33).skip(projected)?,
+        residual([conv(33, 33, 3, 1), batch_norm(33)]).skip(Skip::Layers(vec![conv(33, 33, 1, 0)]))?,
+        linear(66, 4),
+    ])
+}
+
 fn images(batch: usize) -> Result<Tensor> {
     let values: Vec<f32> = (0..batch * 3 * 64).map(|i| (1.3 * i as f32).sin()).collect();
     Ok(Tensor::from_vec(values, (batch, 3, 8, 8), &Device::Cpu)?)
@@ -130,7 +148,14 @@ fn images(batch: usize) -> Result<Tensor> {
 
 #[test]
 fn the_tape_gives_the_gradients_of_candles_autograd() -> Result<()> {
-    let (network, images) = (build(all_kinds(), [3, 8, 8])?, images(9)?);
+    let [height, width] = [9, 8];
+    let values: Vec<f32> = (0..9 * 3 * height * width).map(|i| (1.3 * i as f32).sin()).collect();
+    let of_skips = Tensor::from_vec(values, (9, 3, height, width), &Device::Cpu)?;
+    compare_gradients(&build(skips()?, [3, height, width])?, &of_skips)?;
+    compare_gradients(&build(all_kinds(), [3, 8, 8])?, &images(9)?)
+}
+
+fn compare_gradients(network: &Network, images: &Tensor) -> Result<()> {
     let weights = |i: usize| 1.0 - 0.3 * i as f64;
     let loss = |logits: &[Tensor]| -> Result<Tensor> {
         let mut loss = Tensor::zeros((), candle_core::DType::F32, &Device::Cpu)?;
@@ -140,9 +165,9 @@ fn the_tape_gives_the_gradients_of_candles_autograd() -> Result<()> {
         Ok(loss)
     };
     let mut rng = Rng::seed_from_u64(0);
-    let expected = network.forward(&images, &mut Pass::Train(&mut rng))?;
+    let expected = network.forward(images, &mut Pass::Train(&mut rng))?;
     let graph = loss(&expected)?.backward()?;
-    let (logits, tape) = network.forward_with_tape(&images, &mut rng)?;
+    let (logits, tape) = network.forward_with_tape(images, &mut rng)?;
     let mut of_logits = Vec::new();
     for (i, (logits, expected)) in logits.iter().zip(&expected).enumerate() {
         assert_eq!(logits.to_vec2::<f32>()?, expected.to_vec2::<f32>()?);
@@ -207,6 +232,7 @@ fn plans() -> Result<Vec<(Vec<Layer>, [usize; 3])>> {
         (b_lenet(), [1, 28, 28]),
         (b_alexnet(), [3, 32, 32]),
         (b_resnet110(), [3, 32, 32]),
+        (skips()?, [3, 9, 8]),
         // The block's input is read again: neither rectifier nor normalisation may change it.
         (twice(vec![relu(), conv(16, 16, 3, 1), batch_norm(16)]), [3, 11, 11]),
         (twice(vec![batch_norm(16), relu(), conv(16, 16, 3, 1)]), [3, 11, 11]),
@@ -283,4 +309,19 @@ fn blocks_that_do_not_fit_are_refused_in_one_line() {
     refused(vec![residual([branch([linear(192, 2)])])], "a branch inside a branch or a residual block");
     refused(vec![residual([residual([conv(3, 3, 3, 1)])])], "no residual block inside it");
     refused(vec![average_pool(9, 1), linear(3, 2)], "its window fits");
+    let block = residual([strided(3, 6)]).skip(Skip::Layers(vec![conv(3, 6, 1, 0)])).expect("a block");
+    refused(vec![block, linear(96, 2)], "its skip to give 6x4x4 as its layers do, not 6x8x8");
+    assert!(relu().skip(Skip::default()).is_err(), "only a residual block has a skip");
+}
+
+#[test]
+fn a_block_as_json_is_its_layers_unless_its_skip_is_another() -> Result<()> {
+    let plain = residual([relu()]);
+    let json = serde_json::to_string(&plain)?;
+    assert_eq!(json, r#"{"residual":["relu"]}"#);
+    assert_eq!(serde_json::from_str::<Layer>(&json)?, plain);
+    for layer in skips()? {
+        assert_eq!(serde_json::from_str::<Layer>(&serde_json::to_string(&layer)?)?, layer);
+    }
+    Ok(())
 }

@@ -10,8 +10,8 @@ use branchynet::Rng;
 use branchynet::candle_core::backprop::GradStore;
 use branchynet::candle_core::{DType, Device, Result, Tensor, Var};
 use branchynet::kernels::{
-    Lrn, Pooling, add_shortcut, batch_norm, batch_norm_by, conv2d, cross_entropy, dropout, gelu, linear, lrn,
-    pool2d, relu,
+    Lrn, Pooling, Shortcut, Zeros, add_shortcut, batch_norm, batch_norm_by, conv2d, cross_entropy, dropout,
+    gelu, linear, lrn, pool2d, relu,
 };
 use rand::SeedableRng;
 
@@ -351,6 +351,17 @@ fn add_shortcut_agrees_with_pytorch_and_central_differences() -> Result<()> {
         let x = wave(1, &[batch, inputs, height, width])?;
         let body = wave(2, &[batch, outputs, small(height), small(width)])?;
         check(&format!("shortcut {case:?}"), &[body, x], &expected, |t| add_shortcut(&t[0], &t[1]))?;
+    }
+    // The five channels of zeros elsewhere.
+    for (zeros, expected) in [
+        (Zeros::Front, [0.358891485, 49.6940733, -3.60698852]),
+        (Zeros::Around, [1.28673386, 50.6345682, 0.11504017]),
+        (Zeros::Behind, [-1.54910831, 49.9400677, 4.09388236]),
+    ] {
+        let (x, body) = (wave(1, &[2, 3, 7, 6])?, wave(2, &[2, 8, 4, 3])?);
+        check(&format!("{zeros:?}"), &[body, x], &expected, |t| {
+            Shortcut::between(&t[1], &t[0], zeros)?.add(&t[0], &t[1])
+        })?;
     }
     Ok(())
 }

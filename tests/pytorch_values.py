@@ -89,6 +89,11 @@ for b, i, o, h, w, s in [(2, 3, 3, 5, 6, 1), (2, 4, 8, 30, 30, 2), (3, 2, 5, 15,
     x, body = wave(1, b, i, h, w), wave(2, b, o, -(-h // s), -(-w // s))
     show(f"({b}, {i}, {o}, {h}, {w}, {s})", torch.relu(body + F.pad(x[:, :, ::s, ::s], (0, 0, 0, 0, o - i, 0))), body, x)
 
+print("ZEROS: the same of (2, 3, 8, 7, 6, 2) with zeros in front, around and behind, 2 of 5 in front")
+for front in [5, 2, 0]:
+    x, body = wave(1, 2, 3, 7, 6), wave(2, 2, 8, 4, 3)
+    show(front, torch.relu(body + F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, front, 5 - front))), body, x)
+
 print("CROSS_ENTROPY (batch, classes, smoothing), label i * 7 % classes: losses, gradient of 0.3 of their sum")
 for b, c, smoothing in [(1, 2, 0.0), (5, 10, 0.0), (37, 3, 0.0), (5, 10, 0.2), (37, 3, 0.7)]:
     logits, labels = 5 * wave(1, b, c), torch.arange(b) * 7 % c

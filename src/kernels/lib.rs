@@ -37,7 +37,7 @@ pub use lrn::{Lrn, lrn};
 pub use operation::{Input, Number, Op, Operation, Thread, Update, contiguous};
 pub use pool2d::{Pool, Pooling, pool2d};
 pub use precision::{Precision, PrecisionScope};
-pub use shortcut::{Shortcut, add_shortcut};
+pub use shortcut::{Shortcut, Zeros, add_shortcut};
 pub use simd::{Real, instruction_set, instructions};
 
 use operation::slices;

@@ -4,19 +4,27 @@
 use super::{Number, Op, Operation, Thread, by_chunks, each};
 use crate::simd::Real;
 use candle_core::{Result, Shape, Tensor, bail};
+use serde::{Deserialize, Serialize};
 
 /// `max(body + shortcut(x), 0)`: the shortcut takes every `s`-th pixel of `x` (batch, in, height,
 /// width) and puts zero channels *in front* until it has the shape of `body` (batch, out, ⌈height /
-/// s⌉, ⌈width / s⌉), as the authors' code does. Differentiable in both; f32 and f64. Fails
+/// s⌉, ⌈width / s⌉), as the authors' code does; elsewhere by [`Shortcut::add`]. Differentiable in both; f32 and f64. Fails
 /// when `x` has more channels than `body`, or another batch, or no `s` fits.
 pub fn add_shortcut(body: &Tensor, x: &Tensor) -> Result<Tensor> {
-    let (batch, ..) = body.dims4()?;
-    let (x_batch, ..) = x.dims4()?;
-    let shortcut = Shortcut::between(x, body)?;
-    if batch != x_batch {
-        bail!("add_shortcut: the body has {batch} samples and its input {x_batch}")
-    }
-    body.contiguous()?.apply_op2(&x.contiguous()?, Op(shortcut))
+    Shortcut::between(x, body, Zeros::Front)?.add(body, x)
+}
+
+/// Where channels of zeros go that a block's input lacks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Zeros {
+    /// In front, as in the authors' code.
+    #[default]
+    Front,
+    /// Half of them in front, half behind.
+    Around,
+    /// Behind.
+    Behind,
 }
 
 /// Where the pixels of a block's input end up in its output.
@@ -25,13 +33,23 @@ pub struct Shortcut {
     from: [usize; 3],
     to: [usize; 3],
     stride: usize,
+    /// Channels of zeros in front.
+    front: usize,
 }
 
 impl Shortcut {
-    pub fn new(from: [usize; 3], to: [usize; 3]) -> Result<Self> {
+    pub fn new(from: [usize; 3], to: [usize; 3], zeros: Zeros) -> Result<Self> {
         let fits = |s: &usize| from[1].div_ceil(*s) == to[1] && from[2].div_ceil(*s) == to[2];
         match (1..=4).find(fits) {
-            Some(stride) if from[0] <= to[0] => Ok(Self { from, to, stride }),
+            Some(stride) if from[0] <= to[0] => {
+                let lacking = to[0] - from[0];
+                let front = match zeros {
+                    Zeros::Front => lacking,
+                    Zeros::Around => lacking / 2,
+                    Zeros::Behind => 0,
+                };
+                Ok(Self { from, to, stride, front })
+            }
             _ => bail!(
                 "a residual block cannot add its input of {}x{}x{} to {}x{}x{}",
                 from[0],
@@ -42,6 +60,15 @@ impl Shortcut {
                 to[2]
             ),
         }
+    }
+
+    /// [`add_shortcut`] of tensors that this is [`Self::between`].
+    pub fn add(self, body: &Tensor, x: &Tensor) -> Result<Tensor> {
+        let (batch, x_batch) = (body.dims()[0], x.dims()[0]);
+        if batch != x_batch {
+            bail!("add_shortcut: the body has {batch} samples and its input {x_batch}")
+        }
+        body.contiguous()?.apply_op2(&x.contiguous()?, Op(self))
     }
 
     /// The gradients of body and input, given the output and its gradient.
@@ -56,12 +83,12 @@ impl Shortcut {
     }
 
     /// That from `x` to `body`, batches of images.
-    pub fn between(x: &Tensor, body: &Tensor) -> Result<Self> {
+    pub fn between(x: &Tensor, body: &Tensor, zeros: Zeros) -> Result<Self> {
         let image = |t: &Tensor| -> Result<[usize; 3]> {
             let (_, channels, height, width) = t.dims4()?;
             Ok([channels, height, width])
         };
-        Self::new(image(x)?, image(body)?)
+        Self::new(image(x)?, image(body)?, zeros)
     }
 
     /// Whether the input comes in as it is.
@@ -69,14 +96,14 @@ impl Shortcut {
         self.from == self.to
     }
 
-    /// The distance of the pixels that it takes.
-    pub fn stride(&self) -> usize {
-        self.stride
+    /// The distance of the pixels that it takes, and the channels of zeros in front.
+    pub(crate) fn strides(&self) -> [usize; 2] {
+        [self.stride, self.front]
     }
 
     /// As the kernels take them.
     fn sizes(&self) -> Vec<Number> {
-        self.from.iter().chain(&self.to).chain([&self.stride]).map(|&size| size.into()).collect()
+        self.from.iter().chain(&self.to).chain([&self.stride, &self.front]).map(|&size| size.into()).collect()
     }
 
     fn input_len(&self) -> usize {
@@ -91,12 +118,11 @@ impl Shortcut {
     /// `x · stride` of the input.
     #[inline(always)]
     fn rows(&self, mut row: impl FnMut(usize, usize)) {
-        let zeros = self.to[0] - self.from[0];
         for channel in 0..self.from[0] {
             for y in 0..self.to[1] {
                 row(
                     (channel * self.from[1] + y * self.stride) * self.from[2],
-                    ((channel + zeros) * self.to[1] + y) * self.to[2],
+                    ((channel + self.front) * self.to[1] + y) * self.to[2],
                 );
             }
         }

@@ -45,7 +45,7 @@ impl Operator for BatchNorm {
         format!("({})", self.channels)
     }
 
-    fn output(&self, input: Shape, _: &[Node]) -> Fit {
+    fn output(&self, input: Shape) -> Fit {
         input.image_of(self.channels).map(|_| input)
     }
 

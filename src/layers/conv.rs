@@ -66,7 +66,7 @@ impl Operator for Conv {
         format!("({inputs}, {outputs}, {kernel}, {padding}){stride}")
     }
 
-    fn output(&self, input: Shape, _: &[Node]) -> Fit {
+    fn output(&self, input: Shape) -> Fit {
         let [height, width] = input.image_of(self.inputs)?;
         let Self { inputs, outputs, kernel, padding, stride, .. } = *self;
         let g = ConvGeometry::of(inputs, height, width, outputs, kernel, padding, stride)
@@ -110,13 +110,18 @@ impl Operator for Conv {
 }
 
 impl Conv {
+    /// The outputs of one that whitens.
+    pub(crate) fn whitened(inputs: usize, kernel: usize) -> usize {
+        2 * inputs * kernel * kernel
+    }
+
     /// Fits a convolution that whitens to the images that training sees. Fails where it is not the `first` layer or
     /// has another number of outputs than it needs.
     pub(crate) fn fit(&self, node: &Node, first: bool, train: &Split<Train>) -> Result<()> {
         if self.start != Start::Whitening {
             return Ok(());
         }
-        let outputs = 2 * self.inputs * self.kernel * self.kernel;
+        let outputs = Self::whitened(self.inputs, self.kernel);
         if !first || self.outputs != outputs {
             bail!(
                 Setting,

@@ -25,7 +25,7 @@ impl Operator for Linear {
         format!("({}, {})", self.inputs, self.outputs)
     }
 
-    fn output(&self, input: Shape, _: &[Node]) -> Fit {
+    fn output(&self, input: Shape) -> Fit {
         match input.len() == self.inputs {
             true => Ok(Shape::Flat(self.outputs)),
             false => Err(format!("{} values", self.inputs)),

@@ -13,7 +13,7 @@ impl Operator for Lrn {
         "lrn"
     }
 
-    fn output(&self, input: Shape, _: &[Node]) -> Fit {
+    fn output(&self, input: Shape) -> Fit {
         input.image().map(|_| input)
     }
 

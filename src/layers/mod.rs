@@ -27,14 +27,14 @@ pub(crate) use node::{Fit, Initial, Node, Step, Variables, backward, place, run,
 pub use node::{Gradients, Pass, Shape};
 pub use pool::{Pool, average_pool, max_pool, max_pool_inside};
 pub use relu::relu;
-pub use residual::{Residual, residual};
+pub use residual::{Residual, Skip, residual};
 pub use scale::{Scale, scale};
 
 // The layers' files use all of this.
 use crate::data::{Split, Train};
 use crate::error::bail;
 use crate::kernels::inference::{StepBuilder, View};
-use crate::kernels::{self, ConvGeometry, Lrn, Moments, Pooling, Shortcut};
+use crate::kernels::{self, ConvGeometry, Lrn, Moments, Pooling, Shortcut, Zeros};
 use crate::{Result, Rng};
 use candle_core::{Tensor, Var};
 use node::{detached, keep, step, unfit, values};
@@ -86,9 +86,13 @@ pub(crate) trait Operator {
         &[]
     }
 
-    /// What it makes of a sample of this shape, or what it expects instead. `inner` are the nodes of the layers inside
-    /// it.
-    fn output(&self, input: Shape, _inner: &[Node]) -> Fit {
+    /// Those that its input takes beside them.
+    fn beside(&self) -> &[Layer] {
+        &[]
+    }
+
+    /// What it makes of a sample of this shape, or what it expects instead.
+    fn output(&self, input: Shape) -> Fit {
         Ok(input)
     }
 
@@ -159,6 +163,20 @@ impl Layer {
             other => bail!(Setting, "{other} has no start; only a convolution has"),
         }
         Ok(self)
+    }
+
+    /// This residual block whose input comes in again in another way. Fails for other layers.
+    pub fn skip(mut self, with: Skip) -> Result<Self> {
+        match &mut self {
+            Self::Residual(block) => block.skip = with,
+            other => bail!(Setting, "{other} has no skip; only a residual block has"),
+        }
+        Ok(self)
+    }
+
+    /// What it makes of a sample of this shape, or what it expects instead.
+    pub(crate) fn output(&self, input: Shape) -> Fit {
+        self.operator().map_or(Ok(input), |operator| operator.output(input))
     }
 
     /// Whether it is a side branch.

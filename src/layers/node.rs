@@ -122,6 +122,8 @@ pub(crate) struct Node {
     pub(crate) variables: Variables,
     /// The layers inside it.
     pub(crate) inner: Vec<Node>,
+    /// Those that its input takes beside them.
+    pub(crate) beside: Vec<Node>,
 }
 
 impl Node {
@@ -131,14 +133,19 @@ impl Node {
 
     /// Multiply-accumulates of one sample.
     pub(crate) fn macs(&self) -> usize {
-        self.operator().macs(self.output) + self.inner.iter().map(Self::macs).sum::<usize>()
+        self.operator().macs(self.output) + self.within().map(Self::macs).sum::<usize>()
     }
 
     /// The number of trained values.
     pub(crate) fn parameter_count(&self) -> usize {
         let parameters = self.variables.parameters.as_ref();
         let own = parameters.map_or(0, |(weight, bias)| weight.elem_count() + bias.elem_count());
-        own + self.inner.iter().map(Self::parameter_count).sum::<usize>()
+        own + self.within().map(Self::parameter_count).sum::<usize>()
+    }
+
+    /// The layers inside and beside it.
+    pub(crate) fn within(&self) -> impl Iterator<Item = &Node> {
+        self.inner.iter().chain(&self.beside)
     }
 
     pub(super) fn parameters(&self) -> &(Var, Var) {

@@ -48,7 +48,7 @@ impl Operator for Pool {
         format!("({}, {})", self.kernel, self.stride)
     }
 
-    fn output(&self, input: Shape, _: &[Node]) -> Fit {
+    fn output(&self, input: Shape) -> Fit {
         let [channels, height, width] = input.image()?;
         let pool = self.windows(height, width);
         let pool = pool.map_err(|cause| unfit("an image that its window fits", cause))?;

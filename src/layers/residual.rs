@@ -2,15 +2,73 @@
 
 use super::*;
 
-/// A residual block: the rectified sum of what these layers give and the block's input
-/// ([`crate::kernels::add_shortcut`]).
+/// A residual block: the rectified sum of what these layers give and the block's input. As JSON it is its layers alone where
+/// its skip is the default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Residual(pub Vec<Layer>);
+#[serde(from = "Written", into = "Written")]
+pub struct Residual {
+    /// From its input to what is added to it.
+    pub layers: Vec<Layer>,
+    /// How the input comes in again.
+    pub skip: Skip,
+}
+
+/// How the input of a residual block comes in again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Skip {
+    /// As it is; where the layers give a smaller image or more channels, subsampled and with channels of zeros (He et al.'s
+    /// option A, [`crate::kernels::add_shortcut`]).
+    Zeros(Zeros),
+    /// Through layers of its own (option B: a convolution of 1×1 with a stride, and batch normalisation).
+    Layers(Vec<Layer>),
+}
+
+impl Default for Skip {
+    fn default() -> Self {
+        Self::Zeros(Zeros::Front)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Plain(Vec<Layer>),
+    Full { layers: Vec<Layer>, skip: Skip },
+}
+
+impl From<Written> for Residual {
+    fn from(written: Written) -> Self {
+        match written {
+            Written::Plain(layers) => Self { layers, skip: Skip::default() },
+            Written::Full { layers, skip } => Self { layers, skip },
+        }
+    }
+}
+
+impl From<Residual> for Written {
+    fn from(Residual { layers, skip }: Residual) -> Self {
+        match skip == Skip::default() {
+            true => Self::Plain(layers),
+            false => Self::Full { layers, skip },
+        }
+    }
+}
 
 /// A residual block: `max(layers(x) + x, 0)`. Where the layers give a smaller image or more channels,
-/// x is subsampled and padded with channels of zeros.
+/// x is subsampled and padded with channels of zeros in front; [`Layer::skip`] has other ways.
 pub fn residual(layers: impl Into<Vec<Layer>>) -> Layer {
-    Layer::Residual(Residual(layers.into()))
+    Layer::Residual(Residual { layers: layers.into(), skip: Skip::default() })
+}
+
+impl Residual {
+    /// Where zeros go that are lacking; with layers of its own none are.
+    fn zeros(&self) -> Zeros {
+        match self.skip {
+            Skip::Zeros(zeros) => zeros,
+            Skip::Layers(_) => Zeros::default(),
+        }
+    }
 }
 
 impl Operator for Residual {
@@ -23,34 +81,49 @@ impl Operator for Residual {
     }
 
     fn inner(&self) -> &[Layer] {
-        &self.0
+        &self.layers
     }
 
-    fn output(&self, input: Shape, inner: &[Node]) -> Fit {
-        if inner.iter().any(|node| !node.inner.is_empty()) {
+    fn beside(&self) -> &[Layer] {
+        match &self.skip {
+            Skip::Layers(layers) => layers,
+            Skip::Zeros(_) => &[],
+        }
+    }
+
+    fn output(&self, input: Shape) -> Fit {
+        if self.layers.iter().chain(self.beside()).any(|layer| matches!(layer, Layer::Residual(_))) {
             return Err("no residual block inside it".to_string());
         }
-        let end = inner.last().map_or(input, |node| node.output);
+        let through = |layers: &[Layer]| layers.iter().try_fold(input, |shape, layer| layer.output(shape));
+        let (end, beside) = (through(&self.layers)?, through(self.beside())?);
         let image = end.image().map_err(|_| format!("its layers to give an image, not {end}"))?;
-        Shortcut::new(input.image()?, image)
+        if beside != end && matches!(self.skip, Skip::Layers(_)) {
+            return Err(format!("its skip to give {end} as its layers do, not {beside}"));
+        }
+        Shortcut::new(beside.image()?, image, self.zeros())
             .map_err(|cause| unfit("its layers to give an image that its input can be added to", cause))?;
         Ok(end)
     }
 
     fn forward(&self, node: &Node, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
-        Ok(kernels::add_shortcut(&run(&node.inner, x, pass)?, x)?)
+        let (body, x) = (run(&node.inner, x, pass)?, run(&node.beside, x, pass)?);
+        Ok(Shortcut::between(&x, &body, self.zeros())?.add(&body, &x)?)
     }
 
     fn train(&self, node: &Node, x: Tensor, rng: &mut Rng) -> Result<(Tensor, Step)> {
         let (body, steps) = train(&node.inner, &x, rng)?;
-        let shortcut = Shortcut::between(&x, &body)?;
-        let out = kernels::add_shortcut(&body, &x)?;
+        let (x, beside) = train(&node.beside, &x, rng)?;
+        let shortcut = Shortcut::between(&x, &body, self.zeros())?;
+        let out = shortcut.add(&body, &x)?;
         let kept = out.clone();
-        let step: Step = Box::new(move |grad, _, gradients| {
-            let (of_body, of_input) = shortcut.backward(&kept, grad)?;
-            Ok(match backward(steps, &of_body, true, gradients)? {
-                Some(through) => Some(kernels::add(&of_input, &through)?),
-                None => Some(of_input),
+        let step: Step = Box::new(move |grad, of_input, gradients| {
+            let (of_body, of_x) = shortcut.backward(&kept, grad)?;
+            let of_x = backward(beside, &of_x, of_input, gradients)?;
+            let through = backward(steps, &of_body, of_input, gradients)?;
+            Ok(match (of_x, through) {
+                (Some(of_x), Some(through)) => Some(kernels::add(&of_x, &through)?),
+                (of_x, through) => of_x.or(through),
             })
         });
         Ok((out, step))
@@ -59,7 +132,9 @@ impl Operator for Residual {
     fn place(&self, node: &Node, from: View, builder: &mut StepBuilder) -> Result<View> {
         // The input is read again at the end.
         builder.keep();
+        let beside = place(&node.beside, from, builder)?;
+        builder.keep();
         let end = place(&node.inner, from, builder)?;
-        Ok(builder.shortcut(end, from)?)
+        Ok(builder.shortcut(end, beside, self.zeros())?)
     }
 }

@@ -30,13 +30,14 @@ impl Builder<'_> {
             )
         };
         let inner = self.inside(&name).nodes(operator.inner(), input)?;
-        let output = operator.output(input, &inner).map_err(wrong)?;
+        let beside = self.inside(&format!("{name}.shortcut")).nodes(operator.beside(), input)?;
+        let output = operator.output(input).map_err(wrong)?;
         if output.is_empty() {
             return Err(wrong("to give at least one value".to_string()));
         }
         let initial = Initial { name: &name, seed: self.seed, device: self.device };
         let variables = operator.variables(&initial)?;
-        Ok(Node { name, layer: layer.clone(), output, variables, inner })
+        Ok(Node { name, layer: layer.clone(), output, variables, inner, beside })
     }
 
     /// The nodes of a list of layers, the first of which gets `input`.

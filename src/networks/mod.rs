@@ -18,7 +18,7 @@ mod summary;
 mod tape;
 
 pub use crate::layers::{
-    BatchNorm, Conv, Dropout, Gradients, Layer, Linear, Pass, Pool, Residual, Scale, Shape, Start,
+    BatchNorm, Conv, Dropout, Gradients, Layer, Linear, Pass, Pool, Residual, Scale, Shape, Skip, Start,
     average_pool, batch_norm, branch, conv, dropout, gelu, linear, lrn, max_pool, max_pool_inside,
     plain_norm, relu, residual, scale, without_branches,
 };

@@ -47,6 +47,11 @@ pub struct Network {
     pub(crate) precision: Precision,
 }
 
+/// All layers of these lists, those inside residual blocks behind their block.
+fn with_within(lists: &[Vec<Node>]) -> impl Iterator<Item = &Node> {
+    lists.iter().flatten().flat_map(|node| std::iter::once(node).chain(node.within()))
+}
+
 impl Network {
     /// The name it was built with.
     pub fn name(&self) -> &str {
@@ -86,9 +91,13 @@ impl Network {
     }
 
     /// All layers, those inside residual blocks behind their block.
-    fn nodes(&self) -> impl Iterator<Item = &Node> {
-        let lists = self.segments.iter().chain(&self.branches);
-        lists.flatten().flat_map(|node| std::iter::once(node).chain(&node.inner))
+    pub(super) fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.trunk().chain(with_within(&self.branches))
+    }
+
+    /// Those of the trunk.
+    pub(super) fn trunk(&self) -> impl Iterator<Item = &Node> {
+        with_within(&self.segments)
     }
 
     /// What `of` gives of every layer, by the layer's name and these.

@@ -192,10 +192,10 @@ KERNEL(lrn_grad)(const T *x, const T *grad, T *out, int len, int channels, int a
   out[i] = own - T(2 * alpha * beta) * x[i] * inner;
 }
 
-// ---- the shortcut of a residual block: every stride-th pixel, zero channels in front
+// ---- the shortcut of a residual block: every stride-th pixel, so many zero channels in front
 
 KERNEL(add_shortcut)(const T *body, const T *x, T *out, int len, int from_channels, int from_height, int from_width,
-                 int to_channels, int to_height, int to_width, int stride) {
+                 int to_channels, int to_height, int to_width, int stride, int front) {
   FOR_EACH(i, len);
   if (stride == 1 && from_channels == to_channels) {
     const T sum = body[i] + x[i];
@@ -203,17 +203,17 @@ KERNEL(add_shortcut)(const T *body, const T *x, T *out, int len, int from_channe
     return;
   }
   const int column = i % to_width, y = i / to_width % to_height, channel = i / (to_width * to_height) % to_channels;
-  const int sample = i / (to_width * to_height * to_channels), from = channel - (to_channels - from_channels);
+  const int sample = i / (to_width * to_height * to_channels), from = channel - front;
   T sum = body[i];
-  if (from >= 0) sum += x[((sample * from_channels + from) * from_height + y * stride) * from_width + column * stride];
+  if (from >= 0 && from < from_channels) sum += x[((sample * from_channels + from) * from_height + y * stride) * from_width + column * stride];
   out[i] = sum < T(0) ? T(0) : sum;
 }
 
 KERNEL(add_shortcut_grad)(const T *grad, T *out, int len, int from_channels, int from_height, int from_width,
-                      int to_channels, int to_height, int to_width, int stride) {
+                      int to_channels, int to_height, int to_width, int stride, int front) {
   FOR_EACH(i, len);
   const int column = i % from_width, y = i / from_width % from_height;
-  const int channel = i / (from_width * from_height) % from_channels + to_channels - from_channels;
+  const int channel = i / (from_width * from_height) % from_channels + front;
   const int sample = i / (from_width * from_height * from_channels);
   const bool taken = y % stride == 0 && column % stride == 0;
   out[i] = taken ? grad[((sample * to_channels + channel) * to_height + y / stride) * to_width + column / stride] : T(0);

@@ -146,8 +146,15 @@ pub fn gelu(from: From<'_>, to: To<'_>, images: usize, share: Share) {
     );
 }
 
-/// The end of a residual block whose input has to be subsampled and filled up with channels in front.
-pub fn shortcut(stride: usize, from: From<'_>, first: From<'_>, to: To<'_>, images: usize, share: Share) {
+/// The end of a residual block whose input has to be subsampled and filled up with channels, so many of them in front.
+pub fn shortcut(
+    [stride, front]: [usize; 2],
+    from: From<'_>,
+    first: From<'_>,
+    to: To<'_>,
+    images: usize,
+    share: Share,
+) {
     let rectified = |x: f32| if x < 0.0 { 0.0 } else { x };
     let (channels, inputs) = (from.0.channels, first.0.channels);
     let stride = stride as isize;
@@ -160,12 +167,12 @@ pub fn shortcut(stride: usize, from: From<'_>, first: From<'_>, to: To<'_>, imag
             for (x, out) in out.chunks_mut(to.0.depth).enumerate() {
                 let x = x as isize;
                 let input = pixel(first, number, y * stride, x * stride);
-                let (body, more) = pixel(from, number, y, x)[..channels].split_at(channels - inputs);
-                let (out, sums) = out[..channels].split_at_mut(channels - inputs);
+                let body = &pixel(from, number, y, x)[..channels];
                 for (out, &body) in out.iter_mut().zip(body) {
                     *out = rectified(body);
                 }
-                for (c, (out, &body)) in sums.iter_mut().zip(more).enumerate() {
+                let sums = out[front..].iter_mut().zip(&body[front..]);
+                for (c, (out, &body)) in sums.take(inputs).enumerate() {
                     *out = rectified(body + input[first.0.tap(c, 0, 0)]);
                 }
             }

@@ -21,7 +21,7 @@ use self::barrier::Barrier;
 use self::layers::Linear;
 use crate::conv::{Conv, Finish, Image, Share, Shared, Tiles};
 use crate::simd::Aligned;
-use crate::{EPSILON, Lrn, Pool, Pooling, Shortcut};
+use crate::{EPSILON, Lrn, Pool, Pooling, Shortcut, Zeros};
 use candle_core::Result;
 use std::ops::Range;
 
@@ -60,7 +60,7 @@ enum Draft {
     Gelu,
     Shortcut {
         input: View,
-        stride: usize,
+        strides: [usize; 2],
     },
 }
 
@@ -195,8 +195,8 @@ impl StepBuilder {
     }
 
     /// The end of a residual block: the rectified sum of `from` and the block's `input`.
-    pub fn shortcut(&mut self, from: View, input: View) -> Result<View> {
-        let shortcut = Shortcut::new(self.shape(input), self.shape(from))?;
+    pub fn shortcut(&mut self, from: View, input: View, zeros: Zeros) -> Result<View> {
+        let shortcut = Shortcut::new(self.shape(input), self.shape(from), zeros)?;
         if shortcut.is_identity()
             && !self.images[input.0].planar
             && let Some(Draft::Conv { relu: relu @ false, addend: addend @ None, .. }) = self.last()
@@ -204,7 +204,7 @@ impl StepBuilder {
             (*relu, *addend) = (true, Some(input));
             return Ok(from);
         }
-        Ok(self.push(Draft::Shortcut { input, stride: shortcut.stride() }, from, self.shape(from)))
+        Ok(self.push(Draft::Shortcut { input, strides: shortcut.strides() }, from, self.shape(from)))
     }
 
     /// The number of steps so far. Layers that follow become no part of them.
@@ -259,7 +259,7 @@ impl StepBuilder {
                 Draft::Lrn(lrn) => Op::Lrn(lrn),
                 Draft::Affine { lines, relu } => Op::Affine(lines, relu),
                 Draft::Gelu => Op::Gelu,
-                Draft::Shortcut { input, stride } => Op::Shortcut { input, stride },
+                Draft::Shortcut { input, strides } => Op::Shortcut { input, strides },
             };
             Step { op, from, to }
         });
@@ -305,7 +305,7 @@ enum Op {
     Lrn(Lrn),
     Affine(Vec<(f32, f32)>, bool),
     Gelu,
-    Shortcut { input: View, stride: usize },
+    Shortcut { input: View, strides: [usize; 2] },
 }
 
 impl Op {
@@ -417,8 +417,8 @@ impl Step {
             Op::Lrn(lrn) => layers::lrn(lrn, from, to, scratch, images, share),
             Op::Affine(lines, relu) => layers::affine(lines, *relu, from, to, images, share),
             Op::Gelu => layers::gelu(from, to, images, share),
-            Op::Shortcut { input, stride } => {
-                layers::shortcut(*stride, from, view(*input), to, images, share)
+            Op::Shortcut { input, strides } => {
+                layers::shortcut(*strides, from, view(*input), to, images, share)
             }
         }
     }
