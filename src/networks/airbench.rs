@@ -14,7 +14,7 @@ use crate::layers::{Layer, Start, branch, conv, gelu, linear, max_pool_inside, p
 pub fn b_airbench([first, second, third]: [usize; 3]) -> Vec<Layer> {
     let mut layers = vec![whitening(), gelu()]; //  24×31×31
     layers.extend(group(24, first)); //          first×15×15
-    layers.push(exit(first, 15, 4, 96));
+    layers.push(exit(first, 15, 10, [4, 96]));
     layers.extend(group(first, second)); //      second×7×7
     layers.extend(group(second, third)); //       third×3×3
     layers.extend([max_pool_inside(3, 3), linear(third, 10), scale(1.0 / 9.0)]);
@@ -23,7 +23,12 @@ pub fn b_airbench([first, second, third]: [usize; 3]) -> Vec<Layer> {
 
 /// A branch behind an image of so many channels: convolutions of `width` channels, before every second of which a
 /// pooling halves the image, and the trunk's end.
-pub(super) fn exit(channels: usize, mut size: usize, convolutions: usize, width: usize) -> Layer {
+pub(super) fn exit(
+    channels: usize,
+    mut size: usize,
+    classes: usize,
+    [convolutions, width]: [usize; 2],
+) -> Layer {
     let (mut layers, mut inputs) = (Vec::new(), channels);
     for i in 0..convolutions {
         if i == 0 || (i % 2 == 0 && size > 3) {
@@ -33,7 +38,7 @@ pub(super) fn exit(channels: usize, mut size: usize, convolutions: usize, width:
         layers.extend([identity(inputs, width), plain_norm(width), gelu()]);
         inputs = width;
     }
-    layers.extend([max_pool_inside(size, size), linear(inputs, 10), scale(1.0 / 9.0)]);
+    layers.extend([max_pool_inside(size, size), linear(inputs, classes), scale(1.0 / 9.0)]);
     branch(layers)
 }
 

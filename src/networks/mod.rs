@@ -10,6 +10,7 @@ mod airbench;
 mod alexnet;
 mod build;
 mod cascade;
+mod follow;
 mod lenet;
 mod network;
 mod placement;
@@ -24,6 +25,7 @@ pub use crate::layers::{
 };
 pub use airbench::b_airbench;
 pub use alexnet::b_alexnet;
+pub use follow::follow;
 pub use lenet::b_lenet;
 pub use network::{ExitCost, Network, WorkingSet};
 pub use placement::{BranchStyle, Placement, with_branches};

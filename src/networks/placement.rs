@@ -31,7 +31,7 @@ pub enum BranchStyle {
     /// vector rectifier and linear layer alone.
     #[default]
     AlexNet,
-    /// As in [`super::b_airbench`], for ten classes: convolutions with pools between them, batch normalisation and
+    /// As in [`super::b_airbench`]: convolutions with pools between them, batch normalisation and
     /// Gaussian error linear units.
     Airbench,
     /// Slim ones for residual networks: convolutions with stride 2, each with batch normalisation and rectifier, the
@@ -95,7 +95,7 @@ pub fn with_branches(
         for placement in branches.iter().filter(|placement| placement.after == node.name) {
             list.push(match style {
                 BranchStyle::AlexNet => placement.of_alexnet(node.output, trunk.classes())?,
-                BranchStyle::Airbench => placement.of_airbench(node.output)?,
+                BranchStyle::Airbench => placement.of_airbench(node.output, trunk.classes())?,
                 BranchStyle::Strided => placement.strided(node.output, trunk.classes())?,
             });
         }
@@ -133,9 +133,9 @@ impl Placement {
         }
     }
 
-    fn of_airbench(&self, output: Shape) -> Result<Layer> {
+    fn of_airbench(&self, output: Shape, classes: usize) -> Result<Layer> {
         let (channels, size) = self.square(output)?;
-        Ok(airbench::exit(channels, size, self.convolutions, self.width))
+        Ok(airbench::exit(channels, size, classes, [self.convolutions, self.width]))
     }
 
     fn strided(&self, output: Shape, classes: usize) -> Result<Layer> {

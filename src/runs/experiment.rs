@@ -1,12 +1,13 @@
 //! An experiment: a network, its data, and how baseline and exits are trained.
 
+use super::presets::written_for;
 use super::settings::Settings;
 use crate::data::{Dataset, Preprocessing, Source};
 use crate::error::bail;
 use crate::exits::Criterion;
-use crate::networks::{BranchStyle, Layer, Network, with_branches, without_branches};
+use crate::networks::{BranchStyle, Layer, Network, follow, with_branches, without_branches};
 use crate::training::{self, Config, Keep, Progress, Run};
-use crate::{Result, Rng};
+use crate::{Error, Result, Rng};
 use candle_core::Device;
 use clap::builder::BoolishValueParser;
 use rand::{Rng as _, SeedableRng};
@@ -21,7 +22,8 @@ pub struct Experiment {
     /// For tables, figures and files: `B-AlexNet`; without `B-` that of the baseline.
     #[arg(skip)]
     pub name: String,
-    /// The trunk with its branches.
+    /// The trunk with its branches. A preset's list, also where it is written out again, follows the data
+    /// ([`crate::networks::follow`]); a list of one's own stays as it is.
     #[arg(skip)]
     pub layers: Vec<Layer>,
     /// What the branches of [`Self::with_branches`] are made of.
@@ -83,7 +85,8 @@ impl Experiment {
     pub fn with_branches(mut self, branches: impl IntoIterator<Item = impl ToString>) -> Result<Self> {
         let branches = branches.into_iter().map(|branch| branch.to_string().parse());
         let branches = branches.collect::<Result<Vec<_>>>()?;
-        self.layers = with_branches(&self.layers, self.data.image()?, &branches, self.branch_style)?;
+        let (layers, image) = self.fitted()?;
+        self.layers = with_branches(&layers, image, &branches, self.branch_style)?;
         self.name = format!("B-{}", self.baseline_name());
         Ok(self)
     }
@@ -117,18 +120,39 @@ impl Experiment {
 
     /// Baseline and network with branches, with initial weights from the seed.
     pub fn networks(&self, device: &Device) -> Result<(Network, Network)> {
-        Ok((self.trunk(device)?, self.build(&self.name, self.layers.clone(), device)?))
+        let build = self.builder(device)?;
+        Ok((build(false)?, build(true)?))
     }
 
-    fn trunk(&self, device: &Device) -> Result<Network> {
-        let layers = without_branches(&self.layers);
-        self.build(self.baseline_name(), layers, device)
+    /// Builds the network with branches or without.
+    fn builder(&self, device: &Device) -> Result<impl Fn(bool) -> Result<Network>> {
+        let (layers, image) = self.fitted()?;
+        Ok(move |branches| {
+            let (name, layers) = match branches {
+                true => (self.name.as_str(), layers.clone()),
+                false => (self.baseline_name(), without_branches(&layers)),
+            };
+            let network = Network::new(name, image, layers, self.config.seed, device).map_err(|cause| {
+                Error::new(cause.kind(), format!("{name} on {}: {cause}", self.data)).because(cause)
+            })?;
+            network.with_precision(self.config.precision)
+        })
     }
 
-    fn build(&self, name: &str, layers: Vec<Layer>, device: &Device) -> Result<Network> {
-        let config = &self.config;
-        let network = Network::new(name, self.data.image()?, layers, config.seed, device)?;
-        network.with_precision(config.precision)
+    /// The layers as the data have them, and the data's images.
+    fn fitted(&self) -> Result<(Vec<Layer>, [usize; 3])> {
+        let (image, classes) = match &self.data {
+            // Files of one's own are loaded once for both.
+            Source::Named(name) if !Source::names().any(|known| known == name) => {
+                let data = self.data.load()?;
+                (data.train.image_shape(), data.classes.len())
+            }
+            known => (known.image()?, known.classes().len()),
+        };
+        Ok(match written_for(&self.layers) {
+            Some(from) => (follow(&self.layers, from, image, classes), image),
+            None => (self.layers.clone(), image),
+        })
     }
 
     /// The settings of the baseline's training.
@@ -145,7 +169,7 @@ impl Experiment {
     pub fn settings(&self) -> Settings {
         Settings {
             network: self.name.clone(),
-            layers: self.layers.clone(),
+            layers: self.fitted().map_or_else(|_| self.layers.clone(), |(layers, _)| layers),
             data: self.data.to_string(),
             preprocessing: self.preprocessing,
             train_images: self.train_images,
@@ -199,8 +223,8 @@ impl Experiment {
         matched: bool,
         run: &mut dyn FnMut(&Network, &Config) -> Result<Option<Run>>,
     ) -> Result<Option<Trained>> {
-        let (baseline, network) = self.networks(device)?;
-        let trunk = self.trunk(device)?;
+        let build = self.builder(device)?;
+        let (baseline, network, trunk) = (build(false)?, build(true)?, build(false)?);
         let mut trained = None;
         if self.baseline_epochs > 0 {
             let Some(run) = run(&baseline, &self.baseline_config())? else {

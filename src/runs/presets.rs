@@ -39,6 +39,13 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     PRESETS.iter().map(|(name, _)| *name)
 }
 
+/// The images that these layers were written for, where they are a preset's; `None` for other lists.
+pub(super) fn written_for(layers: &[Layer]) -> Option<[usize; 3]> {
+    // One at a time: the search's list is made from that of another preset, for which this is asked.
+    let preset = PRESETS.iter().map(|(_, preset)| preset()).find(|preset| preset.layers == layers)?;
+    preset.data.image().ok()
+}
+
 impl Experiment {
     /// The preset called `name`, one of [`names`], with the settings of its reference record. Fails, listing the
     /// names, where there is none.

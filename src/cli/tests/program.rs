@@ -190,6 +190,74 @@ fn exits_of_a_network_from_elsewhere_are_swept() {
 }
 
 #[test]
+fn every_network_follows_data_of_ones_own() {
+    let home = std::env::temp_dir().join(format!("branchynet-own-{}", std::process::id()));
+    // 26 classes of 40x40 grey pixels, and 3 of 12x12 in colour.
+    let put = |name: &str, classes: usize, image: [usize; 3]| {
+        let folder = home.join("datasets").join(name);
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let mut arrays = HashMap::new();
+        for (split, count) in [("train", 12 * classes), ("test", 4 * classes)] {
+            let size: usize = image.iter().product();
+            let labels: Vec<u8> = (0..count).map(|i| (i % classes) as u8).collect();
+            let pixels = labels.iter().flat_map(|&label| {
+                (0..size).map(move |i| if i % 26 == usize::from(label) { 250 } else { 9 })
+            });
+            let shape = [&[count][..], &image].concat();
+            let images = Tensor::from_vec(pixels.collect::<Vec<u8>>(), shape, &Device::Cpu).expect("images");
+            arrays.insert(format!("{split}_images"), images);
+            arrays.insert(
+                format!("{split}_labels"),
+                Tensor::from_vec(labels, count, &Device::Cpu).expect("labels"),
+            );
+        }
+        safetensors::save(&arrays, folder.join("data.safetensors")).expect("a file");
+    };
+    put("letters", 26, [1, 40, 40]);
+    put("tiny", 3, [3, 12, 12]);
+    let home_text = home.display().to_string();
+    let own = |arguments: &[&str]| run(arguments, &[("BRANCHYNET_DIR", &home_text)]);
+    for network in branchynet::runs::names() {
+        let (code, out, error) = own(&["summary", network, "--data", "letters"]);
+        assert_eq!(code, Some(0), "{network}: {error}");
+        assert!(out.contains(" on 1x40x40") && out.contains(", 26)") && !out.contains(", 10)"), "{out}");
+    }
+    let (code, out, error) =
+        own(&["summary", "alexnet", "--data", "letters", "--branches", "conv3:1x16,conv4:0x0"]);
+    assert!(code == Some(0) && out.matches(", 26)").count() == 3, "{out}{error}");
+    let (code, _, error) = own(&["summary", "resnet110", "--data", "tiny"]);
+    assert_eq!(code, Some(1));
+    assert!(
+        error.contains("ResNet-110 on tiny: layer average_pool1, average_pool(6, 1): it expects"),
+        "{error}"
+    );
+    assert!(error.contains("gives 64x3x3") && error.trim_end().lines().count() == 1, "{error}");
+    let settings = [
+        "--data",
+        "letters",
+        "--epochs",
+        "1",
+        "--baseline-epochs",
+        "1",
+        "--matched",
+        "no",
+        "--batch-size",
+        "32",
+    ];
+    for step in ["train", "evaluate", "sweep", "export"] {
+        let (code, out, error) = own(&[&[step, "lenet"], &settings[..]].concat());
+        assert_eq!(code, Some(0), "{step}: {out}{error}");
+    }
+    for step in ["stream", "time"] {
+        let shares = if step == "time" { ["--batches", "2"] } else { ["--count", "2"] };
+        let (code, _, error) =
+            own(&[&[step, "lenet", "--shares", "0.5,0.5"], &shares[..], &settings].concat());
+        assert_eq!(code, Some(0), "{step}: {error}");
+    }
+    std::fs::remove_dir_all(&home).expect("removed");
+}
+
+#[test]
 fn a_reader_that_has_seen_enough_is_no_failure() {
     let mut child = Command::new(Path::new(env!("CARGO_BIN_EXE_branchynet")))
         .args(["summary", "resnet110"])
