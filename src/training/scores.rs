@@ -5,15 +5,23 @@ use crate::data::{Role, Split};
 use crate::error::bail;
 use crate::kernels::{self, Losses};
 use crate::networks::{Network, Pass};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Loss and accuracy at every exit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Scores {
-    /// Mean cross-entropy in nats, one for each exit.
+    /// Mean cross-entropy in nats, one for each exit; NaN where an earlier epoch's was not finite.
+    #[serde(deserialize_with = "null_is_nan")]
     pub loss: Vec<f64>,
     /// Share of right answers in 0..=1, one for each exit.
     pub accuracy: Vec<f64>,
+}
+
+/// JSON has neither infinity nor NaN: serde_json writes null. On Validation the first epochs of a deep network may have such a
+/// loss, while its running statistics are those of the start.
+fn null_is_nan<'de, D: Deserializer<'de>>(json: D) -> std::result::Result<Vec<f64>, D::Error> {
+    let written = Vec::<Option<f64>>::deserialize(json)?;
+    Ok(written.into_iter().map(|loss| loss.unwrap_or(f64::NAN)).collect())
 }
 
 /// Running sums of loss and right answers for each exit.
@@ -69,4 +77,17 @@ pub fn evaluate<R: Role>(network: &Network, split: &Split<R>) -> Result<Scores> 
         sums.add(&losses, batch.len())?;
     }
     Ok(sums.means())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_that_is_not_finite_is_read_again() -> Result<()> {
+        let scores = Scores { loss: vec![0.5, f64::INFINITY], accuracy: vec![0.5, 0.25] };
+        let read: Scores = serde_json::from_str(&serde_json::to_string(&scores)?)?;
+        assert!(read.loss[0] == 0.5 && read.loss[1].is_nan() && read.accuracy == scores.accuracy);
+        Ok(())
+    }
 }
