@@ -5,6 +5,7 @@ element i of input number s is sin(1.3 i + s), and a tensor's digest is sum_i co
 """
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 torch.set_default_dtype(torch.float64)
 
@@ -114,3 +115,79 @@ for name, optimizer, options in [
         weight.grad = torch.tensor([0.1, -2.0, 0.3], dtype=torch.float32) * (step + 1) - 0.25
         steps.step()
     print(f"    {name}: [{', '.join(f'{v:.8}' for v in weight.tolist())}]")
+
+
+def filled(model):
+    """The model's output for an image of waves, its state filled by a formula: element i of a tensor is sin(1.3 i + s), s the sum
+    of its name's bytes, times 2 / sqrt(fan-in) in a weight of a convolution or linear layer."""
+    for name, t in model.state_dict().items():
+        if name.endswith("num_batches_tracked"):
+            continue
+        sine = torch.sin(1.3 * torch.arange(t.numel()) + sum(name.encode())).reshape(t.shape)
+        if t.dim() > 1:
+            value = sine * 2 / t[0].numel() ** 0.5
+        elif name.endswith("running_var") or name.endswith("weight"):
+            value = 1 + 0.5 * sine
+        else:
+            value = 0.1 * sine
+        t.copy_(value.float())
+    return model.eval()
+
+
+class Block(nn.Module):
+    """As in torchvision's ResNet; without downsample the shortcut is option A, as its authors' readers have it in PyTorch."""
+
+    def __init__(self, inputs, outputs, stride, project):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        if project and stride != 1:
+            self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+        self.stride, self.fill = stride, (outputs - inputs) // 2
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        if hasattr(self, "downsample"):
+            return F.relu(y + self.downsample(x))
+        s = self.stride
+        return F.relu(y + F.pad(x[:, :, ::s, ::s], (0, 0, 0, 0, self.fill, self.fill)))
+
+
+class ResNet(nn.Module):
+    def __init__(self, width, blocks, project):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
+        stage = lambda i, o: nn.Sequential(*[Block(o if n else i, o, 1 if n or i == o else 2, project) for n in range(blocks)])
+        self.layer1, self.layer2, self.layer3 = stage(width, width), stage(width, 2 * width), stage(2 * width, 4 * width)
+        self.fc = nn.Linear(4 * width, 10)
+
+    def forward(self, x):
+        x = self.layer3(self.layer2(self.layer1(F.relu(self.bn1(self.conv1(x))))))
+        return self.fc(x.mean((2, 3)))
+
+
+class AlexNet(nn.Module):
+    """torchvision's, narrower. At 224 pixels its adaptive pooling changes nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 8, 11, 4, 2), nn.ReLU(), nn.MaxPool2d(3, 2), nn.Conv2d(8, 16, 5, 1, 2), nn.ReLU(), nn.MaxPool2d(3, 2),
+            nn.Conv2d(16, 16, 3, 1, 1), nn.ReLU(), nn.Conv2d(16, 16, 3, 1, 1), nn.ReLU(), nn.Conv2d(16, 16, 3, 1, 1), nn.ReLU(),
+            nn.MaxPool2d(3, 2))
+        self.avgpool = nn.AdaptiveAvgPool2d((6, 6))
+        self.classifier = nn.Sequential(
+            nn.Dropout(), nn.Linear(16 * 36, 32), nn.ReLU(), nn.Dropout(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 10))
+
+    def forward(self, x):
+        return self.classifier(torch.flatten(self.avgpool(self.features(x)), 1))
+
+
+print("STATE_DICT (tests/state_dict.rs): logits of PyTorch's models for two images of waves")
+for name, model, size in [
+    ("AlexNet", AlexNet(), 224), ("ResNet-20", ResNet(16, 3, False), 32), ("ResNet-14 with projections", ResNet(8, 2, True), 32),
+]:
+    logits = filled(model)(wave(1, 2, 3, size, size).float().double())
+    print(f"    {name}: {[[float(f'{z:.8}') for z in row] for row in logits.tolist()]}")

@@ -15,6 +15,7 @@ mod lenet;
 mod network;
 mod placement;
 mod resnet;
+mod state_dict;
 mod summary;
 mod tape;
 
@@ -30,4 +31,5 @@ pub use lenet::b_lenet;
 pub use network::{ExitCost, Network, WorkingSet};
 pub use placement::{BranchStyle, Placement, with_branches};
 pub use resnet::{b_resnet110, b_resnet110_standard, resnet};
+pub use state_dict::StateDict;
 pub use tape::Tape;
