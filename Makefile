@@ -113,7 +113,7 @@ reference: $(DONE)/library-$(BUILD) $(DONE)/workflow datasets ## make the refere
 	@mkdir -p target/reference
 	cargo build --quiet $(FEATURES)
 	LD_LIBRARY_PATH="$$(rustc --print target-libdir):$$LD_LIBRARY_PATH" $(WORKFLOW) --cores all $(if $(SLURM),--profile datasets/reference/slurm) $(if $(DRY),--dry-run) $(RUNS:%=run_%) \
-	  --config program=$(CURDIR)/$(PROGRAM) jobs=$(or $(JOBS),1) device=$(or $(DEVICE),cpu)
+	  --config program="$(CURDIR)/$(PROGRAM)" jobs=$(or $(JOBS),1) device=$(or $(DEVICE),cpu)
 
 counting: $(DONE)/library-$(BUILD) ## copy the program to target/counting, where cache misses are counted
 	cargo build --quiet $(FEATURES)

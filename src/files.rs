@@ -30,13 +30,21 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
         .map_err(|cause| error!(File, "cannot read {}: {cause}", path.display()).because(cause))
 }
 
+/// What is in a folder, in the order of the names, without what begins with a dot, as systems leave it; nothing where there
+/// is no such folder.
+pub(crate) fn entries(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let hidden = |entry: &std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with('.');
+    let mut paths: Vec<PathBuf> = entries.filter(|entry| !hidden(entry)).map(|entry| entry.path()).collect();
+    paths.sort();
+    paths
+}
+
 /// The files in a folder of the project whose names end so, in the order of their names; none where there
 /// is no such folder.
 pub(crate) fn listed(folder: &str, ending: &str) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(project_dir().join(folder)).into_iter().flatten();
-    let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    let mut paths = entries(&project_dir().join(folder));
     paths.retain(|path| path.to_string_lossy().ends_with(ending));
-    paths.sort();
     paths
 }
 

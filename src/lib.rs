@@ -12,8 +12,8 @@
 //!
 //! // Data: images in tensors, arrays or files; one training image in ten is held out for validation. Here: dark or bright.
 //! let part = |n: usize| {
-//!     let labels: Vec<u8> = (0..n).map(|i| (i % 2) as u8).collect();
-//!     (labels.iter().flat_map(|&label| [40 + 120 * label; 64]).collect(), labels)
+//!     let labels: Vec<u32> = (0..n).map(|i| (i % 2) as u32).collect();
+//!     (labels.iter().flat_map(|&label| [40 + 120 * label as u8; 64]).collect(), labels)
 //! };
 //! let raw = Raw { image: [1, 8, 8], train: part(200), test: part(20) };
 //! let data = Dataset::from_arrays("brightness", raw, 10, &["dark", "bright"])?;

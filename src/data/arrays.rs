@@ -47,6 +47,31 @@ enum Element {
     BFloat,
 }
 
+impl Layout {
+    /// The number of elements. Fails where they need more bytes than there are.
+    fn count(&self, available: u64) -> std::result::Result<usize, String> {
+        let count = self.shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
+        let fits = |count: &usize| {
+            (*count as u64).checked_mul(self.width as u64).is_some_and(|size| size <= available)
+        };
+        count.filter(fits).ok_or_else(|| {
+            format!("its shape {:?} needs more than the {available} bytes that it has", self.shape)
+        })
+    }
+}
+
+/// Pixels as bytes: floating point from 0 to 1 as 0 to 255, other whole numbers as they are. Fails on what is neither.
+pub(super) fn to_bytes(pixels: &[f32], float: bool) -> std::result::Result<Vec<u8>, String> {
+    if float && pixels.iter().all(|x| (0.0..=1.0).contains(x)) {
+        return Ok(pixels.iter().map(|x| (x * 255.0).round() as u8).collect());
+    }
+    let byte = |x: &f32| (0.0..=255.0).contains(x) && x.fract() == 0.0;
+    match pixels.iter().find(|x| !byte(x)) {
+        None => Ok(pixels.iter().map(|&x| x as u8).collect()),
+        Some(pixel) => Err(format!("a pixel is {pixel}, expected bytes, or floating point from 0 to 1")),
+    }
+}
+
 impl ArrayFile {
     /// Opens a file, which is told by its content and not by its name. Fails with the way out where it is of another kind.
     pub fn open(path: &Path) -> Result<Self> {
@@ -117,6 +142,30 @@ impl ArrayFile {
     /// Bytes of an element of an array; 0 where there is none of this name.
     pub fn width(&mut self, name: &str) -> Result<usize> {
         Ok(self.with(name, |layout, _, _| Ok(layout.width))?.unwrap_or(0))
+    }
+
+    /// An array of pixels as bytes: whole numbers from 0 to 255 as they are, floating point from 0 to 1 as 0 to 255. Fails
+    /// where it holds other numbers.
+    pub fn pixels(&mut self, name: &str) -> Result<Option<Array<u8>>> {
+        self.with(name, |layout, bytes, available| {
+            if layout.element == Element::Unsigned && layout.width == 1 && !layout.fortran {
+                let mut values = vec![0; layout.count(available)?];
+                bytes.read_exact(&mut values).map_err(|cause| format!("it ends too early ({cause})"))?;
+                whole(bytes)?;
+                return Ok(Array { shape: layout.shape, values });
+            }
+            let float = matches!(layout.element, Element::Float | Element::BFloat);
+            let Array { shape, values } = values(layout, bytes, available, |x| x as f32)?;
+            Ok(Array { shape, values: to_bytes(&values, float)? })
+        })
+    }
+
+    /// What a .safetensors file says of itself under this name.
+    pub fn about(&self, name: &str) -> Option<&str> {
+        match &self.content {
+            Content::Safetensors { metadata, .. } => Some(metadata.metadata().as_ref()?.get(name)?.as_str()),
+            Content::Npz(_) => None,
+        }
     }
 
     fn with<T>(
@@ -254,13 +303,8 @@ fn values<T: Copy + Default>(
     available: u64,
     convert: fn(f64) -> T,
 ) -> std::result::Result<Array<T>, String> {
+    let count = layout.count(available)?;
     let Layout { shape, element, width, big_endian, fortran } = layout;
-    let count = shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
-    let count =
-        count.filter(|count| (*count as u64).checked_mul(width as u64).is_some_and(|size| size <= available));
-    let Some(count) = count else {
-        return Err(format!("its shape {shape:?} needs more than the {available} bytes that it has"));
-    };
     let mut values = vec![T::default(); count];
     if !fortran || count == 0 {
         decode(bytes, &mut values, element, width, big_endian, convert)?;

@@ -1,11 +1,11 @@
 //! A data set: three splits and a name, from files or from what a program or notebook cell made.
 
+use super::arrays::to_bytes;
+use super::labels::{self, counts, drawn, stratified};
 use super::{Preprocessing, Split, Test, Train, Validation, preprocess::Pixels};
+use crate::Result;
 use crate::error::{bail, error};
-use crate::{Result, Rng};
 use candle_core::{DType, Tensor};
-use rand::SeedableRng;
-use rand::seq::SliceRandom;
 use std::sync::Arc;
 
 /// A data set with its three splits.
@@ -13,7 +13,7 @@ use std::sync::Arc;
 pub struct Dataset {
     /// The name that every figure and table shows: `MNIST`, or `MNIST-5k` for the small one.
     pub name: String,
-    /// The classes' names, by label; numbers where they have none.
+    /// The classes' names, by label; where they have none, the labels as they came, which may begin at 1 or leave some out.
     pub classes: Vec<String>,
     /// What weights are trained on.
     pub train: Split<Train>,
@@ -31,20 +31,18 @@ pub struct Raw {
     /// Channels, height, width.
     pub image: [usize; 3],
     /// Images one after another, and their labels.
-    pub train: (Vec<u8>, Vec<u8>),
+    pub train: (Vec<u8>, Vec<u32>),
     /// Likewise.
-    pub test: (Vec<u8>, Vec<u8>),
+    pub test: (Vec<u8>, Vec<u32>),
 }
-
-/// Seed of the split into Train and Validation: part of what the data set is, not of an experiment.
-const SPLIT_SEED: u64 = 1;
 
 impl Raw {
     /// CRC-32 of images and labels, training files first.
     pub fn checksum(&self) -> u32 {
         let mut hasher = crc32fast::Hasher::new();
-        for part in [&self.train.0, &self.train.1, &self.test.0, &self.test.1] {
-            hasher.update(part);
+        for (images, classes) in [&self.train, &self.test] {
+            hasher.update(images);
+            hasher.update(&labels::bytes(classes).1);
         }
         hasher.finalize()
     }
@@ -69,14 +67,15 @@ impl Raw {
 
 impl Dataset {
     /// A data set called `name` of the images and labels in `raw`. One training sample in `held_out` is
-    /// held out for Validation, every class in proportion. Class names may be left empty: then the
-    /// classes are numbers from 0 to the largest label.
+    /// held out for Validation, every class in proportion, but never a class's only one. Class names may be left empty:
+    /// then the classes are the labels that occur, in ascending order, and are named by them. Labels from 1 to 26 become
+    /// the classes 0 to 25, called 1 to 26.
     ///
     /// ```
     /// use branchynet::prelude::*;
     ///
     /// // 40 + 10 images of one channel and 2×2 pixels, in two classes.
-    /// let part = |n: usize| (vec![0u8; 4 * n], (0..n).map(|i| (i % 2) as u8).collect());
+    /// let part = |n: usize| (vec![0u8; 4 * n], (0..n).map(|i| (i % 2) as u32).collect());
     /// let raw = Raw { image: [1, 2, 2], train: part(40), test: part(10) };
     /// let data = Dataset::from_arrays("dots", raw, 10, &["even", "odd"])?;
     /// assert_eq!((data.train.len(), data.validation.len(), data.test.len()), (36, 4, 10));
@@ -84,22 +83,17 @@ impl Dataset {
     /// ```
     ///
     /// Fails when sizes do not fit, nothing or everything would be held out, or a label has no name.
-    pub fn from_arrays(name: &str, raw: Raw, held_out: usize, classes: &[&str]) -> Result<Self> {
+    pub fn from_arrays(name: &str, mut raw: Raw, held_out: usize, classes: &[&str]) -> Result<Self> {
         raw.check(name)?;
-        let largest = raw.train.1.iter().chain(&raw.test.1).max().copied();
-        let labels = usize::from(largest.unwrap_or(0)) + 1;
         let classes: Vec<String> = if classes.is_empty() {
-            (0..labels).map(|class| class.to_string()).collect()
+            labels::number([&mut raw.train.1, &mut raw.test.1])
+                .map_err(|what| error!(Setting, "{name}: {what}"))?
         } else {
             classes.iter().map(ToString::to_string).collect()
         };
-        if classes.len() < labels {
-            bail!(
-                Setting,
-                "{name}: a label is {}, but there are names for {} classes",
-                labels - 1,
-                classes.len()
-            )
+        let unnamed = raw.train.1.iter().chain(&raw.test.1).find(|&&label| label as usize >= classes.len());
+        if let Some(label) = unnamed {
+            bail!(Setting, "{name}: a label is {label}, but there are names for {} classes", classes.len())
         }
         let count = raw.train.1.len();
         let validation = count.checked_div(held_out).unwrap_or(0);
@@ -112,6 +106,12 @@ impl Dataset {
         let checksum = raw.checksum();
         let all = Split::<Train>::new(raw.train.0, raw.train.1, raw.image)?;
         let (train, validation) = stratified(all.labels(), classes.len(), validation);
+        if validation.is_empty() {
+            bail!(
+                Setting,
+                "{name}: each class has a single training image, and none can be held out for validation"
+            )
+        }
         Ok(Self {
             name: name.to_string(),
             classes,
@@ -123,7 +123,7 @@ impl Dataset {
     }
 
     /// [`Self::from_arrays`] from tensors: images (samples, channels, height, width), bytes or f32 in
-    /// 0..=1, and labels (samples) of any integer type, first for training, then for the test.
+    /// 0..=1, and labels (samples), whole numbers of any type, first for training, then for the test.
     pub fn from_tensors(
         name: &str,
         train: (&Tensor, &Tensor),
@@ -132,7 +132,7 @@ impl Dataset {
         classes: &[&str],
     ) -> Result<Self> {
         let (_, channels, height, width) = train.0.dims4()?;
-        let part = |(images, labels): (&Tensor, &Tensor)| -> Result<(Vec<u8>, Vec<u8>)> {
+        let part = |(images, labels): (&Tensor, &Tensor)| -> Result<(Vec<u8>, Vec<u32>)> {
             if images.dims4()? != (labels.dims1()?, channels, height, width) {
                 bail!(
                     Shape,
@@ -141,23 +141,14 @@ impl Dataset {
                     labels.dims()
                 )
             }
+            let wrong = |what: String| error!(Setting, "{name}: {what}");
             let flat = images.flatten_all()?;
             let bytes = match images.dtype() {
                 DType::U8 => flat.to_vec1()?,
-                _ => {
-                    let pixels = flat.to_dtype(DType::F32)?.to_vec1::<f32>()?;
-                    if let Some(pixel) = pixels.iter().find(|x| !(0.0..=1.0).contains(*x)) {
-                        bail!(Setting, "{name}: a pixel is {pixel}, expected 0 to 1 (or bytes)")
-                    }
-                    pixels.iter().map(|x| (x * 255.0).round() as u8).collect()
-                }
+                of => to_bytes(&flat.to_dtype(DType::F32)?.to_vec1()?, of.is_float()).map_err(wrong)?,
             };
-            let labels = labels.to_dtype(DType::I64)?.to_vec1::<i64>()?;
-            let labels = labels.iter().map(|&label| {
-                u8::try_from(label)
-                    .map_err(|_| error!(Setting, "{name}: a label is {label}, expected 0 to 255"))
-            });
-            Ok((bytes, labels.collect::<Result<_>>()?))
+            let labels = labels.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+            Ok((bytes, labels::whole(labels.into_iter()).map_err(wrong)?))
         };
         let raw = Raw { image: [channels, height, width], train: part(train)?, test: part(test)? };
         Self::from_arrays(name, raw, held_out, classes)
@@ -201,41 +192,51 @@ impl Dataset {
         self
     }
 
-    /// The first so many images of each split only: `train` to train on, `held_out` each to validate and
-    /// to test on; `None` for all. The name says so.
+    /// So many images of each split only: `train` to train on, `held_out` each to validate and to test on; `None` for all. They
+    /// are drawn by a fixed seed, one of each class first and the others in proportion. The name says so.
     pub fn part(mut self, train: Option<usize>, held_out: Option<usize>) -> Self {
+        let classes = self.classes.len();
         if let Some(count) = train.filter(|&count| count < self.train.len()) {
-            self.train = self.train.take(count);
+            self.train = self.train.select(drawn(self.train.labels(), classes, count));
             self.name += &format!(" (trained on {count})");
+            self.checksum ^= crc32fast::hash(b"trained on a part that is drawn");
         }
         if let Some(count) = held_out {
-            self.validation = self.validation.take(count);
-            self.test = self.test.take(count);
+            self.validation = self.validation.select(drawn(self.validation.labels(), classes, count));
+            self.test = self.test.select(drawn(self.test.labels(), classes, count));
             self.name += &format!(" (tested on {})", self.test.len());
             // Another data set, as far as runs are concerned: their histories tell of it.
-            self.checksum ^= crc32fast::hash(&count.to_le_bytes());
+            self.checksum ^= crc32fast::hash(format!("tested on {count}").as_bytes());
         }
         self
     }
-}
 
-/// Splits samples into the rest and `held_out` of them, every class in proportion. Both in
-/// ascending order.
-fn stratified(labels: &[u8], classes: usize, held_out: usize) -> (Vec<usize>, Vec<usize>) {
-    let mut rng = Rng::seed_from_u64(SPLIT_SEED);
-    let mut by_class = vec![Vec::new(); classes];
-    labels.iter().enumerate().for_each(|(i, &label)| by_class[usize::from(label)].push(i));
-    let mut chosen = Vec::new();
-    let (mut seen, mut taken) = (0, 0);
-    for class in &mut by_class {
-        class.shuffle(&mut rng);
-        // Rounding is carried over, so that the classes' shares add up to `held_out`.
-        seen += class.len();
-        let upto = seen * held_out / labels.len();
-        chosen.extend_from_slice(&class[..upto - taken]);
-        taken = upto;
+    /// What is to be known of it, if anything, a line each: how labels became classes, and classes that have too few images
+    /// to be learned or validated.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        let classes = self.classes.len();
+        let (first, last) = (&self.classes[0], &self.classes[classes - 1]);
+        let numbers: Option<Vec<usize>> = self.classes.iter().map(|name| name.parse().ok()).collect();
+        if numbers.is_some_and(|numbers| !numbers.into_iter().eq(0..classes)) {
+            notes.push(format!(
+                "its {classes} labels, {first} to {last}, are the classes 0 to {}, named by their labels",
+                classes - 1
+            ));
+        }
+        let [train, validation] =
+            [self.train.labels(), self.validation.labels()].map(|labels| counts(labels, classes));
+        for (few, what) in
+            [(0, "no training image"), (1, "one training image, which is not held out for validation")]
+        {
+            let have = (0..classes).filter(|&class| (train[class], validation[class]) == (few, 0));
+            let names: Vec<&str> = have.map(|class| self.classes[class].as_str()).collect();
+            if let [first, rest @ ..] = &names[..] {
+                let others =
+                    if rest.is_empty() { String::new() } else { format!(" (and {} others)", rest.len()) };
+                notes.push(format!("class {first}{others} has {what}"));
+            }
+        }
+        notes
     }
-    chosen.sort_unstable();
-    let rest = (0..labels.len()).filter(|i| chosen.binary_search(i).is_err()).collect();
-    (rest, chosen)
 }

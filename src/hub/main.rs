@@ -1,6 +1,8 @@
-//! Fetches MNIST, Fashion-MNIST or CIFAR-10 from the Hugging Face hub, its cache first (`HF_HOME` is
-//! honoured), then the network, into one safetensors file of bytes, which `branchynet datasets NAME --from
-//! FILE` checks and takes over.
+//! Fetches MNIST, Fashion-MNIST or CIFAR-10 from the Hugging Face hub, its cache first (`HF_HUB_CACHE` and `HF_HOME` are
+//! honoured, and `HF_HUB_OFFLINE`), then the network, into one safetensors file of bytes, which `branchynet datasets NAME
+//! --from FILE` checks and takes over.
+
+mod cache;
 
 use candle_core::{DType, Device, Result, Tensor, bail, safetensors};
 use candle_datasets::vision;
@@ -23,12 +25,27 @@ fn main() -> ExitCode {
 }
 
 fn fetch(name: &str, file: &str) -> Result<()> {
-    let set = match name {
-        "mnist" => vision::mnist::load()?,
-        "fashion-mnist" => vision::fashion_mnist::load()?,
-        "cifar10" => vision::cifar::load()?,
-        _ => bail!("there is no such data set: use mnist, fashion-mnist or cifar10"),
+    let known = cache::KNOWN.iter().find(|known| known.name == name);
+    let Some(known) = known else {
+        bail!("there is no such data set: use mnist, fashion-mnist or cifar10")
     };
+    let cache = cache::folder();
+    let target = std::path::Path::new(file).with_extension("cache");
+    // SAFETY: no other thread runs yet.
+    unsafe { std::env::set_var("HF_HUB_CACHE", &cache) };
+    if cache::link(known, &cache, &target)? {
+        unsafe { std::env::set_var("HF_HUB_CACHE", &target) };
+    } else if cache::offline() {
+        let names = known.repositories.join(", ");
+        bail!("HF_HUB_OFFLINE is set, and {} has no parquet files of {names}", cache.display())
+    }
+    let set = match name {
+        "mnist" => vision::mnist::load(),
+        "fashion-mnist" => vision::fashion_mnist::load(),
+        _ => vision::cifar::load(),
+    };
+    let _ = std::fs::remove_dir_all(&target);
+    let set = set?;
     // Pixels come divided by 255.
     let bytes = |images: &Tensor| -> Result<Tensor> {
         let pixels = images.flatten_all()?.to_vec1::<f32>()?;

@@ -37,8 +37,8 @@ impl Losses {
 /// The cross-entropy of the softmax of `logits` (batch, classes) with `labels` (batch; u32), and its
 /// gradient times `scale`: the exit's weight over the batch size, for the paper's equation 1. `smoothing` is
 /// the share of the target that all classes have alike (Szegedy et al. 2016,
-/// <https://arxiv.org/abs/1512.00567>); 0 for none. f32 and f64. Fails when the sizes do not fit; labels must be
-/// below the number of classes.
+/// <https://arxiv.org/abs/1512.00567>); 0 for none. f32 and f64. Fails when the sizes do not fit, and on a
+/// label that is none of the classes; a GPU gives a loss that is not a number there.
 pub fn cross_entropy(logits: &Tensor, labels: &Tensor, scale: f64, smoothing: f64) -> Result<Losses> {
     let (batch, classes) = logits.dims2()?;
     if labels.dims() != [batch] {

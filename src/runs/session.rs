@@ -236,6 +236,7 @@ impl Session {
         let anew = self.training == Training::Anew;
         let why = if anew { "training anew is asked for" } else { "nothing recorded for these settings" };
         say(Progress::Line(&format!("{why}: training now: {experiment}")));
+        tell_of(&data, say);
         Ok((experiment.train(&data, &self.device, anew, say)?, data))
     }
 
@@ -277,8 +278,9 @@ impl Session {
 
     /// Trains baseline, network and matched baseline (see [`Experiment::train`]), anew if this session says so.
     pub fn train_all(&self, data: &Dataset) -> Result<Trained> {
-        let anew = self.training == Training::Anew;
-        self.experiment.train(data, &self.device, anew, &mut *(self.reporter)())
+        let (anew, say) = (self.training == Training::Anew, &mut *(self.reporter)());
+        tell_of(data, say);
+        self.experiment.train(data, &self.device, anew, say)
     }
 
     /// A timer over test images of this experiment, and what they are. It takes some seconds on a CPU
@@ -301,6 +303,11 @@ impl Session {
         let sizes = std::iter::successors(Some(1), |size| Some(size * 4));
         sizes.take_while(|&size| size <= most).collect()
     }
+}
+
+/// Tells what is to be known of a data set.
+fn tell_of(data: &Dataset, say: &mut dyn FnMut(Progress<'_>)) {
+    data.notes().iter().for_each(|note| say(Progress::Line(&format!("{}: {note}", data.name))));
 }
 
 fn setting(error: clap::Error) -> Error {

@@ -58,7 +58,7 @@ impl Summary {
     /// Runs the trained networks once over a part of the training images and the other splits of `data`.
     pub fn collect(experiment: &Experiment, trained: &Trained, data: &Dataset) -> Result<Self> {
         let results = Results::collect(experiment, trained, data)?;
-        let train = data.clone().part(Some(TRAIN_IMAGES), None).train;
+        let train = data.train.take(TRAIN_IMAGES);
         let accuracies = |network: &Network, train: &Split<Train>, validation: &[f64], test: &[f64]| {
             let train = evaluate(network, train)?.accuracy.into_iter();
             let rest = validation.iter().zip(test);

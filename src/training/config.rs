@@ -197,6 +197,11 @@ impl Config {
         config
     }
 
+    /// Whether the first epochs are the same however many follow.
+    pub(super) fn any_length(&self) -> bool {
+        self.schedule == Schedule::Cosine && self.final_learning_rate == 1.0 && !self.lookahead
+    }
+
     /// The step size in an epoch, from 1, of which this share is done: rising in the warm-up, then by the cosine
     /// the same for an epoch, by the triangle falling step by step.
     pub(super) fn rate(&self, epoch: usize, done: f64) -> f64 {

@@ -9,6 +9,7 @@ use super::progress::{Progress, line};
 #[cfg(feature = "cuda")]
 use super::replay::Replay;
 use super::scores::{Scores, Sums, evaluate};
+use crate::checked_file::peek;
 use crate::data::Dataset;
 use crate::error::bail;
 use crate::files::{project_dir, shown};
@@ -77,17 +78,24 @@ fn beginning(network: &str) -> String {
 /// Whether `datasets/runs/` has runs, finished or not, of a network of this name. Whether they are of certain settings
 /// can be told from the data set only.
 pub(crate) fn any_of(network: &str) -> bool {
+    !runs_of(network).is_empty()
+}
+
+fn runs_of(network: &str) -> Vec<PathBuf> {
     let beginning = beginning(network);
     let of_network =
         |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&beginning));
-    files::listed(RUNS, ".safetensors").iter().any(of_network)
+    let mut runs = files::listed(RUNS, ".safetensors");
+    runs.retain(of_network);
+    runs
 }
 
 /// Trains `network` on `data.train` from the weights it has, and evaluates it on `data.validation` after
 /// every epoch. It says nothing; [`train_with`] does.
 ///
 /// The run is kept in `datasets/runs/`. If the same run is there already, it is continued, or taken
-/// as it is when it was finished. Same weights, same seed, same data: same result, bit for bit, on the
+/// as it is when it was finished; one with fewer epochs goes on, where step sizes do not depend on the number of epochs. Same
+/// weights, same seed, same data: same result, bit for bit, on the
 /// same device. Where it was trained is no part of what a run is: one begun on a GPU may be continued on
 /// a CPU.
 ///
@@ -125,6 +133,31 @@ pub fn find(network: &Network, data: &Dataset, config: &Config) -> Result<Option
     Ok(Some(Run { found, history: contents.about.history, checkpoint: path }))
 }
 
+/// The longest of the finished runs in `datasets/runs/` that differ in having fewer epochs, and what it says of itself.
+fn shorter(
+    network: &Network,
+    data: &Dataset,
+    config: &Config,
+) -> Result<Option<(PathBuf, CheckpointHeader)>> {
+    let mut longest: Option<(PathBuf, CheckpointHeader)> = None;
+    for path in runs_of(network.name()) {
+        let Ok(file) = std::fs::File::open(&path) else { continue };
+        let Some(there) = peek::<CheckpointHeader>(file) else { continue };
+        let epochs = there.config.epochs;
+        let ours = Config { epochs, ..config.clone() };
+        let more = longest.as_ref().is_none_or(|(_, longest)| longest.config.epochs < epochs);
+        if more
+            && epochs < config.epochs
+            && there.history.len() == epochs
+            && ours.normalised() == there.config.normalised()
+            && identity(network, data, &ours)? == there.identity
+        {
+            longest = Some((path, there));
+        }
+    }
+    Ok(longest)
+}
+
 /// [`train`], the run kept where `keep` says, with progress given to `say`.
 ///
 /// ```
@@ -133,8 +166,8 @@ pub fn find(network: &Network, data: &Dataset, config: &Config) -> Result<Option
 ///
 /// // Images that are dark or bright, in two classes.
 /// let part = |n: usize| {
-///     let labels: Vec<u8> = (0..n).map(|i| (i % 2) as u8).collect();
-///     (labels.iter().flat_map(|&label| [label * 200; 16]).collect(), labels)
+///     let labels: Vec<u32> = (0..n).map(|i| (i % 2) as u32).collect();
+///     (labels.iter().flat_map(|&label| [label as u8 * 200; 16]).collect(), labels)
 /// };
 /// let raw = Raw { image: [1, 4, 4], train: part(100), test: part(20) };
 /// let data = Dataset::from_arrays("brightness", raw, 10, &["dark", "bright"])?;
@@ -164,6 +197,8 @@ pub fn train_with(
     if data.train.is_empty() {
         bail!(Setting, "the training split is empty")
     }
+    data.train.check_labels(network.classes())?;
+    data.validation.check_labels(network.classes())?;
     network.fit(&data.train)?;
     let identity = identity(network, data, config)?;
     let path = keep.checkpoint.clone().unwrap_or_else(|| run_path(network, &identity));
@@ -207,6 +242,22 @@ pub fn train_with(
             config.epochs,
             shown(&path)
         )));
+    } else if !keep.anew
+        && keep.checkpoint.is_none()
+        && let Some((shorter, there)) = shorter(network, data, config)?
+    {
+        let (name, done, all) = (network.name(), there.history.len(), config.epochs);
+        if config.any_length() {
+            checkpoint::restore(&checkpoint::read(&shorter)?, network, &mut state.optimizer)?;
+            about.history = there.history;
+            say(Progress::Line(&format!("{name}: goes on from the {done} epochs in {}", shown(&shorter))));
+        } else {
+            let why = "its step sizes depend on the number of epochs";
+            say(Progress::Line(&format!(
+                "{name}: begins anew: the run of {done} epochs in {} cannot go on to {all}, as {why} (FINAL_RATE=1 keeps them constant)",
+                shown(&shorter)
+            )));
+        }
     }
     let found = about.history.len();
     let started = Instant::now();

@@ -65,6 +65,7 @@ pub fn evaluate<R: Role>(network: &Network, split: &Split<R>) -> Result<Scores> 
     if split.is_empty() {
         bail!(Setting, "the {} split is empty", R::NAME)
     }
+    split.check_labels(network.classes())?;
     let mut sums = Sums::new(network.exits());
     let samples: Vec<usize> = (0..split.len()).collect();
     for batch in samples.chunks(super::EVALUATION_BATCH) {

@@ -36,11 +36,11 @@ pub fn quadrants(channels: usize, train: usize, held_out: usize) -> Dataset {
         let mut rng = Rng::seed_from_u64(seed);
         let (mut images, mut labels) = (Vec::new(), Vec::new());
         for _ in 0..count {
-            let class: u8 = rng.random_range(0..4);
+            let class: u32 = rng.random_range(0..4);
             labels.push(class);
             for pixel in 0..channels * 64 {
                 let (y, x) = (pixel / 8 % 8, pixel % 8);
-                let bright = y / 4 * 2 + x / 4 == usize::from(class);
+                let bright = y / 4 * 2 + x / 4 == class as usize;
                 images.push(rng.random_range(0..120) + if bright { 100 } else { 0 });
             }
         }

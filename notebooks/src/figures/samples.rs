@@ -117,7 +117,7 @@ pub fn gallery<R: Role>(
     };
     let [channels, height, width] = split.image_shape();
     let class = |label: usize| classes.get(label).map_or(label.to_string(), ToString::to_string);
-    if !split.labels().iter().map(|&label| u32::from(label)).eq(record.labels().iter().copied()) {
+    if split.labels() != record.labels() {
         return Err(Error::new(
             ErrorKind::Setting,
             format!("the record holds other samples than the {} split", R::NAME),
@@ -156,7 +156,7 @@ pub fn gallery<R: Role>(
                 };
                 sheet[top + i / width][pixel] = Rgb::new(value(0), value(1), value(2));
             }
-            let (label, answer) = (usize::from(split.labels()[sample]), answers[sample].label);
+            let (label, answer) = (split.labels()[sample] as usize, answers[sample].label);
             let caption = match label == answer {
                 true => class(label),
                 false => format!("{}<br>not {}", class(label), class(answer)),

@@ -372,7 +372,9 @@ KERNEL(cross_entropy)(const T *logits, const u32 *labels, T *out, int len, int c
     const T target = (c == label ? T(1 - smoothing) : T(0)) + share;
     out[sample * classes + c] = (exp(z[c] - z[best]) / sum - target) * T(scale);
   }
-  out[len * classes + sample] = log(sum) - T(1 - smoothing) * (z[label] - z[best]) - share * distances;
+  // A label that is no class has no loss: not a number, which ends training.
+  const T distance = label < classes ? z[label] - z[best] : T(0) / (sum - sum);
+  out[len * classes + sample] = log(sum) - T(1 - smoothing) * distance - share * distances;
   out[len * (classes + 1) + sample] = best == label;
 }
 

@@ -1,0 +1,193 @@
+//! `branchynet datasets` of pictures by class: `train/cat/1.png`, `test/dog/7.jpeg`.
+
+use branchynet::data::{Raw, Source};
+use branchynet::files::{project_dir, shown};
+use branchynet::{Error, ErrorKind, Result};
+use image::{DynamicImage, ImageDecoder, ImageReader, RgbaImage, imageops::FilterType};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Width and height in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size(u32, u32);
+
+impl std::str::FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let (width, height) = text.split_once('x').unwrap_or((text, text));
+        match (width.parse(), height.parse()) {
+            (Ok(width @ 1..), Ok(height @ 1..)) => Ok(Self(width, height)),
+            _ => Err("expected a number of pixels, as in 32, or width and height, as in 48x32".to_string()),
+        }
+    }
+}
+
+/// The pictures of one class.
+struct Class {
+    pictures: Vec<PathBuf>,
+    others: usize,
+}
+
+/// What is in a folder, without what begins with a dot.
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let seen = entries.filter(|entry| !entry.file_name().to_string_lossy().starts_with('.'));
+    let mut paths: Vec<PathBuf> = seen.map(|entry| entry.path()).collect();
+    paths.sort();
+    paths
+}
+
+fn classes(folder: &Path) -> BTreeMap<String, Class> {
+    let is_picture = |path: &PathBuf| {
+        let end = path.extension().map(|end| end.to_string_lossy().to_ascii_lowercase());
+        end.is_some_and(|end| ["png", "jpg", "jpeg"].contains(&&*end))
+    };
+    let class = |path: PathBuf| {
+        let name = path.file_name()?.to_string_lossy().into_owned();
+        let (pictures, others): (Vec<_>, Vec<_>) = entries(&path).into_iter().partition(is_picture);
+        path.is_dir().then_some((name, Class { pictures, others: others.len() }))
+    };
+    entries(folder).into_iter().filter_map(class).collect()
+}
+
+fn wrong(message: String) -> Error {
+    Error::new(ErrorKind::File, message)
+}
+
+/// Makes `datasets/<name>.safetensors` of the pictures in `folder` and returns a line about it; `None` where none are
+/// there by class.
+pub fn datasets(source: &Source, name: &str, folder: &Path, size: Option<Size>) -> Result<Option<String>> {
+    let part = |names: [&str; 3]| names.map(|name| folder.join(name)).into_iter().find(|path| path.is_dir());
+    let pictures =
+        |classes: &BTreeMap<String, Class>| classes.values().any(|class| !class.pictures.is_empty());
+    let at_top = classes(folder);
+    let Some(train) = part(["train", "training", "Train"]) else {
+        if pictures(&at_top) {
+            let message = format!(
+                "{}: pictures by class, but not parted; put them into train/CLASS/ and test/CLASS/ there (one in six for the test is usual)",
+                shown(folder)
+            );
+            return Err(wrong(message));
+        }
+        return Ok(None);
+    };
+    let (of_train, test) = (classes(&train), part(["test", "val", "validation"]));
+    if !pictures(&of_train) {
+        return Ok(None);
+    }
+    let Some(test) = test else {
+        return Err(wrong(format!(
+            "{}: there is train/, but no test/ with pictures to test on",
+            shown(folder)
+        )));
+    };
+    let of_test = classes(&test);
+    let mut names: Vec<String> = of_train.keys().cloned().collect();
+    // 10 comes after 9.
+    names.sort_by_key(|name| (name.parse::<u64>().unwrap_or(u64::MAX), name.clone()));
+    if let Some(other) = of_test.keys().find(|name| !names.contains(name)) {
+        return Err(wrong(format!("{}: the class {other} is not in {}", shown(&test), shown(&train))));
+    }
+    let mut others = 0;
+    for (folder, classes) in [(&train, &of_train), (&test, &of_test)] {
+        for (name, class) in classes {
+            others += class.others;
+            if class.pictures.is_empty() {
+                let what = match class.others {
+                    0 => "it is empty".to_string(),
+                    count => format!("convert its {count} other files, or remove it"),
+                };
+                let folder = shown(&folder.join(name));
+                return Err(wrong(format!("{folder}: no PNG or JPEG is there; {what}")));
+            }
+        }
+    }
+    let (mut decoded, mut sizes) = ([Vec::new(), Vec::new()], BTreeMap::<Size, (usize, PathBuf)>::new());
+    for (decoded, classes) in decoded.iter_mut().zip([&of_train, &of_test]) {
+        for (label, name) in names.iter().enumerate() {
+            for path in classes.get(name).map_or(&[][..], |class| &class.pictures) {
+                let picture = read(path, size)?;
+                let size = Size(picture.width(), picture.height());
+                sizes.entry(size).or_insert((0, path.clone())).0 += 1;
+                decoded.push((picture.into_raw(), label as u32));
+            }
+        }
+    }
+    let [(Size(width, height), _)] = sizes.iter().collect::<Vec<_>>()[..] else {
+        let mut found: Vec<_> = sizes.iter().collect();
+        found.sort_by_key(|(_, (count, _))| std::cmp::Reverse(*count));
+        let shown = found.iter().take(4).map(|(Size(width, height), (count, path))| {
+            format!("{count} of {width}x{height} ({})", shown(path))
+        });
+        let message = format!(
+            "pictures of {} sizes: {}{}; --size {}x{} scales all to one",
+            found.len(),
+            shown.collect::<Vec<_>>().join(", "),
+            if found.len() > 4 { ", …" } else { "" },
+            found[0].0.0,
+            found[0].0.1
+        );
+        return Err(wrong(message));
+    };
+    // Grey, where all are.
+    let grey =
+        decoded.iter().flatten().all(|(pixels, _)| pixels.chunks(3).all(|p| p[0] == p[1] && p[1] == p[2]));
+    let channels = if grey { 1 } else { 3 };
+    let [train, test] = decoded.map(|samples| {
+        let (mut images, mut labels) = (Vec::new(), Vec::new());
+        for (pixels, label) in samples {
+            images.extend((0..channels).flat_map(|channel| pixels.iter().skip(channel).step_by(3).copied()));
+            labels.push(label);
+        }
+        (images, labels)
+    });
+    let counts = (train.1.len(), test.1.len());
+    let raw = Raw { image: [channels, *height as usize, *width as usize], train, test };
+    let target = project_dir().join("datasets").join(format!("{name}.safetensors"));
+    source.store(&raw, &names, &shown(folder), &target)?;
+    let others = match others {
+        0 => String::new(),
+        count => format!("; {count} other files were passed over"),
+    };
+    Ok(Some(format!(
+        "{}: made from {} + {} pictures of {channels}×{height}×{width} in {} classes in {}{others}",
+        shown(&target),
+        counts.0,
+        counts.1,
+        names.len(),
+        shown(folder)
+    )))
+}
+
+/// A picture as it is meant to be seen: turned as its EXIF data say, on white where it is transparent.
+fn read(path: &Path, size: Option<Size>) -> Result<image::RgbImage> {
+    let decode = || -> image::ImageResult<DynamicImage> {
+        // What it is follows from its content: names lie.
+        let mut decoder = ImageReader::open(path)?.with_guessed_format()?.into_decoder()?;
+        let orientation = decoder.orientation()?;
+        let mut picture = DynamicImage::from_decoder(decoder)?;
+        picture.apply_orientation(orientation);
+        Ok(picture)
+    };
+    let picture =
+        decode().map_err(|cause| wrong(format!("cannot read {} as PNG or JPEG: {cause}", path.display())))?;
+    let mut picture = match picture.color().has_alpha() {
+        true => DynamicImage::from(on_white(picture.to_rgba8())),
+        false => picture,
+    };
+    if let Some(Size(width, height)) = size {
+        // A triangle filter: bilinear, and an average of the pixels that fall together where it shrinks.
+        picture = picture.resize_exact(width, height, FilterType::Triangle);
+    }
+    Ok(picture.to_rgb8())
+}
+
+fn on_white(mut picture: RgbaImage) -> RgbaImage {
+    for pixel in picture.pixels_mut() {
+        let [.., alpha] = pixel.0.map(u32::from);
+        let laid = |ink: u8| ((u32::from(ink) * alpha + 255 * (255 - alpha) + 127) / 255) as u8;
+        pixel.0 = [laid(pixel.0[0]), laid(pixel.0[1]), laid(pixel.0[2]), 255];
+    }
+    picture
+}
