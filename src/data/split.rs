@@ -143,7 +143,7 @@ impl<R: Role> Split<R> {
             None => Ok(()),
             Some(label) => bail!(
                 Setting,
-                "a {} image has the class {label} (counted from 0), and the network's exits tell {classes} classes apart; give every exit as many outputs as the data set has classes",
+                "an image of the {} split is of class {label} (counted from 0), and the network's exits tell {classes} classes apart; give every exit as many outputs as the data set has classes",
                 R::NAME
             ),
         }

@@ -271,3 +271,73 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
     assert!(output.status.success(), "{output:?}");
     assert!(output.stderr.is_empty(), "{output:?}");
 }
+
+#[test]
+fn pictures_by_class_become_a_data_set() {
+    let home = std::env::temp_dir().join(format!("branchynet-home-{}", std::process::id()));
+    let environment = [("BRANCHYNET_DIR", home.to_str().expect("a path"))];
+    let folder = home.join("datasets/pets");
+    let datasets = |more: &[&str]| run(&[&["datasets", "pets"], more].concat(), &environment);
+    let train = || run(&["summary", "lenet", "--data", "pets"], &environment);
+    for (part, count) in [("train", 10), ("test", 3)] {
+        for (shade, class) in [(40, "9"), (200, "10")] {
+            let folder = folder.join(part).join(class);
+            std::fs::create_dir_all(&folder).expect("a folder");
+            std::fs::write(folder.join(".DS_Store"), "x").expect("a file");
+            for i in 0..count {
+                let grey = image::GrayImage::from_pixel(30, 28, image::Luma([shade + i]));
+                match i % 2 {
+                    0 => grey.save(folder.join(format!("{i}.png"))),
+                    // Transparent: white.
+                    _ => image::RgbaImage::from_pixel(30, 28, image::Rgba([0, 0, 0, 0]))
+                        .save(folder.join(format!("{i}.PNG"))),
+                }
+                .expect("a picture");
+            }
+        }
+    }
+    let (_, _, error) = train();
+    assert!(error.contains("`branchynet datasets pets` makes"), "{error}");
+    let (code, out, error) = datasets(&[]);
+    assert_eq!(
+        (code, &out[..]),
+        (
+            Some(0),
+            "datasets/pets.safetensors: made from 20 + 6 pictures of 1×28×30 in 2 classes in datasets/pets\n"
+        ),
+        "{error}"
+    );
+    let made = home.join("datasets/pets.safetensors");
+    let tensors = safetensors::load(&made, &Device::Cpu).expect("a file");
+    let pixels = tensors["train_images"].flatten_from(1).and_then(|t| t.to_vec2::<u8>()).expect("bytes");
+    // 10 comes after 9, and both after names in the order of the files.
+    let first: Vec<u8> = pixels.iter().map(|image| image[0]).collect();
+    assert_eq!(first[..4], [40, 255, 42, 255]);
+    assert_eq!(first[10..12], [200, 255]);
+    // Of several sizes, and scaled to one.
+    let odd = image::RgbImage::from_pixel(20, 20, image::Rgb([250, 0, 0]));
+    odd.save(folder.join("test/9/odd.png")).expect("a picture");
+    let (code, _, error) = datasets(&[]);
+    assert!(
+        code == Some(1) && error.contains("2 sizes: 26 of 30x28") && error.contains("--size 30x28"),
+        "{error}"
+    );
+    let (code, out, error) = datasets(&["--size", "8"]);
+    assert!(code == Some(0) && out.contains("20 + 7 pictures of 3×8×8"), "{out}{error}");
+    for (size, part) in [("0", "a number of pixels"), ("8x", "a number of pixels")] {
+        let (code, _, error) = datasets(&["--size", size]);
+        assert!(code == Some(2) && error.contains(part), "{error}");
+    }
+    // What cannot be read, an empty class, and one that is not trained on.
+    std::fs::write(folder.join("test/9/odd.png"), "no picture").expect("a file");
+    let (_, _, error) = datasets(&[]);
+    assert!(error.contains("odd.png as PNG or JPEG"), "{error}");
+    std::fs::remove_file(folder.join("test/9/odd.png")).expect("removed");
+    std::fs::create_dir_all(folder.join("train/cow")).expect("a folder");
+    let (_, _, error) = datasets(&[]);
+    assert!(error.contains("train/cow: no PNG or JPEG is there; it is empty"), "{error}");
+    std::fs::rename(folder.join("train/cow"), folder.join("test/cow")).expect("moved");
+    let (_, _, error) = datasets(&[]);
+    assert!(error.contains("the class cow is not in"), "{error}");
+    std::fs::remove_dir_all(&home).expect("removed");
+}
