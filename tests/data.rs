@@ -563,6 +563,17 @@ fn idx_files_are_found_under_the_names_that_people_have() -> Result<()> {
         assert_eq!(read_idx_files(&dir)?.as_ref(), Some(&expected), "{what}");
         std::fs::remove_dir_all(&dir)?;
     }
+    // Two of a name.
+    let dir = folder("names");
+    for set in ["FashionMNIST", "MNIST"] {
+        std::fs::create_dir_all(dir.join(set))?;
+        for (name, bytes) in mnist.iter().zip(&files) {
+            std::fs::write(dir.join(set).join(name), bytes)?;
+        }
+    }
+    let error = read_idx_files(&dir).expect_err("two sets").to_string();
+    assert!(error.contains("have the same name; keep one"), "{error}");
+    std::fs::remove_dir_all(&dir)?;
     // EMNIST's images are stored transposed, 3×2 here. Its archive has several sets, of which the folder's name tells one.
     let dir = folder("names").join("emnist-letters");
     std::fs::create_dir_all(dir.join("gzip"))?;

@@ -9,7 +9,7 @@ use branchynet::exits::{Criterion, ExitRecord, Gate, Loss, Prediction, Readout, 
 use branchynet::files::project_dir;
 use branchynet::networks::{BranchStyle, Pass, branch, linear, relu, without_branches};
 use branchynet::runs::{
-    Baseline, Choice, Experiment, Pretrained, Results, RunInfo, Session, Summary, Trained, names,
+    Baseline, Choice, Experiment, Pretrained, Results, RunInfo, Session, Settings, Summary, Trained, names,
 };
 use branchynet::training::{Config, Epoch, Scores, evaluate};
 use branchynet::{Error, Network, Result, Rng};
@@ -181,6 +181,26 @@ fn table() -> Result<Vec<(String, Session)>> {
         }
     }
     Ok(runs)
+}
+
+/// Committed records are of the splits that the stored data sets still have.
+#[test]
+fn the_splits_of_recorded_runs_are_as_they_were() -> Result<()> {
+    for name in ["mnist", "cifar10"] {
+        let source = Source::from(name);
+        if !project_dir().join(format!("datasets/{name}.safetensors")).exists() {
+            println!("skipped: {name} is not there");
+            continue;
+        }
+        let data = source.load()?;
+        let whole = |settings: &Settings| settings.data == name && settings.train_images.is_none();
+        let records = Results::recorded(|settings| whole(settings) && settings.test_images.is_none())?;
+        for record in records.iter().filter(|record| record.run.data == data.name).take(1) {
+            assert_eq!(record.validation.labels(), data.validation.labels());
+            assert_eq!(record.test.labels(), data.test.labels());
+        }
+    }
+    Ok(())
 }
 
 /// Each committed record is of its line of the table, or of an experiment's default settings, and holds

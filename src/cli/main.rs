@@ -646,6 +646,11 @@ fn datasets(arguments: &Datasets) -> Result<String> {
         };
         match made {
             Some(made) => println!("{made}"),
+            None if arguments.size.is_some() => {
+                let message =
+                    format!("--size scales pictures by class (train/cat/1.png), and {name} has none");
+                return Err(Error::new(ErrorKind::Setting, message));
+            }
             None => println!("{}", source.make(arguments.from.as_deref())?),
         }
     }

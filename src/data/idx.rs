@@ -115,7 +115,10 @@ pub(super) fn find(dir: &Path) -> Result<Option<IdxFiles>> {
     files.sort_by_key(|path| (path.components().count(), path.as_os_str().len()));
     for path in files {
         if let Some((set, role)) = role(&path) {
-            sets.entry(set).or_default()[role].get_or_insert(path);
+            let first = sets.entry(set).or_default()[role].get_or_insert(path.clone());
+            if first.components().count() == path.components().count() && first.parent() != path.parent() {
+                bail!(File, "{} and {} have the same name; keep one of them", first.display(), path.display())
+            }
         }
     }
     let here = dir.file_name().map_or_else(String::new, |name| name.to_string_lossy().to_ascii_lowercase());

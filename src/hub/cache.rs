@@ -43,7 +43,8 @@ pub fn folder() -> PathBuf {
 
 /// Whether the network is not to be used.
 pub fn offline() -> bool {
-    variable("HF_HUB_OFFLINE").is_some_and(|value| ["1", "on", "yes", "true"].contains(&&*value.to_lowercase()))
+    variable("HF_HUB_OFFLINE")
+        .is_some_and(|value| ["1", "on", "yes", "true"].contains(&&*value.to_lowercase()))
 }
 
 /// Finds a data set's parquet files in any snapshot in `cache`, and links them in `target` under the names that candle-datasets
@@ -53,7 +54,8 @@ pub fn link(known: &Known, cache: &Path, target: &Path) -> std::io::Result<bool>
     let folder_of = |repository: &str| format!("datasets--{}", repository.replace('/', "--"));
     for repository in known.repositories {
         for snapshot in entries(&cache.join(folder_of(repository)).join("snapshots")) {
-            let files: Vec<PathBuf> = entries(&snapshot).into_iter().chain(entries_below(&snapshot)).collect();
+            let files: Vec<PathBuf> =
+                entries(&snapshot).into_iter().chain(entries_below(&snapshot)).collect();
             let part = |name: &str| {
                 let of_part = |path: &&PathBuf| {
                     let inside = path.strip_prefix(&snapshot).unwrap_or(path).to_string_lossy();
@@ -94,7 +96,11 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
 /// Two levels: `mnist/train-….parquet` and `mnist/train/0000.parquet`.
 fn entries_below(folder: &Path) -> Vec<PathBuf> {
     let folders = entries(folder).into_iter().filter(|path| path.is_dir());
-    folders.flat_map(|folder| [entries(&folder), entries(&folder).iter().flat_map(|path| entries(path)).collect()].concat()).collect()
+    folders
+        .flat_map(|folder| {
+            [entries(&folder), entries(&folder).iter().flat_map(|path| entries(path)).collect()].concat()
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -108,13 +114,19 @@ mod tests {
         let mnist = &KNOWN[0];
         assert!(!link(mnist, &cache, &target)?);
         // As `hf download ylecun/mnist --repo-type dataset` leaves it: links to blobs.
-        let (blobs, snapshot) = (cache.join("datasets--ylecun--mnist/blobs"), cache.join("datasets--ylecun--mnist/snapshots/ab12/mnist"));
+        let (blobs, snapshot) = (
+            cache.join("datasets--ylecun--mnist/blobs"),
+            cache.join("datasets--ylecun--mnist/snapshots/ab12/mnist"),
+        );
         std::fs::create_dir_all(&blobs)?;
         std::fs::create_dir_all(&snapshot)?;
         for name in ["train", "test"] {
             assert!(!link(mnist, &cache, &target)?);
             std::fs::write(blobs.join(name), name)?;
-            std::os::unix::fs::symlink(format!("../../../blobs/{name}"), snapshot.join(format!("{name}-00000-of-00001.parquet")))?;
+            std::os::unix::fs::symlink(
+                format!("../../../blobs/{name}"),
+                snapshot.join(format!("{name}-00000-of-00001.parquet")),
+            )?;
         }
         assert!(link(mnist, &cache, &target)?);
         let linked = format!("datasets--ylecun--mnist/snapshots/{}/mnist/test/0000.parquet", "0".repeat(40));

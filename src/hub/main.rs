@@ -26,9 +26,7 @@ fn main() -> ExitCode {
 
 fn fetch(name: &str, file: &str) -> Result<()> {
     let known = cache::KNOWN.iter().find(|known| known.name == name);
-    let Some(known) = known else {
-        bail!("there is no such data set: use mnist, fashion-mnist or cifar10")
-    };
+    let Some(known) = known else { bail!("there is no such data set: use mnist, fashion-mnist or cifar10") };
     let cache = cache::folder();
     let target = std::path::Path::new(file).with_extension("cache");
     // SAFETY: no other thread runs yet.

@@ -199,6 +199,7 @@ pub fn train_with(
     }
     data.train.check_labels(network.classes())?;
     data.validation.check_labels(network.classes())?;
+    data.test.check_labels(network.classes())?;
     network.fit(&data.train)?;
     let identity = identity(network, data, config)?;
     let path = keep.checkpoint.clone().unwrap_or_else(|| run_path(network, &identity));

@@ -6,7 +6,7 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 CUDA_HOME=${CUDA_HOME:-$(dirname "$(dirname "$(command -v nvcc)")")}
 out=$root/target/emulator
-cxx="${CXX:-g++} -std=c++17 -O2 -fPIC -shared -w"
+cxx=("${CXX:-g++}" -std=c++17 -O2 -fPIC -shared -w)
 mkdir -p "$out/candle"
 newest=$(find "$root/tests/cuda" "$root/src/kernels/cuda/kernels.cu" -newer "$out/.made" 2>/dev/null || echo first)
 if [[ -n $newest ]]; then
@@ -20,11 +20,11 @@ if [[ -n $newest ]]; then
     sed 's/.*/__attribute__((weak)) void &(void) { fprintf(stderr, "emulator: & is missing\\n"); abort(); }/' "$out/names"
   } >"$out/stubs.c"
   "${CC:-cc}" -O0 -w -fPIC -c -o "$out/stubs.o" "$out/stubs.c"
-  $cxx -o "$out/libcuda.so.1" -Wl,-soname,libcuda.so.1 "$root/tests/cuda/emulator.cpp" "$out/stubs.o" -ldl
+  "${cxx[@]}" -o "$out/libcuda.so.1" -Wl,-soname,libcuda.so.1 "$root/tests/cuda/emulator.cpp" "$out/stubs.o" -ldl
   # The kernels find their threads' numbers and barriers there.
-  cxx+=" -Wl,--no-as-needed $out/libcuda.so.1 -Wl,-rpath,$out"
-  $cxx -o "$out/kernels_f32.so" -DREAL=float -DTYPE=f32 -include "$root/tests/cuda/device.h" -x c++ "$root/src/kernels/cuda/kernels.cu" &
-  $cxx -o "$out/kernels_f64.so" -DREAL=double -DTYPE=f64 -include "$root/tests/cuda/device.h" -x c++ "$root/src/kernels/cuda/kernels.cu" &
+  cxx+=(-Wl,--no-as-needed "$out/libcuda.so.1" "-Wl,-rpath,$out")
+  "${cxx[@]}" -o "$out/kernels_f32.so" -DREAL=float -DTYPE=f32 -include "$root/tests/cuda/device.h" -x c++ "$root/src/kernels/cuda/kernels.cu" &
+  "${cxx[@]}" -o "$out/kernels_f64.so" -DREAL=double -DTYPE=f64 -include "$root/tests/cuda/device.h" -x c++ "$root/src/kernels/cuda/kernels.cu" &
   # candle's own kernels, of which half, bf16 and fp8 are left out.
   candle=$(cd "$root" && cargo metadata --format-version 1 --features cuda 2>/dev/null |
     python3 -c 'import json, sys; print(next(p["manifest_path"] for p in json.load(sys.stdin)["packages"] if p["name"] == "candle-kernels"))')
@@ -32,9 +32,9 @@ if [[ -n $newest ]]; then
   for header in compatibility.cuh cuda_fp16.h cuda_bf16.h cuda_fp8.h cuda.h; do : >"$out/candle/$header"; done
   for source in affine binary fill indexing reduce ternary unary; do
     cp "$(dirname "$candle")/src/$source.cu" "$out/candle/"
-    $cxx -o "$out/candle/$source.so" -D__CUDA_ARCH__=0 -include "$root/tests/cuda/device.h" -I"$out/candle" -I"$CUDA_HOME/include/cccl" -x c++ "$out/candle/$source.cu" &
+    "${cxx[@]}" -o "$out/candle/$source.so" -D__CUDA_ARCH__=0 -include "$root/tests/cuda/device.h" -I"$out/candle" -I"$CUDA_HOME/include/cccl" -x c++ "$out/candle/$source.cu" &
   done
-  $cxx -o "$out/cast.so" -include "$root/tests/cuda/device.h" "$root/tests/cuda/cast.cpp" &
+  "${cxx[@]}" -o "$out/cast.so" -include "$root/tests/cuda/device.h" "$root/tests/cuda/cast.cpp" &
   for job in $(jobs -p); do wait "$job"; done
   for name in libcublas.so.12 libcublas.so.13 libcublasLt.so.12 libcublasLt.so.13 libcurand.so.10 libcudnn.so.9; do
     ln -sf libcuda.so.1 "$out/$name"
