@@ -528,7 +528,7 @@ fn idx_files_are_found_under_the_names_that_people_have() -> Result<()> {
         "t10k-images-idx3-ubyte",
         "t10k-labels-idx1-ubyte",
     ];
-    let cases: Vec<(&str, [String; 4], [Vec<u8>; 4])> = vec![
+    let cases = [
         ("a dot", mnist.map(|name| name.replacen("-idx", ".idx", 1)), files.clone()),
         ("Kaggle's folders", mnist.map(|name| format!("{name}/{name}")), files.clone()),
         ("torchvision's folders", mnist.map(|name| format!("MNIST/raw/{name}")), files.clone()),

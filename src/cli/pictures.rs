@@ -58,11 +58,17 @@ fn wrong(message: String) -> Error {
 /// Makes `datasets/<name>.safetensors` of the pictures in `folder` and returns a line about it; `None` where none are
 /// there by class.
 pub fn datasets(source: &Source, name: &str, folder: &Path, size: Option<Size>) -> Result<Option<String>> {
-    let part = |names: [&str; 3]| names.map(|name| folder.join(name)).into_iter().find(|path| path.is_dir());
+    let folders: Vec<PathBuf> = entries(folder).into_iter().filter(|path| path.is_dir()).collect();
+    let part = |names: &[&str]| {
+        let called = |name: &&str| {
+            folders.iter().find(|path| path.file_name().is_some_and(|is| is.eq_ignore_ascii_case(name)))
+        };
+        names.iter().find_map(called).cloned()
+    };
     let pictures =
         |classes: &BTreeMap<String, Class>| classes.values().any(|class| !class.pictures.is_empty());
     let at_top = classes(folder);
-    let Some(train) = part(["train", "training", "Train"]) else {
+    let Some(train) = part(&["train", "training"]) else {
         if pictures(&at_top) {
             let message = format!(
                 "{}: pictures by class, but not parted; put them into train/CLASS/ and test/CLASS/ there (one in six for the test is usual)",
@@ -72,7 +78,7 @@ pub fn datasets(source: &Source, name: &str, folder: &Path, size: Option<Size>) 
         }
         return Ok(None);
     };
-    let (of_train, test) = (classes(&train), part(["test", "val", "validation"]));
+    let (of_train, test) = (classes(&train), part(&["test", "val", "valid", "validation"]));
     if !pictures(&of_train) {
         return Ok(None);
     }

@@ -18,7 +18,9 @@ fn main() -> ExitCode {
     match fetch(name, file) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("hub: cannot fetch {name}: {error}");
+            // Without the backtrace that candle appends.
+            let error = error.to_string();
+            eprintln!("hub: cannot fetch {name}: {}", error.lines().next().unwrap_or_default());
             ExitCode::FAILURE
         }
     }
