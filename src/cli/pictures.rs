@@ -79,7 +79,7 @@ pub fn datasets(source: &Source, name: &str, folder: &Path, size: Option<Size>) 
         return Ok(None);
     };
     let (of_train, test) = (classes(&train), part(&["test", "val", "valid", "validation"]));
-    if !pictures(&of_train) {
+    if of_train.is_empty() {
         return Ok(None);
     }
     let Some(test) = test else {

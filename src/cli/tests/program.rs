@@ -328,6 +328,11 @@ fn pictures_by_class_become_a_data_set() {
         let (code, _, error) = datasets(&["--size", size]);
         assert!(code == Some(2) && error.contains("a number of pixels"), "{error}");
     }
+    std::fs::create_dir_all(home.join("datasets/web/train/cat")).expect("a folder");
+    std::fs::create_dir_all(home.join("datasets/web/Test/cat")).expect("a folder");
+    std::fs::write(home.join("datasets/web/train/cat/1.webp"), "x").expect("a file");
+    let (_, _, error) = run(&["datasets", "web"], &environment);
+    assert!(error.contains("train/cat: no PNG or JPEG is there; convert its 1 other files"), "{error}");
     let (code, _, error) = run(&["datasets", "none", "--size", "8"], &environment);
     assert!(code == Some(2) && error.contains("none has none"), "{error}");
     // What cannot be read, an empty class, and one that is not trained on.
