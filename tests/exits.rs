@@ -18,7 +18,7 @@ use rand::{Rng as _, SeedableRng};
 fn noise(count: usize, image: [usize; 3]) -> Result<Split<Test>> {
     let mut rng = Rng::seed_from_u64(4);
     let pixels = (0..count * image.iter().product::<usize>()).map(|_| rng.random()).collect();
-    Split::new(pixels, (0..count).map(|i| (i % 10) as u8).collect(), image)
+    Split::new(pixels, (0..count).map(|i| (i % 10) as u32).collect(), image)
 }
 
 /// Three exits, and every kind of layer in places where a plan treats it differently.
