@@ -216,9 +216,10 @@ impl Dataset {
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         let classes = self.classes.len();
-        let (first, last) = (&self.classes[0], &self.classes[classes - 1]);
         let numbers: Option<Vec<usize>> = self.classes.iter().map(|name| name.parse().ok()).collect();
-        if numbers.is_some_and(|numbers| !numbers.into_iter().eq(0..classes)) {
+        if let (Some(numbers), [first, .., last]) = (numbers, &self.classes[..])
+            && !numbers.into_iter().eq(0..classes)
+        {
             notes.push(format!(
                 "its {classes} labels, {first} to {last}, are the classes 0 to {}, named by their labels",
                 classes - 1

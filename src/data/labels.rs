@@ -48,9 +48,10 @@ pub(super) fn bytes(labels: &[u32]) -> (usize, Vec<u8>) {
     }
 }
 
-/// How many samples each class has.
+/// How many samples each class has: at least so many classes, more where labels are larger.
 pub(super) fn counts(labels: &[u32], classes: usize) -> Vec<usize> {
-    let mut counts = vec![0; classes];
+    let largest = labels.iter().max().map_or(0, |&label| label as usize + 1);
+    let mut counts = vec![0; classes.max(largest)];
     labels.iter().for_each(|&label| counts[label as usize] += 1);
     counts
 }
@@ -79,7 +80,8 @@ pub(super) fn stratified(labels: &[u32], classes: usize, held_out: usize) -> (Ve
 pub(super) fn drawn(labels: &[u32], classes: usize, count: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..labels.len()).collect();
     order.shuffle(&mut Rng::seed_from_u64(SPLIT_SEED));
-    let (sizes, mut taken) = (counts(labels, classes), vec![0; classes]);
+    let sizes = counts(labels, classes);
+    let mut taken = vec![0; sizes.len()];
     // What share of its class comes before a sample.
     let mut shares: Vec<(f64, usize)> = Vec::with_capacity(labels.len());
     for sample in order {
