@@ -1,10 +1,10 @@
 //! The command-line program.
 
+mod by_class;
 mod card;
 mod classify;
 mod digit;
 mod picture;
-mod pictures;
 
 use branchynet::clap::builder::NonEmptyStringValueParser;
 use branchynet::clap::{self, ArgMatches, Args, Command, FromArgMatches};
@@ -19,8 +19,8 @@ use branchynet::runs::{
 use branchynet::text::{percent, short};
 use branchynet::training::{Progress, plain};
 use branchynet::{Error, ErrorKind, Result};
+use by_class::Size;
 use classify::Classify;
-use pictures::Size;
 use serde_json::json;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -641,7 +641,7 @@ fn datasets(arguments: &Datasets) -> Result<String> {
         let folder = arguments.from.clone().unwrap_or_else(|| project_dir().join("datasets").join(name));
         let own = Source::names().all(|known| known != name);
         let made = match own && folder.is_dir() {
-            true => pictures::datasets(&source, name, &folder, arguments.size)?,
+            true => by_class::datasets(&source, name, &folder, arguments.size)?,
             false => None,
         };
         match made {

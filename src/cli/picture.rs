@@ -62,11 +62,7 @@ impl Preparation {
 
     /// Reads a picture. Fails, naming it, where it is none, damaged, cut off, or too large.
     pub fn read(&self, path: &Path) -> Result<Picture> {
-        let mut warnings = Vec::new();
-        let bytes = std::fs::read(path).map_err(|cause| cause.to_string());
-        let picture = bytes
-            .and_then(|bytes| decode(bytes, &mut warnings))
-            .map_err(|why| Error::new(ErrorKind::File, format!("cannot read {}: {why}", path.display())))?;
+        let (picture, mut warnings) = open(path)?;
         let picture = self.prepared(picture, &mut warnings);
         let bytes = match self.image[0] {
             1 => picture.into_luma8().into_raw(),
@@ -116,8 +112,18 @@ impl Preparation {
     }
 }
 
-/// What a file shows: as it is to be held, on white paper, in 8 bits. Fails, saying why, where it is no picture, damaged,
-/// cut off, or too large.
+/// What a file shows: as it is to be held, on white paper, in 8 bits; and what is odd about it. Fails, naming it, where it
+/// is no picture, damaged, cut off, or too large.
+pub fn open(path: &Path) -> Result<(DynamicImage, Vec<String>)> {
+    let mut warnings = Vec::new();
+    let bytes = std::fs::read(path).map_err(|cause| cause.to_string());
+    let picture = bytes
+        .and_then(|bytes| decode(bytes, &mut warnings))
+        .map_err(|why| Error::new(ErrorKind::File, format!("cannot read {}: {why}", path.display())))?;
+    Ok((picture, warnings))
+}
+
+/// [`open`] of a file's content.
 fn decode(bytes: Vec<u8>, warnings: &mut Vec<String>) -> std::result::Result<DynamicImage, String> {
     if bytes.is_empty() {
         return Err("the file is empty".to_string());

@@ -1,9 +1,10 @@
 //! `branchynet datasets` of pictures by class: `train/cat/1.png`, `test/dog/7.jpeg`.
 
+use crate::picture::{self, FORMATS};
 use branchynet::data::{Raw, Source};
 use branchynet::files::{project_dir, shown};
 use branchynet::{Error, ErrorKind, Result};
-use image::{DynamicImage, ImageDecoder, ImageReader, RgbaImage, imageops::FilterType};
+use image::imageops::FilterType;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -39,13 +40,10 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn classes(folder: &Path) -> BTreeMap<String, Class> {
-    let is_picture = |path: &PathBuf| {
-        let end = path.extension().map(|end| end.to_string_lossy().to_ascii_lowercase());
-        end.is_some_and(|end| ["png", "jpg", "jpeg"].contains(&&*end))
-    };
     let class = |path: PathBuf| {
         let name = path.file_name()?.to_string_lossy().into_owned();
-        let (pictures, others): (Vec<_>, Vec<_>) = entries(&path).into_iter().partition(is_picture);
+        let (pictures, others): (Vec<_>, Vec<_>) =
+            entries(&path).into_iter().partition(|path| picture::seems_one(path));
         path.is_dir().then_some((name, Class { pictures, others: others.len() }))
     };
     entries(folder).into_iter().filter_map(class).collect()
@@ -105,7 +103,7 @@ pub fn datasets(source: &Source, name: &str, folder: &Path, size: Option<Size>) 
                     count => format!("convert its {count} other files, or remove it"),
                 };
                 let folder = shown(&folder.join(name));
-                return Err(wrong(format!("{folder}: no PNG or JPEG is there; {what}")));
+                return Err(wrong(format!("{folder}: no {FORMATS} is there; {what}")));
             }
         }
     }
@@ -166,34 +164,15 @@ pub fn datasets(source: &Source, name: &str, folder: &Path, size: Option<Size>) 
     )))
 }
 
-/// A picture as it is meant to be seen: turned as its EXIF data say, on white where it is transparent.
+/// A picture in the size that is asked for. What was done to it to be readable is said.
 fn read(path: &Path, size: Option<Size>) -> Result<image::RgbImage> {
-    let decode = || -> image::ImageResult<DynamicImage> {
-        // What it is follows from its content: names lie.
-        let mut decoder = ImageReader::open(path)?.with_guessed_format()?.into_decoder()?;
-        let orientation = decoder.orientation()?;
-        let mut picture = DynamicImage::from_decoder(decoder)?;
-        picture.apply_orientation(orientation);
-        Ok(picture)
-    };
-    let picture =
-        decode().map_err(|cause| wrong(format!("cannot read {} as PNG or JPEG: {cause}", path.display())))?;
-    let mut picture = match picture.color().has_alpha() {
-        true => DynamicImage::from(on_white(picture.to_rgba8())),
-        false => picture,
-    };
+    let (mut picture, warnings) = picture::open(path)?;
+    for warning in warnings {
+        eprintln!("branchynet: warning: {}: {warning}", path.display());
+    }
     if let Some(Size(width, height)) = size {
         // A triangle filter: bilinear, and an average of the pixels that fall together where it shrinks.
         picture = picture.resize_exact(width, height, FilterType::Triangle);
     }
     Ok(picture.to_rgb8())
-}
-
-fn on_white(mut picture: RgbaImage) -> RgbaImage {
-    for pixel in picture.pixels_mut() {
-        let [.., alpha] = pixel.0.map(u32::from);
-        let laid = |ink: u8| ((u32::from(ink) * alpha + 255 * (255 - alpha) + 127) / 255) as u8;
-        pixel.0 = [laid(pixel.0[0]), laid(pixel.0[1]), laid(pixel.0[2]), 255];
-    }
-    picture
 }
