@@ -29,17 +29,17 @@ pub struct Experiment {
     /// What the branches of [`Self::with_branches`] are made of.
     #[arg(skip)]
     pub branch_style: BranchStyle,
-    /// Data set: mnist, fashion-mnist, cifar10, or a folder below datasets/ with IDX files or one
-    /// safetensors file
+    /// Data set: mnist, fashion-mnist, cifar10, cifar100, cifar100-coarse, or a folder below datasets/ (IDX, .npz,
+    /// .safetensors, pictures by class)
     #[arg(long, env, value_name = "NAME")]
     pub data: Source,
     /// How images are prepared: unit (divided by 255), channels (mean 0, deviation 1) or zca (the paper's)
     #[arg(long, env, value_name = "P", value_enum, hide_possible_values = true)]
     pub preprocessing: Preprocessing,
-    /// Train on the first N images only
+    /// Train on N images only, drawn by a fixed seed, every class in proportion
     #[arg(long = "images", env = "IMAGES", value_name = "N")]
     pub train_images: Option<usize>,
-    /// Validate and test on the first N images each only
+    /// Validate and test on N images each only, drawn likewise
     #[arg(long, env, value_name = "N")]
     pub test_images: Option<usize>,
     /// Epochs of the baseline; 0 starts the joint training from random weights
