@@ -189,8 +189,8 @@ impl Results {
         if path.is_file() {
             std::fs::File::open(path)?.take(2).read_to_end(&mut head)?;
         }
-        // What it is follows from its content. Of no file at all arrays say so.
-        if head != [0x1f, 0x8b] {
+        // What it is follows from its content, unless it is called a record. Of no file at all arrays say so.
+        if head != [0x1f, 0x8b] && path.extension().is_none_or(|extension| extension != "gz") {
             return Self::of_arrays(path);
         }
         let packed = files::read(path)?;
