@@ -59,14 +59,17 @@ def put_in(path):
         print(f"{path.name}: keeps its outputs, as it has not been run (`make figures`)")
         return
     notebook, run = (nbformat.read(file, as_version=4) for file in (path, executed))
-    if [cell.source for cell in notebook.cells] != [cell.source for cell in run.cells]:
+    # A text may be mended without running anything again.
+    code = lambda book: [cell.source for cell in book.cells if cell.cell_type == "code"]
+    if code(notebook) != code(run):
         raise SystemExit(f"{path.name} has changed since it was run: `make figures` runs it again")
     count = 0
-    for cell, done in zip(notebook.cells, run.cells):
+    executed = iter(cell for cell in run.cells if cell.cell_type == "code")
+    for cell in notebook.cells:
         if cell.cell_type == "code":
             count += 1
             cell.execution_count = count
-            cell.outputs = [output for output in map(kept, done.outputs) if output]
+            cell.outputs = [output for output in map(kept, next(executed).outputs) if output]
     # As Jupyter saves it, so that saving it there changes nothing.
     nbformat.write(notebook, path)
     size = path.stat().st_size
