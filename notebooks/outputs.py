@@ -64,12 +64,12 @@ def put_in(path):
     if code(notebook) != code(run):
         raise SystemExit(f"{path.name} has changed since it was run: `make figures` runs it again")
     count = 0
-    executed = iter(cell for cell in run.cells if cell.cell_type == "code")
+    done = iter(cell for cell in run.cells if cell.cell_type == "code")
     for cell in notebook.cells:
         if cell.cell_type == "code":
             count += 1
             cell.execution_count = count
-            cell.outputs = [output for output in map(kept, next(executed).outputs) if output]
+            cell.outputs = [output for output in map(kept, next(done).outputs) if output]
     # As Jupyter saves it, so that saving it there changes nothing.
     nbformat.write(notebook, path)
     size = path.stat().st_size

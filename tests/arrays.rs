@@ -350,6 +350,36 @@ fn wide_logits_keep_their_differences() -> Result<()> {
     Ok(())
 }
 
+/// Also one whose first bytes are those of a pickle.
+#[test]
+fn a_head_of_any_length_is_read() -> Result<()> {
+    let of = |name: &'static str, array: &Npy| {
+        let values: Vec<f32> =
+            array.bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        Ok::<_, branchynet::Error>((name, Tensor::from_vec(values, &array.shape[..], &Device::Cpu)?))
+    };
+    let mut arrays = arrays();
+    for labels in ["validation_labels", "test_labels"] {
+        arrays.insert(labels, Npy::new("<f4", false, &[5], &LABELS));
+    }
+    arrays.insert("costs", Npy::new("<f4", false, &[2], &[10.0, 14.0]));
+    let tensors: HashMap<_, _> = arrays.iter().map(|(name, array)| of(name, array)).collect::<Result<_>>()?;
+    let path = path("head.safetensors");
+    safetensors::save(&tensors, &path)?;
+    let bytes = std::fs::read(&path)?;
+    let (length, rest) = bytes.split_at(8);
+    let length = u64::from_le_bytes(length.try_into().expect("8 bytes")) as usize;
+    for low in [0x80, 0xc8] {
+        let padded = (length / 256 + 1) * 256 + low;
+        let head =
+            [&(padded as u64).to_le_bytes()[..], &rest[..length], &vec![b' '; padded - length]].concat();
+        std::fs::write(&path, [&head[..], &rest[length..]].concat())?;
+        assert_eq!(Results::read(&path)?.test.len(), 5);
+    }
+    std::fs::remove_file(&path)?;
+    Ok(())
+}
+
 /// What an archive's checksum does not agree with.
 #[test]
 fn damaged_numbers_are_refused() -> Result<()> {

@@ -748,5 +748,8 @@ fn a_class_with_one_image_trains_and_is_named() -> Result<()> {
     let raw = Raw { image: [1, 1, 2], train: (vec![0; 40], (0..20).collect()), test: (vec![0; 2], vec![0]) };
     let error = Dataset::from_arrays("single", raw, 10, &[]).expect_err("nothing to hold out").to_string();
     assert!(error.contains("single training image"), "{error}");
+    let raw = Raw { image: [1, 1, 2], train: (vec![0; 40], vec![7; 20]), test: (vec![0; 2], vec![7]) };
+    let error = Dataset::from_arrays("alike", raw, 10, &[]).expect_err("one class").to_string();
+    assert!(error.contains("all labels are of one class"), "{error}");
     Ok(())
 }

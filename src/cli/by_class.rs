@@ -66,7 +66,7 @@ pub fn datasets(source: &Source, name: &str, folder: &Path, size: Option<Size>) 
     let pictures =
         |classes: &BTreeMap<String, Class>| classes.values().any(|class| !class.pictures.is_empty());
     let at_top = classes(folder);
-    let Some(train) = part(&["train", "training"]) else {
+    let Some(train_folder) = part(&["train", "training"]) else {
         if pictures(&at_top) {
             let message = format!(
                 "{}: pictures by class, but not parted; put them into train/CLASS/ and test/CLASS/ there (one in six for the test is usual)",
@@ -76,26 +76,37 @@ pub fn datasets(source: &Source, name: &str, folder: &Path, size: Option<Size>) 
         }
         return Ok(None);
     };
-    let (of_train, test) = (classes(&train), part(&["test", "val", "valid", "validation"]));
+    let (of_train, test) = (classes(&train_folder), part(&["test", "val", "valid", "validation"]));
     if of_train.is_empty() {
         return Ok(None);
     }
-    let Some(test) = test else {
+    let Some(test_folder) = test else {
         return Err(wrong(format!(
             "{}: there is train/, but no test/ with pictures to test on",
             shown(folder)
         )));
     };
-    let of_test = classes(&test);
+    let of_test = classes(&test_folder);
     let mut names: Vec<String> = of_train.keys().cloned().collect();
     // 10 comes after 9.
     names.sort_by_key(|name| (name.parse::<u64>().unwrap_or(u64::MAX), name.clone()));
     if let Some(other) = of_test.keys().find(|name| !names.contains(name)) {
-        return Err(wrong(format!("{}: the class {other} is not in {}", shown(&test), shown(&train))));
+        return Err(wrong(format!(
+            "{}: the class {other} is not in {}",
+            shown(&test_folder),
+            shown(&train_folder)
+        )));
     }
     let mut others = 0;
-    for (folder, classes) in [(&train, &of_train), (&test, &of_test)] {
+    for (folder, classes) in [(&train_folder, &of_train), (&test_folder, &of_test)] {
         for (name, class) in classes {
+            if let Some(inner) = entries(&folder.join(name)).into_iter().find(|path| path.is_dir()) {
+                let message = format!(
+                    "{}: a folder in a class, and pictures are read from the class folders alone; move them up",
+                    shown(&inner)
+                );
+                return Err(wrong(message));
+            }
             others += class.others;
             if class.pictures.is_empty() {
                 let what = match class.others {
@@ -107,16 +118,27 @@ pub fn datasets(source: &Source, name: &str, folder: &Path, size: Option<Size>) 
             }
         }
     }
+    let mut bad = 0;
     let (mut decoded, mut sizes) = ([Vec::new(), Vec::new()], BTreeMap::<Size, (usize, PathBuf)>::new());
     for (decoded, classes) in decoded.iter_mut().zip([&of_train, &of_test]) {
         for (label, name) in names.iter().enumerate() {
             for path in classes.get(name).map_or(&[][..], |class| &class.pictures) {
-                let picture = read(path, size)?;
+                let picture = match read(path, size) {
+                    Ok(picture) => picture,
+                    Err(error) => {
+                        eprintln!("branchynet: {error}");
+                        bad += 1;
+                        continue;
+                    }
+                };
                 let size = Size(picture.width(), picture.height());
                 sizes.entry(size).or_insert((0, path.clone())).0 += 1;
                 decoded.push((picture.into_raw(), label as u32));
             }
         }
+    }
+    if bad > 0 {
+        return Err(wrong(format!("{bad} pictures could not be read; mend or remove them")));
     }
     let [(Size(width, height), _)] = sizes.iter().collect::<Vec<_>>()[..] else {
         let mut found: Vec<_> = sizes.iter().collect();
@@ -150,12 +172,18 @@ pub fn datasets(source: &Source, name: &str, folder: &Path, size: Option<Size>) 
     let raw = Raw { image: [channels, *height as usize, *width as usize], train, test };
     let target = project_dir().join("datasets").join(format!("{name}.safetensors"));
     source.store(&raw, &names, &shown(folder), &target)?;
-    let others = match others {
+    let mut notes = match others {
         0 => String::new(),
         count => format!("; {count} other files were passed over"),
     };
+    if !test_folder.ends_with("test") {
+        notes += &format!("; {} is what it is tested on", shown(&test_folder));
+    }
+    for unused in folders.iter().filter(|path| **path != train_folder && **path != test_folder) {
+        notes += &format!("; {} was not used", shown(unused));
+    }
     Ok(Some(format!(
-        "{}: made from {} + {} pictures of {channels}×{height}×{width} in {} classes in {}{others}",
+        "{}: made from {} + {} pictures of {channels}×{height}×{width} in {} classes in {}{notes}",
         shown(&target),
         counts.0,
         counts.1,

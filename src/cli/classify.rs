@@ -1,12 +1,12 @@
 //! `branchynet classify`: a trained network's answers for one's own pictures.
 
-use crate::picture::{self, FORMATS, Picture, Preparation};
+use crate::picture::{self, FORMATS, INVERTED, Picture, Preparation};
 use branchynet::exits::{Answer, Criterion, ExitPolicy, Seen};
 use branchynet::runs::Pretrained;
 use branchynet::{Error, ErrorKind, Result, clap};
 use rayon::prelude::*;
 use serde_json::json;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -168,8 +168,8 @@ struct Lines<'a> {
     headed: bool,
     /// Of the columns.
     widths: [usize; 3],
-    /// How often each was given.
-    warnings: BTreeMap<String, usize>,
+    /// How many pictures were inverted.
+    inverted: usize,
 }
 
 impl<'a> Lines<'a> {
@@ -182,7 +182,7 @@ impl<'a> Lines<'a> {
         let names = pictures.iter().flatten().map(|path| width(path.display().to_string())).max();
         let labels = classes.iter().cloned().map(width).max();
         let widths = [names.unwrap_or(0).max(7), labels.unwrap_or(0).max(5), uncertainty.len()];
-        Self { classes, uncertainty, json, headed: false, widths, warnings: BTreeMap::new() }
+        Self { classes, uncertainty, json, headed: false, widths, inverted: 0 }
     }
 
     fn print(
@@ -218,20 +218,19 @@ impl<'a> Lines<'a> {
         )
     }
 
-    /// A warning as it is first given; the others are counted.
+    /// Each warning, but of those that are usual the first; the others are counted.
     fn warn(&mut self, name: &str, warnings: &[String]) {
         for warning in warnings {
-            let count = self.warnings.entry(warning.clone()).or_default();
-            *count += 1;
-            if *count == 1 {
+            self.inverted += usize::from(warning == INVERTED);
+            if warning != INVERTED || self.inverted == 1 {
                 eprintln!("branchynet: warning: {name}: {warning}");
             }
         }
     }
 
     fn end(&self) {
-        for (warning, count) in self.warnings.iter().filter(|(_, count)| **count > 1) {
-            eprintln!("branchynet: warning: and {} more: {warning}", count - 1);
+        if self.inverted > 1 {
+            eprintln!("branchynet: warning: and {} more: {INVERTED}", self.inverted - 1);
         }
     }
 }

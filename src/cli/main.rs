@@ -6,6 +6,7 @@ mod classify;
 mod digit;
 mod picture;
 
+use branchynet::candle_core::Device;
 use branchynet::clap::builder::NonEmptyStringValueParser;
 use branchynet::clap::{self, ArgMatches, Args, Command, FromArgMatches};
 use branchynet::data::{Dataset, Source};
@@ -51,8 +52,8 @@ struct Evaluate {
     output: Option<PathBuf>,
 }
 
-/// Write the weights of a finished run, with thresholds chosen on validation, to NAME.safetensors, and their
-/// model card to NAME.md
+/// Write the weights of a finished run, with policies chosen on validation, to NAME.safetensors, and their
+/// model card to NAME.md; `classify NAME` takes them
 #[derive(Args)]
 struct Export {
     /// What the weights are called [default: the network]
@@ -417,6 +418,13 @@ fn export(session: &Session, arguments: &Export) -> Result<String> {
     let mut path = Pretrained::path(name);
     if let Some(folder) = &arguments.output {
         path = folder.join(format!("{name}.safetensors"));
+    }
+    if path.exists() && Pretrained::read(&path, &Device::Cpu)?.about.settings != weights.about.settings {
+        let message = format!(
+            "{} holds weights of other settings; give these another --name, or remove it",
+            shown(&path)
+        );
+        return Err(Error::new(ErrorKind::Setting, message));
     }
     weights.write(&path)?;
     let card = path.with_extension("md");

@@ -11,6 +11,9 @@ use std::path::Path;
 /// What is read, for messages.
 pub const FORMATS: &str = "PNG, JPEG, GIF, WebP, BMP or TIFF";
 
+/// What is said of most pictures, and no reason to doubt.
+pub const INVERTED: &str = "dark on bright: inverted, as the network learned bright on dark";
+
 /// Why a picture is refused of which a part is missing.
 const CUT_OFF: &str = "it is cut off: its end is missing";
 
@@ -76,6 +79,10 @@ impl Preparation {
 
     /// The picture at the network's size.
     fn prepared(&self, mut picture: DynamicImage, warnings: &mut Vec<String>) -> DynamicImage {
+        let side = picture.width().min(picture.height());
+        if 2 * side < self.image[1].min(self.image[2]) as u32 {
+            warnings.push(format!("only {}×{} pixels", picture.width(), picture.height()));
+        }
         if self.invert {
             picture.invert();
         }
@@ -88,10 +95,14 @@ impl Preparation {
             warnings.push(
                 "nothing stands out from the background (what is transparent is laid on white)".to_string(),
             );
+            // An empty page is no ink.
+            if grey.iter().map(|&value| u64::from(value)).sum::<u64>() > 127 * grey.len() as u64 {
+                image::imageops::invert(&mut grey);
+            }
             return self.square(&grey.into());
         };
         if ink.dark {
-            warnings.push("dark on bright: inverted, as the network learned bright on dark".to_string());
+            warnings.push(INVERTED.to_string());
             image::imageops::invert(&mut grey);
         }
         if !self.digits {
@@ -129,7 +140,11 @@ fn decode(bytes: Vec<u8>, warnings: &mut Vec<String>) -> std::result::Result<Dyn
         return Err("the file is empty".to_string());
     }
     // What it is follows from its content: names lie.
-    let format = image::guess_format(&bytes).map_err(|_| format!("it is no {FORMATS}"))?;
+    let format = image::guess_format(&bytes).map_err(|_| match &bytes[..bytes.len().min(12)] {
+        [_, _, _, _, b'f', b't', b'y', b'p', b'h' | b'm', ..] => "it is HEIC; save it as JPEG".to_string(),
+        [b'%', b'P', b'D', b'F', ..] => "it is a PDF; save a page of it as PNG".to_string(),
+        _ => format!("it is no {FORMATS}"),
+    })?;
     if !format.reading_enabled() {
         return Err(format!("it is {format:?}, not {FORMATS}"));
     }

@@ -66,12 +66,18 @@ pub(super) fn to_bytes(pixels: &[f32], float: bool) -> std::result::Result<Vec<u
         return Ok(pixels.iter().map(|x| (x * 255.0).round() as u8).collect());
     }
     let byte = |x: &f32| (0.0..=255.0).contains(x) && x.fract() == 0.0;
-    match pixels.iter().find(|x| !byte(x)) {
-        None => Ok(pixels.iter().map(|&x| x as u8).collect()),
-        Some(pixel) => Err(format!(
-            "a pixel is {pixel}, expected bytes, or floating point from 0 to 1 (undo a normalisation)"
-        )),
-    }
+    let (least, most) =
+        pixels.iter().fold((f32::MAX, f32::MIN), |(least, most), &x| (least.min(x), most.max(x)));
+    let way_out = match pixels.iter().find(|x| !byte(x)) {
+        None => return Ok(pixels.iter().map(|&x| x as u8).collect()),
+        Some(_) if pixels.iter().any(|x| x.is_nan()) => return Err("a pixel is not a number".to_string()),
+        Some(_) if least < 0.0 => "undo a normalisation",
+        Some(_) if most <= 255.0 => "divide by 255",
+        Some(_) => "divide by the largest value that there can be",
+    };
+    Err(format!(
+        "pixels are from {least} to {most}, expected bytes, or floating point from 0 to 1; {way_out}"
+    ))
 }
 
 impl ArrayFile {
@@ -85,7 +91,8 @@ impl ArrayFile {
         let mut head = Vec::new();
         file.by_ref().take(16).read_to_end(&mut head).map_err(|cause| wrong(cause.to_string()))?;
         file.rewind().map_err(|cause| wrong(cause.to_string()))?;
-        if let Some(kind) = another_kind(&head) {
+        // The head of a .safetensors file is JSON behind its length, whose bytes may be those of anything.
+        if let Some(kind) = another_kind(&head).filter(|_| head.get(8) != Some(&b'{')) {
             return Err(wrong(format!(
                 "this is {kind}, not an .npz (np.savez) or .safetensors file with named arrays"
             )));

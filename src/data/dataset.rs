@@ -95,6 +95,9 @@ impl Dataset {
         if let Some(label) = unnamed {
             bail!(Setting, "{name}: a label is {label}, but there are names for {} classes", classes.len())
         }
+        if classes.len() < 2 {
+            bail!(Setting, "{name}: all labels are of one class, and a classifier needs two or more")
+        }
         let count = raw.train.1.len();
         let validation = count.checked_div(held_out).unwrap_or(0);
         if validation == 0 || validation == count {

@@ -233,7 +233,14 @@ pub(super) fn read_named_arrays(path: &Path) -> Result<NamedArrays> {
             return Err(wrong(labels, format!("its shape is {:?}; {CLASSES_FIRST}", classes.shape)));
         }
         if classes.shape[0] != pixels.shape[0] {
-            return Err(wrong(labels, format!("{} labels for {} images", classes.shape[0], pixels.shape[0])));
+            let last = pixels.shape.last() == classes.shape.first();
+            let axes = if last {
+                "; its last axis is as long as the labels: np.moveaxis(images, -1, 0)"
+            } else {
+                ""
+            };
+            let what = format!("{} labels for {} images{axes}", classes.shape[0], pixels.shape[0]);
+            return Err(wrong(labels, what));
         }
         let classes = whole(classes.values.into_iter()).map_err(|what| wrong(labels, what))?;
         Ok((layout.image, (layout.channels_first(pixels.values), classes)))

@@ -248,6 +248,14 @@ fn every_network_follows_data_of_ones_own() {
         let (code, out, error) = own(&[&[step, "lenet"], &settings[..]].concat());
         assert_eq!(code, Some(0), "{step}: {out}{error}");
     }
+    // Weights of another run are not written over.
+    let weights = home.join("datasets/reference/weights/lenet.safetensors");
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/../../datasets/reference/weights/lenet.safetensors");
+    std::fs::copy(shipped, &weights).expect("copied");
+    let (code, _, error) = own(&[&["export", "lenet"], &settings[..]].concat());
+    assert!(code == Some(2) && error.contains("holds weights of other settings"), "{error}");
+    let (code, _, error) = own(&[&["export", "lenet", "--name", "mine"], &settings[..]].concat());
+    assert_eq!(code, Some(0), "{error}");
     for step in ["stream", "time"] {
         let shares = if step == "time" { ["--batches", "2"] } else { ["--count", "2"] };
         let (code, _, error) =
