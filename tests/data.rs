@@ -666,7 +666,11 @@ fn arrays_may_have_any_type_and_their_channels_on_either_side() -> Result<()> {
             "train_images: of its shape [30, 3, 20, 1] the second axis may be the channels",
         ),
         (bytes(30, &[60])?, labels(30)?, "train_images: its shape is [30, 60]; (samples,"),
-        ((chw(30)?.to_dtype(DType::F32)? - 1.0)?, labels(30)?, "train_images: pixels are from -1 to 254, expected bytes"),
+        (
+            (chw(30)?.to_dtype(DType::F32)? - 1.0)?,
+            labels(30)?,
+            "train_images: pixels are from -1 to 254, expected bytes",
+        ),
         (chw(30)?, labels(20)?, "train_labels: 20 labels for 30 images"),
         (
             chw(30)?,
