@@ -1,6 +1,6 @@
 //! Inference that stops at the first exit that is sure (paper, figure 2), for batches on the network's device.
 
-use super::criterion::Prediction;
+use super::criterion::{Prediction, Seen};
 use super::plan::Plan;
 use super::policy::{Answer, ExitPolicy, Exits, answers, with_logits};
 use super::readout::Readout;
@@ -140,16 +140,15 @@ impl Exits for Tensors<'_> {
         self.x = self.network.segment(exit, &self.x, &mut Pass::Evaluate)?;
         let logits = self.network.exit(exit, &self.x, &mut Pass::Evaluate)?;
         let there = on_device(self.readout, &logits)?;
+        let classes = self.network.classes();
         if self.keep || there.is_none() {
             let logits = logits.flatten_all()?.to_vec1::<f32>()?;
-            let rows = logits.chunks(self.network.classes()).zip(staying);
-            let read =
-                |(logits, &sample): (&[f32], &usize)| self.readout.read(&mut self.seen[sample], logits);
-            self.predictions = rows.map(read).collect();
+            for (logits, &sample) in logits.chunks(classes).zip(staying) {
+                self.readout.see(&mut self.seen[sample], logits);
+            }
         }
-        if let Some(there) = there {
-            self.predictions = there;
-        }
+        let read = |&sample: &usize| self.readout.criterion.read(Seen::new(&self.seen[sample], classes));
+        self.predictions = there.unwrap_or_else(|| staying.iter().map(read).collect());
         Ok(())
     }
 

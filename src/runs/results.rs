@@ -134,9 +134,7 @@ impl Results {
         if self.test.criterion() != criterion {
             results.validation = self.validation.by(criterion);
             results.test = self.test.by(criterion);
-            for baseline in results.baseline.iter_mut().chain(&mut results.matched) {
-                baseline.test = baseline.test.by(criterion);
-            }
+            results.baselines_by(criterion);
         }
         results
     }
@@ -144,10 +142,16 @@ impl Results {
     /// The same results, with the exits read in this way, the networks without branches by its criterion alone. Fails
     /// where it does not fit the exits.
     pub fn read_by(&self, readout: &Readout) -> Result<Self> {
-        let mut results = self.by(&readout.criterion);
-        results.validation = self.validation.read_by(readout)?;
-        results.test = self.test.read_by(readout)?;
+        let (validation, test) = (self.validation.read_by(readout)?, self.test.read_by(readout)?);
+        let mut results = Self { validation, test, ..self.clone() };
+        results.baselines_by(&readout.criterion);
         Ok(results)
+    }
+
+    fn baselines_by(&mut self, criterion: &Criterion) {
+        for baseline in self.baseline.iter_mut().chain(&mut self.matched) {
+            baseline.test = baseline.test.by(criterion);
+        }
     }
 
     /// Where [`Self::write`] puts a record of these settings by default.
