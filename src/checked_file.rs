@@ -6,7 +6,7 @@ use crate::{Error, Result, files};
 use candle_core::safetensors::Load;
 use candle_core::{Device, Tensor};
 use safetensors::{SafeTensors, View, tensor::TensorView};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
 use std::io::Read;
@@ -15,6 +15,15 @@ use std::path::Path;
 /// The version that is written. A reader of a later version must continue to read the earlier ones that
 /// it accepts here.
 const FORMAT: u32 = 2;
+
+/// Numbers of JSON, which has neither infinity nor NaN: serde_json writes null, which is read as `null`.
+pub(crate) fn numbers<'de, D: Deserializer<'de>>(
+    json: D,
+    null: f64,
+) -> std::result::Result<Vec<f64>, D::Error> {
+    let written = Vec::<Option<f64>>::deserialize(json)?;
+    Ok(written.into_iter().map(|number| number.unwrap_or(null)).collect())
+}
 
 /// Tensors by name.
 pub(crate) type Tensors = BTreeMap<String, Tensor>;

@@ -208,6 +208,12 @@ impl Criterion {
         }
     }
 
+    /// Thresholds for so many exits at which every sample leaves at `exit`, from 0: nobody before it, everybody at it.
+    pub(crate) fn leaving_at(&self, exit: usize, exits: usize) -> Vec<f64> {
+        let threshold = |i: usize| if i < exit { self.never() } else { f64::INFINITY };
+        (0..exits - 1).map(threshold).collect()
+    }
+
     /// What a GPU computes beside the logits; `None` where they have to come back.
     #[cfg(feature = "cuda")]
     pub(crate) fn measure(&self) -> Option<Measure> {

@@ -146,7 +146,7 @@ impl ExitRecord<Validation> {
 
     /// Thresholds at which nobody leaves early.
     fn nobody(&self) -> Vec<f64> {
-        vec![self.criterion().never(); self.exits() - 1]
+        self.criterion().leaving_at(self.exits() - 1, self.exits())
     }
 
     /// The thresholds that no others beat in both cost and agreement with the last exit, from full agreement on,

@@ -234,8 +234,8 @@ impl Timer {
             bail!(Setting, "the sizes of batches must be at least 1, got {sizes:?}")
         }
         let policy = self.policy_for(shares)?;
-        let criterion = &self.readout.criterion;
-        let never = ExitPolicy::new(criterion.clone(), vec![criterion.never(); self.baseline.exits() - 1]);
+        let (criterion, exits) = (&self.readout.criterion, self.baseline.exits());
+        let never = ExitPolicy::new(criterion.clone(), criterion.leaving_at(exits - 1, exits));
         sizes.iter().map(|&batch| self.batches_of(batch, &policy, &never)).collect()
     }
 
@@ -341,17 +341,14 @@ struct Plans {
 
 impl Plans {
     fn new(timer: &Timer) -> Result<Self> {
-        let criterion = &timer.readout.criterion;
-        let leave_at = |readout: Readout, exits: usize, exit: usize| {
-            let threshold = |i: usize| if i < exit { criterion.never() } else { f64::INFINITY };
-            ExitPolicy::new(readout, (0..exits - 1).map(threshold).collect::<Vec<_>>())
-        };
+        let (readout, criterion) = (&timer.readout, &timer.readout.criterion);
         let (exits, of_baseline) = (timer.network.exits(), timer.baseline.exits());
+        let leave_at = |exit| ExitPolicy::new(readout.clone(), criterion.leaving_at(exit, exits));
         Ok(Self {
             plan: Plan::new(&timer.network)?,
             baseline: Plan::new(&timer.baseline)?,
-            forced: (0..exits).map(|exit| leave_at(timer.readout.clone(), exits, exit)).collect(),
-            last: leave_at(criterion.clone().into(), of_baseline, of_baseline - 1),
+            forced: (0..exits).map(leave_at).collect(),
+            last: ExitPolicy::new(criterion.clone(), criterion.leaving_at(of_baseline - 1, of_baseline)),
         })
     }
 

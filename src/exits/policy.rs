@@ -4,6 +4,7 @@ use super::criterion::{Criterion, Prediction, Seen};
 use super::guarantee::Promise;
 use super::readout::Readout;
 use crate::Result;
+use crate::checked_file::numbers;
 use crate::error::bail;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -25,10 +26,8 @@ pub struct ExitPolicy {
     pub promise: Option<Promise>,
 }
 
-/// JSON has no infinity, for which serde_json writes null.
 fn null_is_infinite<'de, D: Deserializer<'de>>(json: D) -> std::result::Result<Vec<f64>, D::Error> {
-    let thresholds = Vec::<Option<f64>>::deserialize(json)?;
-    Ok(thresholds.into_iter().map(|threshold| threshold.unwrap_or(f64::INFINITY)).collect())
+    numbers(json, f64::INFINITY)
 }
 
 /// The answer for one sample.

@@ -59,12 +59,9 @@ impl ExitRecord<Validation> {
     /// Anytime prediction: for each exit what happens when all samples leave there. Fails where `costs` do not fit the
     /// exits.
     pub fn anytime(&self, costs: &[f64]) -> Result<Vec<OperatingPoint>> {
-        let never = self.criterion().never();
-        let point = |exit: usize| {
-            let threshold = |i: usize| if i < exit { never } else { f64::INFINITY };
-            self.operating_point(&(0..self.exits() - 1).map(threshold).collect::<Vec<_>>(), costs)
-        };
-        (0..self.exits()).map(point).collect()
+        let exits = self.exits();
+        let point = |exit| self.operating_point(&self.criterion().leaving_at(exit, exits), costs);
+        (0..exits).map(point).collect()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Loss and accuracy, summed up batch by batch.
 
 use crate::Result;
+use crate::checked_file::numbers;
 use crate::data::{Role, Split};
 use crate::error::bail;
 use crate::kernels::{self, Losses};
@@ -17,11 +18,10 @@ pub struct Scores {
     pub accuracy: Vec<f64>,
 }
 
-/// JSON has neither infinity nor NaN: serde_json writes null. On Validation the first epochs of a deep network may have such a
-/// loss, while its running statistics are those of the start.
+/// On Validation the first epochs of a deep network may have a loss that is not finite, while its running statistics are
+/// those of the start.
 fn null_is_nan<'de, D: Deserializer<'de>>(json: D) -> std::result::Result<Vec<f64>, D::Error> {
-    let written = Vec::<Option<f64>>::deserialize(json)?;
-    Ok(written.into_iter().map(|loss| loss.unwrap_or(f64::NAN)).collect())
+    numbers(json, f64::NAN)
 }
 
 /// Running sums of loss and right answers for each exit.
