@@ -32,7 +32,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
 
 /// What is in a folder, in the order of the names, without what begins with a dot, as systems leave it; nothing where there
 /// is no such folder.
-pub(crate) fn entries(folder: &Path) -> Vec<PathBuf> {
+pub fn entries(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let hidden = |entry: &std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with('.');
     let mut paths: Vec<PathBuf> = entries.filter(|entry| !hidden(entry)).map(|entry| entry.path()).collect();

@@ -34,6 +34,12 @@ fn experiment() -> Experiment {
     }
 }
 
+/// For [`common::quadrants`] of one channel.
+fn of_quadrants() -> Experiment {
+    let layers = vec![branch([linear(64, 4)]), linear(64, 32), relu(), linear(32, 4)];
+    Experiment { layers, ..experiment() }
+}
+
 fn made_up(experiment: &Experiment) -> Result<Results> {
     let logits = |exit: usize| (0..300).map(|i| (i as f32 * 0.37 + exit as f32).sin()).collect();
     let labels: Vec<u32> = (0..30).map(|i| i % 10).collect();
@@ -277,8 +283,7 @@ fn a_guarantee_is_kept_as_often_as_it_says() -> Result<()> {
 fn a_summary_says_what_the_networks_do_and_comes_back() -> Result<()> {
     let folder = std::env::temp_dir().join(format!("branchynet-summary-{}", std::process::id()));
     let data = common::quadrants(1, 400, 100);
-    let mut experiment = experiment();
-    experiment.layers = vec![branch([linear(64, 4)]), linear(64, 32), relu(), linear(32, 4)];
+    let experiment = of_quadrants();
     let build = |layers| Network::new("tiny", [1, 8, 8], layers, 0, &Device::Cpu);
     let (baseline, network) =
         (build(without_branches(&experiment.layers))?, build(experiment.layers.clone())?);
@@ -401,8 +406,7 @@ fn trained_weights_agree_with_their_record() -> Result<()> {
 fn exported_weights_decide_as_their_record() -> Result<()> {
     let folder = std::env::temp_dir().join(format!("branchynet-export-{}", std::process::id()));
     let data = common::quadrants(1, 4_000, 500);
-    let mut experiment = experiment();
-    experiment.layers = vec![branch([linear(64, 4)]), linear(64, 32), relu(), linear(32, 4)];
+    let experiment = of_quadrants();
     let network = Network::new("tiny", [1, 8, 8], experiment.layers.clone(), 0, &Device::Cpu)?;
     let run = common::train_at(&network, &data, &experiment.config, &folder.join("run"), |_| ())?;
     let trained = Trained { baseline: None, network, run, matched: None };

@@ -2,9 +2,8 @@
 
 use crate::picture::{self, FORMATS};
 use branchynet::data::{Raw, Source};
-use branchynet::files::{project_dir, shown};
+use branchynet::files::{entries, project_dir, shown};
 use branchynet::{Error, ErrorKind, Result};
-use image::imageops::FilterType;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -27,24 +26,14 @@ impl std::str::FromStr for Size {
 /// The pictures of one class.
 struct Class {
     pictures: Vec<PathBuf>,
-    others: usize,
-}
-
-/// What is in a folder, without what begins with a dot.
-fn entries(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let seen = entries.filter(|entry| !entry.file_name().to_string_lossy().starts_with('.'));
-    let mut paths: Vec<PathBuf> = seen.map(|entry| entry.path()).collect();
-    paths.sort();
-    paths
+    others: Vec<PathBuf>,
 }
 
 fn classes(folder: &Path) -> BTreeMap<String, Class> {
     let class = |path: PathBuf| {
         let name = path.file_name()?.to_string_lossy().into_owned();
-        let (pictures, others): (Vec<_>, Vec<_>) =
-            entries(&path).into_iter().partition(|path| picture::seems_one(path));
-        path.is_dir().then_some((name, Class { pictures, others: others.len() }))
+        let (pictures, others) = entries(&path).into_iter().partition(|path| picture::seems_one(path));
+        path.is_dir().then_some((name, Class { pictures, others }))
     };
     entries(folder).into_iter().filter_map(class).collect()
 }
@@ -100,16 +89,16 @@ pub fn datasets(source: &Source, name: &str, folder: &Path, size: Option<Size>) 
     let mut others = 0;
     for (folder, classes) in [(&train_folder, &of_train), (&test_folder, &of_test)] {
         for (name, class) in classes {
-            if let Some(inner) = entries(&folder.join(name)).into_iter().find(|path| path.is_dir()) {
+            if let Some(inner) = class.pictures.iter().chain(&class.others).find(|path| path.is_dir()) {
                 let message = format!(
                     "{}: a folder in a class, and pictures are read from the class folders alone; move them up",
-                    shown(&inner)
+                    shown(inner)
                 );
                 return Err(wrong(message));
             }
-            others += class.others;
+            others += class.others.len();
             if class.pictures.is_empty() {
-                let what = match class.others {
+                let what = match class.others.len() {
                     0 => "it is empty".to_string(),
                     count => format!("convert its {count} other files, or remove it"),
                 };
@@ -199,8 +188,7 @@ fn read(path: &Path, size: Option<Size>) -> Result<image::RgbImage> {
         eprintln!("branchynet: warning: {}: {warning}", path.display());
     }
     if let Some(Size(width, height)) = size {
-        // A triangle filter: bilinear, and an average of the pixels that fall together where it shrinks.
-        picture = picture.resize_exact(width, height, FilterType::Triangle);
+        picture = picture::scaled(&picture, width, height);
     }
     Ok(picture.to_rgb8())
 }

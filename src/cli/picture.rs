@@ -118,9 +118,13 @@ impl Preparation {
         let [_, height, width] = self.image.map(|length| length as u32);
         let side = picture.width().min(picture.height());
         let (left, top) = ((picture.width() - side) / 2, (picture.height() - side) / 2);
-        // A triangle filter: bilinear, and an average of the pixels that fall together where it shrinks.
-        picture.crop_imm(left, top, side, side).resize_exact(width, height, FilterType::Triangle)
+        scaled(&picture.crop_imm(left, top, side, side), width, height)
     }
+}
+
+/// By a triangle filter: bilinear, and an average of the pixels that fall together where it shrinks.
+pub fn scaled(picture: &DynamicImage, width: u32, height: u32) -> DynamicImage {
+    picture.resize_exact(width, height, FilterType::Triangle)
 }
 
 /// What a file shows: as it is to be held, on white paper, in 8 bits; and what is odd about it. Fails, naming it, where it

@@ -36,7 +36,23 @@ pub struct Raw {
     pub test: (Vec<u8>, Vec<u32>),
 }
 
+/// Images of this shape (channels, height, width), one after another, and their labels.
+type Part = ([usize; 3], (Vec<u8>, Vec<u32>));
+
 impl Raw {
+    /// That of these parts. Fails where they do not fit each other, or labels their images. `origin` is for the message.
+    pub(super) fn of_parts(origin: &str, (image, train): Part, (of_test, test): Part) -> Result<Self> {
+        if image != of_test {
+            bail!(
+                File,
+                "{origin}: training images are {image:?} and test images {of_test:?}; they must agree"
+            )
+        }
+        let raw = Self { image, train, test };
+        raw.check(origin)?;
+        Ok(raw)
+    }
+
     /// CRC-32 of images and labels, training files first.
     pub fn checksum(&self) -> u32 {
         let mut hasher = crc32fast::Hasher::new();

@@ -245,17 +245,8 @@ pub(super) fn read_named_arrays(path: &Path) -> Result<NamedArrays> {
         let classes = whole(classes.values.into_iter()).map_err(|what| wrong(labels, what))?;
         Ok((layout.image, (layout.channels_first(pixels.values), classes)))
     };
-    let (image, train) = part(train_images, train_labels)?;
-    let (of_test, test) = part(test_images, test_labels)?;
-    if image != of_test {
-        bail!(
-            File,
-            "{}: training images are {image:?} and test images {of_test:?}; they must agree",
-            path.display()
-        )
-    }
-    let raw = Raw { image, train, test };
-    raw.check(&path.display().to_string())?;
+    let (train, test) = (part(train_images, train_labels)?, part(test_images, test_labels)?);
+    let raw = Raw::of_parts(&path.display().to_string(), train, test)?;
     let classes =
         file.about("classes").and_then(|names| serde_json::from_str(names).ok()).unwrap_or_default();
     let others =

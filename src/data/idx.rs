@@ -160,16 +160,7 @@ pub(super) fn find(dir: &Path) -> Result<Option<IdxFiles>> {
         Ok((image, (bytes, labels)))
     };
     let [a, b, c, d] = &paths;
-    let ((image, train), (of_test, test)) = (part(a, b)?, part(c, d)?);
-    if image != of_test {
-        bail!(
-            File,
-            "{}: training images are {image:?} and test images {of_test:?}; they must agree",
-            dir.display()
-        )
-    }
-    let raw = Raw { image, train, test };
-    raw.check(&dir.display().to_string())?;
+    let raw = Raw::of_parts(&dir.display().to_string(), part(a, b)?, part(c, d)?)?;
     let note = upright.then_some("EMNIST's images, which are stored transposed, are turned upright");
     Ok(Some(IdxFiles { raw, note }))
 }

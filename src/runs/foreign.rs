@@ -2,7 +2,7 @@
 //! computed.
 
 use crate::Result;
-use crate::data::{Array, ArrayFile, Role, Test, Validation};
+use crate::data::{Array, ArrayFile, Role, Test, Validation, counts};
 use crate::error::error;
 use crate::exits::ExitRecord;
 use crate::text::percent;
@@ -121,9 +121,8 @@ fn split<R: Role>(
         }
     }
     let record = ExitRecord::from_logits(each_exit(values, exits), labels)?;
-    let mut counts = vec![0; classes];
-    record.labels().iter().for_each(|&label| counts[label as usize] += 1);
-    let (most, right) = (counts.iter().max().map_or(0, |&n| n), record.last_accuracy() * samples as f64);
+    let most = counts(record.labels(), classes).into_iter().max().unwrap_or(0);
+    let right = record.last_accuracy() * samples as f64;
     if most == samples && samples > 1 {
         warnings.push(format!("all of {labels_name} are class {}", record.labels()[0]));
     } else if samples >= 100 && right < most as f64 {
