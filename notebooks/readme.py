@@ -61,6 +61,41 @@ def answered(cells, answer, notebook, figure):
         return []
 
 
+# What both the front page and the results tell of.
+
+
+def without_loss(network):
+    """By quantity: means over seeds at thresholds without loss on Validation."""
+    return {row["on test"]: row for row in rows("seeds") if row["network"] == network and row["of"] == "no loss, chosen on validation"}
+
+
+def figure4():
+    """B-AlexNet's row, and in %: accuracy where none leaves early, the best, the share that leaves there, accuracy where all do."""
+    alexnet = next(row for row in rows("thresholds/figure4") if row["network"] == "B-AlexNet")
+    return alexnet, *(float(alexnet[name]) * 100 for name in list(alexnet)[2:])
+
+
+def figure5():
+    """The rows of the last exit, by the branch's convolutions."""
+    return [row for row in rows("branch_structure/figure5") if row["of"] == "last exit"]
+
+
+def figure6():
+    """Cache misses of leaving at exit 1 over those of the baseline, by level."""
+    misses = rows("cache/misses")
+    return [float(misses[0][name]) / float(misses[-1][name]) for name in list(misses[0])[1:]]
+
+
+def guaranteed():
+    """By network: its row with at most 1 % of the answers changed."""
+    return {row["network"]: row for row in rows("worth/standings") if row["choice"].startswith("1 %")}
+
+
+def broken():
+    """In %, the divisions in which thresholds lost more than they were to, by how they were chosen."""
+    return [f"{float(row['divisions that lose more']) * 100:.1f}" for row in rows("criteria/coverage")]
+
+
 def front_page():
     """Eight rows: what the paper says, what came out with half of the 95 % interval, seeds, notebook."""
     lines = []
@@ -68,34 +103,28 @@ def front_page():
     def row(paper, here, seeds, notebook):
         lines.append([paper, here, str(seeds), f"[{notebook.split('_')[0]}](notebooks/{notebook}.ipynb)"])
 
-    def without_loss(network):
-        found = {row["on test"]: row for row in rows("seeds")
-                 if row["network"] == network and row["of"] == "no loss, chosen on validation"}
+    def with_intervals(network):
+        found = without_loss(network)
 
         def cell(name, unit, digits):
             mean, to = float(found[name]["mean"]) * unit, found[name]["95 % to"]
             return f"{mean:.{digits}f}" + (f" ± {float(to) * unit - mean:.{digits}f}" if to else "")
         return f"{cell('accuracy', 100, 2)} %, {cell('gain', 1, 2)}x", found["gain"]["runs"]
 
-    row("B-LeNet 99.25 %, 5.4x", *without_loss("B-LeNet"), "1_lenet_mnist")
-    row("B-AlexNet 79.19 %, 1.5x", *without_loss("B-AlexNet"), "2_alexnet_cifar10")
-    row("B-ResNet-110 79.17 %, 1.9x", *without_loss("B-ResNet-110"), "3_resnet110_cifar10")
-    alexnet = next(row for row in rows("thresholds/figure4") if row["network"] == "B-AlexNet")
-    none, best, share, _ = (float(alexnet[name]) * 100 for name in list(alexnet)[2:])
+    row("B-LeNet 99.25 %, 5.4x", *with_intervals("B-LeNet"), "1_lenet_mnist")
+    row("B-AlexNet 79.19 %, 1.5x", *with_intervals("B-AlexNet"), "2_alexnet_cifar10")
+    row("B-ResNet-110 79.17 %, 1.9x", *with_intervals("B-ResNet-110"), "3_resnet110_cifar10")
+    alexnet, none, best, share, _ = figure4()
     row("Figure 4: B-AlexNet from 79.15 to 79.5 % as 45 % leave early", f"from {none:.2f} to {best:.2f} % as {share:.0f} % leave early", alexnet["runs"],
         "4_thresholds")
-    of_branch = [row for row in rows("branch_structure/figure5") if row["of"] == "last exit"]
-    means = [float(row["mean"]) * 100 for row in of_branch]
-    row("Figure 5: the last exit has 76.6 to 78.0 % by the branch's convolutions", f"{min(means):.1f} to {max(means):.1f} %", of_branch[0]["runs"],
+    means = [float(row["mean"]) * 100 for row in figure5()]
+    row("Figure 5: the last exit has 76.6 to 78.0 % by the branch's convolutions", f"{min(means):.1f} to {max(means):.1f} %", figure5()[0]["runs"],
         "5_branch_structure")
-    misses = rows("cache/misses")
-    ratios = [float(misses[0][name]) / float(misses[-1][name]) for name in list(misses[0])[1:]]
-    row("Figure 6: cache misses fall to 0.23", "to {:.2f} in the first level of cache, to {:.2f} in the last".format(*ratios), 1, "7_cache")
-    ours = next(row for row in rows("worth/standings") if row["choice"].startswith("1 %") and row["network"] == "B-Airbench")
+    row("Figure 6: cache misses fall to 0.23", "to {:.2f} in the first level of cache, to {:.2f} in the last".format(*figure6()), 1, "7_cache")
+    ours = guaranteed()["B-Airbench"]
     row("*not asked*: is it worth it?", f"1 % of the answers changed: {float(ours['accuracy']) * 100:.2f} % at {float(ours['gain']):.2f}x the trunk's speed",
         ours["seeds"], "9_is_it_worth_it")
-    broken = [f"{float(row['divisions that lose more']) * 100:.1f}" for row in rows("criteria/coverage")]
-    row("*not asked*: may thresholds promise?", f"5 % may break the promise: {broken[0]} % do; without a guarantee {broken[2]} %", 1,
+    row("*not asked*: may thresholds promise?", f"5 % may break the promise: {broken()[0]} % do; without a guarantee {broken()[2]} %", 1,
         "10_criteria_and_guarantees")
     return markdown(["the paper", "here", "seeds", "notebook"], lines)
 
@@ -110,30 +139,25 @@ def experiments():
     def many(row):
         return "one run" if int(row["runs"]) == 1 else f"{int(row['runs'])} seeds"
 
-    def without_loss(network):
-        found = {row["on test"]: row for row in rows("seeds")
-                 if row["network"] == network and row["of"] == "no loss, chosen on validation"}
+    def in_words(network):
+        found = without_loss(network)
         mean, gain = float(found["accuracy"]["mean"]) * 100, float(found["gain"]["mean"])
         return f"{mean:.2f} %, {gain:.2f}x without loss, {many(found['gain'])}"
 
-    def figure4():
-        alexnet = next(row for row in rows("thresholds/figure4") if row["network"] == "B-AlexNet")
-        none, best, share, every = (float(alexnet[name]) * 100 for name in list(alexnet)[2:])
+    def thresholds():
+        alexnet, none, best, share, every = figure4()
         return f"from {none:.2f} to {best:.2f} % at {share:.0f} %; {every:.2f} % when all do, {many(alexnet)}"
 
-    def figure5():
-        found = [row for row in rows("branch_structure/figure5") if row["of"] == "last exit"]
+    def branches():
+        found = figure5()
         by_convolutions = ", ".join(f"{float(row['mean']) * 100:.1f}" for row in found)
         none, two = (row for row in rows("branch_structure/figure5_longer") if row["of"] == "last exit")
         longer = f"{float(none['mean']) * 100:.1f} and {float(two['mean']) * 100:.1f} % with {none['variant']} and {two['variant']}"
         return (f"{by_convolutions} % with {found[0]['variant']} to {found[-1]['variant']}, {many(found[0])}, 5 + 5 epochs; "
                 f"{longer}, {many(none)}, 20 + 20 epochs")
 
-    def figure6():
-        misses = rows("cache/misses")
-        first, baseline = misses[0], misses[-1]
-        ratios = [float(first[name]) / float(baseline[name]) for name in list(first)[1:]]
-        return "misses per sample fall to {:.2f} of the baseline's in the first level of cache, to {:.2f} in the second or last".format(*ratios)
+    def misses():
+        return "misses per sample fall to {:.2f} of the baseline's in the first level of cache, to {:.2f} in the second or last".format(*figure6())
 
     def speedup():
         gains = [float(rows(f"speedup/{name}")[0]["time, end to end"]) for name in ("lenet", "alexnet", "resnet110")]
@@ -153,17 +177,17 @@ def experiments():
                     f"baseline's, {points(better)} against the matched baseline, whose Train less Test differs by {points(gap)}")
         return f"B-LeNet's last exit, {of('lenet')}; B-AlexNet's, {of('alexnet')}"
 
-    row("Table I, Figure 3a", "B-LeNet 99.25 %, 5.4x on a CPU", lambda: without_loss("B-LeNet"), "1_lenet_mnist", "lenet_mnist/accuracy_time")
-    row("Table I, Figure 3b", "B-AlexNet 79.19 %, 1.5x", lambda: without_loss("B-AlexNet"), "2_alexnet_cifar10", "alexnet_cifar10/accuracy_time")
-    row("Table I, Figure 3c", "B-ResNet-110 79.17 %, 1.9x", lambda: without_loss("B-ResNet-110"), "3_resnet110_cifar10",
+    row("Table I, Figure 3a", "B-LeNet 99.25 %, 5.4x on a CPU", lambda: in_words("B-LeNet"), "1_lenet_mnist", "lenet_mnist/accuracy_time")
+    row("Table I, Figure 3b", "B-AlexNet 79.19 %, 1.5x", lambda: in_words("B-AlexNet"), "2_alexnet_cifar10", "alexnet_cifar10/accuracy_time")
+    row("Table I, Figure 3c", "B-ResNet-110 79.17 %, 1.9x", lambda: in_words("B-ResNet-110"), "3_resnet110_cifar10",
         "resnet110_cifar10/accuracy_time")
-    row("Figure 4", "B-AlexNet's accuracy rises from 79.15 to 79.5 % while 45 % leave at branch 1; 74.9 % when all do", figure4,
+    row("Figure 4", "B-AlexNet's accuracy rises from 79.15 to 79.5 % while 45 % leave at branch 1; 74.9 % when all do", thresholds,
         "4_thresholds", "thresholds/figure4_alexnet")
-    row("Figure 5", "B-AlexNet's last exit has 76.6, 77.8, 78.0, 77.9, 77.4 % with 0 to 4 convolutions in its only branch", figure5,
+    row("Figure 5", "B-AlexNet's last exit has 76.6, 77.8, 78.0, 77.9, 77.4 % with 0 to 4 convolutions in its only branch", branches,
         "5_branch_structure", "branch_structure/figure5")
     row("Section V-A", "unequal exit weights help by a point, the baseline's weights by several; joint training regularises", training,
         "6_training", "training/ways_lenet")
-    row("Figure 6", "the rate of cache misses falls to 0.23 of the baseline's", figure6, "7_cache", "cache/figure6")
+    row("Figure 6", "the rate of cache misses falls to 0.23 of the baseline's", misses, "7_cache", "cache/figure6")
     row("the gains of Table I", "5.4x, 1.5x, 1.9x on a CPU", speedup, "8_where_the_speedup_comes_from", "speedup/lenet")
     return markdown(["experiment", "the paper", "here", "notebook", ""], lines)
 
@@ -182,8 +206,7 @@ def beyond():
                  ("entropy of all exits so far", "all exits together")]))
 
     def guarantees():
-        broken = [f"{float(row['divisions that lose more']) * 100:.1f}" for row in rows("criteria/coverage")]
-        return f"yes: broken in {broken[0]} % of 1,000 divisions of the images, where 5 % are allowed; without a guarantee in {broken[2]} %"
+        return f"yes: broken in {broken()[0]} % of 1,000 divisions of the images, where 5 % are allowed; without a guarantee in {broken()[2]} %"
 
     def shifted():
         most = [max(float(row["answers that differ"]) for row in rows(f"shift/{name}")) * 100 for name in ("alexnet", "lenet")]
@@ -193,7 +216,7 @@ def beyond():
                 f"B-LeNet's mean cost grows up to {dearest:.1f} times")
 
     def worth():
-        found = {row["network"]: row for row in rows("worth/standings") if row["choice"].startswith("1 %")}
+        found = guaranteed()
         ours = found["B-Airbench"]
         cascade = max((row for name, row in found.items() if ", then " in name), key=lambda row: float(row["gain"]))
         static = f"{float(ours['static at this accuracy']):.2f}x that of a static network as accurate" if ours["static at this accuracy"] else (
