@@ -5,6 +5,7 @@ VENV := target/venv
 RUN := $(VENV)/bin/python notebooks/run.py
 DONE := target/setup
 EVCXR := 0.22.0
+COMPILE := $(PYTHON) notebooks/compile.py
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 
 # CUDA=1 builds for an NVIDIA GPU, CUDA=cudnn with cuDNN for its convolutions, each in a folder of its own; then
@@ -24,7 +25,7 @@ endif
 CLI := $(strip cargo run --quiet $(FEATURES) --)
 
 .DEFAULT_GOAL := help
-.PHONY: counting help settings figures readme lenet alexnet resnet110 speedrun images lab setup datasets test check-cuda bench reference times clean prerequisites toolkit driver
+.PHONY: counting help settings figures readme try lenet alexnet resnet110 speedrun images lab setup datasets test check-cuda bench reference times clean prerequisites toolkit driver
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' Makefile | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -57,6 +58,10 @@ resnet110: setup datasets ## run the ResNet-110 notebook headless
 readme: figures ## make the figures, and write the tables of README.md, docs/ and benches/ and the notebooks' outputs anew from them
 	$(PYTHON) notebooks/readme.py
 	$(VENV)/bin/python notebooks/outputs.py
+
+try: $(DONE)/venv datasets/mnist.safetensors ## kick the tyres in three minutes: train B-LeNet, sweep, classify, and draw figures/try.html (the program alone is compiled, first)
+	@$(COMPILE) "the program" cargo build $(FEATURES)
+	@$(VENV)/bin/python examples/try.py $(CLI)
 
 images: setup ## draw the PNGs that are missing (needs Chromium)
 	$(RUN) --images
@@ -127,11 +132,7 @@ clean: ## remove figures that are not committed, training runs, and everything c
 	rm -rf target
 
 prerequisites:
-	@command -v cargo >/dev/null || { echo "make: cargo is missing: install Rust 1.95 or later from https://rustup.rs" >&2; exit 1; }
-	@cargo --version | awk '{split($$2, v, "."); exit !(v[1] > 1 || v[2] >= 95)}' || { echo "make: $$(cargo --version) is too old, Rust 1.95 or later is needed: rustup update" >&2; exit 1; }
-	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is missing: install Python 3.10 or later with venv, or name one with PYTHON=..." >&2; exit 1; }
-	@$(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { echo "make: $(PYTHON) is older than 3.10 or lacks venv (Debian: apt install python3-venv)" >&2; exit 1; }
-	@command -v cc >/dev/null || { echo "make: a C compiler and linker (cc) is missing (Debian: apt install build-essential)" >&2; exit 1; }
+	@PYTHON=$(PYTHON) notebooks/needs.sh
 
 toolkit:
 	@command -v nvcc >/dev/null || test -x "$$CUDA_HOME/bin/nvcc" || { echo "make: a CUDA toolkit (12 or 13) is missing: install it from https://developer.nvidia.com/cuda-downloads and put its nvcc on the PATH" >&2; exit 1; }
@@ -165,14 +166,14 @@ $(DONE)/rust-src: | prerequisites
 # Optimised less than usual: a kernel starts half a second later, and the build takes two thirds of the time.
 $(DONE)/evcxr: | prerequisites
 	@echo "== Jupyter kernel for Rust: evcxr_jupyter $(EVCXR), compiled (target/tools; 5 to 10 minutes)"
-	CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_TARGET_DIR=target/evcxr cargo install --quiet --locked --root target/tools evcxr_jupyter@$(EVCXR)
+	@CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_TARGET_DIR=target/evcxr $(COMPILE) "the Jupyter kernel" cargo install --locked --root target/tools evcxr_jupyter@$(EVCXR)
 	@rm -rf target/evcxr
 	@mkdir -p $(DONE) && touch $@
 
 $(DONE)/library-$(BUILD): Cargo.lock Cargo.toml notebooks/Cargo.toml notebooks/libraries/Cargo.toml src/cli/Cargo.toml src/kernels/Cargo.toml .cargo/config.toml | prerequisites $(if $(FEATURE),toolkit driver)
 	@echo "== this library and its dependencies, compiled once for program, tests and notebooks (target/$(BUILD); beside it, 5 to 10 minutes)"
 	@$(PYTHON) notebooks/kernel.py --copy-build $(BUILD)
-	cargo build --quiet --workspace $(FEATURES)
+	@$(COMPILE) "the library" cargo build --workspace $(FEATURES)
 	@mkdir -p $(DONE) && touch $@
 
 # evcxr and the library are compiled side by side: each alone leaves a core idle at times.
@@ -191,14 +192,15 @@ figures/plotly.min.js: $(DONE)/venv
 
 # Original files are taken where they are: datasets/NAME/, for CIFAR-10 datasets/cifar-10-batches-bin/, for Fashion-MNIST
 # Debian's package. Otherwise the hub's client, a program of its own, is compiled.
-HUB := env -u CARGO_TARGET_DIR cargo run --quiet --profile hub --manifest-path src/hub/Cargo.toml --
+HUB := --profile hub --manifest-path src/hub/Cargo.toml
 SETS := datasets/mnist.safetensors datasets/fashion-mnist.safetensors datasets/cifar10.safetensors
 $(SETS): datasets/%.safetensors: | prerequisites
 	@if ls datasets/$*/*ubyte* /usr/share/datasets/$*/*ubyte* $(if $(filter cifar10,$*),datasets/cifar-10-batches-bin/*.bin) 2>/dev/null | grep -q .; then \
 	  $(CLI) datasets $*; \
 	else \
 	  echo "== $* from the Hugging Face hub, whose client is compiled first (1 to 3 minutes, once)"; \
-	  { $(HUB) $* target/hub/$*.safetensors && $(CLI) datasets $* --from target/hub/$*.safetensors && rm target/hub/$*.safetensors; } || \
+	  { env -u CARGO_TARGET_DIR $(COMPILE) "the hub's client" cargo build $(HUB) && \
+	    env -u CARGO_TARGET_DIR cargo run --quiet $(HUB) -- $* target/hub/$*.safetensors && $(CLI) datasets $* --from target/hub/$*.safetensors && rm target/hub/$*.safetensors; } || \
 	    $(MAKE) --no-print-directory no-$*; \
 	fi
 
