@@ -63,6 +63,14 @@ try: $(DONE)/venv datasets/mnist.safetensors ## kick the tyres in three minutes:
 	@$(COMPILE) "the program" cargo build $(FEATURES)
 	@$(VENV)/bin/python examples/try.py $(CLI)
 
+.PHONY: fronts
+# The front of each network, which the site's figures with a slider show.
+fronts: $(DONE)/library-$(BUILD) ## write the exact fronts of the recorded networks to figures/fronts/
+	for name in lenet alexnet resnet110; do \
+	  record=datasets/reference/$$name-0.safetensors.gz; \
+	  $(CLI) sweep $$record --json --rows 60 | $(PYTHON) docs/site/fronts.py $$record figures/fronts/$$name.csv || exit 1; \
+	done
+
 images: setup ## draw the PNGs that are missing (needs Chromium)
 	$(RUN) --images
 
