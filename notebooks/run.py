@@ -158,6 +158,8 @@ def draw(newer_than=0):
     stale = []
     for source in sorted(FIGURES.glob("**/*.json")):
         image = source.with_suffix(".png")
+        if source.is_relative_to(FIGURES / "site"):  # `make site`; nothing there is a figure's source
+            continue
         if source.stat().st_mtime > newer_than and (not image.exists() or image.stat().st_mtime < source.stat().st_mtime):
             stale.append((source, image))
     if not stale:

@@ -168,6 +168,10 @@ pub fn exit_shares(criterion: &Criterion, outcomes: &[OperatingPoint]) -> Plot {
     let position = |o: &OperatingPoint| if by_threshold { o.thresholds[0] } else { o.cost };
     let shown = |x: f64| x.is_finite() && (!by_threshold || !logarithmic || x > 1e-7);
     let inside: Vec<&OperatingPoint> = outcomes.iter().filter(|o| shown(position(o))).collect();
+    // Ten thousand thresholds are more than there are pixels, and than a repository should hold.
+    let (every, last) = (inside.len().div_ceil(1000).max(1), inside.len().saturating_sub(1));
+    let drawn = inside.into_iter().enumerate().filter(|(i, _)| i % every == 0 || *i == last);
+    let inside: Vec<&OperatingPoint> = drawn.map(|(_, o)| o).collect();
     let x: Vec<f64> = inside.iter().map(|o| position(o)).collect();
     for exit in 0..exits {
         let shares = inside.iter().map(|o| o.shares()[exit] * 100.0).collect();
