@@ -66,14 +66,14 @@ try: $(DONE)/venv datasets/mnist.safetensors ## kick the tyres in three minutes:
 .PHONY: site check-site api fronts
 # The API's documentation is a part of it where the program has been compiled.
 site: $(DONE)/site $(if $(wildcard $(DONE)/library-$(BUILD)),api) ## build a static site of prose, notebooks and figures as they are in the repository: figures/site/
-	target/site/bin/python docs/site/build.py $(dir $(wildcard target/$(BUILD)/target/*/doc/branchynet/))..
+	@target/site/bin/python docs/site/build.py target/$(BUILD)/target/*/doc
 
 check-site: site ## check the site in a headless Chromium: links, plots, console, other hosts, widths, contrast
-	target/site/bin/python docs/site/check.py $(if $(SHOTS),--shots)
+	@target/site/bin/python docs/site/check.py $(if $(SHOTS),--shots)
 
 api:
 	@echo "== documentation of the API (cargo doc; a minute the first time)"
-	cargo doc --quiet --no-deps --package branchynet
+	@cargo doc --quiet --no-deps --package branchynet
 
 # The front of each network, which the site's figures with a slider show.
 fronts: $(DONE)/library-$(BUILD) ## write the exact fronts of the recorded networks to figures/fronts/

@@ -1,6 +1,8 @@
 """Builds the static site in figures/site/ from what is in the repository: prose, notebooks with their outputs, figures as plotly's
 JSON. No notebook is run. A page lies where its source lies (docs/method.md becomes docs/method.html), so that links between
 files of the repository are links between pages; a source file that is linked becomes a page too.
+
+    build.py [DOC]    DOC: where cargo doc left the API's documentation
 """
 
 import base64
@@ -108,8 +110,9 @@ class Site:
         self.todo.append(path)
         return os.path.relpath(target(path), os.path.dirname(target(here))) + (f"#{anchor}" if anchor else "")
 
-    def plot(self, here, figure):
-        """A figure by its path without an ending: drawn from plotly's JSON where that is there, and a picture behind it."""
+    def plot(self, here, figure, small=None):
+        """A figure by its path without an ending: drawn from plotly's JSON where that is there, and behind it a picture, the small one
+        of the notebook where there is one."""
         source, image = ROOT / f"{figure}.json", ROOT / f"{figure}.png"
         picture, caption, spec = "", figure, None
         # Pictures of data are as good as they are.
@@ -121,7 +124,7 @@ class Site:
             caption = f"<b>{title}</b> {rest}"
         if image.is_file():
             (SITE / figure).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(image, SITE / f"{figure}.png")
+            (SITE / f"{figure}.png").write_bytes(small if small and spec else image.read_bytes())
             size = image.read_bytes()[16:24]
             wide, high = (int.from_bytes(size[i:i + 4]) // 2 for i in (0, 4))
             alt = html.escape(re.sub("<[^>]+>", "", caption))
@@ -166,7 +169,7 @@ class Site:
             {"type": "scatter", "mode": "lines", "name": "front of validation, on test", "x": [x for x, _ in curve], "y": [y for _, y in curve], "line": {"color": "#0072B2"}},
             {"type": "scatter", "mode": "markers", "name": "matched baseline", "x": [1], "y": [matched * 100], "marker": {"symbol": "diamond", "size": 11, "color": "#000000"}},
             {"type": "scatter", "mode": "markers", "name": "these thresholds", "x": first["x"][0], "y": first["y"][0], "marker": {"size": 14, "color": "#CC79A7", "line": {"color": "#000000", "width": 2}}},
-            {"type": "heatmap", "x": tens, "y": tens, "z": first["z"][1], "text": first["text"][1], "texttemplate": "%{text}", "textfont": {"color": "#fff", "size": 15},
+            {"type": "heatmap", "x": tens, "y": tens, "z": first["z"][1], "text": first["text"][1], "texttemplate": "%{text}", "textfont": {"color": "#ffffff", "size": 15},
              "customdata": wrapped(list(range(1, 101))), "hovertemplate": "test image %{customdata}<extra></extra>", "xaxis": "x2", "yaxis": "y2", "xgap": 2, "ygap": 2,
              "zmin": -0.5, "zmax": n - 0.5, "colorscale": scale, "showscale": False},
             *({"type": "scatter", "mode": "markers", "name": f"leaves at exit {i + 1}", "x": [None], "y": [None], "marker": {"symbol": "square", "size": 11, "color": colours[i]}} for i in range(n)),
@@ -239,7 +242,7 @@ class Page(mistune.HTMLRenderer):
         slug += f"-{count}" if count else ""
         if level == 2:
             self.toc.append((slug, plain))
-        return f'<h{level} id="{slug}">{text}<a class="anchor" href="#{slug}" aria-label="link to this section">#</a></h{level}>\n'
+        return f'<h{level} id="{slug}">{text}<a class="anchor" href="#{slug}" aria-label="link to this section"></a></h{level}>\n'
 
     def text(self, text):
         # 5 % stays in one line.
@@ -285,7 +288,7 @@ def notebook(page, book):
             for output in outputs:
                 data = {kind: "".join(value) for kind, value in output["data"].items()}
                 if "image/png" in data:
-                    parts.append(page.site.plot(page.path, data["text/plain"].removesuffix(".html")))
+                    parts.append(page.site.plot(page.path, data["text/plain"].removesuffix(".html"), base64.b64decode(data["image/png"])))
                 else:
                     parts.append(data.get("text/html") or printed(data["text/plain"]))
     where = f'<p class="where">Notebook with the outputs of the reference run. <code>make lab</code> steps through it. <a href="{name}" download>Download</a></p>'
@@ -322,9 +325,10 @@ def main():
     started = time.time()
     shutil.rmtree(SITE, ignore_errors=True)
     SITE.mkdir(parents=True)
-    if docs := next((path for path in map(pathlib.Path, sys.argv[1:]) if path.is_dir()), None):
-        shutil.copytree(docs, SITE / "api")
-        print(f"== documentation of the API, from {docs}", flush=True)
+    for docs in sys.argv[1:]:
+        if os.path.isdir(f"{docs}/branchynet"):
+            shutil.copytree(docs, SITE / "api")
+            print(f"== documentation of the API, from {docs}", flush=True)
     bundle()
     for name in ("style.css", "site.js"):
         shutil.copy(HERE / name, SITE)

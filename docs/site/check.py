@@ -77,7 +77,14 @@ CONTRAST = """(() => {
   return { count, wrong: Object.keys(wrong) };
 })()"""
 
-PICTURES = """[...document.querySelectorAll("figure img")].filter(image => image.checkVisibility()).length"""
+PICTURES = """(async () => {
+  let count = 0;
+  for (const image of document.querySelectorAll("figure img")) {
+    image.scrollIntoView();
+    count += image.checkVisibility() && await image.decode().then(() => true, () => false);
+  }
+  return count;
+})()"""
 SEARCH = """(async () => {
   document.getElementById("find").click();
   const query = document.querySelector("dialog input");

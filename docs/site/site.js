@@ -33,6 +33,8 @@ function draw(figure) {
     layout.margin.r = Math.min(layout.margin.r, 50);
     for (const axis of axes) if (axis.title?.text) axis.title.text = lines(axis.title.text, 40);
     for (const trace of data) if (trace.name) trace.name = lines(trace.name, 40);
+    // Room for the legend, which has hardly more than one entry in a line.
+    layout.height += 15 * data.filter(trace => trace.name && trace.showlegend !== false).length;
     const { grid } = layout;
     if (grid?.columns > 1) {
       layout.height *= layout.sliders ? 1.5 : grid.columns * 0.85;
@@ -57,6 +59,8 @@ const seen = new IntersectionObserver(entries => {
   for (const { isIntersecting, target } of entries) if (isIntersecting && !drawn.has(target)) draw(target);
 }, { rootMargin: "400px" });
 figures.forEach(figure => seen.observe(figure));
+// Browsers don't wait for pictures when they print.
+addEventListener("load", () => setTimeout(() => document.querySelectorAll(".plot > img").forEach(image => (image.loading = "eager")), 1000));
 
 let later, width = innerWidth;
 addEventListener("resize", () => {
