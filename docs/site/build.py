@@ -298,9 +298,11 @@ def notebook(page, book):
 def overview(main):
     """The front page: what it is and the commands beside the figure, then the first section with a table, then the rest."""
     first, *sections = re.split(r"(?=<h2)", main)
-    figure = re.search(r"<figure.*</figure>", first, re.S)[0]
-    commands = re.search(r"<pre.*?</pre>", main, re.S)[0]
-    table = next(i for i, section in enumerate(sections) if "<table" in section)
+    figure, commands = re.search(r"<figure.*</figure>", first, re.S), re.search(r"<pre.*?</pre>", main, re.S)
+    table = next((i for i, section in enumerate(sections) if "<table" in section), None)
+    if figure is None or commands is None or table is None:
+        sys.exit("README.md: the front page needs a figure before its first heading, and commands and a table below")
+    figure, commands = figure[0], commands[0]
     sections.insert(0, sections.pop(table))
     return f'<div class="hero"><div>{first.replace(figure, "")}</div>{figure}</div>{commands}' + "".join(sections)
 

@@ -163,9 +163,7 @@ class Browser:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
+http.server.SimpleHTTPRequestHandler.log_message = lambda *_: None
 
 
 def trouble(events, host):
@@ -186,7 +184,7 @@ def main():
     if not (SITE / "index.html").is_file():
         sys.exit("there is no figures/site/index.html: make site builds it")
     started, shots, wrong, counts = time.time(), "--shots" in sys.argv, [], collections.Counter()
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=SITE))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(http.server.SimpleHTTPRequestHandler, directory=SITE))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     host = f"http://127.0.0.1:{server.server_port}/"
     pages = sorted(name for path in SITE.glob("**/*.html") if not (name := str(path.relative_to(SITE))).startswith(("api/", "pagefind/")))
