@@ -180,7 +180,8 @@ class Site:
             "height": 560, "margin": {"t": 100, "l": 60, "r": 35, "b": 50}, "paper_bgcolor": "white", "plot_bgcolor": "white", "font": {"size": 13, "color": "#222222"},
             "grid": {"rows": 1, "columns": 2, "pattern": "independent"}, "xaxis": {**axis, "title": {"text": "mean MACs, relative to the trunk"}},
             "yaxis": {**axis, "title": {"text": "accuracy, %"}}, "xaxis2": bare, "yaxis2": {**bare, "autorange": "reversed", "scaleanchor": "x2"}, "legend": {"orientation": "h"},
-            "annotations": [{"text": steps[start]["args"][1]["annotations[0].text"], "align": "left", "showarrow": False, "xref": "paper", "yref": "paper", "x": 0, "y": 1, "xanchor": "left", "yanchor": "bottom", "yshift": 12}],
+            "annotations": [{"text": steps[start]["args"][1]["annotations[0].text"], "align": "left", "showarrow": False, "xref": "paper", "yref": "paper", "x": 0, "y": 1, "xanchor": "left", "yanchor": "bottom", "yshift": 12},
+                            {"text": "the first 100 test images, × wrong", "showarrow": False, "xref": "x2 domain", "yref": "y2 domain", "x": 0.5, "y": 1.01, "yanchor": "bottom"}],
             "sliders": [{"active": start, "steps": steps, "pad": {"t": 75}, "currentvalue": {"prefix": "threshold T1 = "}, "bordercolor": "#444444"}],
         }
         return self.figure(identity(path), "", {"data": data, "layout": layout}, caption)
