@@ -55,9 +55,13 @@ alexnet: setup datasets ## run the AlexNet notebook headless
 resnet110: setup datasets ## run the ResNet-110 notebook headless
 	$(RUN) notebooks/3_resnet110_cifar10.ipynb
 
-readme: figures ## make the figures, and write the tables of README.md, docs/ and benches/ and the notebooks' outputs anew from them
-	$(PYTHON) notebooks/readme.py
+readme: figures ## make the figures, and write the pages' numbers and tables and the notebooks' outputs anew from them
 	$(VENV)/bin/python notebooks/outputs.py
+	$(VENV)/bin/python notebooks/readme.py
+
+.PHONY: values
+values: $(DONE)/venv ## write the numbers of docs/values.toml into the pages, and docs/claims.md
+	$(VENV)/bin/python notebooks/readme.py
 
 try: $(DONE)/venv datasets/mnist.safetensors ## kick the tyres in three minutes: train B-LeNet, sweep, classify, and draw figures/try.html (the program alone is compiled, first)
 	@$(COMPILE) "the program" cargo build $(FEATURES)
@@ -99,6 +103,7 @@ test: setup datasets counting ## format, lints, links of the documentation, all 
 	RUSTDOCFLAGS="-D warnings" cargo doc --quiet $(FEATURES) --workspace --no-deps --document-private-items
 	$(PYTHON) tests/cells.py
 	$(VENV)/bin/python notebooks/outputs.py --check
+	$(VENV)/bin/python notebooks/readme.py --check
 	cargo test --quiet --workspace $(FEATURES)
 	if BRANCHYNET_SIMD=avx512 $(CLI) settings >/dev/null 2>&1; then others="avx2 scalar"; else others=scalar; fi; \
 	for simd in $$others; do \
