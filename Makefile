@@ -59,9 +59,17 @@ readme: figures ## make the figures, and write the pages' numbers and tables and
 	$(VENV)/bin/python notebooks/outputs.py
 	$(VENV)/bin/python notebooks/readme.py
 
-.PHONY: values
+.PHONY: values claims
 values: $(DONE)/venv ## write the numbers of docs/values.toml into the pages, and docs/claims.md
 	$(VENV)/bin/python notebooks/readme.py
+
+# The notebooks that train nothing, or with FULL=1 all, trained again. What they write is compared with figures/.
+claims: export FIGURES = claims
+claims: setup datasets counting ## make what the pages claim again from the committed records, and compare (a quarter of an hour; FULL=1 trains first: days)
+	rm -rf figures/claims
+	$(if $(FULL),RETRAIN=1) $(RUN) $(if $(FULL),$(NOTEBOOKS),$(filter-out notebooks/1_% notebooks/11_%,$(NOTEBOOKS)))
+	$(RUN) --tables
+	$(VENV)/bin/python notebooks/claims.py $(if $(FULL),--trained)
 
 try: $(DONE)/venv datasets/mnist.safetensors ## kick the tyres in three minutes: train B-LeNet, sweep, classify, and draw figures/try.html (the program alone is compiled, first)
 	@$(COMPILE) "the program" cargo build $(FEATURES)
@@ -103,6 +111,7 @@ test: setup datasets counting ## format, lints, links of the documentation, all 
 	RUSTDOCFLAGS="-D warnings" cargo doc --quiet $(FEATURES) --workspace --no-deps --document-private-items
 	$(PYTHON) tests/cells.py
 	$(VENV)/bin/python notebooks/outputs.py --check
+	$(VENV)/bin/python tests/values.py
 	$(VENV)/bin/python notebooks/readme.py --check
 	cargo test --quiet --workspace $(FEATURES)
 	if BRANCHYNET_SIMD=avx512 $(CLI) settings >/dev/null 2>&1; then others="avx2 scalar"; else others=scalar; fi; \

@@ -3,7 +3,8 @@
 A Rust cell that panics, or whose `?` fails, still reports success to Jupyter, and what it printed to standard
 error may arrive late or never. So each cell is made to print a mark at its very end, and has failed when the
 mark does not arrive, when it ended in an error, or when it calls report.show and showed no figure. The run
-then stops, names the cell and its error, and exits with 1. Executed copies go to figures/, sources stay clean.
+then stops, names the cell and its error, and exits with 1. Executed copies go to figures/, sources stay clean, and figures/machine.json says
+which processor it was.
 
     run.py NOTEBOOK...   run these notebooks
     run.py --warm        compile the library for notebooks, so that the first one starts fast
@@ -18,9 +19,11 @@ import argparse
 import base64
 import contextlib
 import csv
+import json
 import math
 import os
 import pathlib
+import platform
 import queue
 import re
 import shutil
@@ -140,7 +143,22 @@ def run(path):
     target = FIGURES / os.environ.get("FIGURES", "") / path.name
     target.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, target)
+    note_machine(target.parent / "machine.json", path.stem)
     print(f"   {figures} figures in {time.time() - started:.0f} s; executed copy: {target.relative_to(ROOT)}", flush=True)
+
+
+def note_machine(path, notebook):
+    """Says beside the figures on which processor and when a notebook ran."""
+    cpu = pathlib.Path("/proc/cpuinfo").read_text() if pathlib.Path("/proc/cpuinfo").exists() else ""
+    facts = dict(re.findall(r"^([\w ]+?)\s*: (.+)$", cpu.partition("\n\n")[0], re.M))
+    name = " ".join(facts.get("model name", platform.processor() or platform.machine()).split())
+    if "cpu family" in facts:
+        name += f" (family {facts['cpu family']}, model {facts['model']})"
+    flags = facts.get("flags", "").split()
+    widest = "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else "NEON" if platform.machine() in ("arm64", "aarch64") else "no SIMD"
+    machines = json.loads(path.read_text()) if path.exists() else {}
+    machines[notebook] = {"processor": name, "simd": os.environ.get("BRANCHYNET_SIMD", widest), "date": time.strftime("%Y-%m-%d")}
+    path.write_text(json.dumps(machines, indent=1) + "\n")
 
 
 def indented(text):

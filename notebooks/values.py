@@ -147,18 +147,19 @@ class Quantities(dict):
         with open(ROOT / "docs" / "values.toml", "rb") as file:
             declared = tomllib.load(file)
         self.made_by, self.tolerance, self.settings = declared["made by"], declared["tolerance"], declared["settings"]
-        seen = set()
-        tables = {name: Table(at(path), seen) for name, path in declared["files"].items()}
-        names = {"__builtins__": {}, "min": min, "max": max, "abs": abs, "range": range, "zip": zip, **tables}
+        self.seen, self.again, self.files, self.at = set(), declared["again"], list(declared["files"].values()), at
+        tables = {name: Table(at(path), self.seen) for name, path in declared["files"].items()}
+        self.names = {"__builtins__": {}, "min": min, "max": max, "abs": abs, "range": range, "zip": zip, **tables}
         for group, quantities in declared["values"].items():
             for name, (form, source, *kind) in quantities.items():
-                seen.clear()
                 try:
-                    value = eval(source, names)
-                    written(value, form)
+                    self[f"{group}.{name}"] = self.evaluated(form, source, *kind)
                 except (LookupError, ValueError, TypeError, NameError, SyntaxError, OSError) as error:
-                    if lenient:
-                        continue
-                    raise SystemExit(f"docs/values.toml, {group}.{name}: {error}") from error
-                files = [path for path in declared["files"].values() if at(path) in seen]
-                self[f"{group}.{name}"] = Quantity(form, value, files, kind[0] if kind else "exact")
+                    if not lenient:
+                        raise SystemExit(f"docs/values.toml, {group}.{name}: {error}") from error
+
+    def evaluated(self, form, source, kind="exact"):
+        self.seen.clear()
+        value = eval(source, self.names)
+        written(value, form)
+        return Quantity(form, value, [path for path in self.files if self.at(path) in self.seen], kind)
