@@ -41,9 +41,6 @@ class Number(float):
     def __neg__(self):
         return self.scaled(-1)
 
-    def __abs__(self):
-        return self if self >= 0 else -self
-
 
 def numbers_in(cell):
     try:
@@ -87,10 +84,9 @@ class Table:
         value = numbers_in(row[column])
         if value is None:
             return row[column]
-        half = next((numbers_in(row[name]) for name in [f"{column}, 95 % ±", *(["95 % ±"] if column == "mean" else [])] if name in row), None)
-        if half is None and column == "mean" and (to := numbers_in(row.get("95 % to", ""))) is not None:
-            half = to - value
-        return Number(value, half)
+        half = numbers_in(row.get("95 % ±" if column == "mean" else f"{column}, 95 % ±", ""))
+        to = numbers_in(row.get("95 % to", "")) if column == "mean" else None
+        return Number(value, half if to is None else to - value)
 
 
 def lines(path):
@@ -135,7 +131,7 @@ def written(value, form):
 
     def one(number, spec):
         shown = format(number, spec).rstrip("%")
-        return shown if float(shown.replace(",", "")) else shown.lstrip("-")
+        return shown if float(shown.replace(",", "")) else shown.lstrip("+-")
     half = getattr(value, "half", None)
     return one(value, spec) + (f" ± {one(half, spec.lstrip('+'))}" if spec != form and half is not None else "")
 
@@ -154,7 +150,7 @@ class Quantities(dict):
             for name, (form, source, *kind) in quantities.items():
                 try:
                     self[f"{group}.{name}"] = self.evaluated(form, source, *kind)
-                except (LookupError, ValueError, TypeError, NameError, SyntaxError, OSError) as error:
+                except (LookupError, ValueError, TypeError, NameError, SyntaxError, ArithmeticError, OSError) as error:
                     if not lenient:
                         raise SystemExit(f"docs/values.toml, {group}.{name}: {error}") from error
 
