@@ -149,9 +149,10 @@ def main():
         wrong += [f"docs/values.toml: {page.name} does not say “{setting}”" for setting in quantities.settings.get(page.name, [])
                   if not any(setting in text for text in texts)]
         if check:
-            wrong += [f"{page.name}: says “{old.strip()}”, its source “{new.strip()}”: make values"
-                      for text, after in zip(page.texts, texts) if text != after
-                      for old, new in zip(text.splitlines(), after.splitlines()) if old != new]
+            wrong += [f"{page.name}: {mark['name']} is {mark['text']}, and {quantity.text} by {', '.join(quantity.files)}: make values"
+                      for text in page.texts for mark in MARKED.finditer(text) if mark["text"] != (quantity := quantities[mark["name"]]).text]
+            wrong += [f"{page.name}: the table {old['name']} is not what its source says: make values" for text, after in zip(page.texts, texts)
+                      for old, new in zip(TABLE.finditer(text), TABLE.finditer(after)) if old[0] != new[0]]
         elif texts != page.texts:
             page.write(texts)
             print(f"{page.name}: written")
