@@ -20,7 +20,7 @@ PAGE = ROOT / "docs" / "claims.md"
 RECORDS = "datasets/reference/records.md"
 HEAD = """# Claims
 
-Written by `make values`. Each number that a page states, in the words of the first page that does; the file that it comes from; what makes this file; how
+Written by `make values`. Each number that a page states, in the words of the first page that does, in bold; the file that it comes from; what makes this file; how
 far the number may differ where it is made again; and on which processor it was seen last. *Notebook 4* stands for
 `target/venv/bin/python notebooks/run.py notebooks/4_*.ipynb`, after `make setup datasets`; `make figures` runs them all.
 
@@ -38,10 +38,15 @@ Last seen on
 
 
 def clause(text, mark):
-    """The clause, or the cell of a table, that a number stands in, without links and other marks."""
-    begin = max(text.rfind(end, 0, mark.start()) + len(end) for end in ("\n", ". ", "; ", ": ", "| "))
-    end = min(at for end in ("\n", ". ", "; ", ": ", " |") if (at := (text + "\n").find(end, mark.end())) >= 0)
-    words = text[begin:mark.start()].lstrip("-* ") + f"**{mark['text']}**" + text[mark.end():end]
+    """The clause that a number stands in, or the row of a table, without links and other marks; the number is bold."""
+    text = text[:mark.start()] + f"**{mark['text']}**" + text[mark.end():] + "\n"
+    line = text[text.rfind("\n", 0, mark.start()) + 1:text.find("\n", mark.start())]
+    if line.startswith("|"):
+        words = "; ".join(cell for cell in line.strip("| ").split(" | ") if not cell.startswith("["))
+    else:
+        begin = max(text.rfind(end, 0, mark.start()) + len(end) for end in ("\n", ". ", "; ", ": "))
+        end = min(at for end in ("\n", ". ", "; ", ": ") if (at := text.find(end, mark.start() + len(mark["text"]) + 4)) >= 0)
+        words = text[begin:end].removeprefix("- ")
     return re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", re.sub(r"<!--.*?-->", "", words))
 
 
