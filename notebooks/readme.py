@@ -156,6 +156,7 @@ def main():
         elif texts != page.texts:
             page.write(texts)
             print(f"{page.name}: written")
+        page.texts = texts
     text = claims.page(quantities, pages)
     if not check:
         claims.PAGE.write_text(text)
