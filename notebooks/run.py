@@ -39,6 +39,8 @@ from nbclient.util import run_sync
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FIGURES = ROOT / "figures"
+# Where each notebook ran, beside its figures.
+MACHINE = "machine.json"
 PLOTLY = "application/vnd.plotly.v1+json"
 KERNEL = "branchynet"
 
@@ -143,7 +145,7 @@ def run(path):
     target = FIGURES / os.environ.get("FIGURES", "") / path.name
     target.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, target)
-    note_machine(target.parent / "machine.json", path.stem)
+    note_machine(target.parent / MACHINE, path.stem)
     print(f"   {figures} figures in {time.time() - started:.0f} s; executed copy: {target.relative_to(ROOT)}", flush=True)
 
 
@@ -176,7 +178,7 @@ def draw(newer_than=0):
     stale = []
     for source in sorted(FIGURES.glob("**/*.json")):
         image = source.with_suffix(".png")
-        if source.is_relative_to(FIGURES / "site"):  # `make site`; nothing there is a figure's source
+        if source.name == MACHINE or source.is_relative_to(FIGURES / "site"):  # no figures
             continue
         if source.stat().st_mtime > newer_than and (not image.exists() or image.stat().st_mtime < source.stat().st_mtime):
             stale.append((source, image))
