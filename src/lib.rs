@@ -60,6 +60,7 @@ pub mod exits;
 pub mod files;
 mod layers;
 pub mod networks;
+mod onnx;
 pub mod runs;
 pub mod text;
 pub mod training;

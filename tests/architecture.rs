@@ -4,7 +4,7 @@
 use std::path::Path;
 
 /// Each may use those before it.
-const ORDER: [&str; 12] = [
+const ORDER: [&str; 13] = [
     "kernels",
     "error",
     "text",
@@ -12,6 +12,7 @@ const ORDER: [&str; 12] = [
     "checked_file",
     "device",
     "data",
+    "onnx",
     "layers",
     "networks",
     "training",

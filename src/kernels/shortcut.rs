@@ -97,7 +97,7 @@ impl Shortcut {
     }
 
     /// The distance of the pixels that it takes, and the channels of zeros in front.
-    pub(crate) fn strides(&self) -> [usize; 2] {
+    pub fn strides(&self) -> [usize; 2] {
         [self.stride, self.front]
     }
 

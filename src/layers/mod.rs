@@ -23,7 +23,7 @@ pub use dropout::{Dropout, dropout};
 pub use gelu::gelu;
 pub use linear::{Linear, linear};
 pub use lrn::lrn;
-pub(crate) use node::{Fit, Initial, Node, Step, Variables, backward, place, run, train};
+pub(crate) use node::{Fit, Initial, Node, Step, Variables, backward, place, run, train, write_onnx};
 pub use node::{Gradients, Pass, Shape};
 pub use pool::{Pool, average_pool, max_pool, max_pool_inside};
 pub use relu::relu;
@@ -35,6 +35,7 @@ use crate::data::{Split, Train};
 use crate::error::bail;
 use crate::kernels::inference::{StepBuilder, View};
 use crate::kernels::{self, ConvGeometry, Lrn, Moments, Pooling, Shortcut, Zeros};
+use crate::onnx::Graph;
 use crate::{Result, Rng};
 use candle_core::{Tensor, Var};
 use node::{detached, keep, step, unfit, values};
@@ -115,6 +116,11 @@ pub(crate) trait Operator {
 
     /// Appends its steps to those of a plan: they read `from`. Returns what they write.
     fn place(&self, node: &Node, from: View, builder: &mut StepBuilder) -> Result<View>;
+
+    /// Adds its operations to a graph of ONNX: they read `x`, of this shape. Returns their value.
+    fn onnx(&self, node: &Node, _x: (&str, Shape), _graph: &mut Graph) -> Result<String> {
+        bail!(Setting, "{}: {} cannot be written as ONNX", node.name, self.kind())
+    }
 }
 
 /// A side branch that leaves the trunk here; its last layer gives one logit per class.

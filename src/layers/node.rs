@@ -2,6 +2,7 @@
 
 use super::{Layer, Operator};
 use crate::kernels::inference::{StepBuilder, View};
+use crate::onnx::Graph;
 use crate::{Error, Result, Rng};
 use candle_core::{DType, Device, Tensor, Var};
 use rand::SeedableRng;
@@ -152,6 +153,15 @@ impl Node {
         self.variables.parameters.as_ref().expect("built with parameters")
     }
 
+    /// Adds weight and bias to a graph of ONNX; returns their names.
+    pub(super) fn weights_in(&self, graph: &mut Graph) -> Result<(String, String)> {
+        let (parameters, [weight, bias]) = (self.parameters(), values(self.parameters())?);
+        let add = |graph: &mut Graph, name: &str, var: &Var, values: &[f32]| {
+            graph.weights(format!("{}.{name}", self.name), var.dims(), values)
+        };
+        Ok((add(graph, "weight", &parameters.0, &weight), add(graph, "bias", &parameters.1, &bias)))
+    }
+
     pub(super) fn statistics(&self) -> &(Var, Var) {
         self.variables.statistics.as_ref().expect("built with statistics")
     }
@@ -241,4 +251,11 @@ pub(crate) fn backward(
 /// Appends layers to a plan, the first of which reads `from`; returns what the last one writes.
 pub(crate) fn place(nodes: &[Node], from: View, builder: &mut StepBuilder) -> Result<View> {
     nodes.iter().try_fold(from, |from, node| node.operator().place(node, from, builder))
+}
+
+/// Adds layers to a graph of ONNX, the first of which reads `x`, of this shape; returns value and shape of the last.
+pub(crate) fn write_onnx(nodes: &[Node], x: (String, Shape), graph: &mut Graph) -> Result<(String, Shape)> {
+    nodes
+        .iter()
+        .try_fold(x, |(x, shape), node| Ok((node.operator().onnx(node, (&x, shape), graph)?, node.output)))
 }

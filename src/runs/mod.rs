@@ -8,6 +8,7 @@ mod arrays;
 mod choices;
 mod experiment;
 mod foreign;
+mod onnx;
 mod presets;
 mod results;
 mod run_info;
@@ -19,6 +20,7 @@ mod weights;
 
 pub use choices::Choice;
 pub use experiment::{Experiment, Trained};
+pub use onnx::{Form, OnnxOptions};
 pub use presets::names;
 pub use results::{Baseline, Results};
 pub use run_info::RunInfo;

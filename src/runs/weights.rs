@@ -26,7 +26,7 @@ pub struct Pretrained {
     /// How it was trained, and on what.
     pub about: WeightsHeader,
     /// What each byte of an image becomes in each channel: (channels, 256) values.
-    bytes: Vec<f32>,
+    pub(super) bytes: Vec<f32>,
 }
 
 /// What a file of weights says about itself.

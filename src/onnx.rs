@@ -1,0 +1,215 @@
+//! A graph of operations as an ONNX file holds it (<https://onnx.ai>, opset 17). Layers add theirs to it;
+//! [`crate::runs`] makes files of networks and policies.
+
+use onnx_rs::ast::{self, AttributeType, DataType, Dimension, OpType};
+
+/// Operations, each of which gives one value that has its name, and the weights that they read.
+#[derive(Debug, Default)]
+pub(crate) struct Graph {
+    operations: Vec<Operation>,
+    weights: Vec<Weights>,
+    inputs: Vec<Declared>,
+    outputs: Vec<Declared>,
+    /// Only with operations that small runtimes know too.
+    pub(crate) plain: bool,
+}
+
+#[derive(Debug)]
+struct Operation {
+    kind: &'static str,
+    name: String,
+    inputs: Vec<String>,
+    outputs: Vec<String>,
+    attributes: Vec<(&'static str, Attribute)>,
+}
+
+/// What an operation is told beside its inputs.
+#[derive(Debug)]
+pub(crate) enum Attribute {
+    Int(i64),
+    Ints(Vec<i64>),
+    Float(f32),
+    Graph(Graph),
+}
+
+/// A constant, little-endian.
+#[derive(Debug)]
+struct Weights {
+    name: String,
+    dims: Vec<i64>,
+    kind: DataType,
+    bytes: Vec<u8>,
+}
+
+/// An input or output: name, type, dimensions, of which `None` is the batch.
+#[derive(Debug)]
+struct Declared {
+    name: String,
+    kind: DataType,
+    dims: Vec<Option<i64>>,
+}
+
+impl From<usize> for Attribute {
+    fn from(value: usize) -> Self {
+        Self::Int(value as i64)
+    }
+}
+
+impl<const N: usize> From<[usize; N]> for Attribute {
+    fn from(values: [usize; N]) -> Self {
+        Self::Ints(values.iter().map(|&value| value as i64).collect())
+    }
+}
+
+impl From<f64> for Attribute {
+    fn from(value: f64) -> Self {
+        Self::Float(value as f32)
+    }
+}
+
+impl Graph {
+    pub(crate) fn new(plain: bool) -> Self {
+        Self { plain, ..Self::default() }
+    }
+
+    /// Adds an operation without attributes; returns its value.
+    pub(crate) fn add(&mut self, kind: &'static str, name: impl Into<String>, inputs: &[&str]) -> String {
+        self.add_with(kind, name, inputs, [])
+    }
+
+    /// Adds an operation; returns its value.
+    pub(crate) fn add_with<const N: usize>(
+        &mut self,
+        kind: &'static str,
+        name: impl Into<String>,
+        inputs: &[&str],
+        attributes: [(&'static str, Attribute); N],
+    ) -> String {
+        let name = name.into();
+        self.add_many(kind, name.clone(), inputs, attributes, vec![name.clone()]);
+        name
+    }
+
+    /// Adds an operation that gives these values.
+    pub(crate) fn add_many<const N: usize>(
+        &mut self,
+        kind: &'static str,
+        name: String,
+        inputs: &[&str],
+        attributes: [(&'static str, Attribute); N],
+        outputs: Vec<String>,
+    ) {
+        let inputs = inputs.iter().map(|input| (*input).to_string()).collect();
+        self.operations.push(Operation { kind, name, inputs, outputs, attributes: attributes.into() });
+    }
+
+    /// Adds weights of these dimensions; returns their name.
+    pub(crate) fn weights(&mut self, name: impl Into<String>, dims: &[usize], values: &[f32]) -> String {
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.constant(name.into(), dims, DataType::Float, bytes)
+    }
+
+    /// Adds one number; returns its name.
+    pub(crate) fn number(&mut self, name: impl Into<String>, value: f64) -> String {
+        self.weights(name, &[], &[value as f32])
+    }
+
+    /// Adds whole numbers, of which ONNX makes shapes, axes and indices; returns their name.
+    pub(crate) fn integers(&mut self, name: impl Into<String>, dims: &[usize], values: &[i64]) -> String {
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.constant(name.into(), dims, DataType::Int64, bytes)
+    }
+
+    fn constant(&mut self, name: String, dims: &[usize], kind: DataType, bytes: Vec<u8>) -> String {
+        let dims = dims.iter().map(|&dim| dim as i64).collect();
+        self.weights.push(Weights { name: name.clone(), dims, kind, bytes });
+        name
+    }
+
+    /// Declares an input; returns its name.
+    pub(crate) fn input(&mut self, name: &str, kind: DataType, dims: &[Option<usize>]) -> String {
+        self.inputs.push(Declared::new(name, kind, dims));
+        name.to_string()
+    }
+
+    /// Declares an output of the value of this name.
+    pub(crate) fn output(&mut self, name: &str, kind: DataType, dims: &[Option<usize>]) {
+        self.outputs.push(Declared::new(name, kind, dims));
+    }
+
+    /// The file of this graph, which says these things about itself.
+    pub(crate) fn encode(&self, name: &str, about: &[(&str, String)]) -> Vec<u8> {
+        onnx_rs::encode(&ast::Model {
+            ir_version: 8,
+            opset_import: vec![ast::OperatorSetId { domain: "", version: 17 }],
+            producer_name: "branchynet",
+            producer_version: env!("CARGO_PKG_VERSION"),
+            graph: Some(self.proto(name)),
+            metadata_props: about.iter().map(|(key, value)| ast::StringStringEntry { key, value }).collect(),
+            ..Default::default()
+        })
+    }
+
+    fn proto<'a>(&'a self, name: &'a str) -> ast::Graph<'a> {
+        ast::Graph {
+            name,
+            node: self.operations.iter().map(Operation::proto).collect(),
+            initializer: self.weights.iter().map(Weights::proto).collect(),
+            input: self.inputs.iter().map(Declared::proto).collect(),
+            output: self.outputs.iter().map(Declared::proto).collect(),
+            ..Default::default()
+        }
+    }
+}
+
+impl Operation {
+    fn proto(&self) -> ast::Node<'_> {
+        ast::Node {
+            name: &self.name,
+            op_type: OpType::from(self.kind),
+            input: self.inputs.iter().map(String::as_str).collect(),
+            output: self.outputs.iter().map(String::as_str).collect(),
+            attribute: self.attributes.iter().map(|(name, value)| value.proto(name)).collect(),
+            ..Default::default()
+        }
+    }
+}
+
+impl Attribute {
+    fn proto<'a>(&'a self, name: &'a str) -> ast::Attribute<'a> {
+        let of = |kind| ast::Attribute { name, r#type: kind, ..Default::default() };
+        match self {
+            Self::Int(value) => ast::Attribute { i: *value, ..of(AttributeType::Int) },
+            Self::Ints(values) => ast::Attribute { ints: values.clone(), ..of(AttributeType::Ints) },
+            Self::Float(value) => ast::Attribute { f: *value, ..of(AttributeType::Float) },
+            Self::Graph(graph) => {
+                ast::Attribute { g: Some(Box::new(graph.proto(name))), ..of(AttributeType::Graph) }
+            }
+        }
+    }
+}
+
+impl Weights {
+    fn proto(&self) -> ast::TensorProto<'_> {
+        ast::TensorProto::from_raw(&self.name, self.dims.clone(), self.kind, &self.bytes)
+    }
+}
+
+impl Declared {
+    fn new(name: &str, kind: DataType, dims: &[Option<usize>]) -> Self {
+        let dims = dims.iter().map(|dim| dim.map(|dim| dim as i64)).collect();
+        Self { name: name.to_string(), kind, dims }
+    }
+
+    fn proto(&self) -> ast::ValueInfo<'_> {
+        let dimension = |dim: &Option<i64>| ast::TensorShapeDimension {
+            value: dim.map_or(Dimension::Param("batch"), Dimension::Value),
+            ..Default::default()
+        };
+        let shape = Some(ast::TensorShape { dim: self.dims.iter().map(dimension).collect() });
+        let tensor = ast::TensorTypeProto { elem_type: self.kind, shape };
+        let r#type =
+            Some(ast::TypeProto { value: Some(ast::TypeValue::Tensor(tensor)), ..Default::default() });
+        ast::ValueInfo { name: &self.name, r#type, ..Default::default() }
+    }
+}
