@@ -25,7 +25,7 @@ endif
 CLI := $(strip cargo run --quiet $(FEATURES) --)
 
 .DEFAULT_GOAL := help
-.PHONY: counting help settings figures readme try lenet alexnet resnet110 speedrun images lab setup datasets test check-cuda bench reference times clean prerequisites toolkit driver
+.PHONY: counting help settings figures readme try lenet alexnet resnet110 speedrun images lab setup datasets test check-onnx check-cuda bench reference times clean prerequisites toolkit driver
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' Makefile | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -118,6 +118,7 @@ test: setup datasets counting ## format, lints, links of the documentation, all 
 	for simd in $$others; do \
 	  BRANCHYNET_SIMD=$$simd cargo test --quiet $(FEATURES) --package branchynet --test ops --test exits --test networks --test training || exit 1; \
 	done
+	@$(MAKE) --no-print-directory check-onnx NETWORKS="lenet alexnet"
 	$(VENV)/bin/python tests/notebooks.py
 
 # One build folder for both features: the kernels of candle, which take longest, are the same. The stand-in runs none of
@@ -136,6 +137,11 @@ check-cuda: toolkit $(DONE)/rust-src ## build and lint the CUDA code, and run it
 	  tests/cuda/emulate.sh cargo test --quiet --features $$1 --test gpu --test exits && \
 	  tests/cuda/emulate.sh cargo test --quiet --features $$1 --test ops $$2 || exit 1; \
 	done
+
+check-onnx: $(DONE)/library-$(BUILD) $(DONE)/onnx datasets ## compare exported ONNX files with the program, image by image, in onnxruntime (IMAGES=10000; NETWORKS="lenet alexnet")
+	@$(COMPILE) "the program" cargo build $(FEATURES)
+	LD_LIBRARY_PATH="$$(rustc --print target-libdir):$$LD_LIBRARY_PATH" target/onnx/bin/python tests/export.py --images $(or $(IMAGES),200) \
+	  --program $$(ls target/$(BUILD)/target/*/debug/branchynet) $(or $(NETWORKS),lenet alexnet resnet110 airbench)
 
 speedrun: $(DONE)/library-$(BUILD) datasets ## train airbench's network on CIFAR-10 and say its accuracy and the minutes (20 to 60; goes on where it was)
 	@$(CLI) speedrun airbench
@@ -263,6 +269,12 @@ $(DONE)/workflow: | prerequisites
 	@echo "== Snakemake, with its executor for Slurm (target/workflow; a minute)"
 	$(PYTHON) -m venv target/workflow
 	target/workflow/bin/pip install --quiet --disable-pip-version-check snakemake==9.27.1 snakemake-executor-plugin-slurm==2.8.0
+	@mkdir -p $(DONE) && touch $@
+
+$(DONE)/onnx: | prerequisites
+	@echo "== onnx and onnxruntime (target/onnx; half a minute)"
+	$(PYTHON) -m venv target/onnx
+	target/onnx/bin/pip install --quiet --disable-pip-version-check numpy==2.4.6 onnx==1.23.2 onnxruntime==1.32.0 pillow==13.0.0
 	@mkdir -p $(DONE) && touch $@
 
 $(DONE)/peers: | prerequisites

@@ -15,7 +15,7 @@ use branchynet::exits::{
 };
 use branchynet::files::{project_dir, shown, write_atomically};
 use branchynet::runs::{
-    Baseline, Experiment, Pretrained, Results, Session, Summary, Trained, names, one_line,
+    Baseline, Experiment, Form, OnnxOptions, Pretrained, Results, Session, Summary, Trained, names, one_line,
 };
 use branchynet::text::{percent, short};
 use branchynet::training::{Progress, plain};
@@ -53,7 +53,8 @@ struct Evaluate {
 }
 
 /// Write the weights of a finished run, with policies chosen on validation, to NAME.safetensors, and their
-/// model card to NAME.md; `classify NAME` takes them
+/// model card to NAME.md; `classify NAME` takes them. With --onnx instead a file that other runtimes run, in which an image
+/// that leaves early skips the rest
 #[derive(Args)]
 struct Export {
     /// What the weights are called [default: the network]
@@ -64,6 +65,45 @@ struct Export {
     output: Option<PathBuf>,
     #[command(flatten)]
     reading: Reading,
+    #[command(flatten)]
+    onnx: Onnx,
+}
+
+/// ONNX files
+#[derive(Args)]
+#[command(next_help_heading = "ONNX")]
+struct Onnx {
+    /// Write ONNX (opset 17) to this file, or to this folder for stages: of a finished run, or of the reference weights of these
+    /// settings
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["output", "name"])]
+    onnx: Option<PathBuf>,
+    /// if: one image, what follows a taken exit is not computed; exits: any batch, the logits of all exits; stages: a file for
+    /// each exit and a manifest, for runtimes without If
+    #[arg(long, requires = "onnx", default_value = "if", value_parser = ["if", "exits", "stages"])]
+    form: String,
+    /// The policy that decides, by what it was chosen for: "no loss", "1 % less", "knee", "1 % guaranteed"
+    #[arg(long, requires = "onnx", default_value = "no loss")]
+    choice: String,
+    /// Only operations that small runtimes have too: no LRN, no padded pooling
+    #[arg(long, requires = "onnx")]
+    plain: bool,
+    /// The input is prepared pixels instead of bytes from 0 to 255
+    #[arg(long, requires = "onnx")]
+    float: bool,
+    /// Thresholds are constants instead of an input
+    #[arg(long, requires = "onnx")]
+    fixed: bool,
+}
+
+impl Onnx {
+    fn options(&self) -> OnnxOptions {
+        let form = match &*self.form {
+            "exits" => Form::Exits,
+            "stages" => Form::Stages,
+            _ => Form::If,
+        };
+        OnnxOptions { form, plain: self.plain, float: self.float, fixed: self.fixed }
+    }
 }
 
 /// How exits are read
@@ -78,6 +118,10 @@ struct Reading {
 }
 
 impl Reading {
+    fn asked(&self) -> bool {
+        self.temperatures || self.ensemble
+    }
+
     fn of(&self, results: Results) -> Result<Results> {
         let mut readout = results.validation.readout().clone();
         if self.temperatures {
@@ -410,10 +454,10 @@ fn evaluate(session: &Session, arguments: &Evaluate) -> Result<String> {
 }
 
 fn export(session: &Session, arguments: &Export) -> Result<String> {
-    let (trained, data) = finished(session)?;
-    let results = Results::collect(&session.experiment, &trained, &data)?.by(&session.experiment.criterion);
-    let results = arguments.reading.of(results)?;
-    let weights = Pretrained::of(&trained, &results, &data)?;
+    if let Some(path) = &arguments.onnx.onnx {
+        return export_onnx(session, arguments, path);
+    }
+    let (weights, results) = exported(session, arguments)?;
     let name = arguments.name.as_deref().unwrap_or(&session.name);
     let mut path = Pretrained::path(name);
     if let Some(folder) = &arguments.output {
@@ -430,6 +474,36 @@ fn export(session: &Session, arguments: &Export) -> Result<String> {
     let card = path.with_extension("md");
     write_atomically(&card, card::model_card(name, &weights, &results)?.as_bytes())?;
     Ok(format!("{}\n{}\n", path.display(), card.display()))
+}
+
+/// The weights of a finished run, with policies, and what it gave.
+fn exported(session: &Session, arguments: &Export) -> Result<(Pretrained, Results)> {
+    let (trained, data) = finished(session)?;
+    let results = Results::collect(&session.experiment, &trained, &data)?.by(&session.experiment.criterion);
+    let results = arguments.reading.of(results)?;
+    Ok((Pretrained::of(&trained, &results, &data)?, results))
+}
+
+fn export_onnx(session: &Session, arguments: &Export, path: &Path) -> Result<String> {
+    let onnx = &arguments.onnx;
+    let (weights, about) = match Pretrained::of_settings(&session.experiment.settings(), &Device::Cpu)? {
+        Some(weights) if !arguments.reading.asked() => (weights, Vec::new()),
+        _ => {
+            let (weights, results) = exported(session, arguments)?;
+            let exits = percent(&results.test.exit_accuracy());
+            (weights, vec![("accuracy of each exit on test", exits)])
+        }
+    };
+    let policy = weights.policy(&onnx.choice)?;
+    let files = weights.onnx(policy, &onnx.options(), &about)?;
+    let mut out = String::new();
+    let single = files.len() == 1;
+    for (name, bytes) in files {
+        let path = if single { path.to_path_buf() } else { path.join(name) };
+        write_atomically(&path, &bytes)?;
+        out += &format!("{}\n", path.display());
+    }
+    Ok(out)
 }
 
 /// How many of the test images the networks without branches answer correctly.

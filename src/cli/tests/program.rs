@@ -266,6 +266,31 @@ fn every_network_follows_data_of_ones_own() {
 }
 
 #[test]
+fn weights_become_onnx_in_each_form() {
+    let folder = std::env::temp_dir().join(format!("branchynet-onnx-{}", std::process::id()));
+    let export = |to: &str, more: &[&str]| {
+        let to = folder.join(to);
+        run(&[&["export", "lenet", "--onnx", to.to_str().expect("a path")], more].concat(), &[])
+    };
+    for (to, form, files) in [
+        ("nested.onnx", "if", &["nested.onnx"][..]),
+        ("exits.onnx", "exits", &["exits.onnx"]),
+        ("stages", "stages", &["stages/stage1.onnx", "stages/stage2.onnx", "stages/manifest.json"]),
+    ] {
+        let (code, out, error) = export(to, &["--form", form]);
+        assert_eq!((code, out.lines().count()), (Some(0), files.len()), "{out}{error}");
+        for file in files {
+            assert!(folder.join(file).is_file(), "{file} of {out}");
+        }
+    }
+    let (code, _, error) = export("none.onnx", &["--choice", "best"]);
+    assert!(code == Some(1) && error.contains("there is no choice \"best\", there are: no loss"), "{error}");
+    let (code, _, error) = run(&["export", "lenet", "--plain"], &[]);
+    assert!(code == Some(2) && error.contains("--onnx"), "{error}");
+    std::fs::remove_dir_all(&folder).expect("removed");
+}
+
+#[test]
 fn a_reader_that_has_seen_enough_is_no_failure() {
     let mut child = Command::new(Path::new(env!("CARGO_BIN_EXE_branchynet")))
         .args(["summary", "resnet110"])
