@@ -8,11 +8,7 @@ import csv
 import dataclasses
 import pathlib
 import re
-
-try:
-    import tomllib
-except ModuleNotFoundError:  # before Python 3.11
-    import tomli as tomllib
+import tomllib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # What a name stands behind: a number with its interval, or a word.
