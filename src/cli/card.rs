@@ -1,6 +1,8 @@
 //! Model cards: one page about trained weights, all of it from the weights' file and the exit record.
 
 use branchynet::Result;
+use branchynet::candle_core::Device;
+use branchynet::files::{shown, write_atomically};
 use branchynet::runs::{Choice, Pretrained, Quantity, Results, Seeds, Spread};
 use branchynet::text::{markdown, percent, short};
 use branchynet::training::Epoch;
@@ -47,13 +49,16 @@ pub fn model_card(name: &str, weights: &Pretrained, results: &Results) -> Result
          ```rust\nlet network = Network::pretrained(\"{name}\")?;      // in a notebook or a program\n```\n\
          ```sh\ncargo run -- classify {name} photo.png         # label, exit, entropy, probability\n```\n\n\
          {parameters} parameters in f32; input {channels}×{height}×{width}; {classes_count} classes: {classes}.\n\n\
-         ## Data\n\n{data}, preprocessed by {preprocessing}{augmented}. Thresholds were chosen on {validation} images held out of the training set, results are on {test} test images.\n\n\
+         ## Data\n\n{data}: {origin}. Preprocessed by {preprocessing}{augmented}. Thresholds were chosen on {validation} images held out of the training set, results are on {test} test images.\n\n\
          ## Accuracy and cost\n\nMultiply-accumulates (MACs) count the trunk up to the exit and every branch on the way; the trunk alone has {trunk}. Accuracies (0..=1) are those if all images left there.\n\n{costs}\n\
          Networks without branches, for comparison:\n\n{compared}\n\
          ## Thresholds\n\nCriterion: {criterion}. Each choice is the cheapest in MACs; *mean cost* is in MACs. Results are on Test.\n\n{choices}\n\
          ## Settings\n\n{settings_table}\n\
          Baseline and joint training together took {hours:.1} hours on {devices}.\n\n\
          ## History of the joint training\n\n{history}\n\
+         ## Licence\n\n\
+         Reference weights and their cards are under the MIT licence of the program; for weights that you exported, it is for you to say. \
+         Neither says anything about the data.\n\n\
          ## What it should not be used for\n\n\
          - It answers one of its {classes_count} classes to any picture, also to one that shows none of them, and it may be sure of it.\n\
          - The thresholds hold for images like those of {data}. Elsewhere other shares leave, at another accuracy; nothing here is a guarantee.\n\
@@ -61,6 +66,7 @@ pub fn model_card(name: &str, weights: &Pretrained, results: &Results) -> Result
          - It exists to study early exits, not for decisions that concern people.\n",
         network_name = settings.network,
         data = about.data,
+        origin = origin(&about.data),
         parameters = network.parameter_count(),
         classes_count = about.classes.len(),
         classes = about.classes.join(", "),
@@ -74,6 +80,47 @@ pub fn model_card(name: &str, weights: &Pretrained, results: &Results) -> Result
         hours = results.hours(),
         devices = results.run.devices().join(" and "),
     ))
+}
+
+/// Where a data set is from, and under which licence.
+fn origin(data: &str) -> &'static str {
+    match data {
+        "MNIST" | "MNIST-5k" => {
+            "handwritten digits, by LeCun, Cortes and Burges (<http://yann.lecun.com/exdb/mnist/>); the copy on the Hugging Face hub names the MIT licence"
+        }
+        "Fashion-MNIST" => {
+            "pictures of clothes, by Xiao, Rasul and Vollgraf (<https://github.com/zalandoresearch/fashion-mnist>), under the MIT licence"
+        }
+        "CIFAR-10" => {
+            "small photographs, by Krizhevsky, Nair and Hinton (<https://www.cs.toronto.edu/~kriz/cifar.html>); the copy on the Hugging Face hub says that the licence is unknown"
+        }
+        _ => "a data set of your own, whose makers and licence you know",
+    }
+}
+
+/// The card of the weights called `name` in `datasets/reference/weights/`, from them and the record of their run; `None`
+/// where there is no such record.
+fn recorded_card(name: &str) -> Result<Option<String>> {
+    let weights = Pretrained::named(name, &Device::Cpu)?;
+    let recorded = Results::recorded(|settings| *settings == weights.about.settings)?;
+    let (Some(results), Some((_, policy))) = (recorded.first(), weights.about.policies.first()) else {
+        return Ok(None);
+    };
+    model_card(name, &weights, &results.read_by(&policy.readout)?).map(Some)
+}
+
+/// Writes the cards of `datasets/reference/weights/` anew, where the record of the run is there.
+pub fn cards() -> Result<String> {
+    let mut written = String::new();
+    for name in Pretrained::names() {
+        let path = Pretrained::path(&name).with_extension("md");
+        match recorded_card(&name)? {
+            Some(card) => write_atomically(&path, card.as_bytes())?,
+            None => written += "no record of the run, left as it is: ",
+        }
+        written += &format!("{}\n", shown(&path));
+    }
+    Ok(written)
 }
 
 /// A row for each choice: thresholds, accuracy and shares on Test, mean cost.
@@ -118,4 +165,23 @@ pub fn records() -> Result<String> {
         text += &format!("\n## {}: {}\n\n{table}", first.run.settings.network, seeds.caption());
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_committed_cards_are_those_that_the_program_writes() {
+        let mut compared = 0;
+        for name in Pretrained::names() {
+            if let Some(card) = recorded_card(&name).unwrap() {
+                let path = Pretrained::path(&name).with_extension("md");
+                let committed = std::fs::read_to_string(&path).unwrap();
+                assert!(committed == card, "{} is old: branchynet cards", shown(&path));
+                compared += 1;
+            }
+        }
+        assert!(compared >= 5, "the reference weights and their records are there");
+    }
 }

@@ -274,6 +274,7 @@ fn command(network: Option<&str>) -> Command {
             of_network("summary", "Print layers, shapes, parameters and multiply-accumulates"),
             plain("settings", "List every setting: environment variable, flag, meaning"),
             plain("records", "Print what all recorded runs gave, with the spread over seeds"),
+            plain("cards", "Write the model cards of datasets/reference/weights anew, from weights and records"),
             Datasets::augment_args(plain("datasets", "")),
         ])
 }
@@ -326,6 +327,7 @@ fn run(name: &str, matches: &ArgMatches) -> Result<String> {
         "summary" => summary(&session()?),
         "settings" => Ok(aligned(3, &Session::settings())),
         "records" => card::records(),
+        "cards" => card::cards(),
         _ => datasets(&parsed(matches)),
     }
 }

@@ -118,6 +118,12 @@ impl Pretrained {
         files::listed("datasets/reference/weights", ".safetensors")
     }
 
+    /// The names of the weights that there are.
+    pub fn names() -> Vec<String> {
+        let stem = |path: &PathBuf| Some(path.file_stem()?.to_string_lossy().into_owned());
+        Self::paths().iter().filter_map(stem).collect()
+    }
+
     /// Loads the weights of a reference run. Fails, naming those that there are, where there are none of
     /// this name.
     pub fn named(name: &str, device: &Device) -> Result<Self> {
@@ -125,8 +131,7 @@ impl Pretrained {
         if path.exists() {
             return Self::read(&path, device);
         }
-        let stem = |path: &PathBuf| Some(path.file_stem()?.to_string_lossy().into_owned());
-        let names: Vec<String> = Self::paths().iter().filter_map(stem).collect();
+        let names = Self::names();
         bail!(
             Missing,
             "there are no trained weights of {name:?} in datasets/reference/weights/, which holds: {}; `branchynet export` writes those of a finished run",
