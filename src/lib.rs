@@ -83,12 +83,7 @@ pub mod prelude {
     };
     pub use crate::files::commit;
     pub use crate::kernels::{Precision, Zeros, cross_entropy};
-    pub use crate::networks::{
-        BranchStyle, Layer, Network, Pass, Placement, Skip, Start, StateDict, average_pool, b_airbench,
-        b_alexnet, b_lenet, b_resnet110, b_resnet110_standard, batch_norm, branch, conv, dropout, gelu,
-        linear, lrn, max_pool, max_pool_inside, plain_norm, relu, residual, resnet, scale, with_branches,
-        without_branches,
-    };
+    pub use crate::networks::*;
     pub use crate::runs::{
         Choice, Experiment, Pretrained, Quantity, Results, Seeds, Session, Spread, Summary, Trained, Training,
     };

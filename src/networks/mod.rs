@@ -19,11 +19,7 @@ mod state_dict;
 mod summary;
 mod tape;
 
-pub use crate::layers::{
-    BatchNorm, Conv, Dropout, Gradients, Layer, Linear, Pass, Pool, Residual, Scale, Shape, Skip, Start,
-    average_pool, batch_norm, branch, conv, dropout, gelu, linear, lrn, max_pool, max_pool_inside,
-    plain_norm, relu, residual, scale, without_branches,
-};
+pub use crate::layers::*;
 pub use airbench::b_airbench;
 pub use alexnet::b_alexnet;
 pub use follow::follow;
