@@ -1,10 +1,10 @@
 //! The layers beside convolutions. Channels are in the lanes of registers.
 
 use crate::conv::{From, Image, Share, Shared, To, floor, load, rows, store};
-use crate::normal::Normal;
 use crate::simd::{self, Aligned, parts};
 use crate::{Lrn, Pool, Pooling};
 use pulp::{Simd, WithSimd};
+use std::fmt;
 use std::ops::Range;
 
 /// The elements of image `number` from pixel (y, x) on.
@@ -125,25 +125,43 @@ pub fn affine(lines: &[(f32, f32)], relu: bool, from: From<'_>, to: To<'_>, imag
     );
 }
 
-/// Gaussian error linear unit, of an image whose channels lie side by side.
-pub fn gelu(from: From<'_>, to: To<'_>, images: usize, share: Share) {
-    assert!(!from.0.planar && from.0.depth == to.0.depth);
-    simd::vectorized(
-        #[inline(always)]
-        || {
-            rows(
-                to,
-                images,
-                share,
+/// A function of every element, of an image whose channels lie side by side.
+pub struct Map(Box<Each>);
+type Each = dyn Fn(From<'_>, To<'_>, usize, Share) + Send + Sync;
+
+impl Map {
+    /// The loop is compiled for each function, so that its body is inlined.
+    pub fn new(f: impl Fn(f32) -> f32 + Send + Sync + 'static) -> Self {
+        Self(Box::new(move |from, to, images, share| {
+            simd::vectorized(
                 #[inline(always)]
-                |number, y, out| {
-                    for (out, &x) in out.iter_mut().zip(pixel(from, number, y, 0)) {
-                        *out = x * x.below();
-                    }
+                || {
+                    rows(
+                        to,
+                        images,
+                        share,
+                        #[inline(always)]
+                        |number, y, out| {
+                            for (out, &x) in out.iter_mut().zip(pixel(from, number, y, 0)) {
+                                *out = f(x);
+                            }
+                        },
+                    )
                 },
             )
-        },
-    );
+        }))
+    }
+
+    pub fn run(&self, from: From<'_>, to: To<'_>, images: usize, share: Share) {
+        assert!(!from.0.planar && from.0.depth == to.0.depth);
+        (self.0)(from, to, images, share);
+    }
+}
+
+impl fmt::Debug for Map {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Map")
+    }
 }
 
 /// The end of a residual block whose input has to be subsampled and filled up with channels, so many of them in front.

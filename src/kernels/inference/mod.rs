@@ -18,8 +18,9 @@ mod layers;
 pub use crate::conv::peak;
 
 use self::barrier::Barrier;
-use self::layers::Linear;
+use self::layers::{Linear, Map};
 use crate::conv::{Conv, Finish, Image, Share, Shared, Tiles};
+use crate::normal::Normal;
 use crate::simd::Aligned;
 use crate::{EPSILON, Lrn, Pool, Pooling, Shortcut, Zeros};
 use candle_core::Result;
@@ -57,7 +58,7 @@ enum Draft {
         lines: Vec<(f32, f32)>,
         relu: bool,
     },
-    Gelu,
+    Map(Map),
     Shortcut {
         input: View,
         strides: [usize; 2],
@@ -134,11 +135,20 @@ impl StepBuilder {
     }
 
     /// A Gaussian error linear unit.
-    pub fn gelu(&mut self, mut from: View) -> View {
+    pub fn gelu(&mut self, from: View) -> View {
+        self.map(
+            from,
+            #[inline(always)]
+            |x| x * x.below(),
+        )
+    }
+
+    /// `f` of every element, in vectors where it is made of what they have, and `#[inline(always)]`.
+    pub fn map(&mut self, mut from: View, f: impl Fn(f32) -> f32 + Send + Sync + 'static) -> View {
         if self.images[from.0].planar {
             from = self.scale(from, 1.0);
         }
-        self.push(Draft::Gelu, from, self.shape(from))
+        self.push(Draft::Map(Map::new(f)), from, self.shape(from))
     }
 
     /// A multiplication by `factor`.
@@ -258,7 +268,7 @@ impl StepBuilder {
                 Draft::Pool { pool, relu } => Op::Pool(pool, relu),
                 Draft::Lrn(lrn) => Op::Lrn(lrn),
                 Draft::Affine { lines, relu } => Op::Affine(lines, relu),
-                Draft::Gelu => Op::Gelu,
+                Draft::Map(map) => Op::Map(map),
                 Draft::Shortcut { input, strides } => Op::Shortcut { input, strides },
             };
             Step { op, from, to }
@@ -304,7 +314,7 @@ enum Op {
     Pool(Pool, bool),
     Lrn(Lrn),
     Affine(Vec<(f32, f32)>, bool),
-    Gelu,
+    Map(Map),
     Shortcut { input: View, strides: [usize; 2] },
 }
 
@@ -416,7 +426,7 @@ impl Step {
             Op::Pool(pool, relu) => layers::pool(pool, *relu, from, to, images, share),
             Op::Lrn(lrn) => layers::lrn(lrn, from, to, scratch, images, share),
             Op::Affine(lines, relu) => layers::affine(lines, *relu, from, to, images, share),
-            Op::Gelu => layers::gelu(from, to, images, share),
+            Op::Map(map) => map.run(from, to, images, share),
             Op::Shortcut { input, strides } => {
                 layers::shortcut(*strides, from, view(*input), to, images, share)
             }
