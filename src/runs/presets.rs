@@ -5,17 +5,14 @@ use crate::Result;
 use crate::data::{Augmentation, Preprocessing};
 use crate::error::bail;
 use crate::exits::Criterion;
-use crate::networks::{
-    BranchStyle, Layer, b_airbench, b_alexnet, b_lenet, b_resnet110, b_resnet110_standard, resnet,
-    without_branches,
-};
+use crate::networks::*;
 use crate::training::{Config, OptimizerName, Schedule, Sgd};
 
 /// A name, and what makes the experiment.
 type Preset = (&'static str, fn() -> Experiment);
 
 /// All presets: the only list of their names.
-const PRESETS: [Preset; 14] = [
+const PRESETS: &[Preset] = &[
     ("lenet", || base("B-LeNet", b_lenet(), "mnist")),
     ("alexnet", || cifar10("B-AlexNet", b_alexnet())),
     ("resnet110", || deep("B-ResNet-110", b_resnet110())),
