@@ -195,6 +195,11 @@ impl Criterion {
         }
     }
 
+    /// The names of [`Self::NAMED`], for messages.
+    pub(crate) fn names() -> String {
+        Self::NAMED.map(|criterion| criterion.to_string()).join(", ")
+    }
+
     /// For the axes of figures: what is measured, with its unit.
     pub fn axis(&self) -> &str {
         self.texts()[1]
@@ -239,11 +244,7 @@ impl FromStr for Criterion {
         let mut named = Self::NAMED.into_iter();
         match named.find(|criterion| criterion.to_string() == name) {
             Some(criterion) => Ok(criterion),
-            None => bail!(
-                Setting,
-                "there is no criterion {name:?}: use {}",
-                Self::NAMED.map(|criterion| criterion.to_string()).join(", ")
-            ),
+            None => bail!(Setting, "there is no criterion {name:?}: use {}", Self::names()),
         }
     }
 }

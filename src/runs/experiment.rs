@@ -49,8 +49,8 @@ pub struct Experiment {
     /// give and what more epochs give can be told apart
     #[arg(long, env, value_name = "yes|no", hide_possible_values = true, value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
     pub matched: bool,
-    /// How sure an exit is: entropy, probability, margin or patience
-    #[arg(long, env, value_name = "C")]
+    /// How sure an exit is.
+    #[arg(long, env, value_name = "C", help = format!("How sure an exit is: {}", Criterion::names()))]
     pub criterion: Criterion,
     /// The joint training. The baseline's differs in the number of epochs and has one exit.
     #[command(flatten)]

@@ -155,7 +155,7 @@ pub fn certainty<R: Role>(record: &ExitRecord<R>) -> Plot {
 
 /// Whether a criterion's values span many decades.
 fn is_logarithmic(criterion: &Criterion) -> bool {
-    matches!(criterion, Criterion::Entropy | Criterion::Probability | Criterion::Margin)
+    !matches!(criterion, Criterion::Patience | Criterion::Gate(_) | Criterion::Own(_))
 }
 
 /// Who leaves where, and the accuracy that goes with it: for two exits against the threshold, for
