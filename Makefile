@@ -106,6 +106,10 @@ lint: $(DONE)/lint ## check what other machines read: workflows (actionlint, ziz
 crate: $(DONE)/lint ## describe the reference runs for machines: datasets/reference/ro-crate-metadata.json, an RO-Crate
 	$(LINT)/python datasets/reference/crate.py
 
+.PHONY: extend
+extend: setup datasets ## follow docs/extend.md: apply its examples to a copy of this folder, build it and run their commands
+	$(VENV)/bin/python tests/extend.py
+
 images: setup ## draw the PNGs that are missing (needs Chromium)
 	$(RUN) --images
 
@@ -122,6 +126,7 @@ test: setup datasets counting ## format, lints, links of the documentation, all 
 	cargo clippy --quiet --workspace $(FEATURES) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --quiet $(FEATURES) --workspace --no-deps --document-private-items
 	$(PYTHON) tests/cells.py
+	$(PYTHON) tests/extend.py --check
 	$(VENV)/bin/python notebooks/outputs.py --check
 	$(VENV)/bin/python tests/values.py
 	$(VENV)/bin/python notebooks/readme.py --check
