@@ -72,7 +72,7 @@ def draw(front, every, chosen, answers, pictures, across, down):
         "text": f"B-LeNet after 1 + 2 epochs: {chosen[0]['test']['shares'][0] * 100:.1f} % of the test images leave at exit 1"
                 f"<br><sup>a short run, for trying out; {left_early} of the forty digits shown left early</sup>"})
     out = ROOT / "figures" / "try.html"
-    figure.write_html(out)
+    figure.write_html(out, config={"modeBarButtonsToRemove": ["sendChartToCloud"]})
     return out
 
 
