@@ -116,7 +116,7 @@ images: setup ## draw the PNGs that are missing (needs Chromium)
 lab: setup datasets counting ## open the notebooks in JupyterLab
 	$(VENV)/bin/jupyter lab --notebook-dir=notebooks $(LAB)
 
-setup: $(DONE)/warm-$(BUILD) figures/plotly.min.js ## install and compile everything, about 10 minutes on two cores
+setup: $(DONE)/warm-$(BUILD) figures/plotly.min.js ## install and compile everything: 10 to 30 minutes on two cores, by their speed
 
 datasets: datasets/mnist.safetensors cifar10 ## fetch MNIST and CIFAR-10 (original files below datasets/, else the Hugging Face hub)
 
@@ -221,13 +221,13 @@ $(DONE)/rust-src: | prerequisites
 
 # Optimised less than usual: a kernel starts half a second later, and the build takes two thirds of the time.
 $(DONE)/evcxr: | prerequisites
-	@echo "== Jupyter kernel for Rust: evcxr_jupyter $(EVCXR), compiled (target/tools; 5 to 10 minutes)"
+	@echo "== Jupyter kernel for Rust: evcxr_jupyter $(EVCXR), compiled (target/tools; 340 crates, 5 to 15 minutes)"
 	@CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_TARGET_DIR=target/evcxr $(COMPILE) "the Jupyter kernel" cargo install --locked --root target/tools evcxr_jupyter@$(EVCXR)
 	@rm -rf target/evcxr
 	@mkdir -p $(DONE) && touch $@
 
 $(DONE)/library-$(BUILD): Cargo.lock Cargo.toml notebooks/Cargo.toml notebooks/libraries/Cargo.toml src/cli/Cargo.toml src/kernels/Cargo.toml .cargo/config.toml | prerequisites $(if $(FEATURE),toolkit driver)
-	@echo "== this library and its dependencies, compiled once for program, tests and notebooks (target/$(BUILD); beside it, 5 to 10 minutes)"
+	@echo "== this library and its dependencies, compiled once for program, tests and notebooks (target/$(BUILD); beside the kernel, 5 to 15 minutes)"
 	@$(PYTHON) notebooks/kernel.py --copy-build $(BUILD)
 	@$(COMPILE) "the library" cargo build --workspace $(FEATURES)
 	@mkdir -p $(DONE) && touch $@
@@ -254,7 +254,7 @@ $(SETS): datasets/%.safetensors: | prerequisites
 	@if ls datasets/$*/*ubyte* /usr/share/datasets/$*/*ubyte* $(if $(filter cifar10,$*),datasets/cifar-10-batches-bin/*.bin) 2>/dev/null | grep -q .; then \
 	  $(CLI) datasets $*; \
 	else \
-	  echo "== $* from the Hugging Face hub, whose client is compiled first (1 to 3 minutes, once)"; \
+	  echo "== $* from the Hugging Face hub, whose client is compiled first (250 crates, 2 to 5 minutes, once)"; \
 	  { env -u CARGO_TARGET_DIR $(COMPILE) "the hub's client" cargo build $(HUB) && \
 	    env -u CARGO_TARGET_DIR cargo run --quiet $(HUB) -- $* target/hub/$*.safetensors && $(CLI) datasets $* --from target/hub/$*.safetensors && rm target/hub/$*.safetensors; } || \
 	    $(MAKE) --no-print-directory no-$*; \
