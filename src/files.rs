@@ -1,7 +1,7 @@
 //! Where files lie, and how they are written: whole or not at all.
 
 use crate::Result;
-use crate::error::error;
+use crate::error::{bail, error};
 use std::path::{Path, PathBuf};
 
 /// The folder that holds `datasets/`: the one that BRANCHYNET_DIR in the environment names, for a program that was carried
@@ -49,10 +49,22 @@ pub(crate) fn listed(folder: &str, ending: &str) -> Vec<PathBuf> {
 }
 
 /// Writes a file so that it is either there whole or not at all: a program that is killed leaves
-/// the earlier file, and a `.part` beside it, which the next to write there removes.
+/// the earlier file, and a `.part` beside it, which the next to write there removes. A link is followed, and the earlier
+/// file's permissions stay. Fails where the path is there and no file: a folder, a device, a pipe, a link that leads nowhere.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let named =
         |cause: std::io::Error| error!(File, "cannot write {}: {cause}", path.display()).because(cause);
+    let earlier = match std::fs::symlink_metadata(path) {
+        Ok(found) if found.is_symlink() => Some(std::fs::canonicalize(path).map_err(named)?),
+        Ok(_) => Some(path.to_path_buf()),
+        Err(_) => None,
+    };
+    if earlier.as_ref().is_some_and(|earlier| !earlier.is_file()) {
+        bail!(File, "cannot write {}: it is there and is no file; name a file", path.display())
+    }
+    let permissions =
+        earlier.as_ref().and_then(|earlier| Some(std::fs::metadata(earlier).ok()?.permissions()));
+    let path = earlier.as_deref().unwrap_or(path);
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir).map_err(named)?;
         remove_leftovers(dir);
@@ -63,6 +75,9 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let write = || {
         let mut file = std::fs::File::create(&unfinished)?;
         std::io::Write::write_all(&mut file, bytes)?;
+        if let Some(permissions) = permissions {
+            file.set_permissions(permissions)?;
+        }
         file.sync_all()?;
         std::fs::rename(&unfinished, path)
     };
@@ -105,6 +120,30 @@ pub fn commit() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(unix)]
+    fn links_are_followed_and_only_files_are_replaced() -> Result<()> {
+        use std::os::unix::{fs::PermissionsExt, fs::symlink, net::UnixListener};
+        let dir = std::env::temp_dir().join(format!("branchynet-links-{}", std::process::id()));
+        std::fs::create_dir_all(&dir)?;
+        let [file, link, nowhere, socket] = ["file", "link", "nowhere", "socket"].map(|name| dir.join(name));
+        std::fs::write(&file, "earlier")?;
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640))?;
+        symlink(&file, &link)?;
+        symlink(dir.join("none"), &nowhere)?;
+        let _open = UnixListener::bind(&socket)?;
+        write_atomically(&link, b"new")?;
+        let mode = std::fs::metadata(&file)?.permissions().mode() & 0o777;
+        assert!(link.is_symlink() && read(&file)? == b"new" && mode == 0o640);
+        for other in [&nowhere, &socket, &dir] {
+            let error = write_atomically(other, b"new").expect_err("no file").to_string();
+            assert!(error.starts_with("cannot write"), "{error}");
+        }
+        assert!(nowhere.is_symlink() && !socket.is_file());
+        std::fs::remove_dir_all(&dir)?;
+        Ok(())
+    }
 
     #[test]
     fn what_dead_processes_left_unfinished_is_removed() -> Result<()> {
