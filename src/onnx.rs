@@ -29,7 +29,8 @@ pub(crate) enum Attribute {
     Int(i64),
     Ints(Vec<i64>),
     Float(f32),
-    Graph(Graph),
+    /// One with a name.
+    Graph(String, Graph),
 }
 
 /// A constant, little-endian.
@@ -182,8 +183,8 @@ impl Attribute {
             Self::Int(value) => ast::Attribute { i: *value, ..of(AttributeType::Int) },
             Self::Ints(values) => ast::Attribute { ints: values.clone(), ..of(AttributeType::Ints) },
             Self::Float(value) => ast::Attribute { f: *value, ..of(AttributeType::Float) },
-            Self::Graph(graph) => {
-                ast::Attribute { g: Some(Box::new(graph.proto(name))), ..of(AttributeType::Graph) }
+            Self::Graph(named, graph) => {
+                ast::Attribute { g: Some(Box::new(graph.proto(named))), ..of(AttributeType::Graph) }
             }
         }
     }

@@ -73,15 +73,16 @@ struct Export {
 #[derive(Args)]
 #[command(next_help_heading = "ONNX")]
 struct Onnx {
-    /// Write ONNX (opset 17) to this file, or to this folder for stages: of a finished run, or of the reference weights of these
-    /// settings
+    /// Write ONNX (opset 17) to this file, or to this folder for stages: of the reference weights of these settings, or of a
+    /// finished run. What is there is replaced
     #[arg(long, value_name = "FILE", conflicts_with_all = ["output", "name"])]
     onnx: Option<PathBuf>,
     /// if: one image, what follows a taken exit is not computed; exits: any batch, the logits of all exits; stages: a file for
     /// each exit and a manifest, for runtimes without If
     #[arg(long, requires = "onnx", default_value = "if", value_parser = ["if", "exits", "stages"])]
     form: String,
-    /// The policy that decides, by what it was chosen for: "no loss", "1 % less", "knee", "1 % guaranteed"
+    /// The policy that decides, by what it was chosen for: "no loss", "1 % less", "knee", "1 % guaranteed" (where there are
+    /// images enough to promise that)
     #[arg(long, requires = "onnx", default_value = "no loss")]
     choice: String,
     /// Only operations that small runtimes have too: no LRN, no padded pooling
@@ -118,10 +119,6 @@ struct Reading {
 }
 
 impl Reading {
-    fn asked(&self) -> bool {
-        self.temperatures || self.ensemble
-    }
-
     fn of(&self, results: Results) -> Result<Results> {
         let mut readout = results.validation.readout().clone();
         if self.temperatures {
@@ -488,14 +485,23 @@ fn exported(session: &Session, arguments: &Export) -> Result<(Pretrained, Result
 
 fn export_onnx(session: &Session, arguments: &Export, path: &Path) -> Result<String> {
     let onnx = &arguments.onnx;
-    let (weights, about) = match Pretrained::of_settings(&session.experiment.settings(), &Device::Cpu)? {
-        Some(weights) if !arguments.reading.asked() => (weights, Vec::new()),
-        _ => {
-            let (weights, results) = exported(session, arguments)?;
-            let exits = percent(&results.test.exit_accuracy());
-            (weights, vec![("accuracy of each exit on test", exits)])
+    let settings = session.experiment.settings();
+    let reference = Pretrained::of_settings(&settings, &Device::Cpu)?;
+    let recorded = Results::recorded(|recorded| *recorded == settings)?.into_iter().next();
+    let (weights, results) = match (reference, recorded) {
+        // They are of one run.
+        (Some(weights), Some(results)) => {
+            let results = arguments.reading.of(results.by(&session.experiment.criterion))?;
+            (weights.choosing(&results)?, results)
         }
+        _ => exported(session, arguments)?,
     };
+    let exits = percent(&results.test.exit_accuracy());
+    let about = [
+        ("network", session.name.clone()),
+        ("choice", onnx.choice.clone()),
+        ("right on test, by exit", exits),
+    ];
     let policy = weights.policy(&onnx.choice)?;
     let files = weights.onnx(policy, &onnx.options(), &about)?;
     let mut out = String::new();

@@ -49,7 +49,11 @@ impl Pretrained {
         about: &[(&str, String)],
     ) -> Result<Vec<(String, Vec<u8>)>> {
         policy.check(self.network.exits())?;
+        if options.fixed && options.form != Form::If {
+            bail!(Setting, "thresholds are fixed in the form `if` alone; the others have none")
+        }
         let mut all = vec![
+            ("pixels", if options.float { "prepared" } else { "bytes from 0 to 255" }.to_string()),
             ("data", self.about.data.clone()),
             ("classes", serde_json::to_string(&self.about.classes)?),
             ("settings", serde_json::to_string(&self.about.settings)?),
@@ -179,9 +183,10 @@ impl Writer<'_> {
         let place = graph.integers(part("place"), &[1], &[exit as i64]);
         let threshold = graph.add("Gather", part("threshold"), &["thresholds", &place]);
         let sure = graph.add("Less", part("sure"), &[&read.uncertainty, &threshold]);
-        let leaves = graph.add_with("Cast", part("leaves"), &[&sure], [("to", 7.into())]);
-        let unsure = graph.add("Not", part("unsure"), &[&sure]);
-        let stays = graph.add_with("Cast", part("stays"), &[&unsure], [("to", 7.into())]);
+        let (one, none) =
+            (graph.integers(part("one_exit"), &[1], &[1]), graph.integers(part("no_exit"), &[1], &[0]));
+        let leaves = graph.add("Where", part("leaves"), &[&sure, &one, &none]);
+        let stays = graph.add("Where", part("stays"), &[&sure, &none, &one]);
 
         let mut here = self.graph();
         let answer = [(&read.logits, "logits"), (&read.uncertainty, "uncertainty"), (&leaves, "number")]
@@ -199,7 +204,11 @@ impl Writer<'_> {
             0 => ["logits", "uncertainty", "exit"].map(str::to_string),
             _ => ["answer", "answer.uncertainty", "answer.number"].map(part),
         };
-        let branches = [("then_branch", Attribute::Graph(here)), ("else_branch", Attribute::Graph(behind))];
+        // Some converters confuse nested graphs of one name.
+        let branches = [
+            ("then_branch", Attribute::Graph(part("leaves"), here)),
+            ("else_branch", Attribute::Graph(part("stays"), behind)),
+        ];
         graph.add_many("If", part("decision"), &[&sure], branches, outputs.to_vec());
         Ok(outputs)
     }
@@ -299,20 +308,21 @@ impl Writer<'_> {
             }
             let (file, bytes) = (format!("stage{}.onnx", exit + 1), graph.encode("stage", about));
             let threshold = self.policy.thresholds.get(exit).filter(|t| t.is_finite());
-            listed.push(json!({ "file": file, "input": input, "outputs": outputs, "threshold": threshold, "macs": macs, "bytes": bytes.len() }));
+            listed.push(json!({ "file": file, "input": input, "outputs": outputs, "threshold": threshold, "macs_to_leave_here": macs, "bytes": bytes.len() }));
             files.push((file, bytes));
         }
-        let texts: serde_json::Map<_, _> =
-            about.iter().map(|(key, value)| (key.to_string(), json!(value))).collect();
+        let value = |text: &String| serde_json::from_str(text).unwrap_or_else(|_| json!(text));
+        let others = about.iter().filter(|(key, _)| !["pixels", "classes", "policy"].contains(key));
+        let about: serde_json::Map<_, _> = others.map(|(key, text)| (key.to_string(), value(text))).collect();
         let manifest = json!({
             "rule": "run the stages in turn; an image leaves where uncertainty < threshold (null: everything leaves), at the last stage in any case",
             "criterion": readout.criterion.to_string(),
             "image": self.weights.about.image,
-            "pixels": if self.options.float { "prepared" } else { "bytes" },
+            "pixels": if self.options.float { "prepared" } else { "bytes from 0 to 255" },
             "classes": self.weights.about.classes,
             "policy": self.policy,
             "stages": listed,
-            "about": texts,
+            "about": about,
         });
         files.push(("manifest.json".to_string(), serde_json::to_vec_pretty(&manifest)?));
         Ok(files)

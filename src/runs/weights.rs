@@ -72,6 +72,25 @@ impl Network {
     }
 }
 
+/// Policies by what they are chosen for.
+fn policies(network: &Network, results: &Results) -> Result<Vec<(String, ExitPolicy)>> {
+    let (macs, validation) = (network.macs(), &results.validation);
+    if let own @ Criterion::Own(_) = validation.criterion() {
+        bail!(
+            Setting,
+            "no file can hold the criterion {own}, which is a program's own; use another with results.by(…)"
+        )
+    }
+    let policy = |choice: Choice| (choice.name, validation.policy(&choice.thresholds));
+    let mut policies: Vec<_> = results.choices(&macs)?.into_iter().map(policy).collect();
+    if validation.len() >= ExitRecord::images_needed(validation.exits(), 0.01, 0.05) {
+        let mut policy = validation.promise(Loss::Different, 0.01, 0.05, &macs)?;
+        policy.thresholds = results.shortest(&policy.thresholds);
+        policies.push(("1 % guaranteed".to_string(), policy));
+    }
+    Ok(policies)
+}
+
 impl Pretrained {
     /// The weights of a trained network, and policies that read its exits as `results` does, which it gave on `data`:
     /// those of [`Results::choices`], and one that changes at most 1 % of the answers, guaranteed, where there are images
@@ -81,31 +100,23 @@ impl Pretrained {
         let Some(bytes) = data.byte_values() else {
             bail!(Setting, "weights are kept for preprocessing by unit or channels only, not by zca")
         };
-        let (macs, validation) = (trained.network.macs(), &results.validation);
-        if let own @ Criterion::Own(_) = validation.criterion() {
-            bail!(
-                Setting,
-                "no file can hold the criterion {own}, which is a program's own; use another with results.by(…)"
-            )
-        }
-        let policy = |choice: Choice| (choice.name, validation.policy(&choice.thresholds));
-        let mut policies: Vec<_> = results.choices(&macs)?.into_iter().map(policy).collect();
-        if validation.len() >= ExitRecord::images_needed(validation.exits(), 0.01, 0.05) {
-            let mut policy = validation.promise(Loss::Different, 0.01, 0.05, &macs)?;
-            policy.thresholds = results.shortest(&policy.thresholds);
-            policies.push(("1 % guaranteed".to_string(), policy));
-        }
         let about = WeightsHeader {
             settings: results.run.settings.clone(),
             image: data.test.image_shape(),
             data: data.name.clone(),
             classes: data.classes.clone(),
             commit: results.run.commit.clone(),
-            policies,
+            policies: policies(&trained.network, results)?,
             criterion: Criterion::default(),
             thresholds: Vec::new(),
         };
         Ok(Self { network: trained.network.clone(), about, bytes })
+    }
+
+    /// The same weights with policies that are chosen anew, as [`Self::of`] does, on what their run gave.
+    pub fn choosing(mut self, results: &Results) -> Result<Self> {
+        self.about.policies = policies(&self.network, results)?;
+        Ok(self)
     }
 
     /// Where the weights of the reference run called `name` are: `lenet`, for example.

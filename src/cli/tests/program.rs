@@ -281,6 +281,16 @@ fn weights_become_onnx_in_each_form() {
             assert!(folder.join(file).is_file(), "{file} of {out}");
         }
     }
+    // What decides is chosen on the record by the criterion that is asked for.
+    let read = |file: &str| std::fs::read(folder.join(file)).expect("written");
+    let (code, _, error) = export("margin.onnx", &["--criterion", "margin"]);
+    assert!(code == Some(0) && read("margin.onnx") != read("nested.onnx"), "{error}");
+    let (code, _, error) = export("guaranteed.onnx", &["--choice", "1 % guaranteed", "--temperatures"]);
+    assert_eq!(code, Some(0), "{error}");
+    let (code, _, error) = export("none.onnx", &["--fixed", "--form", "exits"]);
+    assert!(code == Some(2) && error.contains("thresholds are fixed in the form `if` alone"), "{error}");
+    let (code, _, error) = export("stages", &[]);
+    assert!(code == Some(1) && error.contains("is no file; name a file"), "{error}");
     let (code, _, error) = export("none.onnx", &["--choice", "best"]);
     assert!(code == Some(1) && error.contains("there is no choice \"best\", there are: no loss"), "{error}");
     let (code, _, error) = run(&["export", "lenet", "--plain"], &[]);
