@@ -58,7 +58,7 @@ impl Report {
         // "</" would end the script element; in JSON "<\/" is the same string.
         let safe = json.replace("</", "<\\/");
         let html = format!(
-            "<!doctype html>\n<meta charset=\"utf-8\">\n<title>{name}</title>\n<script src=\"{up}plotly.min.js\"></script>\n<div id=\"plot\"></div>\n<script>const plot = {safe};\nPlotly.newPlot(\"plot\", plot.data, plot.layout, {{responsive: true}});</script>\n"
+            "<!doctype html>\n<meta charset=\"utf-8\">\n<title>{name}</title>\n<script src=\"{up}plotly.min.js\"></script>\n<div id=\"plot\"></div>\n<script>const plot = {safe};\nPlotly.newPlot(\"plot\", plot.data, plot.layout, {{responsive: true, modeBarButtonsToRemove: [\"sendChartToCloud\"]}});</script>\n"
         );
         self.write(file, "html", &html)?;
         content(&[
