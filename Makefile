@@ -155,9 +155,9 @@ check-cuda: toolkit $(DONE)/rust-src ## build and lint the CUDA code, and run it
 	  tests/cuda/emulate.sh cargo test --quiet --features $$1 --test ops $$2 || exit 1; \
 	done
 
-check-onnx: $(DONE)/library-$(BUILD) $(DONE)/onnx datasets ## compare exported ONNX files with the program, image by image, in onnxruntime (IMAGES=10000; NETWORKS="lenet alexnet")
+check-onnx: $(DONE)/library-$(BUILD) $(DONE)/onnx datasets ## compare exported ONNX files with the program, image by image, in onnxruntime (COUNT=10000; NETWORKS="lenet alexnet")
 	@$(COMPILE) "the program" cargo build $(FEATURES)
-	LD_LIBRARY_PATH="$$(rustc --print target-libdir):$$LD_LIBRARY_PATH" target/onnx/bin/python tests/export.py --images $(or $(IMAGES),200) \
+	LD_LIBRARY_PATH="$$(rustc --print target-libdir):$$LD_LIBRARY_PATH" target/onnx/bin/python tests/export.py --images $(or $(COUNT),200) \
 	  --program $$(ls target/$(BUILD)/target/*/debug/branchynet) $(or $(NETWORKS),lenet alexnet resnet110 airbench)
 
 speedrun: $(DONE)/library-$(BUILD) datasets ## train airbench's network on CIFAR-10 and say its accuracy and the minutes (20 to 60; goes on where it was)
