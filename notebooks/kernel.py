@@ -54,26 +54,28 @@ def take_folder():
 def copy_build(folder, source=FIRST):
     """Copies the compiled dependencies of the first kernel's folder, or of another, keeping times, by which cargo judges what is fresh.
 
-    Artefacts become hard links: compilers replace them and never write into them. What cargo itself rewrites is copied.
+    Artefacts become hard links: compilers replace them and never write into them. What cargo itself rewrites is copied, and
+    so are lists of sources (*.d), which rustc rewrites where they are: a kernel whose list another is just writing would
+    take a changed cell for one that is compiled, and load the cell before ("dlsym failed").
     """
-    lock_file = (ROOT / "Cargo.lock").read_bytes()
+    wanted = (ROOT / "Cargo.lock").read_bytes() + pathlib.Path(__file__).read_bytes()
     stamp = folder / "copied-for"
-    if stamp.exists() and stamp.read_bytes() == lock_file:
+    if stamp.exists() and stamp.read_bytes() == wanted:
         return
     shutil.rmtree(folder / "target", ignore_errors=True)
 
     def ignore(directory, names):
         unneeded = ("incremental", "examples", "hub", "tmp", ".cargo-lock")
-        return {name for name in names if name in unneeded or name.startswith(("libcode_", "libctx", "ctx-"))}
+        return {name for name in names if name in unneeded or name.startswith(("libcode_", "libctx", "ctx-", "ctx."))}
 
     def copy(file, target):
-        if "/deps/" in file:
+        if "/deps/" in file and not file.endswith(".d"):
             os.link(file, target)
         else:
             shutil.copy2(file, target)
 
     shutil.copytree(source / "target", folder / "target", ignore=ignore, copy_function=copy)
-    stamp.write_bytes(lock_file)
+    stamp.write_bytes(wanted)
 
 
 def switch_on(feature, folder):

@@ -135,6 +135,10 @@ def main():
                 print(f"{what} ... {'ok' if ok else 'FAILED'}", flush=True)
                 if not ok:
                     print(output)
+    # Kernels side by side must not share a file that rustc writes into.
+    shared = [path for path in (ROOT / "target").glob("kernel*/target/*/debug/deps/*.d") if path.stat().st_nlink > 1]
+    results.append(not shared)
+    print(f"lists of sources are each kernel's own ... {'ok' if not shared else f'FAILED: {shared[0]} and others'}")
     print(f"{sum(results)} passed, {len(results) - sum(results)} failed")
     sys.exit(not all(results))
 
