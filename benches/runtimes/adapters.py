@@ -1,0 +1,258 @@
+"""Runtimes that Python can call, each a function that loads a file: `adapters.py RUNTIME JOB` runs a job of benches/runtimes.py, answers
+for all images, then times, and prints them as JSON on the last line. src/lib.rs does the same in Rust and job.mjs in JavaScript.
+
+A function gets the file and the names of inputs and outputs, and returns one that takes arrays and gives arrays.
+"""
+
+import contextlib
+import http.server
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.parse
+
+HERE = pathlib.Path(__file__).resolve().parent
+JOB = json.loads(pathlib.Path(sys.argv[2]).read_text())
+
+
+def made(path, ending, *commands):
+    """A file made of a file by commands, once: beside it, with another ending."""
+    target = pathlib.Path(path).with_suffix(ending)
+    if not target.exists():
+        half = target.with_name("half-" + target.name)
+        for command in commands:
+            done = subprocess.run([str(word) for word in command(half)], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=target.parent)
+            if done.returncode:
+                sys.exit(f"{pathlib.Path(str(command(half)[0])).name} ended with {done.returncode}: {told(done.stdout)}")
+        half.rename(target)
+    return str(target)
+
+
+def told(text):
+    """The line of an output that says most of what went wrong."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "it says nothing")
+
+
+def program(name):
+    return pathlib.Path(sys.executable).with_name(name)
+
+
+def onnxruntime(path, inputs, outputs):
+    import onnxruntime
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda values: session.run(outputs, dict(zip(inputs, values)))
+
+
+def openvino(path, inputs, outputs):
+    import openvino
+    # Where a processor has bfloat16 it takes that unless it is told not to.
+    settings = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": os.environ.get("OPENVINO_PRECISION", "f32")}
+    model = openvino.Core().compile_model(path, "CPU", settings)
+    request = model.create_infer_request()
+    # One value may have several names.
+    ports = [next(port for port in model.outputs if name in port.names) for name in outputs]
+
+    def run(values):
+        request.infer(dict(zip(inputs, values)))
+        return [request.get_tensor(port).data for port in ports]
+    return run
+
+
+def mnn(path, inputs, outputs):
+    converted = made(path, ".mnn", lambda to: [program("mnnconvert"), "-f", "ONNX", "--modelFile", path, "--MNNModel", to, "--bizCode", "b"])
+    import MNN
+    module = MNN.nn.load_module_from_file(converted, inputs, outputs, backend=MNN.expr.Backend.CPU, precision_mode=MNN.expr.PrecisionMode.High, thread_num=1)
+    kinds = {"float32": MNN.expr.float, "uint8": MNN.expr.uint8}
+
+    def run(values):
+        given = [MNN.expr.const(value, list(value.shape), MNN.expr.NCHW, kinds[str(value.dtype)]) for value in values]
+        return [MNN.expr.convert(value, MNN.expr.NCHW).read() for value in module.onForward(given)]
+    return run
+
+
+def reference(path, inputs, outputs):
+    from onnx.reference import ReferenceEvaluator
+    model = ReferenceEvaluator(path)
+    return lambda values: model.run(outputs, dict(zip(inputs, values)))
+
+
+def ncnn(path, inputs, outputs):
+    """Computes no more than what it is asked for, one output after the other, and keeps what it has computed."""
+    import ncnn
+    import numpy as np
+    pnnx = pathlib.Path(ncnn.__file__).parent.parent / "pnnx" / "pnnx"
+    # Weights in f32; without this they are halved.
+    shape = ",".join(f"[{','.join(map(str, dims))}]{kind}" for dims, kind in zip([JOB["dims"], [len(JOB["thresholds"])]][:len(inputs)], ["f32" if JOB["float"] else "u8", "f32"]))
+    weights = pathlib.Path(path).with_suffix(".ncnnbin")
+    converted = made(path, ".ncnnparam", lambda to: [pnnx, path, f"inputshape={shape}", "fp16=0", f"ncnnparam={to}", f"ncnnbin={weights}"])
+    net = ncnn.Net()
+    net.opt.num_threads = 1
+    net.opt.lightmode = net.opt.use_vulkan_compute = net.opt.use_fp16_arithmetic = net.opt.use_fp16_storage = net.opt.use_bf16_storage = False
+    if net.load_param(converted) or net.load_model(str(weights)):
+        sys.exit("ncnn does not load what pnnx wrote")
+    places = [int(name.removeprefix("exit")) - 1 for name in outputs] if len(outputs) > 1 else [0]
+
+    def run(values):
+        extractor = net.create_extractor()
+        extractor.input("in0", ncnn.Mat(values[0][0]))
+        for place in places:
+            yield np.array(extractor.extract(f"out{place}")[1])
+    return run
+
+
+def iree(path, inputs, outputs):
+    compiled = made(path, ".vmfb", lambda to: [program("iree-import-onnx"), path, "-o", to.with_suffix(".mlir")],
+                    lambda to: [program("iree-compile"), to.with_suffix(".mlir"), "--iree-hal-target-device=local", "--iree-hal-local-target-device-backends=llvm-cpu",
+                                "--iree-llvmcpu-target-cpu=host", "-o", to])
+    import iree.runtime
+    import onnx
+    graph = onnx.load(path).graph
+    places = [[value.name for value in graph.output].index(name) for name in outputs]
+    config = iree.runtime.Config("local-sync")
+    main = iree.runtime.load_vm_module(iree.runtime.VmModule.mmap(config.vm_instance, compiled), config)[graph.name]
+
+    def run(values):
+        found = main(*values)
+        found = found if isinstance(found, (tuple, list)) else [found]
+        return [found[place].to_host() for place in places]
+    return run
+
+
+def tvm(path, inputs, outputs):
+    import onnx
+    import tvm
+    from tvm import relax
+    from tvm.relax.frontend.onnx import from_onnx
+    model = onnx.load(path)
+
+    def write_zeros(graph):
+        """A number of 0 need not be written in a file, and TVM does not take an attribute without one."""
+        for attribute in (attribute for node in graph.node for attribute in node.attribute):
+            if attribute.type == onnx.AttributeProto.INT:
+                attribute.i = attribute.i
+            write_zeros(attribute.g)
+    write_zeros(model.graph)
+    places = [[value.name for value in model.graph.output].index(name) for name in outputs]
+    machine = relax.VirtualMachine(tvm.compile(relax.get_pipeline("zero")(from_onnx(model)), tvm.target.Target("llvm")), tvm.cpu())
+
+    def run(values):
+        found = machine["main"](*map(tvm.runtime.tensor, values))
+        found = [found] if hasattr(found, "numpy") else found
+        return [found[place].numpy() for place in places]
+    return run
+
+
+@contextlib.contextmanager
+def chromium():
+    names = [os.environ.get("BROWSER_PATH") or "", "chromium", "chromium-browser", "google-chrome", "chrome"]
+    browser = next((found for name in names if name and (found := shutil.which(name))), None)
+    if not browser:
+        sys.exit("no Chromium: install it (Debian: apt install chromium), or name it by BROWSER_PATH")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        yield lambda address: subprocess.Popen(
+            [browser, "--headless=new", "--no-sandbox", "--no-first-run", "--disable-component-update", "--disable-gpu", f"--user-data-dir={folder}", address],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def web():
+    """Serves job.html to a headless Chromium, and waits for what it tells."""
+    packages, found = pathlib.Path(JOB["packages"]), []
+    served = {JOB["images"], JOB["flat"], *(stage["file"] for stage in JOB["files"])}
+    kinds = {".mjs": "text/javascript", ".html": "text/html", ".wasm": "application/wasm"}
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            path, _, query = self.path.partition("?")
+            asked = urllib.parse.unquote(query)
+            file = {"/job": sys.argv[2], "/file": asked if asked in served else "", "/": HERE / "job.html", "/job.mjs": HERE / "job.mjs"}
+            file = pathlib.Path(file.get(path, packages / os.path.normpath(path).removeprefix("/")))
+            if not file.is_file():
+                return self.send_error(404)
+            self.send_response(200)
+            # Isolated from other origins, a page's clock is finer.
+            for name, value in [("Content-Type", kinds.get(file.suffix, "application/octet-stream")), ("Cross-Origin-Opener-Policy", "same-origin"),
+                                ("Cross-Origin-Embedder-Policy", "require-corp"), ("Content-Length", str(file.stat().st_size))]:
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(file.read_bytes())
+
+        def do_POST(self):
+            found.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server, chromium() as start:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        browser = start(f"http://127.0.0.1:{server.server_port}/")
+        try:
+            while not found and browser.poll() is None:
+                time.sleep(0.05)
+        finally:
+            browser.terminate()
+            browser.wait()
+            server.shutdown()
+    if not found:
+        sys.exit(f"Chromium ended with {browser.returncode}")
+    if "error" in found[0]:
+        sys.exit(found[0]["error"])
+    print(json.dumps(found[0]))
+
+
+def answering(load):
+    """A function of an image: label and exit, from 1."""
+    import numpy as np
+    thresholds = np.array(JOB["thresholds"], np.float32)
+    runs = [load(stage["file"], stage["inputs"], stage["outputs"]) for stage in JOB["files"]]
+    if JOB["form"] == "if":
+        given = [] if JOB["fixed"] else [thresholds]
+        return lambda image: [int(np.ravel(value)[0]) for value in runs[0]([image, *given])]
+
+    def exits(image):
+        """Where a runtime computes an output no earlier than it is asked for."""
+        for exit, logits in enumerate(runs[0]([image])):
+            odds = np.exp(logits - logits.max())
+            p = odds / odds.sum()
+            if exit == len(thresholds) or -(p * np.log(np.maximum(p, 1e-30))).sum() < thresholds[exit]:
+                return [int(logits.argmax()), exit + 1]
+
+    def stages(value):
+        for exit, run in enumerate(runs):
+            label, uncertainty, *onward = run([value])
+            if exit == len(thresholds) or np.ravel(uncertainty)[0] < thresholds[exit]:
+                return [int(np.ravel(label)[0]), exit + 1]
+            value = onward[0]
+    return exits if JOB["form"] == "exits" else stages
+
+
+def main(load):
+    import numpy as np
+    images = np.fromfile(JOB["images"], np.float32 if JOB["float"] else np.uint8).reshape(JOB["count"], *JOB["dims"])
+    answer, trunk = answering(load), load(JOB["flat"], ["image"], [JOB["flat_output"]])
+    flat = lambda image: list(trunk([image]))
+    answers, times, timed = [answer(image) for image in images], {"model": [], "flat": []}, [images[i] for i in JOB["timed"]]
+    for image in timed:
+        flat(image)
+    start = time.perf_counter()
+    while not times["flat"] or time.perf_counter() - start < JOB["seconds"]:
+        for name, work in (("model", answer), ("flat", flat)):
+            for image in timed:
+                before = time.perf_counter_ns()
+                work(image)
+                times[name].append(time.perf_counter_ns() - before)
+    print(json.dumps({"answers": answers, **times}))
+
+
+if __name__ == "__main__":
+    web() if sys.argv[1] == "web" else main(globals()[sys.argv[1]])
