@@ -167,6 +167,12 @@ bench: setup datasets $(DONE)/peers ## compare speed with PyTorch and ONNX Runti
 	cargo bench --quiet --profile dev --bench speed --no-run
 	SIMD=$(SIMD) target/peers/bin/python benches/speed.py
 
+.PHONY: runtimes
+runtimes: $(DONE)/library-$(BUILD) $(DONE)/onnx $(DONE)/venv datasets ## run exported networks in all runtimes that can be installed: docs/runtimes.md (gigabytes; a quarter of an hour once they are there)
+	@$(COMPILE) "the program" cargo build $(FEATURES)
+	LD_LIBRARY_PATH="$$(rustc --print target-libdir):$$LD_LIBRARY_PATH" target/onnx/bin/python benches/runtimes.py --program $$(ls target/$(BUILD)/target/*/debug/branchynet)
+	$(RUN) --images
+
 # Progress of a run is in target/reference/RUN.log. The program finds the standard library where cargo would.
 PROGRAM = $(firstword $(wildcard target/$(BUILD)/target/*/debug/branchynet))
 WORKFLOW := target/workflow/bin/snakemake --snakefile datasets/reference/Snakefile --directory target/reference --nolock --rerun-incomplete --rerun-triggers mtime

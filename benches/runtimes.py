@@ -59,6 +59,8 @@ class Runtime:
 
     @property
     def version(self):
+        if self.name == "ours":
+            return ""
         if self.crate:
             return re.search(rf'^{self.crate}\b.*?"=([\d.]+)"', (HERE / "Cargo.toml").read_text(), re.M)[1]
         if self.npm:
@@ -80,7 +82,10 @@ RUNTIMES = [
     Runtime("ncnn", "ncnn, through pnnx", ("ncnn==1.0.20261020", "pnnx==20261020", NUMPY), alone=True, forms=("if", "exits --float", "exits --plain --float")),
     Runtime("iree", "IREE", ("iree-base-compiler==3.13.0", "iree-base-runtime==3.13.0", ONNX, NUMPY)),
     Runtime("tvm", "Apache TVM", ("apache-tvm==0.27.0.post1", ONNX, NUMPY), forms=("if", "if --plain", "stages")),
+    Runtime("litert", "LiteRT, through onnx2tf", ("ai-edge-litert==2.1.0", "onnx2tf==1.29.24"), forms=("if", "stages"), limit=400),
 ]
+# Known, and not run here.
+NOT_RUN = ["executorch", "AOTInductor", "TensorRT", "QNN"]
 
 
 class Failure(Exception):
@@ -167,6 +172,7 @@ class Network:
         manifest = json.loads((self.path("stages") / "manifest.json").read_text())
         self.stages = manifest["stages"]
         self.macs = [stage["macs_to_leave_here"] for stage in self.stages]
+        self.places = [f"exit {place + 1}" for place in range(len(self.macs))] + ["trunk"]
         self.thresholds = [3e38 if t is None else t for t in manifest["policy"]["thresholds"]]
         for form in EXITS:
             self.trunk(form.removeprefix("exits").replace(" --", "-"))
@@ -280,7 +286,7 @@ def attempt(command, runtime, networks):
                 second = second or (form, runs)
                 continue
             return form, runs, told
-    return *(second or (None, {})), told
+    return *(second or ("", {})), told
 
 
 OURS = Runtime("ours", "this crate's plan")
@@ -314,39 +320,30 @@ def table(names, rows):
 
 
 def page(networks, found):
-    """docs/runtimes.md: what was measured, and notes that stay."""
-    times = "times.csv"
-    ours = found["ours"].runs
-    overview, failures = [], []
-    for runtime in [OURS, *RUNTIMES]:
+    """docs/runtimes.md: what was measured, in a text that stays (benches/runtimes/page.md)."""
+    shown, ours = [OURS, *RUNTIMES], found["ours"].runs
+    overview, failures, times = [], [], []
+    for runtime in shown:
         tried = found[runtime.name]
+        failures += [[runtime.title, form and f"`{form}`", why] for form, why in tried.told]
         if not tried.runs:
-            overview.append([runtime.title, runtime.version if runtime is not OURS else "", "none" if tried.told else "not installed", *[""] * len(networks) * 2])
-        else:
-            rights = [f"{tried.runs[n.name].right} of {n.count}" for n in networks]
-            gains = [f"{tried.runs[n.name].times[0] / tried.runs[n.name].times[-1]:.2f}" for n in networks]
-            form = "" if runtime is OURS else f"`{tried.form}`" + ("" if tried.skips else ", does not skip")
-            overview.append([runtime.title, "" if runtime is OURS else runtime.version, form, *[cell for pair in zip(rights, gains) for cell in pair]])
-        failures += [[runtime.title, f"`{form}`" if form else "", why] for form, why in tried.told]
-    columns = ["runtime", "version", "simplest form that is right and skips"]
-    columns += [cell for n in networks for cell in (f"{n.title}: right", "exit 1 against the trunk")]
-    parts = [(HERE / "intro.md").read_text().format(
-        count=COUNT, rounds=ROUNDS, processor=processor(), date=datetime.date.today(),
-        leave="; ".join(f"{n.title}: " + ", ".join(f"{sum(exit == place + 1 for _, exit in n.expected)} at exit {place + 1}" for place in range(len(n.macs))) for n in networks))]
-    parts.append(table(columns, overview))
-    parts.append((HERE / "times.md").read_text())
+            overview.append([runtime.title, runtime.version, "none", *[""] * (2 + len(networks))])
+            continue
+        against = [", ".join(f"{time / tried.runs[n.name].times[-1]:.2f}" for time in tried.runs[n.name].times[:-1]) for n in networks]
+        right = ", ".join(str(tried.runs[n.name].right) for n in networks)
+        overview.append([runtime.title, runtime.version, tried.form and f"`{tried.form}`", right, "yes" if tried.skips else "no", *against])
     for n in networks:
-        rows = []
-        for runtime in [OURS, *RUNTIMES]:
-            if n.name in found[runtime.name].runs:
-                row = found[runtime.name].runs[n.name].times
-                rows.append([runtime.title, *map(micro, row), *(f"{time / own:.1f}x" for time, own in zip(row, ours[n.name].times))])
-        exits = [f"exit {place + 1}" for place in range(len(n.macs))] + ["trunk"]
-        parts.append(table([f"{n.title}, µs", *exits, *(f"{name} against ours" for name in exits)], rows))
-    parts.append((HERE / "failures.md").read_text())
-    parts.append(table(["runtime", "form", "what it did"], failures))
-    parts.append((HERE / "notes.md").read_text())
-    (ROOT / "docs" / "runtimes.md").write_text("\n".join(part.strip() + "\n" for part in parts))
+        rows = [(runtime.title, found[runtime.name].runs[n.name].times) for runtime in shown if found[runtime.name].runs]
+        rows = [[title, *(f"{micro(time)} ({time / own:.1f}x)" for time, own in zip(of, ours[n.name].times))] for title, of in rows]
+        times.append(table([n.title, *n.places], rows))
+    leave = "; of " + "; of ".join(f"{n.title} {', '.join(f'{sum(exit == place + 1 for _, exit in n.expected)} leave at exit {place + 1}' for place in range(len(n.macs)))}" for n in networks)
+    facts = f"{processor()}; {datetime.date.today()}; the first {COUNT} test images{leave}; medians of {ROUNDS} rounds taken in turn."
+    columns = ["runtime", "version", "simplest form that is right and skips", f"right, of {COUNT}: {', '.join(n.title for n in networks)}", "skips",
+               *(f"{n.title}: {', '.join(n.places[:-1])} against the trunk" for n in networks)]
+    text = (HERE / "page.md").read_text().format(
+        facts=facts, overview=table(columns, overview), times="\n".join(times), failures=table(["runtime", "form", "what it did"], failures),
+        not_run=f"Not run here: {', '.join(NOT_RUN)}.")
+    (ROOT / "docs" / "runtimes.md").write_text(re.sub(r"\n{3,}", "\n\n", text))
 
 
 def figure(networks, found):
@@ -360,9 +357,8 @@ def figure(networks, found):
         for runtime in shown:
             tried = found[runtime.name]
             for n in networks:
-                places = [f"exit {i + 1}" for i in range(len(n.macs))] + ["trunk"]
-                for place, ms in zip(places, tried.runs[n.name].times):
-                    writer.writerow([runtime.title, "" if runtime is OURS else runtime.version, tried.form or "", n.title, tried.runs[n.name].right, n.count, place, f"{ms:.6f}"])
+                for place, ms in zip(n.places, tried.runs[n.name].times):
+                    writer.writerow([runtime.title, runtime.version, tried.form, n.title, tried.runs[n.name].right, n.count, place, f"{ms:.6f}"])
     colours, symbols = ["#0072B2", "#D55E00", "#009E73"], ["circle", "square", "triangle-up"]
     data, titles, layout_axes = [], [], {}
     axis = {"gridcolor": "#e5e5e5", "linecolor": "#444444", "showline": True, "zeroline": False}
@@ -387,7 +383,7 @@ def figure(networks, found):
 
 @dataclasses.dataclass
 class Tried:
-    form: str | None = None
+    form: str = ""
     runs: dict = dataclasses.field(default_factory=dict)
     # Forms that it was given before, and what it did.
     told: list = dataclasses.field(default_factory=list)

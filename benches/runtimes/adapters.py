@@ -9,6 +9,7 @@ import http.server
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -36,8 +37,9 @@ def made(path, ending, *commands):
 
 def told(text):
     """The line of an output that says most of what went wrong."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "it says nothing")
+    lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines() if line.strip()]
+    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b.*:", line)] or [line for line in lines if "error" in line.lower()] or lines
+    return errors[-1] if errors else "it says nothing"
 
 
 def program(name):
@@ -70,7 +72,9 @@ def openvino(path, inputs, outputs):
 def mnn(path, inputs, outputs):
     converted = made(path, ".mnn", lambda to: [program("mnnconvert"), "-f", "ONNX", "--modelFile", path, "--MNNModel", to, "--bizCode", "b"])
     import MNN
-    module = MNN.nn.load_module_from_file(converted, inputs, outputs, backend=MNN.expr.Backend.CPU, precision_mode=MNN.expr.PrecisionMode.High, thread_num=1)
+    # thread_num of load_module_from_file is not enough: several threads then wait for each other.
+    manager = MNN.nn.create_runtime_manager(({"backend": "CPU", "numThread": 1, "precision": "high"},))
+    module = MNN.nn.load_module_from_file(converted, inputs, outputs, runtime_manager=manager)
     kinds = {"float32": MNN.expr.float, "uint8": MNN.expr.uint8}
 
     def run(values):
@@ -148,6 +152,29 @@ def tvm(path, inputs, outputs):
         found = machine["main"](*map(tvm.runtime.tensor, values))
         found = [found] if hasattr(found, "numpy") else found
         return [found[place].numpy() for place in places]
+    return run
+
+
+def litert(path, inputs, outputs):
+    import numpy as np
+    folder = pathlib.Path(path).parent
+    # It compares what it made on a sample, which it downloads if there is none where it runs.
+    sample = folder / "calibration_image_sample_data_20x128x128x3_float32.npy"
+    if not sample.exists():
+        np.save(sample, np.random.default_rng(0).random((20, 128, 128, 3), np.float32))
+    made_in = pathlib.Path(path).with_suffix(".tf")
+    converted = made(path, ".tflite", lambda to: [program("onnx2tf"), "-i", path, "-o", made_in, "-n"],
+                     lambda to: ["cp", made_in / (pathlib.Path(path).stem + "_float32.tflite"), to])
+    from ai_edge_litert.interpreter import Interpreter
+    interpreter = Interpreter(converted, num_threads=1)
+    interpreter.allocate_tensors()
+    run_signature = interpreter.get_signature_runner()
+
+    def run(values):
+        # Channels come last, in a trunk that one stage gives and the next takes as well.
+        given = [np.ascontiguousarray(value.transpose(0, 2, 3, 1)) if name == "image" else value for name, value in zip(inputs, values)]
+        found = run_signature(**dict(zip(inputs, given)))
+        return [found[name] for name in outputs]
     return run
 
 
