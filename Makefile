@@ -123,6 +123,7 @@ datasets: datasets/mnist.safetensors cifar10 ## fetch MNIST and CIFAR-10 (origin
 test: setup datasets counting ## format, lints, links of the documentation, all tests, and quick headless runs of the notebooks
 	cargo fmt --all --check
 	cargo fmt --manifest-path src/hub/Cargo.toml --check
+	cargo fmt --manifest-path benches/runtimes/Cargo.toml --check
 	cargo clippy --quiet --workspace $(FEATURES) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --quiet $(FEATURES) --workspace --no-deps --document-private-items
 	$(PYTHON) tests/cells.py

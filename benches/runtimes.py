@@ -33,13 +33,17 @@ HERE = ROOT / "benches" / "runtimes"
 WORK = ROOT / "target" / "runtimes"
 NETWORKS = {"lenet": "B-LeNet", "alexnet": "B-AlexNet"}
 COUNT = int(os.environ.get("COUNT") or 200)
-ROUNDS = int(os.environ.get("ROUNDS") or 5)
+ROUNDS = int(os.environ.get("ROUNDS") or 3)
 # Of each exit so many images are timed.
 TIMED = 20
 FORMS = ["if", "if --plain", "if --fixed", "if --plain --fixed", "stages", "stages --plain", "stages --plain --float"]
+# What is timed of runtimes that take nested files.
+OTHERS = ["if", "if --plain", "stages", "stages --plain"]
+# Read and written by Python's onnx in between: it spells out what other writers pack.
+AGAIN = ", saved again"
 # Of which the trunk alone is taken.
 EXITS = ["exits", "exits --plain", "exits --float", "exits --plain --float"]
-ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS", "RTEN_NUM_THREADS", "TVM_NUM_THREADS")}
+ENVIRONMENT = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS", "RTEN_NUM_THREADS", "TVM_NUM_THREADS")} | {"RUST_BACKTRACE": "0", "RUST_LIB_BACKTRACE": "0"}
 
 
 @dataclasses.dataclass
@@ -74,7 +78,7 @@ RUNTIMES = [
     Runtime("openvino", "OpenVINO", ("openvino==2026.4.1", NUMPY)),
     Runtime("mnn", "MNN", ("MNN==3.6.1", NUMPY)),
     Runtime("tract", "tract", crate="tract-onnx"),
-    Runtime("rten", "rten", crate="rten"),
+    Runtime("rten", "rten", crate="rten", forms=("if", "if --plain", *(form + AGAIN for form in FORMS))),
     Runtime("node", "onnxruntime-node", npm="onnxruntime-node"),
     Runtime("web", "onnxruntime-web, in Chromium", npm="onnxruntime-web"),
     Runtime("candle", "candle-onnx", crate="candle-onnx"),
@@ -129,21 +133,22 @@ def install(runtime):
             mark.write_text(pins)
         return [python, HERE / "adapters.py", runtime.name]
     if runtime.npm:
-        folder, pins = WORK / "npm", (HERE / "package.json").read_text()
+        folder, pins = WORK / "npm", (HERE / "package-lock.json").read_text()
         mark = folder / "pins"
         if not mark.exists() or mark.read_text() != pins:
-            print(f"== packages of npm (target/runtimes/npm)", flush=True)
+            print("== packages of npm (target/runtimes/npm)", flush=True)
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-            shutil.copy(HERE / "package.json", folder)
+            for name in ("package.json", "package-lock.json"):
+                shutil.copy(HERE / name, folder)
             # What onnxruntime-node would run fetches CUDA's part.
-            process(["npm", "install", "--silent", "--ignore-scripts"], 600, cwd=folder)
+            process(["npm", "ci", "--silent", "--ignore-scripts"], 600, cwd=folder)
             mark.write_text(pins)
         return [sys.executable, HERE / "adapters.py", "web"] if runtime.name == "web" else ["node", HERE / "job.mjs"]
     environment = {**os.environ, "CARGO_TARGET_DIR": str(WORK / "rust"), "RUSTFLAGS": ""}
     if runtime.crate == "candle-onnx":
         environment["PROTOC"] = str(protoc())
-    command = ["cargo", "build", "--quiet", "--release", "--manifest-path", HERE / "Cargo.toml", "--features", runtime.name, "--bin", runtime.name]
+    command = ["cargo", "build", "--quiet", "--locked", "--release", "--manifest-path", HERE / "Cargo.toml", "--features", runtime.name, "--bin", runtime.name]
     print(f"== {runtime.title} {runtime.version} (target/runtimes/rust; minutes the first time)", flush=True)
     process(command, 1800, env=environment, cwd=HERE)
     return [next(WORK.glob(f"rust/**/release/{runtime.name}"))]
@@ -215,6 +220,7 @@ class Network:
         return [images[i] for i in range(each) for images in found if i < len(images)]
 
     def job(self, form, timed, seconds):
+        again, form = form.endswith(AGAIN), form.removesuffix(AGAIN)
         kind, *flags = form.split()
         floats, path = "--float" in flags, self.path(form)
         if kind == "stages":
@@ -224,6 +230,9 @@ class Network:
             files = [{"file": str(path), "inputs": ["image"], "outputs": [f"exit{place + 1}" for place in range(len(self.macs))]}]
         else:
             files = [{"file": str(path), "inputs": ["image"] + ["thresholds"] * ("--fixed" not in flags), "outputs": ["label", "exit"]}]
+        for stage in files if again else []:
+            model, stage["file"] = onnx.load(stage["file"]), stage["file"].replace(".onnx", "-again.onnx")
+            onnx.save(model, stage["file"])
         variant = "".join(flag.replace("--", "-") for flag in flags if flag != "--fixed")
         return {"network": self.name, "form": kind, "fixed": "--fixed" in flags, "float": floats, "files": files,
                 "flat": str(self.folder / f"trunk{variant}.onnx"), "flat_output": f"exit{len(self.macs)}",
@@ -243,11 +252,11 @@ class Run:
         return [statistics.median(row) for row in zip(*self.rounds)]
 
 
-def run(command, network, form, timed, limit, seconds=1.0):
+def run(command, network, form, timed, limit, seconds=0.6):
     job = network.job(form, timed, seconds)
     path = WORK / "job.json"
     path.write_text(json.dumps(job))
-    lines = process([*command, path, job["packages"]], limit, env={**os.environ, **ONE_THREAD}, cwd=WORK).strip().splitlines()
+    lines = process([*command, path, job["packages"]], limit, env={**os.environ, **ENVIRONMENT}, cwd=WORK).strip().splitlines()
     try:
         found = json.loads(lines[-1])
     except (IndexError, ValueError):
@@ -314,6 +323,12 @@ def micro(ms):
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
+def shown(form):
+    """A form as the page shows it."""
+    flags, again = form.removesuffix(AGAIN), form.endswith(AGAIN)
+    return form and f"`{flags}`{AGAIN * again}"
+
+
 def table(names, rows):
     lines = [names, ["---"] * len(names), *rows]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in lines) + "\n"
@@ -321,27 +336,34 @@ def table(names, rows):
 
 def page(networks, found):
     """docs/runtimes.md: what was measured, in a text that stays (benches/runtimes/page.md)."""
-    shown, ours = [OURS, *RUNTIMES], found["ours"].runs
-    overview, failures, times = [], [], []
-    for runtime in shown:
+    ours = found["ours"].runs
+    overview, failures, times, forms = [], [], [], []
+    for runtime in [OURS, *RUNTIMES]:
         tried = found[runtime.name]
-        failures += [[runtime.title, form and f"`{form}`", why] for form, why in tried.told]
+        # A reason that several forms share stands once.
+        for why in dict.fromkeys(why for _, why in tried.told):
+            failures.append([runtime.title, ", ".join(shown(form) for form, of in tried.told if of == why), why])
         if not tried.runs:
             overview.append([runtime.title, runtime.version, "none", *[""] * (2 + len(networks))])
             continue
         against = [", ".join(f"{time / tried.runs[n.name].times[-1]:.2f}" for time in tried.runs[n.name].times[:-1]) for n in networks]
         right = ", ".join(str(tried.runs[n.name].right) for n in networks)
-        overview.append([runtime.title, runtime.version, tried.form and f"`{tried.form}`", right, "yes" if tried.skips else "no", *against])
+        overview.append([runtime.title, runtime.version, shown(tried.form), right, "yes" if tried.skips else "no", *against])
     for n in networks:
-        rows = [(runtime.title, found[runtime.name].runs[n.name].times) for runtime in shown if found[runtime.name].runs]
+        rows = [(runtime.title, found[runtime.name].runs[n.name].times) for runtime in [OURS, *RUNTIMES] if found[runtime.name].runs]
         rows = [[title, *(f"{micro(time)} ({time / own:.1f}x)" for time, own in zip(of, ours[n.name].times))] for title, of in rows]
         times.append(table([n.title, *n.places], rows))
+        rows = []
+        for runtime in (runtime for runtime in RUNTIMES if found[runtime.name].others):
+            by_form = {tried.form.removesuffix(AGAIN): tried.runs[n.name].times for tried in [found[runtime.name], *found[runtime.name].others]}
+            rows.append([runtime.title, *(f"{micro(of[0])} to {micro(of[-2])}" if (of := by_form.get(form)) else "" for form in OTHERS)])
+        forms.append(table([f"{n.title}: first to last exit", *(f"`{form}`" for form in OTHERS)], rows))
     leave = "; of " + "; of ".join(f"{n.title} {', '.join(f'{sum(exit == place + 1 for _, exit in n.expected)} leave at exit {place + 1}' for place in range(len(n.macs)))}" for n in networks)
     facts = f"{processor()}; {datetime.date.today()}; the first {COUNT} test images{leave}; medians of {ROUNDS} rounds taken in turn."
     columns = ["runtime", "version", "simplest form that is right and skips", f"right, of {COUNT}: {', '.join(n.title for n in networks)}", "skips",
                *(f"{n.title}: {', '.join(n.places[:-1])} against the trunk" for n in networks)]
     text = (HERE / "page.md").read_text().format(
-        facts=facts, overview=table(columns, overview), times="\n".join(times), failures=table(["runtime", "form", "what it did"], failures),
+        facts=facts, overview=table(columns, overview), times="\n".join(times), forms="\n".join(forms), failures=table(["runtime", "form", "what it did"], failures),
         not_run=f"Not run here: {', '.join(NOT_RUN)}.")
     (ROOT / "docs" / "runtimes.md").write_text(re.sub(r"\n{3,}", "\n\n", text))
 
@@ -350,33 +372,34 @@ def figure(networks, found):
     """Times at each exit by runtime, as plotly's JSON and a table."""
     folder = ROOT / "figures" / "runtimes"
     folder.mkdir(parents=True, exist_ok=True)
-    shown = [runtime for runtime in [OURS, *RUNTIMES] if found[runtime.name].runs]
+    rows = [runtime for runtime in [OURS, *RUNTIMES] if found[runtime.name].runs]
     with open(folder / "times.csv", "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["runtime", "version", "form", "network", "right", "of", "place", "ms"])
-        for runtime in shown:
+        for runtime in rows:
             tried = found[runtime.name]
-            for n in networks:
-                for place, ms in zip(n.places, tried.runs[n.name].times):
-                    writer.writerow([runtime.title, runtime.version, tried.form, n.title, tried.runs[n.name].right, n.count, place, f"{ms:.6f}"])
+            for tried in [tried, *tried.others]:
+                for n in networks:
+                    for place, ms in zip(n.places, tried.runs[n.name].times):
+                        writer.writerow([runtime.title, runtime.version, tried.form, n.title, tried.runs[n.name].right, n.count, place, f"{ms:.6f}"])
     colours, symbols = ["#0072B2", "#D55E00", "#009E73"], ["circle", "square", "triangle-up"]
     data, titles, layout_axes = [], [], {}
     axis = {"gridcolor": "#e5e5e5", "linecolor": "#444444", "showline": True, "zeroline": False}
-    names = [runtime.title for runtime in shown][::-1]
+    names = [runtime.title for runtime in rows][::-1]
     for column, n in enumerate(networks):
         suffix = "" if column == 0 else str(column + 1)
         for place in range(len(n.macs)):
             data.append({"type": "scatter", "mode": "markers", "name": f"leaves at exit {place + 1}", "legendgroup": str(place), "showlegend": len(n.macs) == max(len(m.macs) for m in networks),
-                         "x": [found[r.name].runs[n.name].times[place] for r in shown], "y": [r.title for r in shown], "marker": {"color": colours[place], "symbol": symbols[place], "size": 10},
+                         "x": [found[r.name].runs[n.name].times[place] for r in rows], "y": [r.title for r in rows], "marker": {"color": colours[place], "symbol": symbols[place], "size": 10},
                          "xaxis": f"x{suffix}", "yaxis": f"y{suffix}"})
         data.append({"type": "scatter", "mode": "markers", "name": "the trunk without branches", "legendgroup": "trunk", "showlegend": column == 0,
-                     "x": [found[r.name].runs[n.name].times[-1] for r in shown], "y": [r.title for r in shown],
+                     "x": [found[r.name].runs[n.name].times[-1] for r in rows], "y": [r.title for r in rows],
                      "marker": {"color": "#000000", "symbol": "diamond-open", "size": 11, "line": {"width": 2}}, "xaxis": f"x{suffix}", "yaxis": f"y{suffix}"})
         left = 0.53 * column
         layout_axes[f"xaxis{suffix}"] = {**axis, "type": "log", "domain": [left, left + 0.47], "anchor": f"y{suffix}", "title": {"text": f"{n.title}: ms for an image"}}
         layout_axes[f"yaxis{suffix}"] = {**axis, "anchor": f"x{suffix}", "categoryorder": "array", "categoryarray": names, "automargin": True, **({"showticklabels": False} if column else {})}
     title = "What an image costs that leaves at each exit, by runtime<br><sub>one image at a time, one thread, medians; logarithmic</sub>"
-    layout = {"title": {"text": title}, "height": 160 + 32 * len(shown), "width": 960, "margin": {"t": 80, "l": 60, "r": 20, "b": 60}, "paper_bgcolor": "white", "plot_bgcolor": "white",
+    layout = {"title": {"text": title}, "height": 160 + 32 * len(rows), "width": 960, "margin": {"t": 80, "l": 60, "r": 20, "b": 60}, "paper_bgcolor": "white", "plot_bgcolor": "white",
               "font": {"size": 13, "color": "#222222"}, "legend": {"orientation": "h", "x": 0, "y": -0.16}, **layout_axes}
     (folder / "times.json").write_text(json.dumps({"config": {}, "data": data, "layout": layout}, separators=(",", ":"), ensure_ascii=False))
 
@@ -388,6 +411,21 @@ class Tried:
     # Forms that it was given before, and what it did.
     told: list = dataclasses.field(default_factory=list)
     skips: bool = False
+    # The same in other forms, where it takes them.
+    others: list = dataclasses.field(default_factory=list)
+
+
+def others(command, runtime, networks, form):
+    """What a runtime that takes nested files does with the other forms; those that it does not take or is not right in are left out."""
+    again, found = AGAIN * form.endswith(AGAIN), []
+    for other in (other + again for other in OTHERS if other + again != form):
+        try:
+            runs = {network.name: run(command, network, other, runtime.timed, runtime.limit) for network in networks}
+        except Failure:
+            continue
+        if all(runs[network.name].right == network.count for network in networks):
+            found.append(Tried(other, runs))
+    return found
 
 
 def main():
@@ -415,20 +453,23 @@ def main():
         else:
             tried.form, tried.runs, tried.told = attempt(commands[runtime.name], runtime, networks)
         tried.skips = all(skips(network, tried.runs[network.name]) for network in networks) if tried.runs else False
+        if tried.form.startswith("if") and runtime.timed == TIMED:
+            tried.others = others(commands[runtime.name], runtime, networks, tried.form)
         print(f": {tried.form or ('' if tried.runs else 'none')}", *(f"{n.title} " + " ".join(map(micro, tried.runs[n.name].times)) for n in networks if tried.runs), flush=True)
         for form, why in tried.told:
             print(f"      {form}: {why}", flush=True)
     for turn in range(2, ROUNDS + 1):
         print(f"   round {turn} of {ROUNDS}", flush=True)
         for runtime in timed:
-            for network in networks:
-                if network.name not in found[runtime.name].runs:
-                    continue
-                try:
-                    again = run(commands[runtime.name], network, found[runtime.name].form or "if", runtime.timed, runtime.limit)
-                    found[runtime.name].runs[network.name].rounds += again.rounds
-                except Failure as failure:
-                    print(f"      {runtime.title}, {network.title}: {failure}", flush=True)
+            for tried in [found[runtime.name], *found[runtime.name].others]:
+                for network in networks:
+                    if network.name not in tried.runs:
+                        continue
+                    try:
+                        again = run(commands[runtime.name], network, tried.form or "if", runtime.timed, runtime.limit)
+                        tried.runs[network.name].rounds += again.rounds
+                    except Failure as failure:
+                        print(f"      {runtime.title}, {network.title}: {failure}", flush=True)
     if not wanted:
         figure(networks, found)
         page(networks, found)

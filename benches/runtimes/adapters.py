@@ -178,6 +178,69 @@ def litert(path, inputs, outputs):
     return run
 
 
+def aot(path, inputs, outputs):
+    """The network written anew in PyTorch (benches/peers.py), with torch.cond in place of If."""
+    import torch
+    sys.path.append(str(HERE.parent))
+    import peers
+    torch.set_num_threads(1)
+    with open(HERE.parent.parent / "datasets" / "reference" / "weights" / f"{JOB['network']}.safetensors", "rb") as file:
+        head = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        data = file.read()
+    weights = {name: torch.frombuffer(bytearray(data[slice(*about["data_offsets"])]), dtype=torch.float32).reshape(about["shape"])
+               for name, about in head.items() if name != "__metadata__"}
+    network = getattr(peers, JOB["network"])().eval()
+    for prefix, part in [("", network.segments), *((f"branch{i + 1}.", branch) for i, branch in enumerate(network.branches))]:
+        for kind, name in ((torch.nn.Conv2d, "conv"), (torch.nn.Linear, "linear")):
+            for i, layer in enumerate(layer for layer in part.modules() if isinstance(layer, kind)):
+                layer.load_state_dict({of: weights[f"{prefix}{name}{i + 1}.{of}"] for of in ("weight", "bias")})
+    dark, bright = (weights["bytes"][:, byte].reshape(1, -1, 1, 1) for byte in (0, 255))
+
+    class Trunk(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = network
+            self.register_buffer("offset", dark)
+            self.register_buffer("factor", (bright - dark) / 255)
+
+        def forward(self, image):
+            x = image.float() * self.factor + self.offset
+            for segment in self.network.segments:
+                x = segment(x)
+            return x
+
+    class Nested(Trunk):
+        def forward(self, image, thresholds):
+            logits, number = self.leave(0, image.float() * self.factor + self.offset, thresholds)
+            return logits.argmax(1), number
+
+        def leave(self, exit, x, thresholds):
+            x = self.network.segments[exit](x)
+            last = exit == len(self.network.branches)
+            logits, number = x if last else self.network.branches[exit](x), torch.full((1,), exit + 1)
+            if last:
+                return logits, number
+            logs = torch.log_softmax(logits, 1)
+            sure = -(logs.exp() * logs).sum() < thresholds[exit]
+            # What a branch gives must be a copy.
+            return torch.cond(sure, lambda x, logits, thresholds: (logits.clone(), torch.full((1,), exit + 1)),
+                              lambda x, logits, thresholds: self.leave(exit + 1, x, thresholds), (x, logits, thresholds))
+
+    image, thresholds = torch.zeros(JOB["dims"], dtype=torch.uint8), torch.tensor(JOB["thresholds"])
+    model, given = (Trunk(), (image,)) if path == JOB["flat"] else (Nested(), (image, thresholds))
+    compiled = pathlib.Path(path).with_suffix(".pt2")
+    if not compiled.exists():
+        with torch.no_grad():
+            torch._inductor.aoti_compile_and_package(torch.export.export(model.eval(), given), package_path=str(compiled))
+    runner = torch._inductor.aoti_load_package(str(compiled))
+
+    def run(values):
+        found = runner(*map(torch.from_numpy, values))
+        found = found if isinstance(found, (list, tuple)) else [found]
+        return [value.numpy() for value in found]
+    return run
+
+
 @contextlib.contextmanager
 def chromium():
     names = [os.environ.get("BROWSER_PATH") or "", "chromium", "chromium-browser", "google-chrome", "chrome"]
