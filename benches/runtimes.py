@@ -82,10 +82,10 @@ RUNTIMES = [
     Runtime("node", "onnxruntime-node", npm="onnxruntime-node"),
     Runtime("web", "onnxruntime-web, in Chromium", npm="onnxruntime-web"),
     Runtime("candle", "candle-onnx", crate="candle-onnx"),
-    Runtime("reference", "onnx, reference evaluator", (ONNX, NUMPY), timed=2),
+    Runtime("reference", "onnx's reference", (ONNX, NUMPY), timed=2),
     Runtime("ncnn", "ncnn, through pnnx", ("ncnn==1.0.20261020", "pnnx==20261020", NUMPY), alone=True, forms=("if", "exits --float", "exits --plain --float")),
     Runtime("iree", "IREE", ("iree-base-compiler==3.13.0", "iree-base-runtime==3.13.0", ONNX, NUMPY)),
-    Runtime("tvm", "Apache TVM", ("apache-tvm==0.27.0.post1", ONNX, NUMPY), forms=("if", "if --plain", "stages")),
+    Runtime("tvm", "TVM", ("apache-tvm==0.27.0.post1", ONNX, NUMPY), forms=("if", "if --plain", "stages")),
     Runtime("litert", "LiteRT, through onnx2tf", ("ai-edge-litert==2.1.0", "onnx2tf==1.29.24"), forms=("if", "stages"), limit=400),
 ]
 # Known, and not run here.
@@ -385,21 +385,20 @@ def figure(networks, found):
     colours, symbols = ["#0072B2", "#D55E00", "#009E73"], ["circle", "square", "triangle-up"]
     data, titles, layout_axes = [], [], {}
     axis = {"gridcolor": "#e5e5e5", "linecolor": "#444444", "showline": True, "zeroline": False}
-    names = [runtime.title for runtime in rows][::-1]
+    names = [runtime.title.partition(",")[0] for runtime in rows]
     for column, n in enumerate(networks):
         suffix = "" if column == 0 else str(column + 1)
         for place in range(len(n.macs)):
             data.append({"type": "scatter", "mode": "markers", "name": f"leaves at exit {place + 1}", "legendgroup": str(place), "showlegend": len(n.macs) == max(len(m.macs) for m in networks),
-                         "x": [found[r.name].runs[n.name].times[place] for r in rows], "y": [r.title for r in rows], "marker": {"color": colours[place], "symbol": symbols[place], "size": 10},
+                         "x": [found[r.name].runs[n.name].times[place] for r in rows], "y": names, "marker": {"color": colours[place], "symbol": symbols[place], "size": 10},
                          "xaxis": f"x{suffix}", "yaxis": f"y{suffix}"})
         data.append({"type": "scatter", "mode": "markers", "name": "the trunk without branches", "legendgroup": "trunk", "showlegend": column == 0,
-                     "x": [found[r.name].runs[n.name].times[-1] for r in rows], "y": [r.title for r in rows],
+                     "x": [found[r.name].runs[n.name].times[-1] for r in rows], "y": names,
                      "marker": {"color": "#000000", "symbol": "diamond-open", "size": 11, "line": {"width": 2}}, "xaxis": f"x{suffix}", "yaxis": f"y{suffix}"})
-        left = 0.53 * column
-        layout_axes[f"xaxis{suffix}"] = {**axis, "type": "log", "domain": [left, left + 0.47], "anchor": f"y{suffix}", "title": {"text": f"{n.title}: ms for an image"}}
-        layout_axes[f"yaxis{suffix}"] = {**axis, "anchor": f"x{suffix}", "categoryorder": "array", "categoryarray": names, "automargin": True, **({"showticklabels": False} if column else {})}
-    title = "What an image costs that leaves at each exit, by runtime<br><sub>one image at a time, one thread, medians; logarithmic</sub>"
-    layout = {"title": {"text": title}, "height": 160 + 32 * len(rows), "width": 960, "margin": {"t": 80, "l": 60, "r": 20, "b": 60}, "paper_bgcolor": "white", "plot_bgcolor": "white",
+        layout_axes[f"xaxis{suffix}"] = {**axis, "type": "log", "dtick": "D2", "title": {"text": f"{n.title}: ms for an image"}}
+        layout_axes[f"yaxis{suffix}"] = {**axis, "categoryorder": "array", "categoryarray": names[::-1], "automargin": True}
+    title = "What an image costs that leaves at each exit, by runtime<br><sub>one image at a time, one thread, medians; logarithmic axis</sub>"
+    layout = {"title": {"text": title}, "height": 160 + 32 * len(rows), "width": 860, "grid": {"rows": 1, "columns": len(networks), "pattern": "independent", "xgap": 0.4}, "margin": {"t": 80, "l": 60, "r": 20, "b": 60}, "paper_bgcolor": "white", "plot_bgcolor": "white",
               "font": {"size": 13, "color": "#222222"}, "legend": {"orientation": "h", "x": 0, "y": -0.16}, **layout_axes}
     (folder / "times.json").write_text(json.dumps({"config": {}, "data": data, "layout": layout}, separators=(",", ":"), ensure_ascii=False))
 
