@@ -56,6 +56,8 @@ class Runtime:
     npm: str = ""
     # What its packages ask for and it does without is left out.
     alone: bool = False
+    # An environment that make has made for something else.
+    shared: str = ""
     forms: tuple = tuple(FORMS)
     timed: int = TIMED
     # Seconds for a job, what it converts and compiles included.
@@ -87,9 +89,10 @@ RUNTIMES = [
     Runtime("iree", "IREE", ("iree-base-compiler==3.13.0", "iree-base-runtime==3.13.0", ONNX, NUMPY)),
     Runtime("tvm", "TVM", ("apache-tvm==0.27.0.post1", ONNX, NUMPY), forms=("if", "if --plain", "stages")),
     Runtime("litert", "LiteRT, through onnx2tf", ("ai-edge-litert==2.1.0", "onnx2tf==1.29.24"), forms=("if", "stages"), limit=400),
+    Runtime("aot", "AOTInductor", ("torch==2.15.0",), shared="peers", forms=("torch.cond",), limit=400),
 ]
 # Known, and not run here.
-NOT_RUN = ["executorch", "AOTInductor", "TensorRT", "QNN"]
+NOT_RUN = ["executorch", "TensorRT", "QNN"]
 
 
 class Failure(Exception):
@@ -122,6 +125,11 @@ def reason(text, code):
 
 def install(runtime):
     """Installs a runtime below target/runtimes, once for each pin; returns the command that takes a job."""
+    if runtime.shared:
+        python = ROOT / "target" / runtime.shared / "bin" / "python"
+        if not python.exists():
+            raise Failure(f"target/{runtime.shared} is not there; make target/setup/{runtime.shared}")
+        return [python, HERE / "adapters.py", runtime.name]
     if runtime.pip:
         folder, pins = WORK / runtime.name, "\n".join(runtime.pip)
         python, mark = folder / "bin" / "python", folder / "pins"
@@ -221,7 +229,8 @@ class Network:
 
     def job(self, form, timed, seconds):
         again, form = form.endswith(AGAIN), form.removesuffix(AGAIN)
-        kind, *flags = form.split()
+        # What PyTorch compiles itself is no file of ours, and works as a nested one.
+        kind, *flags = form.replace("torch.cond", "if").split()
         floats, path = "--float" in flags, self.path(form)
         if kind == "stages":
             files = [{"file": str(path / stage["file"]), "inputs": [stage["input"]],

@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 import urllib.parse
+import warnings
 
 HERE = pathlib.Path(__file__).resolve().parent
 JOB = json.loads(pathlib.Path(sys.argv[2]).read_text())
@@ -180,6 +181,7 @@ def litert(path, inputs, outputs):
 
 def aot(path, inputs, outputs):
     """The network written anew in PyTorch (benches/peers.py), with torch.cond in place of If."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(pathlib.Path(path).parent / "inductor"))
     import torch
     sys.path.append(str(HERE.parent))
     import peers
@@ -229,6 +231,7 @@ def aot(path, inputs, outputs):
     image, thresholds = torch.zeros(JOB["dims"], dtype=torch.uint8), torch.tensor(JOB["thresholds"])
     model, given = (Trunk(), (image,)) if path == JOB["flat"] else (Nested(), (image, thresholds))
     compiled = pathlib.Path(path).with_suffix(".pt2")
+    warnings.simplefilter("ignore")
     if not compiled.exists():
         with torch.no_grad():
             torch._inductor.aoti_compile_and_package(torch.export.export(model.eval(), given), package_path=str(compiled))
