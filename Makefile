@@ -169,7 +169,7 @@ bench: setup datasets $(DONE)/peers ## compare speed with PyTorch and ONNX Runti
 	SIMD=$(SIMD) target/peers/bin/python benches/speed.py
 
 .PHONY: runtimes
-runtimes: $(DONE)/library-$(BUILD) $(DONE)/onnx $(DONE)/peers $(DONE)/venv datasets ## run exported networks in all runtimes that can be installed: docs/runtimes.md (gigabytes; a quarter of an hour once they are there)
+runtimes: $(DONE)/library-$(BUILD) $(DONE)/onnx $(DONE)/peers $(DONE)/venv datasets ## run exported networks in all runtimes that can be installed: docs/runtimes.md (gigabytes; a quarter of an hour once they are there; COUNT=2000, RUNTIMES="tract rten")
 	@$(COMPILE) "the program" cargo build $(FEATURES)
 	LD_LIBRARY_PATH="$$(rustc --print target-libdir):$$LD_LIBRARY_PATH" target/onnx/bin/python benches/runtimes.py --program $$(ls target/$(BUILD)/target/*/debug/branchynet)
 	$(RUN) --images

@@ -43,7 +43,8 @@ OTHERS = ["if", "if --plain", "stages", "stages --plain"]
 AGAIN = ", saved again"
 # Of which the trunk alone is taken.
 EXITS = ["exits", "exits --plain", "exits --float", "exits --plain --float"]
-ENVIRONMENT = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS", "RTEN_NUM_THREADS", "TVM_NUM_THREADS")} | {"RUST_BACKTRACE": "0", "RUST_LIB_BACKTRACE": "0"}
+ENVIRONMENT = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS", "RTEN_NUM_THREADS", "TVM_NUM_THREADS")} | {
+    "RUST_BACKTRACE": "0", "RUST_LIB_BACKTRACE": "0", "BRANCHYNET_DIR": str(ROOT)}
 
 
 @dataclasses.dataclass
@@ -119,7 +120,7 @@ def reason(text, code):
         return f"it crashed ({signal.Signals(-code).name})"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     line = lines[-1] if lines else f"it ended with {code} and said nothing"
-    line = re.sub(r"(/[\w.+-]+)+/([\w.+-]+)", r"\2", line)
+    line = re.sub(r"(?<![\w.])(/[\w.+-]+)+/([\w.+-]+)", r"\2", line)
     return line if len(line) <= 200 else line[:200] + " …"
 
 
@@ -484,4 +485,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Failure as failure:
+        sys.exit(f"runtimes.py: {failure}")
