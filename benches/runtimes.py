@@ -344,7 +344,7 @@ def table(names, rows):
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in lines) + "\n"
 
 
-def page(networks, found):
+def page(networks, found, rounds):
     """docs/runtimes.md: what was measured, in a text that stays (benches/runtimes/page.md)."""
     ours = found["ours"].runs
     overview, failures, times, forms = [], [], [], []
@@ -358,7 +358,7 @@ def page(networks, found):
             continue
         against = [", ".join(f"{time / tried.runs[n.name].times[-1]:.2f}" for time in tried.runs[n.name].times[:-1]) for n in networks]
         right = ", ".join(str(tried.runs[n.name].right) for n in networks)
-        overview.append([runtime.title, runtime.version, shown(tried.form), right, "yes" if tried.skips else "no", *against])
+        overview.append([runtime.title, runtime.version, shown(tried.form), right, "yes" if all(skips(n, tried.runs[n.name]) for n in networks) else "no", *against])
     for n in networks:
         rows = [(runtime.title, found[runtime.name].runs[n.name].times) for runtime in [OURS, *RUNTIMES] if found[runtime.name].runs]
         rows = [[title, *(f"{micro(time)} ({time / own:.1f}x)" for time, own in zip(of, ours[n.name].times))] for title, of in rows]
@@ -369,7 +369,7 @@ def page(networks, found):
             rows.append([runtime.title, *(f"{micro(of[0])} to {micro(of[-2])}" if (of := by_form.get(form)) else "" for form in OTHERS)])
         forms.append(table([f"{n.title}: first to last exit", *(f"`{form}`" for form in OTHERS)], rows))
     leave = "; of " + "; of ".join(f"{n.title} {', '.join(f'{sum(exit == place + 1 for _, exit in n.expected)} leave at exit {place + 1}' for place in range(len(n.macs)))}" for n in networks)
-    facts = f"{processor()}; {datetime.date.today()}; the first {COUNT} test images{leave}; medians of {ROUNDS} rounds taken in turn."
+    facts = f"{processor()}; {datetime.date.today()}; the first {COUNT} test images{leave}; medians of {rounds} rounds taken in turn."
     columns = ["runtime", "version", "simplest form that is right and skips", f"right, of {COUNT}: {', '.join(n.title for n in networks)}", "skips",
                *(f"{n.title}: {', '.join(n.places[:-1])} against the trunk" for n in networks)]
     text = (HERE / "page.md").read_text().format(
@@ -419,7 +419,6 @@ class Tried:
     runs: dict = dataclasses.field(default_factory=dict)
     # Forms that it was given before, and what it did.
     told: list = dataclasses.field(default_factory=list)
-    skips: bool = False
     # The same in other forms, where it takes them.
     others: list = dataclasses.field(default_factory=list)
 
@@ -453,6 +452,13 @@ def main():
         except Failure as failure:
             found[runtime.name].told.append(("", f"not installed: {failure}"))
     networks = [Network(name, program) for name in NETWORKS]
+
+    # After each round, so that what is interrupted leaves what it has.
+    def report(rounds):
+        if not wanted:
+            figure(networks, found)
+            page(networks, found, rounds)
+
     timed = [OURS, *(runtime for runtime in chosen if runtime.name in commands)]
     for runtime in timed:
         print(f"   {runtime.title}", end="", flush=True)
@@ -461,12 +467,12 @@ def main():
             tried.runs = {network.name: run(commands["ours"], network, "if", TIMED, 60) for network in networks}
         else:
             tried.form, tried.runs, tried.told = attempt(commands[runtime.name], runtime, networks)
-        tried.skips = all(skips(network, tried.runs[network.name]) for network in networks) if tried.runs else False
         if tried.form.startswith("if") and runtime.timed == TIMED:
             tried.others = others(commands[runtime.name], runtime, networks, tried.form)
         print(f": {tried.form or ('' if tried.runs else 'none')}", *(f"{n.title} " + " ".join(map(micro, tried.runs[n.name].times)) for n in networks if tried.runs), flush=True)
         for form, why in tried.told:
             print(f"      {form}: {why}", flush=True)
+    report(1)
     for turn in range(2, ROUNDS + 1):
         print(f"   round {turn} of {ROUNDS}", flush=True)
         for runtime in timed:
@@ -479,9 +485,7 @@ def main():
                         tried.runs[network.name].rounds += again.rounds
                     except Failure as failure:
                         print(f"      {runtime.title}, {network.title}: {failure}", flush=True)
-    if not wanted:
-        figure(networks, found)
-        page(networks, found)
+        report(turn)
 
 
 if __name__ == "__main__":
