@@ -140,7 +140,7 @@ impl Graph {
 
     /// The file of this graph, which says these things about itself.
     pub(crate) fn encode(&self, name: &str, about: &[(&str, String)]) -> Vec<u8> {
-        onnx_rs::encode(&ast::Model {
+        let packed = onnx_rs::encode(&ast::Model {
             ir_version: 8,
             opset_import: vec![ast::OperatorSetId { domain: "", version: 17 }],
             producer_name: "branchynet",
@@ -148,7 +148,8 @@ impl Graph {
             graph: Some(self.proto(name)),
             metadata_props: about.iter().map(|(key, value)| ast::StringStringEntry { key, value }).collect(),
             ..Default::default()
-        })
+        });
+        unpacked(&packed, Message::Model)
     }
 
     fn proto<'a>(&'a self, name: &'a str) -> ast::Graph<'a> {
@@ -213,4 +214,80 @@ impl Declared {
             Some(ast::TypeProto { value: Some(ast::TypeValue::Tensor(tensor)), ..Default::default() });
         ast::ValueInfo { name: &self.name, r#type, ..Default::default() }
     }
+}
+
+/// The messages of a file that hold lists of numbers, or messages that do.
+#[derive(Debug, Clone, Copy)]
+enum Message {
+    Model,
+    Graph,
+    Node,
+    Attribute,
+    Tensor,
+}
+
+/// A message with the numbers of attributes and dimensions one by one, as ONNX declares them. onnx-rs packs them, and not every
+/// reader of protobuf takes both: rten 0.27 refuses such a file.
+fn unpacked(message: &[u8], kind: Message) -> Vec<u8> {
+    let mut out = Vec::with_capacity(message.len());
+    let mut rest = message;
+    while !rest.is_empty() {
+        let field = rest;
+        let tag = take_varint(&mut rest);
+        // What is neither a varint nor a fixed number has its length in front.
+        let len = match tag & 7 {
+            0 => {
+                take_varint(&mut rest);
+                0
+            }
+            1 => 8,
+            5 => 4,
+            _ => take_varint(&mut rest),
+        };
+        let (content, behind) = rest.split_at(len as usize);
+        rest = behind;
+        let within = match (kind, tag >> 3) {
+            (Message::Model, 7) | (Message::Attribute, 6) => Message::Graph,
+            (Message::Graph, 1) => Message::Node,
+            (Message::Node, 5) => Message::Attribute,
+            (Message::Graph, 5) | (Message::Attribute, 5) => Message::Tensor,
+            (Message::Attribute, 7) if tag & 7 == 2 => {
+                out.extend(content.chunks(4).flat_map(|float| [&[7 << 3 | 5], float].concat()));
+                continue;
+            }
+            (Message::Attribute, 8) | (Message::Tensor, 1) if tag & 7 == 2 => {
+                let mut numbers = content;
+                while !numbers.is_empty() {
+                    put_varint(tag & !7, &mut out);
+                    put_varint(take_varint(&mut numbers), &mut out);
+                }
+                continue;
+            }
+            _ => {
+                out.extend_from_slice(&field[..field.len() - rest.len()]);
+                continue;
+            }
+        };
+        let content = unpacked(content, within);
+        put_varint(tag, &mut out);
+        put_varint(content.len() as u64, &mut out);
+        out.extend(content);
+    }
+    out
+}
+
+/// A number of protobuf, seven bits a byte; the bytes behind it stay.
+fn take_varint(bytes: &mut &[u8]) -> u64 {
+    let last = bytes.iter().position(|byte| byte & 0x80 == 0).expect("onnx-rs ends its numbers");
+    let (number, rest) = bytes.split_at(last + 1);
+    *bytes = rest;
+    number.iter().rev().fold(0, |value, byte| value << 7 | u64::from(byte & 0x7f))
+}
+
+fn put_varint(mut value: u64, out: &mut Vec<u8>) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
 }

@@ -97,7 +97,10 @@ def check(program, network, count, folder):
         path = path if "stages" in form else path.with_suffix(".onnx")
         subprocess.run([program, "export", network, "--onnx", path, *form.split()], check=True, stdout=subprocess.DEVNULL)
         first = path / "stage1.onnx" if path.is_dir() else path
-        about = {entry.key: entry.value for entry in onnx.load(str(first)).metadata_props}
+        model = onnx.load(str(first))
+        if model.ByteSize() != first.stat().st_size:
+            sys.exit(f"{network} {form}: ONNX's own library would write {model.ByteSize():,} bytes, and the file has {first.stat().st_size:,}")
+        about = {entry.key: entry.value for entry in model.metadata_props}
         policy = json.loads(about["policy"])
         thresholds = [float("inf") if t is None else t for t in policy["thresholds"]]
         classes = json.loads(about["classes"])
