@@ -506,12 +506,38 @@ fn export_onnx(session: &Session, arguments: &Export, path: &Path) -> Result<Str
     let files = weights.onnx(policy, &onnx.options(), &about)?;
     let mut out = String::new();
     let single = files.len() == 1;
+    if !single {
+        remove_stages(path)?;
+    }
     for (name, bytes) in files {
         let path = if single { path.to_path_buf() } else { path.join(name) };
         write_atomically(&path, &bytes)?;
         out += &format!("{}\n", path.display());
     }
     Ok(out)
+}
+
+/// Removes the stages that a manifest in this folder names, and then the manifest, so that nothing of another network lies beside
+/// new stages: theirs is written last, and where it is, all is there.
+fn remove_stages(folder: &Path) -> Result<()> {
+    let remove = |name: &str| {
+        let path = folder.join(name);
+        std::fs::remove_file(&path).or_else(|cause| match cause.kind() {
+            std::io::ErrorKind::NotFound => Ok(()),
+            _ => Err(Error::new(ErrorKind::File, format!("cannot replace {}: {cause}", path.display()))),
+        })
+    };
+    let manifest = std::fs::read(folder.join("manifest.json")).unwrap_or_default();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap_or_default();
+    // Whoever wrote it, nothing else is removed.
+    let is_stage = |name: &&str| {
+        let number = name.strip_prefix("stage").and_then(|name| name.strip_suffix(".onnx"));
+        number.is_some_and(|number| number.parse::<usize>().is_ok())
+    };
+    let stages = manifest["stages"].as_array().into_iter().flatten();
+    let names: Vec<&str> = stages.filter_map(|stage| stage["file"].as_str()).filter(is_stage).collect();
+    let manifest = (!names.is_empty()).then_some("manifest.json");
+    names.into_iter().chain(manifest).try_for_each(remove)
 }
 
 /// How many of the test images the networks without branches answer correctly.

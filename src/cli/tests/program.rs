@@ -1,7 +1,7 @@
 //! The program: settings, messages, exit codes.
 
 use branchynet::candle_core::{Device, Tensor, safetensors};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -266,9 +266,9 @@ fn every_network_follows_data_of_ones_own() {
 #[test]
 fn weights_become_onnx_in_each_form() {
     let folder = std::env::temp_dir().join(format!("branchynet-onnx-{}", std::process::id()));
+    let path = |path: &Path| path.to_str().expect("a path").to_string();
     let export = |to: &str, more: &[&str]| {
-        let to = folder.join(to);
-        run(&[&["export", "lenet", "--onnx", to.to_str().expect("a path")], more].concat(), &[])
+        run(&[&["export", "lenet", "--onnx", &path(&folder.join(to))], more].concat(), &[])
     };
     for (to, form, files) in [
         ("nested.onnx", "if", &["nested.onnx"][..]),
@@ -281,6 +281,20 @@ fn weights_become_onnx_in_each_form() {
             assert!(folder.join(file).is_file(), "{file} of {out}");
         }
     }
+    // No stage of an older network with more exits stays, and nothing else goes, whatever a manifest names.
+    let stages = folder.join("stages");
+    let (code, _, error) = run(&["export", "alexnet", "--form", "stages", "--onnx", &path(&stages)], &[]);
+    assert!(code == Some(0) && stages.join("stage3.onnx").is_file(), "{error}");
+    std::fs::write(stages.join("own.onnx"), "").expect("written");
+    let manifest = std::fs::read_to_string(stages.join("manifest.json")).expect("written");
+    let others = manifest.replace("stage1.onnx", "own.onnx").replace("stage2.onnx", "../nested.onnx");
+    std::fs::write(stages.join("manifest.json"), others).expect("written");
+    let (code, _, error) = export("stages", &["--form", "stages"]);
+    assert_eq!(code, Some(0), "{error}");
+    let there = std::fs::read_dir(&stages).expect("a folder").map(|file| file.expect("a file").file_name());
+    let there: BTreeSet<_> = there.map(|name| name.into_string().expect("text")).collect();
+    assert_eq!(there, ["manifest.json", "own.onnx", "stage1.onnx", "stage2.onnx"].map(String::from).into());
+    assert!(folder.join("nested.onnx").is_file());
     // What decides is chosen on the record by the criterion that is asked for.
     let read = |file: &str| std::fs::read(folder.join(file)).expect("written");
     let (code, _, error) = export("margin.onnx", &["--criterion", "margin"]);
