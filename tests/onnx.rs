@@ -83,3 +83,20 @@ fn what_onnx_cannot_hold_is_named() -> Result<()> {
     assert!(refused(&ExitPolicy::entropy([0.1, 0.2]), Form::If).contains("2 exits need 1 thresholds"));
     Ok(())
 }
+
+#[test]
+fn a_stage_says_how_many_bytes_stand_behind_it() -> Result<()> {
+    let weights = Pretrained::named("alexnet", &Device::Cpu)?;
+    let options = OnnxOptions { form: Form::Stages, ..OnnxOptions::default() };
+    let files = weights.onnx(weights.policy("no loss")?, &options, &[])?;
+    let (manifest, stages) = files.split_last().expect("a manifest behind the stages");
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest.1)?;
+    let listed = |key: &str| -> Vec<_> {
+        let entries = manifest["stages"].as_array().expect("a list");
+        entries.iter().map(|stage| stage[key].as_u64()).collect()
+    };
+    let [first, second, third] = [0, 1, 2].map(|i| stages[i].1.len() as u64);
+    assert_eq!(listed("bytes"), [first, second, third].map(Some));
+    assert_eq!(listed("bytes_not_read"), [second + third, third, 0].map(Some));
+    Ok(())
+}

@@ -311,6 +311,11 @@ impl Writer<'_> {
             listed.push(json!({ "file": file, "input": input, "outputs": outputs, "threshold": threshold, "macs_to_leave_here": macs, "bytes": bytes.len() }));
             files.push((file, bytes));
         }
+        let mut behind = 0;
+        for (stage, (_, bytes)) in listed.iter_mut().zip(&files).rev() {
+            stage["bytes_not_read"] = json!(behind);
+            behind += bytes.len();
+        }
         let value = |text: &String| serde_json::from_str(text).unwrap_or_else(|_| json!(text));
         let others = about.iter().filter(|(key, _)| !["pixels", "classes", "policy"].contains(key));
         let about: serde_json::Map<_, _> = others.map(|(key, text)| (key.to_string(), value(text))).collect();
