@@ -25,7 +25,7 @@ endif
 CLI := $(strip cargo run --quiet $(FEATURES) --)
 
 .DEFAULT_GOAL := help
-.PHONY: counting help settings figures readme try lenet alexnet resnet110 speedrun images lab setup datasets test check-onnx check-cuda bench reference times clean prerequisites toolkit driver
+.PHONY: counting help settings figures readme try lenet alexnet resnet110 speedrun images lab setup datasets test check-onnx check-deploy check-cuda bench reference times clean prerequisites toolkit driver
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' Makefile | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -160,6 +160,11 @@ check-onnx: $(DONE)/library-$(BUILD) $(DONE)/onnx datasets ## compare exported O
 	@$(COMPILE) "the program" cargo build $(FEATURES)
 	LD_LIBRARY_PATH="$$(rustc --print target-libdir):$$LD_LIBRARY_PATH" target/onnx/bin/python tests/export.py --images $(or $(COUNT),200) \
 	  --program $$(ls target/$(BUILD)/target/*/debug/branchynet) $(or $(NETWORKS),lenet alexnet resnet110 airbench)
+
+# Outside of `make test`: it compiles a small crate in release mode, and downloads.
+check-deploy: $(DONE)/library-$(BUILD) $(DONE)/onnx datasets/mnist.safetensors ## run the programs of docs/deploy.md, in Python, Rust, JavaScript and C++, and compare what they say with this one (downloads 400 MB once)
+	@$(COMPILE) "the program" cargo build $(FEATURES)
+	LD_LIBRARY_PATH="$$(rustc --print target-libdir):$$LD_LIBRARY_PATH" target/onnx/bin/python tests/deploy.py --program $$(ls target/$(BUILD)/target/*/debug/branchynet)
 
 speedrun: $(DONE)/library-$(BUILD) datasets ## train airbench's network on CIFAR-10 and say its accuracy and the minutes (20 to 60; goes on where it was)
 	@$(CLI) speedrun airbench
