@@ -166,6 +166,20 @@ check-deploy: $(DONE)/library-$(BUILD) $(DONE)/onnx datasets/mnist.safetensors #
 	@$(COMPILE) "the program" cargo build $(FEATURES)
 	LD_LIBRARY_PATH="$$(rustc --print target-libdir):$$LD_LIBRARY_PATH" target/onnx/bin/python tests/deploy.py --program $$(ls target/$(BUILD)/target/*/debug/branchynet)
 
+.PHONY: onnx check-from int8
+onnx: $(DONE)/onnx ## install a Python with onnx and onnxruntime below target/, for `branchynet record`
+
+check-from: $(DONE)/library-$(BUILD) $(DONE)/peers datasets ## compare networks from elsewhere, with a policy, with their record, image by image (downloads PyTorch)
+	@$(COMPILE) "the program" cargo build $(FEATURES)
+	target/peers/bin/pip install --quiet --disable-pip-version-check torchvision==0.29.2 timm==1.0.31 pillow==13.0.0
+	LD_LIBRARY_PATH="$$(rustc --print target-libdir):$$LD_LIBRARY_PATH" target/peers/bin/python tests/given.py --images $(or $(COUNT),200) \
+	  --program $$(ls target/$(BUILD)/target/*/debug/branchynet)
+
+int8: $(DONE)/library-$(BUILD) $(DONE)/onnx datasets ## measure what int8 costs and gains in onnxruntime, into benches/int8.csv (half an hour; COUNT=1000 images, NETWORKS="lenet")
+	@$(COMPILE) "the program" cargo build $(FEATURES)
+	LD_LIBRARY_PATH="$$(rustc --print target-libdir):$$LD_LIBRARY_PATH" target/onnx/bin/python benches/int8.py --images $(or $(COUNT),10000) --output benches/int8.csv \
+	  --program $$(ls target/$(BUILD)/target/*/debug/branchynet) $(or $(NETWORKS),lenet alexnet airbench resnet110)
+
 speedrun: $(DONE)/library-$(BUILD) datasets ## train airbench's network on CIFAR-10 and say its accuracy and the minutes (20 to 60; goes on where it was)
 	@$(CLI) speedrun airbench
 

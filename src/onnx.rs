@@ -1,7 +1,12 @@
-//! A graph of operations as an ONNX file holds it (<https://onnx.ai>, opset 17). Layers add theirs to it;
+//! A graph of operations as an ONNX file holds it (<https://onnx.ai>). Layers add theirs to it, of opset 17;
 //! [`crate::runs`] makes files of networks and policies.
 
+use crate::networks::weight_scale;
 use onnx_rs::ast::{self, AttributeType, DataType, Dimension, OpType};
+use std::borrow::Cow;
+
+/// The set of operations that layers are written in.
+pub(crate) const OPSET: i64 = 17;
 
 /// Operations, each of which gives one value that has its name, and the weights that they read.
 #[derive(Debug, Default)]
@@ -12,15 +17,19 @@ pub(crate) struct Graph {
     outputs: Vec<Declared>,
     /// Only with operations that small runtimes know too.
     pub(crate) plain: bool,
+    /// Weights are whole numbers of so many bits with a scale for each output, as they are in a quantised network.
+    pub(crate) weight_bits: Option<u32>,
+    /// The set of operations that it is written in: [`OPSET`], or that of a file from elsewhere.
+    pub(crate) opset: i64,
 }
 
 #[derive(Debug)]
 struct Operation {
-    kind: &'static str,
+    kind: Cow<'static, str>,
     name: String,
     inputs: Vec<String>,
     outputs: Vec<String>,
-    attributes: Vec<(&'static str, Attribute)>,
+    attributes: Vec<(Cow<'static, str>, Attribute)>,
 }
 
 /// What an operation is told beside its inputs.
@@ -31,15 +40,18 @@ pub(crate) enum Attribute {
     Float(f32),
     /// One with a name.
     Graph(String, Graph),
+    Floats(Vec<f32>),
+    Text(Vec<u8>),
+    Weights(Weights),
 }
 
 /// A constant, little-endian.
 #[derive(Debug)]
-struct Weights {
-    name: String,
-    dims: Vec<i64>,
-    kind: DataType,
-    bytes: Vec<u8>,
+pub(crate) struct Weights {
+    pub(crate) name: String,
+    pub(crate) dims: Vec<i64>,
+    pub(crate) kind: DataType,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// An input or output: name, type, dimensions, of which `None` is the batch.
@@ -69,8 +81,8 @@ impl From<f64> for Attribute {
 }
 
 impl Graph {
-    pub(crate) fn new(plain: bool) -> Self {
-        Self { plain, ..Self::default() }
+    pub(crate) fn new(plain: bool, weight_bits: Option<u32>, opset: i64) -> Self {
+        Self { plain, weight_bits, opset, ..Self::default() }
     }
 
     /// Adds an operation without attributes; returns its value.
@@ -101,7 +113,25 @@ impl Graph {
         outputs: Vec<String>,
     ) {
         let inputs = inputs.iter().map(|input| (*input).to_string()).collect();
-        self.operations.push(Operation { kind, name, inputs, outputs, attributes: attributes.into() });
+        let attributes = attributes.map(|(name, value)| (Cow::from(name), value)).into();
+        self.operations.push(Operation { kind: kind.into(), name, inputs, outputs, attributes });
+    }
+
+    /// Adds an operation of a file from elsewhere.
+    pub(crate) fn add_given(
+        &mut self,
+        kind: &str,
+        name: String,
+        [inputs, outputs]: [Vec<String>; 2],
+        attributes: impl IntoIterator<Item = (String, Attribute)>,
+    ) {
+        let attributes = attributes.into_iter().map(|(name, value)| (Cow::from(name), value)).collect();
+        self.operations.push(Operation { kind: kind.to_string().into(), name, inputs, outputs, attributes });
+    }
+
+    /// Adds weights of a file from elsewhere.
+    pub(crate) fn add_weights(&mut self, weights: Weights) {
+        self.weights.push(weights);
     }
 
     /// Adds weights of these dimensions; returns their name.
@@ -119,6 +149,33 @@ impl Graph {
     pub(crate) fn integers(&mut self, name: impl Into<String>, dims: &[usize], values: &[i64]) -> String {
         let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         self.constant(name.into(), dims, DataType::Int64, bytes)
+    }
+
+    /// Adds a number of one byte; returns its name.
+    pub(crate) fn bytes(&mut self, name: impl Into<String>, value: u8) -> String {
+        self.constant(name.into(), &[], DataType::Uint8, vec![value])
+    }
+
+    /// Adds weights of these dimensions, outputs first, each of which is a whole multiple of its output's scale; returns
+    /// their value.
+    pub(crate) fn rounded_weights(
+        &mut self,
+        name: String,
+        dims: &[usize],
+        values: &[f32],
+        bits: u32,
+    ) -> String {
+        let (mut scales, mut numbers) = (Vec::new(), Vec::new());
+        for values in values.chunks(values.len() / dims[0]) {
+            let scale = weight_scale(values, bits);
+            numbers.extend(values.iter().map(|value| (value / scale).round() as i8 as u8));
+            scales.push(scale);
+        }
+        let part = |part: &str| format!("{name}.{part}");
+        let scales = self.weights(part("scale"), &dims[..1], &scales);
+        let numbers = self.constant(part("int8"), dims, DataType::Int8, numbers);
+        let zeros = self.constant(part("zero"), &dims[..1], DataType::Int8, vec![0; dims[0]]);
+        self.add_with("DequantizeLinear", name, &[&numbers, &scales, &zeros], [("axis", 0.into())])
     }
 
     fn constant(&mut self, name: String, dims: &[usize], kind: DataType, bytes: Vec<u8>) -> String {
@@ -140,9 +197,11 @@ impl Graph {
 
     /// The file of this graph, which says these things about itself.
     pub(crate) fn encode(&self, name: &str, about: &[(&str, String)]) -> Vec<u8> {
+        // From opset 19 on files are of version 9, from 21 on of 10, from 23 on of 11.
+        let ir_version = [19, 21, 23].iter().filter(|&&opset| self.opset >= opset).count() as i64 + 8;
         let packed = onnx_rs::encode(&ast::Model {
-            ir_version: 8,
-            opset_import: vec![ast::OperatorSetId { domain: "", version: 17 }],
+            ir_version,
+            opset_import: vec![ast::OperatorSetId { domain: "", version: self.opset }],
             producer_name: "branchynet",
             producer_version: env!("CARGO_PKG_VERSION"),
             graph: Some(self.proto(name)),
@@ -168,7 +227,7 @@ impl Operation {
     fn proto(&self) -> ast::Node<'_> {
         ast::Node {
             name: &self.name,
-            op_type: OpType::from(self.kind),
+            op_type: OpType::from(&*self.kind),
             input: self.inputs.iter().map(String::as_str).collect(),
             output: self.outputs.iter().map(String::as_str).collect(),
             attribute: self.attributes.iter().map(|(name, value)| value.proto(name)).collect(),
@@ -184,6 +243,11 @@ impl Attribute {
             Self::Int(value) => ast::Attribute { i: *value, ..of(AttributeType::Int) },
             Self::Ints(values) => ast::Attribute { ints: values.clone(), ..of(AttributeType::Ints) },
             Self::Float(value) => ast::Attribute { f: *value, ..of(AttributeType::Float) },
+            Self::Floats(values) => ast::Attribute { floats: values.clone(), ..of(AttributeType::Floats) },
+            Self::Text(text) => ast::Attribute { s: text, ..of(AttributeType::String) },
+            Self::Weights(weights) => {
+                ast::Attribute { t: Some(weights.proto()), ..of(AttributeType::Tensor) }
+            }
             Self::Graph(named, graph) => {
                 ast::Attribute { g: Some(Box::new(graph.proto(named))), ..of(AttributeType::Graph) }
             }

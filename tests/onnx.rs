@@ -2,7 +2,7 @@
 
 use branchynet::exits::{Criterion, ExitPolicy, Gate};
 use branchynet::prelude::*;
-use branchynet::runs::{Form, OnnxOptions, Pretrained};
+use branchynet::runs::{Form, OnnxNetwork, OnnxOptions, Pretrained};
 use onnx_rs::ast::{Graph, OpType};
 
 fn lenet() -> Result<Pretrained> {
@@ -98,5 +98,63 @@ fn a_stage_says_how_many_bytes_stand_behind_it() -> Result<()> {
     let [first, second, third] = [0, 1, 2].map(|i| stages[i].1.len() as u64);
     assert_eq!(listed("bytes"), [first, second, third].map(Some));
     assert_eq!(listed("bytes_not_read"), [second + third, third, 0].map(Some));
+    Ok(())
+}
+
+/// The exits' file of LeNet, as one from elsewhere.
+fn from_elsewhere() -> Result<(Vec<u8>, Vec<f64>)> {
+    let weights = lenet()?;
+    let options = OnnxOptions { form: Form::Exits, ..OnnxOptions::default() };
+    let bytes = written(&weights, weights.policy("no loss")?, &options)?;
+    Ok((bytes, weights.network.macs()))
+}
+
+#[test]
+fn a_file_from_elsewhere_gets_its_exits_nested() -> Result<()> {
+    let (bytes, costs) = from_elsewhere()?;
+    let network = OnnxNetwork::parse("mine.onnx", &bytes, &[], &costs)?;
+    let files = network.with_policy(&ExitPolicy::entropy([0.1]), &OnnxOptions::default(), &[])?;
+    let model = onnx_rs::parse(&files[0].1).expect("a file of ONNX");
+    let main = model.graph.expect("a graph");
+    let decision = main.node.iter().find(|node| node.op_type == OpType::If).expect("a decision");
+    let behind = decision.attribute.iter().find(|a| a.name == "else_branch").and_then(|a| a.g.as_deref());
+    let behind = behind.expect("what stands behind the exit");
+    // Two convolutions run for every image, and the trunk's other two, with their weights, only where it stays.
+    let convolutions =
+        |graph: &Graph<'_>| graph.node.iter().filter(|node| node.op_type == OpType::Conv).count();
+    assert_eq!((convolutions(&main), convolutions(behind)), (2, 2));
+    assert!(behind.get_initializer("model.conv3.weight").is_some());
+    assert!(main.get_initializer("model.conv3.weight").is_none());
+    let inputs: Vec<&str> = main.input.iter().map(|input| input.name).collect();
+    assert_eq!(inputs, ["image", "thresholds"]);
+    Ok(())
+}
+
+#[test]
+fn what_is_no_network_with_exits_is_named() -> Result<()> {
+    let (bytes, costs) = from_elsewhere()?;
+    let refused = |bytes: &[u8], exits: &[&str], costs: &[f64]| {
+        let exits: Vec<String> = exits.iter().map(ToString::to_string).collect();
+        OnnxNetwork::parse("mine.onnx", bytes, &exits, costs).expect_err("refused").to_string()
+    };
+    assert!(refused(b"not ONNX", &[], &costs).contains("mine.onnx: no ONNX file"));
+    assert!(
+        refused(&bytes, &["exit3", "exit1"], &costs)
+            .contains("there is no output exit3; there are exit1, exit2")
+    );
+    assert!(refused(&bytes, &["exit2"], &costs[..1]).contains("two or more are needed"));
+    let weights = lenet()?;
+    let nested = written(&weights, weights.policy("no loss")?, &OnnxOptions::default())?;
+    assert!(refused(&nested, &[], &costs).contains("one input"), "{}", refused(&nested, &[], &costs));
+    Ok(())
+}
+
+#[test]
+fn a_batch_decides_without_a_branch() -> Result<()> {
+    let weights = lenet()?;
+    let options = OnnxOptions { form: Form::Batch, ..OnnxOptions::default() };
+    let bytes = written(&weights, weights.policy("no loss")?, &options)?;
+    let found = operations(&onnx_rs::parse(&bytes).expect("a file of ONNX").graph.expect("a graph"));
+    assert!(!found.contains(&"If".to_string()) && found.contains(&"NonZero".to_string()));
     Ok(())
 }

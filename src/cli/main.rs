@@ -5,6 +5,7 @@ mod card;
 mod classify;
 mod digit;
 mod picture;
+mod record;
 
 use branchynet::candle_core::Device;
 use branchynet::clap::builder::NonEmptyStringValueParser;
@@ -15,13 +16,15 @@ use branchynet::exits::{
 };
 use branchynet::files::{project_dir, shown, write_atomically};
 use branchynet::runs::{
-    Baseline, Experiment, Form, OnnxOptions, Pretrained, Results, Session, Summary, Trained, names, one_line,
+    Baseline, Experiment, Form, OnnxNetwork, OnnxOptions, Pretrained, Results, Session, Summary, Trained,
+    names, one_line, policy_for,
 };
 use branchynet::text::{percent, short};
 use branchynet::training::{Progress, plain};
 use branchynet::{Error, ErrorKind, Result};
 use by_class::Size;
 use classify::Classify;
+use record::Record;
 use serde_json::json;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -77,10 +80,20 @@ struct Onnx {
     /// finished run. What is there is replaced
     #[arg(long, value_name = "FILE", conflicts_with_all = ["output", "name"])]
     onnx: Option<PathBuf>,
-    /// if: one image, what follows a taken exit is not computed; exits: any batch, the logits of all exits; stages: a file for
-    /// each exit and a manifest, for runtimes without If
-    #[arg(long, requires = "onnx", default_value = "if", value_parser = ["if", "exits", "stages"])]
+    /// if: one image, what follows a taken exit is not computed; batch: any batch, behind an exit only the images that stay;
+    /// exits: any batch, the logits of all exits; stages: a file for each exit and a manifest, for runtimes without If
+    #[arg(long, requires = "onnx", default_value = "if", value_parser = ["if", "batch", "exits", "stages"])]
     form: String,
+    /// Take an ONNX file from elsewhere, whose outputs are logits of exits, instead of a network by name; `branchynet record`
+    /// says first what its exits answer
+    #[arg(long, value_name = "FILE", requires = "onnx")]
+    from: Option<PathBuf>,
+    /// What `branchynet record` wrote [default: FILE.record.safetensors]
+    #[arg(long, value_name = "FILE", requires = "from")]
+    record: Option<PathBuf>,
+    /// The outputs of that file that are exits, the first first [default: all, in the order of the file]
+    #[arg(long, value_name = "NAME,NAME,...", value_delimiter = ',', requires = "from")]
+    exits: Vec<String>,
     /// The policy that decides, by what it was chosen for: "no loss", "1 % less", "knee", "1 % guaranteed" (where there are
     /// images enough to promise that)
     #[arg(long, requires = "onnx", default_value = "no loss")]
@@ -94,6 +107,14 @@ struct Onnx {
     /// Thresholds are constants instead of an input
     #[arg(long, requires = "onnx")]
     fixed: bool,
+    /// Products in int8: weights of 7 bits, activations of 8. Thresholds are chosen anew, on what the quantised network says of
+    /// the validation images, so this needs the data; that comes beside it, as FILE.record.safetensors
+    #[arg(long, requires = "onnx")]
+    int8: bool,
+    /// Weights of 8 bits: for processors that sum integers exactly (VNNI, Arm's dot product, GPUs); others are right with 7
+    /// bits alone
+    #[arg(long, requires = "int8")]
+    vnni: bool,
 }
 
 impl Onnx {
@@ -101,6 +122,7 @@ impl Onnx {
         let form = match &*self.form {
             "exits" => Form::Exits,
             "stages" => Form::Stages,
+            "batch" => Form::Batch,
             _ => Form::If,
         };
         OnnxOptions { form, plain: self.plain, float: self.float, fixed: self.fixed }
@@ -258,8 +280,10 @@ fn command(network: Option<&str>) -> Command {
                 "Train the trunk alone, from random weights, on all training images, those for validation among them, and print its accuracy and the minutes it took",
             ),
             Evaluate::augment_args(of_network("evaluate", "")),
-            Export::augment_args(of_network("export", "")),
+            Export::augment_args(of_network("export", ""))
+                .mut_arg("network", |network| network.required(false).required_unless_present("from")),
             Classify::augment_args(plain("classify", "")),
+            Record::augment_args(plain("record", "")),
             Sweep::augment_args(of_network("sweep", ""))
                 .mut_arg("network", |network| {
                     let help = format!("One of {}; or a file", names().collect::<Vec<_>>().join(", "));
@@ -316,8 +340,12 @@ fn run(name: &str, matches: &ArgMatches) -> Result<String> {
         "train" => train(&session()?),
         "speedrun" => speedrun(&session()?),
         "evaluate" => evaluate(&session()?, &parsed(matches)),
-        "export" => export(&session()?, &parsed(matches)),
+        "export" => match parsed::<Export>(matches) {
+            arguments if arguments.onnx.from.is_some() => export_given(matches, &arguments),
+            arguments => export(&session()?, &arguments),
+        },
         "classify" => classify::classify(&parsed(matches)),
+        "record" => record::record(&parsed(matches)),
         "sweep" => sweep(swept(matches, session)?, &parsed(matches)),
         "time" => time(&session()?, &parsed(matches)),
         "stream" => stream(&session()?, &parsed(matches)),
@@ -496,14 +524,70 @@ fn export_onnx(session: &Session, arguments: &Export, path: &Path) -> Result<Str
         }
         _ => exported(session, arguments)?,
     };
+    let bits = if onnx.vnni { 8 } else { 7 };
+    let (weights, results) = match onnx.int8 {
+        true => {
+            let (weights, results) = weights.quantized(&results, &session.load()?, bits)?;
+            let costs = weights.network.macs();
+            Results::write_arrays(&record::beside(path), &results.validation, &results.test, Some(&costs))?;
+            (weights, results)
+        }
+        false => (weights, results),
+    };
     let exits = percent(&results.test.exit_accuracy());
-    let about = [
+    let mut about = vec![
         ("network", session.name.clone()),
         ("choice", onnx.choice.clone()),
         ("right on test, by exit", exits),
     ];
+    if onnx.int8 {
+        about.push(("int8", format!("weights of {bits} bits, activations of 8")));
+    }
     let policy = weights.policy(&onnx.choice)?;
-    let files = weights.onnx(policy, &onnx.options(), &about)?;
+    write_onnx(path, weights.onnx(policy, &onnx.options(), &about)?)
+}
+
+/// Gives an ONNX file from elsewhere a policy that decides, chosen on its record.
+fn export_given(matches: &ArgMatches, arguments: &Export) -> Result<String> {
+    let onnx = &arguments.onnx;
+    let (Some(from), Some(path)) = (&onnx.from, &onnx.onnx) else { unreachable!("--from requires --onnx") };
+    refuse_settings(matches, &from.display().to_string(), ["criterion", "record"])?;
+    if onnx.int8 || onnx.float || onnx.form == "exits" {
+        let message =
+            "--from leaves the network's operations as they are: without --int8, --float, --form exits";
+        return Err(Error::new(ErrorKind::Setting, message.to_string()));
+    }
+    let bytes = std::fs::read(from)
+        .map_err(|cause| Error::new(ErrorKind::File, format!("{}: {cause}", from.display())))?;
+    let record = onnx.record.clone().unwrap_or_else(|| record::beside(from));
+    if !record.exists() {
+        let message = format!(
+            "there is no record {}; `branchynet record {} --data NAME` makes it",
+            record.display(),
+            from.display()
+        );
+        return Err(Error::new(ErrorKind::Missing, message));
+    }
+    let results = Results::read(&record)?;
+    let results = match matches.get_one::<Criterion>("criterion") {
+        Some(criterion) => results.by(criterion),
+        None => results,
+    };
+    let results = arguments.reading.of(results)?;
+    let costs = results.costs.clone().unwrap_or_default();
+    let policies = results.policies(&costs)?;
+    let name = from.display().to_string();
+    let network = OnnxNetwork::parse(&name, &bytes, &onnx.exits, &costs)?;
+    let about = [
+        ("from", from.file_name().map_or(name.clone(), |name| name.to_string_lossy().into_owned())),
+        ("choice", onnx.choice.clone()),
+        ("right on test, by exit", percent(&results.test.exit_accuracy())),
+    ];
+    write_onnx(path, network.with_policy(policy_for(&policies, &onnx.choice)?, &onnx.options(), &about)?)
+}
+
+/// Writes ONNX files: one to this path, several into a folder there.
+fn write_onnx(path: &Path, files: Vec<(String, Vec<u8>)>) -> Result<String> {
     let mut out = String::new();
     let single = files.len() == 1;
     if !single {
@@ -554,6 +638,22 @@ fn missing(experiment: &Experiment, what: &str, way_out: &str) -> Error {
     Error::new(ErrorKind::Missing, message)
 }
 
+/// Fails where a setting of a network is given beside this file, but for these.
+fn refuse_settings(matches: &ArgMatches, file: &str, allowed: [&str; 2]) -> Result<()> {
+    let of_networks = Session::arguments(Command::new(""));
+    let settings = of_networks.get_arguments().map(|arg| arg.get_id().as_str());
+    for id in settings.chain(["record"]).filter(|id| !allowed.contains(id)) {
+        if matches.value_source(id) == Some(clap::parser::ValueSource::CommandLine) {
+            let flag =
+                if id == "network" { "NETWORK".to_string() } else { format!("--{}", id.replace('_', "-")) };
+            let message =
+                format!("{flag} is for a network by name, and {file} is a file; leave one of them out");
+            return Err(Error::new(ErrorKind::Setting, message));
+        }
+    }
+    Ok(())
+}
+
 /// The results that a sweep is of: a file's, or those of a network, with its session.
 fn swept(
     matches: &ArgMatches,
@@ -563,17 +663,7 @@ fn swept(
     let file = Path::new(named);
     let is_path = file.components().count() > 1 || file.extension().is_some() || file.exists();
     if is_path && !names().any(|name| name == named) {
-        let of_networks = Session::arguments(Command::new(""));
-        let settings = of_networks.get_arguments().map(|arg| arg.get_id().as_str());
-        for id in settings.chain(["record"]).filter(|id| !["network", "criterion"].contains(id)) {
-            if matches.value_source(id) == Some(clap::parser::ValueSource::CommandLine) {
-                let flag = id.replace('_', "-");
-                let message = format!(
-                    "--{flag} is for a network by name, and {named} is a file; leave one of them out"
-                );
-                return Err(Error::new(ErrorKind::Setting, message));
-            }
-        }
+        refuse_settings(matches, named, ["network", "criterion"])?;
         if file.is_dir() {
             return Err(Error::new(ErrorKind::File, format!("{named} is a folder; name a file in it")));
         }

@@ -67,6 +67,11 @@ impl Operator for Linear {
         let (weight, bias) = node.weights_in(graph)?;
         let flat = match shape {
             Shape::Flat(_) => x.to_string(),
+            // onnxruntime computes in int8 behind a Reshape, not behind a Flatten.
+            Shape::Image(..) if graph.weight_bits.is_some() => {
+                let shape = graph.integers(format!("{}.shape", node.name), &[2], &[-1, self.inputs as i64]);
+                graph.add("Reshape", format!("{}.flat", node.name), &[x, &shape])
+            }
             Shape::Image(..) => {
                 graph.add_with("Flatten", format!("{}.flat", node.name), &[x], [("axis", 1.into())])
             }

@@ -13,6 +13,7 @@ mod linear;
 mod lrn;
 mod node;
 mod pool;
+mod quantize;
 mod relu;
 mod residual;
 mod scale;
@@ -26,6 +27,7 @@ pub use lrn::lrn;
 pub(crate) use node::{Fit, Initial, Node, Step, Variables, backward, place, run, train, write_onnx};
 pub use node::{Gradients, Pass, Shape};
 pub use pool::{Pool, average_pool, max_pool, max_pool_inside};
+pub use quantize::{Quantize, quantize};
 pub use relu::relu;
 pub use residual::{Residual, Skip, residual};
 pub use scale::{Scale, scale};
@@ -64,6 +66,8 @@ pub enum Layer {
     Gelu,
     /// Multiplication by a number.
     Scale(Scale),
+    /// Rounding to 256 values.
+    Quantize(Quantize),
     /// Dropout while training, nothing otherwise.
     Dropout(Dropout),
     /// The rectified sum of what some layers give and their input.
@@ -147,6 +151,7 @@ impl Layer {
             Self::Relu => &relu::Relu,
             Self::Gelu => &gelu::Gelu,
             Self::Scale(scale) => scale,
+            Self::Quantize(rounding) => rounding,
             Self::Dropout(dropout) => dropout,
             Self::Residual(block) => block,
             Self::Branch(_) => return None,

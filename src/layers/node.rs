@@ -156,10 +156,13 @@ impl Node {
     /// Adds weight and bias to a graph of ONNX; returns their names.
     pub(super) fn weights_in(&self, graph: &mut Graph) -> Result<(String, String)> {
         let (parameters, [weight, bias]) = (self.parameters(), values(self.parameters())?);
-        let add = |graph: &mut Graph, name: &str, var: &Var, values: &[f32]| {
-            graph.weights(format!("{}.{name}", self.name), var.dims(), values)
+        let part = |part: &str| format!("{}.{part}", self.name);
+        let dims = parameters.0.dims();
+        let weight = match graph.weight_bits {
+            Some(bits) if dims.len() > 1 => graph.rounded_weights(part("weight"), dims, &weight, bits),
+            _ => graph.weights(part("weight"), dims, &weight),
         };
-        Ok((add(graph, "weight", &parameters.0, &weight), add(graph, "bias", &parameters.1, &bias)))
+        Ok((weight, graph.weights(part("bias"), parameters.1.dims(), &bias)))
     }
 
     pub(super) fn statistics(&self) -> &(Var, Var) {

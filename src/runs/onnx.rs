@@ -5,8 +5,7 @@ use crate::Result;
 use crate::error::bail;
 use crate::exits::{Criterion, ExitPolicy};
 use crate::layers::{Shape, write_onnx};
-use crate::networks::Network;
-use crate::onnx::{Attribute, Graph};
+use crate::onnx::{Attribute, Graph, OPSET};
 use onnx_rs::ast::DataType::{Float, Int64, Uint8};
 use serde_json::json;
 
@@ -24,6 +23,9 @@ pub enum Form {
     /// A file for each exit with the part of the trunk before it, for one image, and `manifest.json`: for runtimes without
     /// `If`. A stage gives `label`, `uncertainty`, `probabilities`, and the `trunk` that the next one takes.
     Stages,
+    /// One file for any batch: behind each exit only the images that stay are computed, and one where all leave, since
+    /// runtimes differ about empty batches. Inputs and outputs are those of [`Self::If`], with a batch.
+    Batch,
 }
 
 /// What an ONNX file is to be.
@@ -48,36 +50,75 @@ impl Pretrained {
         options: &OnnxOptions,
         about: &[(&str, String)],
     ) -> Result<Vec<(String, Vec<u8>)>> {
-        policy.check(self.network.exits())?;
-        if options.fixed && options.form != Form::If {
-            bail!(Setting, "thresholds are fixed in the form `if` alone; the others have none")
-        }
         let mut all = vec![
             ("pixels", if options.float { "prepared" } else { "bytes from 0 to 255" }.to_string()),
             ("data", self.about.data.clone()),
             ("classes", serde_json::to_string(&self.about.classes)?),
             ("settings", serde_json::to_string(&self.about.settings)?),
-            ("policy", serde_json::to_string(policy)?),
         ];
         all.extend_from_slice(about);
-        let writer = Writer { weights: self, network: &self.network, policy, options };
-        let file = |graph: Graph| vec![("model.onnx".to_string(), graph.encode("network", &all))];
-        match options.form {
-            Form::If => writer.nested().map(file),
-            Form::Exits => writer.exits().map(file),
-            Form::Stages => writer.stages(&all),
-        }
+        write(self, policy, options, all)
+    }
+}
+
+/// What becomes ONNX: a network, given in stages, each of which ends in an exit.
+pub(super) trait Staged {
+    fn name(&self) -> &str;
+    fn exits(&self) -> usize;
+    fn classes(&self) -> usize;
+    /// What it costs to leave at each exit.
+    fn costs(&self) -> Vec<f64>;
+    /// A graph without operations, of the kind that this network is written in.
+    fn graph(&self, options: &OnnxOptions) -> Graph;
+    /// Declares the input, of so many images (`None`: any), as pixels that the network takes.
+    fn image(&self, images: Option<usize>, options: &OnnxOptions, graph: &mut Graph) -> Result<Value>;
+    /// Trunk and logits of exit `exit`, from 0, given the trunk before it.
+    fn stage(
+        &self,
+        exit: usize,
+        from: Value,
+        options: &OnnxOptions,
+        graph: &mut Graph,
+    ) -> Result<(Value, String)>;
+    /// Whether a stage needs nothing but the trunk before it, or why not.
+    fn passes_one_value(&self) -> Result<()>;
+}
+
+/// A value and the shape of one sample in it.
+pub(super) type Value = (String, Shape);
+
+/// Files of a network that decides by this policy, which say this about themselves.
+pub(super) fn write(
+    network: &dyn Staged,
+    policy: &ExitPolicy,
+    options: &OnnxOptions,
+    mut about: Vec<(&str, String)>,
+) -> Result<Vec<(String, Vec<u8>)>> {
+    policy.check(network.exits())?;
+    if options.fixed && !matches!(options.form, Form::If | Form::Batch) {
+        bail!(Setting, "thresholds are fixed in the forms `if` and `batch` alone; the others have none")
+    }
+    if options.form != Form::If {
+        network.passes_one_value()?;
+    }
+    about.push(("policy", serde_json::to_string(policy)?));
+    let writer = Writer { network, policy, options };
+    let file = |graph: Graph| vec![("model.onnx".to_string(), graph.encode("network", &about))];
+    match options.form {
+        Form::If | Form::Batch => writer.decided().map(file),
+        Form::Exits => writer.exits().map(file),
+        Form::Stages => writer.stages(&about),
     }
 }
 
 struct Writer<'a> {
-    weights: &'a Pretrained,
-    network: &'a Network,
+    network: &'a dyn Staged,
     policy: &'a ExitPolicy,
     options: &'a OnnxOptions,
 }
 
-/// What an exit says of one image: values of a graph, all of one element but the logits (1, classes).
+/// What an exit says of the images: values of a graph, all of one element an image but the logits (images, classes).
+#[derive(Clone)]
 struct Read {
     /// What it answers by: at its temperature, and with those before it where they answer together.
     logits: String,
@@ -87,25 +128,42 @@ struct Read {
     streak: Option<String>,
 }
 
-/// A value and the shape of one sample in it.
-type Value = (String, Shape);
-
-impl Writer<'_> {
-    fn graph(&self) -> Graph {
-        Graph::new(self.options.plain)
+impl Staged for Pretrained {
+    fn name(&self) -> &str {
+        self.network.name()
     }
 
-    /// The input, as pixels that the network takes. Fails where a byte becomes a pixel otherwise than along a line.
-    fn image(&self, batch: Option<usize>, graph: &mut Graph) -> Result<Value> {
-        let (image, shape) = (self.weights.about.image, self.network.input());
-        let dims = [batch, Some(image[0]), Some(image[1]), Some(image[2])];
-        if self.options.float {
+    fn exits(&self) -> usize {
+        self.network.exits()
+    }
+
+    fn classes(&self) -> usize {
+        self.network.classes()
+    }
+
+    fn costs(&self) -> Vec<f64> {
+        self.network.macs()
+    }
+
+    fn graph(&self, options: &OnnxOptions) -> Graph {
+        Graph::new(options.plain, self.weight_bits, OPSET)
+    }
+
+    fn passes_one_value(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Fails where a byte becomes a pixel otherwise than along a line.
+    fn image(&self, images: Option<usize>, options: &OnnxOptions, graph: &mut Graph) -> Result<Value> {
+        let (image, shape) = (self.about.image, self.network.input());
+        let dims = [images, Some(image[0]), Some(image[1]), Some(image[2])];
+        if options.float {
             return Ok((graph.input("image", Float, &dims), shape));
         }
         let bytes = graph.input("image", Uint8, &dims);
         let line = |table: &[f32]| ((table[255] - table[0]) / 255.0, table[0]);
-        let (factors, offsets): (Vec<f32>, Vec<f32>) = self.weights.bytes.chunks(256).map(line).unzip();
-        for (table, (factor, offset)) in self.weights.bytes.chunks(256).zip(factors.iter().zip(&offsets)) {
+        let (factors, offsets): (Vec<f32>, Vec<f32>) = self.bytes.chunks(256).map(line).unzip();
+        for (table, (factor, offset)) in self.bytes.chunks(256).zip(factors.iter().zip(&offsets)) {
             let off = |(byte, value): (usize, &f32)| {
                 (byte as f32 * factor + offset - value).abs() > 1e-5 * (1.0 + value.abs())
             };
@@ -123,30 +181,37 @@ impl Writer<'_> {
         Ok((graph.add("Add", "pixels", &[&scaled, &offsets]), shape))
     }
 
-    /// Trunk and logits of exit `exit`, from 0, given the trunk before it.
-    fn stage(&self, exit: usize, from: Value, graph: &mut Graph) -> Result<(Value, String)> {
+    fn stage(&self, exit: usize, from: Value, _: &OnnxOptions, graph: &mut Graph) -> Result<(Value, String)> {
         let trunk = write_onnx(&self.network.segments[exit], from, graph)?;
         let branch = self.network.branches.get(exit);
         let logits = branch.map(|branch| write_onnx(branch, trunk.clone(), graph)).transpose()?;
         let logits = logits.unwrap_or_else(|| trunk.clone()).0;
         Ok((trunk, logits))
     }
+}
+
+impl Writer<'_> {
+    fn graph(&self) -> Graph {
+        self.network.graph(self.options)
+    }
 
     fn exits(&self) -> Result<Graph> {
         let mut graph = self.graph();
-        let mut trunk = self.image(None, &mut graph)?;
+        let mut trunk = self.network.image(None, self.options, &mut graph)?;
         for exit in 0..self.network.exits() {
             let logits;
-            (trunk, logits) = self.stage(exit, trunk, &mut graph)?;
+            (trunk, logits) = self.network.stage(exit, trunk, self.options, &mut graph)?;
             let name = graph.add("Identity", format!("exit{}", exit + 1), &[&logits]);
             graph.output(&name, Float, &[None, Some(self.network.classes())]);
         }
         Ok(graph)
     }
 
-    fn nested(&self) -> Result<Graph> {
+    /// A file that decides by itself.
+    fn decided(&self) -> Result<Graph> {
         let mut graph = self.graph();
-        let image = self.image(Some(1), &mut graph)?;
+        let images = (self.options.form == Form::If).then_some(1);
+        let image = self.network.image(images, self.options, &mut graph)?;
         let thresholds: Vec<f32> = self.policy.thresholds.iter().map(|&t| t as f32).collect();
         if thresholds.is_empty() {
             bail!(Setting, "{} has no early exit to take; write its exits instead", self.network.name())
@@ -155,14 +220,97 @@ impl Writer<'_> {
             true => graph.weights("thresholds", &[thresholds.len()], &thresholds),
             false => graph.input("thresholds", Float, &[Some(thresholds.len())]),
         };
-        let [logits, uncertainty, exit] = self.leave(0, image, None, &mut graph)?;
+        let [logits, uncertainty, exit] = match images {
+            Some(_) => self.leave(0, image, None, &mut graph)?,
+            None => self.compact(0, image, None, &mut graph)?,
+        };
         graph.add_with("ArgMax", "label", &[&logits], [("axis", 1.into()), ("keepdims", 0.into())]);
         graph.add_with("Softmax", "probabilities", &[&logits], [("axis", 1.into())]);
-        graph.output("label", Int64, &[Some(1)]);
-        graph.output(&exit, Int64, &[Some(1)]);
-        graph.output(&uncertainty, Float, &[Some(1)]);
-        graph.output("probabilities", Float, &[Some(1), Some(self.network.classes())]);
+        graph.output("label", Int64, &[images]);
+        graph.output(&exit, Int64, &[images]);
+        graph.output(&uncertainty, Float, &[images]);
+        graph.output("probabilities", Float, &[images, Some(self.network.classes())]);
         Ok(graph)
+    }
+
+    /// From exit `exit` on, for a batch: logits, uncertainties and numbers of the exits where images leave, counted from this
+    /// one as 1. Only the images that stay go on; their answers come back to their places.
+    fn compact(
+        &self,
+        exit: usize,
+        from: Value,
+        before: Option<&Read>,
+        graph: &mut Graph,
+    ) -> Result<[String; 3]> {
+        let part = |part: &str| format!("exit{}.{part}", exit + 1);
+        let (trunk, logits) = self.network.stage(exit, from, self.options, graph)?;
+        let read = self.read(exit, logits, before, graph)?;
+        let same = graph.add("Equal", part("any"), &[&read.label, &read.label]);
+        let ones = graph.add_with("Cast", part("here"), &[&same], [("to", 7.into())]);
+        if exit == self.policy.thresholds.len() {
+            return Ok([read.logits, read.uncertainty, ones]);
+        }
+        let sure = self.sure(exit, &read, graph);
+        let [zero, one] =
+            [("first", 0), ("one_exit", 1)].map(|(name, v)| graph.integers(part(name), &[1], &[v]));
+        let axis = graph.integers(part("rows"), &[], &[0]);
+        let stays = graph.add("Where", part("stays"), &[&sure, &zero, &one]);
+        let total = |graph: &mut Graph, name: &str, x: &str| graph.add("ReduceSum", part(name), &[x, &zero]);
+        let (images, staying) = (total(graph, "images", &ones), total(graph, "staying", &stays));
+        let count = |graph: &mut Graph, name: &str, x: &str| {
+            let so_far = graph.add("CumSum", part(&format!("{name}.count")), &[x, &axis]);
+            graph.add("Sub", part(name), &[&so_far, &one])
+        };
+        // Where all leave, the first image goes on alone, and nobody reads what comes of it.
+        let row = count(graph, "row", &ones);
+        let (first, none) = (
+            graph.add("Equal", part("is_first"), &[&row, &zero]),
+            graph.add("Equal", part("none"), &[&staying, &zero]),
+        );
+        let alone = graph.add("And", part("alone"), &[&first, &none]);
+        let goes_on = graph.add("Where", part("goes_on"), &[&alone, &one, &stays]);
+        let rows = graph.add("NonZero", part("nonzero"), &[&goes_on]);
+        let rows = graph.add("Squeeze", part("going_on"), &[&rows, &zero]);
+        let next = count(graph, "next", &stays);
+        let next = graph.add("Add", part("behind"), &[&images, &next]);
+        let answers = graph.add("Where", part("answers"), &[&sure, &row, &next]);
+
+        let take = |graph: &mut Graph, name: &str, x: &str, rows: &str| {
+            graph.add_with("Gather", part(name), &[x, rows], [("axis", 0.into())])
+        };
+        let on = (take(graph, "trunk", &trunk.0, &rows), trunk.1);
+        // What the next exit asks of this one.
+        let logits = match self.policy.readout.ensemble {
+            true => take(graph, "on.logits", &read.logits, &rows),
+            false => read.logits.clone(),
+        };
+        let streak = read.streak.as_ref().map(|streak| take(graph, "on.streak", streak, &rows));
+        let label = match streak {
+            Some(_) => take(graph, "on.label", &read.label, &rows),
+            None => read.label.clone(),
+        };
+        let before = Read { logits, label, streak, ..read.clone() };
+        let [logits, uncertainty, number] = self.compact(exit + 1, on, Some(&before), graph)?;
+        let number = graph.add("Add", part("later"), &[&number, &one]);
+        let [of_logits, of_uncertainty, of_number] = merged(exit);
+        let mut merge = |name: String, here: &str, behind: &str| {
+            let both =
+                graph.add_with("Concat", format!("{name}.both"), &[here, behind], [("axis", 0.into())]);
+            graph.add_with("Gather", name, &[&both, &answers], [("axis", 0.into())])
+        };
+        Ok([
+            merge(of_logits, &read.logits, &logits),
+            merge(of_uncertainty, &read.uncertainty, &uncertainty),
+            merge(of_number, &ones, &number),
+        ])
+    }
+
+    /// Whether an image leaves at this exit.
+    fn sure(&self, exit: usize, read: &Read, graph: &mut Graph) -> String {
+        let part = |part: &str| format!("exit{}.{part}", exit + 1);
+        let place = graph.integers(part("place"), &[1], &[exit as i64]);
+        let threshold = graph.add("Gather", part("threshold"), &["thresholds", &place]);
+        graph.add("Less", part("sure"), &[&read.uncertainty, &threshold])
     }
 
     /// From exit `exit` on: logits, uncertainty and number of the exit where the image leaves, counted from this one as 1.
@@ -174,15 +322,13 @@ impl Writer<'_> {
         graph: &mut Graph,
     ) -> Result<[String; 3]> {
         let part = |part: &str| format!("exit{}.{part}", exit + 1);
-        let (trunk, logits) = self.stage(exit, from, graph)?;
+        let (trunk, logits) = self.network.stage(exit, from, self.options, graph)?;
         let read = self.read(exit, logits, before, graph)?;
         if exit == self.policy.thresholds.len() {
             // 1, by the condition that brought the image here: runtimes fold constants of branches.
             return Ok([read.logits, read.uncertainty, format!("exit{exit}.stays")]);
         }
-        let place = graph.integers(part("place"), &[1], &[exit as i64]);
-        let threshold = graph.add("Gather", part("threshold"), &["thresholds", &place]);
-        let sure = graph.add("Less", part("sure"), &[&read.uncertainty, &threshold]);
+        let sure = self.sure(exit, &read, graph);
         let (one, none) =
             (graph.integers(part("one_exit"), &[1], &[1]), graph.integers(part("no_exit"), &[1], &[0]));
         let leaves = graph.add("Where", part("leaves"), &[&sure, &one, &none]);
@@ -200,10 +346,7 @@ impl Writer<'_> {
         let uncertainty = behind.add("Identity", part("else.uncertainty"), &[&uncertainty]);
         self.declare(&[logits, uncertainty, number], &mut behind);
 
-        let outputs = match exit {
-            0 => ["logits", "uncertainty", "exit"].map(str::to_string),
-            _ => ["answer", "answer.uncertainty", "answer.number"].map(part),
-        };
+        let outputs = merged(exit);
         // Some converters confuse nested graphs of one name.
         let branches = [
             ("then_branch", Attribute::Graph(part("leaves"), here)),
@@ -246,7 +389,10 @@ impl Writer<'_> {
         read.uncertainty = match &readout.criterion {
             Criterion::Patience => {
                 let streak = match before {
-                    None => one.clone(),
+                    None => {
+                        let same = graph.add("Equal", part("itself"), &[&read.label, &read.label]);
+                        graph.add_with("Cast", part("streak"), &[&same], [("to", 1.into())])
+                    }
                     Some(before) => {
                         let same = graph.add("Equal", part("same"), &[&read.label, &before.label]);
                         let same = graph.add_with("Cast", part("agrees"), &[&same], [("to", 1.into())]);
@@ -282,15 +428,16 @@ impl Writer<'_> {
             Shape::Image(channels, height, width) => vec![Some(1), Some(channels), Some(height), Some(width)],
             Shape::Flat(len) => vec![Some(1), Some(len)],
         };
-        let (mut files, mut listed, mut shape) = (Vec::new(), Vec::new(), self.network.input());
-        for (exit, macs) in self.network.macs().into_iter().enumerate() {
+        let (mut files, mut listed, mut image, mut shape) = (Vec::new(), Vec::new(), None, Shape::Flat(0));
+        for (exit, cost) in self.network.costs().into_iter().enumerate() {
             let mut graph = self.graph();
             let input = if exit == 0 { "image".to_string() } else { format!("trunk{exit}") };
             let from = match exit {
-                0 => self.image(Some(1), &mut graph)?,
+                0 => self.network.image(Some(1), self.options, &mut graph)?,
                 _ => (graph.input(&input, Float, &dims(shape)), shape),
             };
-            let (trunk, logits) = self.stage(exit, from, &mut graph)?;
+            image = image.or(Some(dims(from.1)));
+            let (trunk, logits) = self.network.stage(exit, from, self.options, &mut graph)?;
             let read = self.read(exit, logits, None, &mut graph)?;
             let mut outputs = vec!["label", "uncertainty", "probabilities"];
             graph.add("Identity", "label", &[&read.label]);
@@ -308,7 +455,7 @@ impl Writer<'_> {
             }
             let (file, bytes) = (format!("stage{}.onnx", exit + 1), graph.encode("stage", about));
             let threshold = self.policy.thresholds.get(exit).filter(|t| t.is_finite());
-            listed.push(json!({ "file": file, "input": input, "outputs": outputs, "threshold": threshold, "macs_to_leave_here": macs, "bytes": bytes.len() }));
+            listed.push(json!({ "file": file, "input": input, "outputs": outputs, "threshold": threshold, "macs_to_leave_here": cost, "bytes": bytes.len() }));
             files.push((file, bytes));
         }
         let mut behind = 0;
@@ -316,16 +463,18 @@ impl Writer<'_> {
             stage["bytes_not_read"] = json!(behind);
             behind += bytes.len();
         }
-        let value = |text: &String| serde_json::from_str(text).unwrap_or_else(|_| json!(text));
-        let others = about.iter().filter(|(key, _)| !["pixels", "classes", "policy"].contains(key));
-        let about: serde_json::Map<_, _> = others.map(|(key, text)| (key.to_string(), value(text))).collect();
+        let value = |(key, text): &(&str, String)| {
+            (key.to_string(), serde_json::from_str(text).unwrap_or_else(|_| json!(text)))
+        };
+        let mut about: serde_json::Map<_, _> = about.iter().map(value).collect();
+        let [pixels, classes, policy] = ["pixels", "classes", "policy"].map(|key| about.remove(key));
         let manifest = json!({
             "rule": "run the stages in turn; an image leaves where uncertainty < threshold (null: everything leaves), at the last stage in any case",
             "criterion": readout.criterion.to_string(),
-            "image": self.weights.about.image,
-            "pixels": if self.options.float { "prepared" } else { "bytes from 0 to 255" },
-            "classes": self.weights.about.classes,
-            "policy": self.policy,
+            "image": image.map(|dims| dims[1..].to_vec()),
+            "pixels": pixels,
+            "classes": classes,
+            "policy": policy,
             "stages": listed,
             "about": about,
         });
@@ -334,7 +483,15 @@ impl Writer<'_> {
     }
 }
 
-/// Entropy, probability or margin of logits (1, classes): a value of one element. The odds of each class against the most
+/// What the answers of exit `exit` and those behind it are called together: logits, uncertainty, number of the exit.
+fn merged(exit: usize) -> [String; 3] {
+    match exit {
+        0 => ["logits", "uncertainty", "exit"].map(str::to_string),
+        _ => ["", ".uncertainty", ".number"].map(|part| format!("exit{}.answer{part}", exit + 1)),
+    }
+}
+
+/// Entropy, probability or margin of logits (images, classes): a value of one element an image. The odds of each class against the most
 /// probable one are summed without that one, so that nothing is lost to rounding where an exit is very sure.
 fn by_odds(
     criterion: &Criterion,
@@ -349,7 +506,16 @@ fn by_odds(
         graph.add_with("ReduceSum", part(name), &[x, &axis], [("keepdims", 0.into())])
     };
     let largest = |graph: &mut Graph, name: &str, x: &str, keep: usize| {
-        graph.add_with("ReduceMax", part(name), &[x], [("axes", [1].into()), ("keepdims", keep.into())])
+        // From opset 18 on axes are an input.
+        match graph.opset {
+            ..18 => graph.add_with(
+                "ReduceMax",
+                part(name),
+                &[x],
+                [("axes", [1].into()), ("keepdims", keep.into())],
+            ),
+            _ => graph.add_with("ReduceMax", part(name), &[x, &axis], [("keepdims", keep.into())]),
+        }
     };
     let top = largest(graph, "largest", logits, 1);
     let distance = graph.add("Sub", part("distance"), &[logits, &top]);

@@ -15,7 +15,7 @@ use crate::files::{commit, project_dir, shown};
 use crate::networks::Network;
 use crate::training::{Epoch, Run};
 use crate::{Result, files};
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use flate2::{Compression, bufread::GzDecoder, write::GzEncoder};
 use serde::{Deserialize, Serialize};
 use std::io::{BufReader, Read, Write};
@@ -223,6 +223,22 @@ impl Results {
             costs: None,
             warnings: Vec::new(),
         })
+    }
+
+    /// Writes what the exits of a network from elsewhere say, as arrays that [`Self::of_arrays`] reads.
+    pub fn write_arrays(
+        path: &Path,
+        validation: &ExitRecord<Validation>,
+        test: &ExitRecord<Test>,
+        costs: Option<&[f64]>,
+    ) -> Result<()> {
+        let mut tensors = Tensors::new();
+        arrays::put(&mut tensors, "validation_", validation)?;
+        arrays::put(&mut tensors, "test_", test)?;
+        if let Some(costs) = costs {
+            tensors.insert("costs".to_string(), Tensor::new(costs, &Device::Cpu)?);
+        }
+        files::write_atomically(path, &safetensors::serialize(&tensors, None)?)
     }
 
     /// Reads what the exits of a network from elsewhere say: an .npz file of numpy or a .safetensors file with the arrays

@@ -27,6 +27,8 @@ pub struct Pretrained {
     pub about: WeightsHeader,
     /// What each byte of an image becomes in each channel: (channels, 256) values.
     pub(super) bytes: Vec<f32>,
+    /// The bits of its weights, where they are whole numbers ([`Self::quantized`]).
+    pub(super) weight_bits: Option<u32>,
 }
 
 /// What a file of weights says about itself.
@@ -72,29 +74,43 @@ impl Network {
     }
 }
 
-/// Policies by what they are chosen for.
-fn policies(network: &Network, results: &Results) -> Result<Vec<(String, ExitPolicy)>> {
-    let (macs, validation) = (network.macs(), &results.validation);
-    if let own @ Criterion::Own(_) = validation.criterion() {
-        bail!(
-            Setting,
-            "no file can hold the criterion {own}, which is a program's own; use another with results.by(…)"
-        )
+impl Results {
+    /// Policies by what they are chosen for: those of [`Self::choices`] at these costs of the exits, and one that changes at most
+    /// 1 % of the answers, guaranteed, where there are images enough to promise that. Fails for a criterion of one's own, which no
+    /// file can hold.
+    pub fn policies(&self, costs: &[f64]) -> Result<Vec<(String, ExitPolicy)>> {
+        let validation = &self.validation;
+        if let own @ Criterion::Own(_) = validation.criterion() {
+            bail!(
+                Setting,
+                "no file can hold the criterion {own}, which is a program's own; use another with results.by(…)"
+            )
+        }
+        let policy = |choice: Choice| (choice.name, validation.policy(&choice.thresholds));
+        let mut policies: Vec<_> = self.choices(costs)?.into_iter().map(policy).collect();
+        if validation.len() >= ExitRecord::images_needed(validation.exits(), 0.01, 0.05) {
+            let mut policy = validation.promise(Loss::Different, 0.01, 0.05, costs)?;
+            policy.thresholds = self.shortest(&policy.thresholds);
+            policies.push(("1 % guaranteed".to_string(), policy));
+        }
+        Ok(policies)
     }
-    let policy = |choice: Choice| (choice.name, validation.policy(&choice.thresholds));
-    let mut policies: Vec<_> = results.choices(&macs)?.into_iter().map(policy).collect();
-    if validation.len() >= ExitRecord::images_needed(validation.exits(), 0.01, 0.05) {
-        let mut policy = validation.promise(Loss::Different, 0.01, 0.05, &macs)?;
-        policy.thresholds = results.shortest(&policy.thresholds);
-        policies.push(("1 % guaranteed".to_string(), policy));
+}
+
+/// The policy of a choice, such as `no loss`. Fails, naming the choices, where it is not there.
+pub fn policy_for<'a>(policies: &'a [(String, ExitPolicy)], choice: &str) -> Result<&'a ExitPolicy> {
+    match policies.iter().find(|(name, _)| name == choice) {
+        Some((_, policy)) => Ok(policy),
+        None => {
+            let names: Vec<&str> = policies.iter().map(|(name, _)| name.as_str()).collect();
+            bail!(Missing, "there is no choice {choice:?}, there are: {}", names.join(", "))
+        }
     }
-    Ok(policies)
 }
 
 impl Pretrained {
     /// The weights of a trained network, and policies that read its exits as `results` does, which it gave on `data`:
-    /// those of [`Results::choices`], and one that changes at most 1 % of the answers, guaranteed, where there are images
-    /// enough to promise that. Fails where images are whitened: the whitening is larger than the network; and for a
+    /// [`Results::policies`]. Fails where images are whitened: the whitening is larger than the network; and for a
     /// criterion of one's own, which no file can hold.
     pub fn of(trained: &Trained, results: &Results, data: &Dataset) -> Result<Self> {
         let Some(bytes) = data.byte_values() else {
@@ -106,17 +122,33 @@ impl Pretrained {
             data: data.name.clone(),
             classes: data.classes.clone(),
             commit: results.run.commit.clone(),
-            policies: policies(&trained.network, results)?,
+            policies: results.policies(&trained.network.macs())?,
             criterion: Criterion::default(),
             thresholds: Vec::new(),
         };
-        Ok(Self { network: trained.network.clone(), about, bytes })
+        Ok(Self { network: trained.network.clone(), about, bytes, weight_bits: None })
     }
 
     /// The same weights with policies that are chosen anew, as [`Self::of`] does, on what their run gave.
     pub fn choosing(mut self, results: &Results) -> Result<Self> {
-        self.about.policies = policies(&self.network, results)?;
+        self.about.policies = results.policies(&self.network.macs())?;
         Ok(self)
+    }
+
+    /// The same network as an int8 runtime computes it ([`Network::quantized`]): weights of `bits` bits, activations in the range
+    /// that they have on the first 500 training images. Its policies are chosen anew, as [`Self::of`] does, on what it says of
+    /// the validation images, read as in `results`; that comes with it.
+    pub fn quantized(&self, results: &Results, data: &Dataset, bits: u32) -> Result<(Self, Results)> {
+        let images: Vec<usize> = (0..data.train.len().min(500)).collect();
+        let network = self.network.quantized(&data.train.batch(&images, self.network.device())?, bits)?;
+        let readout = results.test.readout();
+        let results = Results {
+            validation: ExitRecord::collect(&network, &data.validation)?.read_by(readout)?,
+            test: ExitRecord::collect(&network, &data.test)?.read_by(readout)?,
+            ..results.clone()
+        };
+        let weights = Self { network, weight_bits: Some(bits), ..self.clone() };
+        Ok((weights.choosing(&results)?, results))
     }
 
     /// Where the weights of the reference run called `name` are: `lenet`, for example.
@@ -175,7 +207,7 @@ impl Pretrained {
         let bytes = contents.tensor("bytes", &[contents.about.image[0], 256], name)?;
         let bytes = bytes.flatten_all()?.to_vec1()?;
         network.load(&contents)?;
-        Ok(Self { network, about: contents.about, bytes })
+        Ok(Self { network, about: contents.about, bytes, weight_bits: None })
     }
 
     /// Writes everything to one file: safetensors with a checksum over all of it.
@@ -207,13 +239,6 @@ impl Pretrained {
     /// The policy of a choice, such as `no loss`: it decides as the record did that it was chosen on. Fails, naming the
     /// choices, where it is not there.
     pub fn policy(&self, choice: &str) -> Result<&ExitPolicy> {
-        let all = &self.about.policies;
-        match all.iter().find(|(name, _)| name == choice) {
-            Some((_, policy)) => Ok(policy),
-            None => {
-                let names: Vec<&str> = all.iter().map(|(name, _)| name.as_str()).collect();
-                bail!(Missing, "there is no choice {choice:?}, there are: {}", names.join(", "))
-            }
-        }
+        policy_for(&self.about.policies, choice)
     }
 }

@@ -272,6 +272,7 @@ fn weights_become_onnx_in_each_form() {
     };
     for (to, form, files) in [
         ("nested.onnx", "if", &["nested.onnx"][..]),
+        ("batch.onnx", "batch", &["batch.onnx"]),
         ("exits.onnx", "exits", &["exits.onnx"]),
         ("stages", "stages", &["stages/stage1.onnx", "stages/stage2.onnx", "stages/manifest.json"]),
     ] {
@@ -302,13 +303,45 @@ fn weights_become_onnx_in_each_form() {
     let (code, _, error) = export("guaranteed.onnx", &["--choice", "1 % guaranteed", "--temperatures"]);
     assert_eq!(code, Some(0), "{error}");
     let (code, _, error) = export("none.onnx", &["--fixed", "--form", "exits"]);
-    assert!(code == Some(2) && error.contains("thresholds are fixed in the form `if` alone"), "{error}");
+    assert!(
+        code == Some(2) && error.contains("thresholds are fixed in the forms `if` and `batch` alone"),
+        "{error}"
+    );
     let (code, _, error) = export("stages", &[]);
     assert!(code == Some(1) && error.contains("is no file; name a file"), "{error}");
     let (code, _, error) = export("none.onnx", &["--choice", "best"]);
     assert!(code == Some(1) && error.contains("there is no choice \"best\", there are: no loss"), "{error}");
     let (code, _, error) = run(&["export", "lenet", "--plain"], &[]);
     assert!(code == Some(2) && error.contains("--onnx"), "{error}");
+    // A file from elsewhere goes out with a policy, once there is a record of it.
+    let exits = path(&folder.join("exits.onnx"));
+    let from = |more: &[&str]| {
+        let to = path(&folder.join("decides.onnx"));
+        run(&[&["export", "--from", &exits, "--onnx", &to], more].concat(), &[])
+    };
+    let (code, _, error) = from(&[]);
+    assert!(code == Some(1) && error.contains("exits.record.safetensors; `branchynet record "), "{error}");
+    let logits: Vec<f32> = (0..2 * 30 * 10).map(|i| (1.7 * i as f32).sin()).collect();
+    let labels: Vec<u32> = (0..30).map(|i| i % 10).collect();
+    let of = |split: &str| {
+        let logits = Tensor::from_slice(&logits, (2, 30, 10), &Device::Cpu).expect("logits");
+        let labels = Tensor::from_slice(&labels, 30, &Device::Cpu).expect("labels");
+        [(format!("{split}_logits"), logits), (format!("{split}_labels"), labels)]
+    };
+    let arrays: HashMap<_, _> = ["validation", "test"].into_iter().flat_map(of).collect();
+    safetensors::save(&arrays, folder.join("exits.record.safetensors")).expect("saved");
+    let (code, out, error) = from(&[]);
+    assert!(code == Some(0) && out.contains("decides.onnx"), "{out}{error}");
+    for (more, said) in [
+        (&["--int8"][..], "--from leaves the network's operations as they are"),
+        (&["--epochs", "3"], "--epochs is for a network by name, and"),
+        (&["--exits", "exit2,nothing"], "there is no output nothing; there are exit1, exit2"),
+    ] {
+        let (code, _, error) = from(more);
+        assert!(code != Some(0) && error.contains(said) && error.lines().count() == 1, "{error}");
+    }
+    let (code, _, error) = run(&["record", "nothing.onnx", "--data", "mnist"], &[]);
+    assert!(code == Some(1) && error.contains("there is no file nothing.onnx"), "{error}");
     std::fs::remove_dir_all(&folder).expect("removed");
 }
 
