@@ -41,7 +41,7 @@ REFERENCE = "datasets/reference/weights/"
 PAGES = {
     "": ["README.md", "docs/method.md", "docs/thresholds.md", "docs/results.md", "docs/claims.md"],
     "Notebooks": sorted((f"notebooks/{path.name}" for path in ROOT.glob("notebooks/*.ipynb")), key=lambda path: int(re.search(r"\d+", path)[0])),
-    "Use it": ["docs/extend.md", "docs/bring-your-own.md", "docs/deploy.md", "docs/runtimes.md", "docs/containers.md", "datasets/README.md", "datasets/reference/README.md", "docs/gpu.md", "notebooks/README.md"],
+    "Use it": ["docs/extend.md", "docs/bring-your-own.md", "docs/deploy.md", "docs/int8.md", "docs/runtimes.md", "docs/containers.md", "datasets/README.md", "datasets/reference/README.md", "docs/gpu.md", "notebooks/README.md"],
     "Trained networks": [f"{REFERENCE}{name}.md" for name in ("lenet", "alexnet", "resnet110", "resnet110-standard", "airbench")],
     "Inside": ["docs/design.md", "benches/README.md", "CONTRIBUTING.md", "CHANGELOG.md"],
 }

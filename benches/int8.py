@@ -1,0 +1,144 @@
+"""What int8 costs and gains: exported files in onnxruntime, on all test images.
+
+    int8.py --program PROGRAM --output FILE.csv [--images N] NETWORK ...    `make int8`
+
+For each network, with thresholds that promise at most 1 % of other answers than the last exit's: f32; int8 the naive way (onnxruntime's own static quantisation, 8 bits per channel, with the thresholds of f32);
+int8 as `export --int8` writes it, with thresholds of its own; the same with 8 bits. Times are medians of rounds in turn, one image
+at a time on one thread.
+"""
+
+import argparse
+import csv
+import json
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+from export import DATA, array, images, session, uncertainty
+
+CHOICE = "1 % guaranteed"
+TIMED = 300  # images a round
+ROUNDS = 5
+
+
+class Calibration(CalibrationDataReader):
+    """The first 500 training images."""
+
+    def __init__(self, network):
+        self.images = iter(images(network, 500, "train_images"))
+
+    def get_next(self):
+        image = next(self.images, None)
+        return None if image is None else {"image": image[None]}
+
+
+def labels(network, count):
+    return array(ROOT / "datasets" / f"{DATA.get(network, 'cifar10')}.safetensors", "test_labels")[:count]
+
+
+def policy_of(path):
+    about = {entry.key: entry.value for entry in onnx.load(str(path)).metadata_props}
+    policy = json.loads(about["policy"])
+    return [np.inf if t is None else t for t in policy["thresholds"]], policy["readout"]["criterion"]
+
+
+def decided(logits, thresholds, criterion):
+    """Label and exit (from 0) of each image, and the last exit's label."""
+    unsure = np.array([[uncertainty(z, criterion) for z in of_exit] for of_exit in logits[:-1]])
+    leaves = unsure < np.array(thresholds)[:, None]
+    exit = np.where(leaves.any(0), leaves.argmax(0), len(thresholds))
+    answers = logits.argmax(2)
+    return answers[exit, np.arange(len(exit))], exit, answers[-1]
+
+
+def all_logits(path, pixels):
+    model = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    parts = [np.stack(model.run(None, {"image": pixels[i:i + 100]})) for i in range(0, len(pixels), 100)]
+    return np.concatenate(parts, axis=1)
+
+
+def timed(files, pixels, thresholds):
+    """Milliseconds an image of each file in the `if` form, medians of rounds in turn."""
+    models = {name: session(path) for name, path in files.items()}
+    rounds = {name: [] for name in files}
+    for _ in range(ROUNDS + 1):
+        for name, model in models.items():
+            given = {"thresholds": np.array(thresholds[name], np.float32)}
+            start = time.perf_counter()
+            for image in pixels[:TIMED]:
+                model.run(["label"], {"image": image[None], **given})
+            rounds[name].append((time.perf_counter() - start) / TIMED * 1e3)
+    return {name: statistics.median(times[1:]) for name, times in rounds.items()}
+
+
+def rows(program, network, count, folder):
+    pixels, truth = images(network, count), labels(network, count)
+
+    def export(name, *flags):
+        path = folder / f"{name}.onnx"
+        subprocess.run([program, "export", network, "--onnx", path, "--choice", CHOICE, *flags], check=True, stdout=subprocess.DEVNULL)
+        return path
+
+    ways = {"f32": [], "int8": ["--int8"], "int8, 8 bits": ["--int8", "--vnni"]}
+    exits = {name: export(f"{name}-exits", "--form=exits", *flags) for name, flags in ways.items()}
+    decide = {name: export(f"{name}-if", *flags) for name, flags in ways.items()}
+    prepared, naive = folder / "prepared.onnx", folder / "naive.onnx"
+    quant_pre_process(str(exits["f32"]), str(prepared), skip_symbolic_shape=True)
+    quantize_static(str(prepared), str(naive), Calibration(network), QuantFormat.QDQ, per_channel=True,
+                    activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
+    policies = {name: policy_of(path) for name, path in decide.items()}
+    logits = {name: all_logits(path, pixels) for name, path in {**exits, "int8, naive": naive}.items()}
+    policies["int8, naive"] = policies["f32"]
+    times = timed(decide, pixels, {name: thresholds for name, (thresholds, _) in policies.items()})
+    reference = decided(logits["f32"], *policies["f32"])[2]
+    for name in ("f32", "int8, naive", "int8", "int8, 8 bits"):
+        answer, exit, last = decided(logits[name], *policies[name])
+        shares = " ".join(f"{(exit == i).mean() * 100:.1f}" for i in range(len(logits[name])))
+        size = (naive if "naive" in name else decide[name]).stat().st_size
+        yield {"network": network, "file": name, "last exit, % right": f"{(last == truth).mean() * 100:.2f}",
+               "with early exit, % right": f"{(answer == truth).mean() * 100:.2f}", "leave at each exit, %": shares,
+               "not the last exit's answer, %": f"{(answer != last).mean() * 100:.2f}",
+               "not the f32 last exit's, %": f"{(answer != reference).mean() * 100:.2f}", "kB": f"{size / 1e3:.0f}",
+               "ms an image": f"{times[name]:.3f}" if name in times else ""}
+
+
+def processor():
+    facts = dict(line.split(":", 1) for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
+    facts = {key.strip(): value.strip() for key, value in facts.items()}
+    flags = facts.get("flags", "").split()
+    has = ", ".join(name for flag, name in (("avx2", "AVX2"), ("avx512f", "AVX-512"), ("avx512_vnni", "VNNI"), ("amx_int8", "AMX")) if flag in flags)
+    return f"{facts.get('model name', platform.machine())} (family {facts.get('cpu family')}, model {facts.get('model')}; {has or 'no SIMD'})"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--program", required=True)
+    parser.add_argument("--output", required=True)
+    parser.add_argument("--images", type=int, default=10000)
+    parser.add_argument("networks", nargs="+")
+    arguments = parser.parse_args()
+    found = []
+    for network in arguments.networks:
+        with tempfile.TemporaryDirectory() as folder:
+            for row in rows(arguments.program, network, arguments.images, pathlib.Path(folder)):
+                print("   " + "; ".join(f"{name}: {value}" for name, value in row.items() if value), flush=True)
+                found.append({**row, "processor": processor(), "onnxruntime": onnxruntime.__version__})
+    with open(arguments.output, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(found[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(found)
+
+
+main()
