@@ -69,13 +69,13 @@ def all_logits(path, pixels):
     return np.concatenate(parts, axis=1)
 
 
-def timed(files, pixels, thresholds):
+def timed(files, pixels, policies):
     """Milliseconds an image of each file in the `if` form, medians of rounds in turn."""
     models = {name: session(path) for name, path in files.items()}
     rounds = {name: [] for name in files}
     for _ in range(ROUNDS + 1):
         for name, model in models.items():
-            given = {"thresholds": np.array(thresholds[name], np.float32)}
+            given = {"thresholds": np.array(policies[name][0], np.float32)}
             start = time.perf_counter()
             for image in pixels[:TIMED]:
                 model.run(["label"], {"image": image[None], **given})
@@ -83,9 +83,8 @@ def timed(files, pixels, thresholds):
     return {name: statistics.median(times[1:]) for name, times in rounds.items()}
 
 
-def rows(program, network, count, folder):
-    pixels, truth = images(network, count), labels(network, count)
-
+def exported(program, network, folder):
+    """The files of each way by name: all exits' logits; those that decide; and their policies."""
     def export(name, *flags):
         path = folder / f"{name}.onnx"
         subprocess.run([program, "export", network, "--onnx", path, "--choice", CHOICE, *flags], check=True, stdout=subprocess.DEVNULL)
@@ -94,14 +93,19 @@ def rows(program, network, count, folder):
     ways = {"f32": [], "int8": ["--int8"], "int8, 8 bits": ["--int8", "--vnni"]}
     exits = {name: export(f"{name}-exits", "--form=exits", *flags) for name, flags in ways.items()}
     decide = {name: export(f"{name}-if", *flags) for name, flags in ways.items()}
+    return exits, decide, {name: policy_of(path) for name, path in decide.items()}
+
+
+def rows(program, network, count, folder):
+    pixels, truth = images(network, count), labels(network, count)
+    exits, decide, policies = exported(program, network, folder)
     prepared, naive = folder / "prepared.onnx", folder / "naive.onnx"
     quant_pre_process(str(exits["f32"]), str(prepared), skip_symbolic_shape=True)
     quantize_static(str(prepared), str(naive), Calibration(network), QuantFormat.QDQ, per_channel=True,
                     activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
-    policies = {name: policy_of(path) for name, path in decide.items()}
     logits = {name: all_logits(path, pixels) for name, path in {**exits, "int8, naive": naive}.items()}
     policies["int8, naive"] = policies["f32"]
-    times = timed(decide, pixels, {name: thresholds for name, (thresholds, _) in policies.items()})
+    times = timed(decide, pixels, policies)
     reference = decided(logits["f32"], *policies["f32"])[2]
     for name in ("f32", "int8, naive", "int8", "int8, 8 bits"):
         answer, exit, last = decided(logits[name], *policies[name])
@@ -127,11 +131,19 @@ def main():
     parser.add_argument("--program", required=True)
     parser.add_argument("--output", required=True)
     parser.add_argument("--images", type=int, default=10000)
+    parser.add_argument("--times", action="store_true", help="measure the times alone again, into the file that is there")
     parser.add_argument("networks", nargs="+")
     arguments = parser.parse_args()
-    found = []
+    found = list(csv.DictReader(open(arguments.output, newline=""))) if arguments.times else []
     for network in arguments.networks:
         with tempfile.TemporaryDirectory() as folder:
+            if arguments.times:
+                _, decide, policies = exported(arguments.program, network, pathlib.Path(folder))
+                times = timed(decide, images(network, TIMED), policies)
+                for row in (row for row in found if row["network"] == network and row["file"] in times):
+                    row["ms an image"] = f"{times[row['file']]:.3f}"
+                    print(f"   {network}, {row['file']}: {row['ms an image']} ms", flush=True)
+                continue
             for row in rows(arguments.program, network, arguments.images, pathlib.Path(folder)):
                 print("   " + "; ".join(f"{name}: {value}" for name, value in row.items() if value), flush=True)
                 found.append({**row, "processor": processor(), "onnxruntime": onnxruntime.__version__})

@@ -27,7 +27,6 @@ pub use follow::follow;
 pub use lenet::b_lenet;
 pub use network::{ExitCost, Network, WorkingSet};
 pub use placement::{BranchStyle, Placement, with_branches};
-pub(crate) use quantized::weight_scale;
 pub use resnet::{b_resnet110, b_resnet110_standard, resnet};
 pub use state_dict::StateDict;
 pub use tape::Tape;

@@ -5,6 +5,7 @@ use crate::Result;
 use crate::error::error;
 use crate::kernels::{EPSILON, Pooling};
 use crate::layers::{Layer, Node, Pass, Pool, Residual, Skip, quantize, relu, run};
+use crate::onnx::weight_scale;
 use candle_core::{Tensor, Var};
 use std::collections::BTreeMap;
 
@@ -207,12 +208,6 @@ fn rounded(mut weights: Vec<f32>, outputs: usize, bits: u32) -> Vec<f32> {
         weights.iter_mut().for_each(|weight| *weight = (*weight / scale).round_ties_even() * scale);
     }
     weights
-}
-
-/// What the weights of one output are whole multiples of, at most 2^(bits − 1) − 1 of it.
-pub(crate) fn weight_scale(weights: &[f32], bits: u32) -> f32 {
-    let largest = weights.iter().fold(0f32, |largest, weight| largest.max(weight.abs()));
-    if largest > 0.0 { largest / ((1 << (bits - 1)) - 1) as f32 } else { 1.0 }
 }
 
 /// Gives the roundings among these layers, the first of which gets `x`, the range of what they see; returns what the last
