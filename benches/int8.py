@@ -122,8 +122,9 @@ def processor():
     facts = dict(line.split(":", 1) for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
     facts = {key.strip(): value.strip() for key, value in facts.items()}
     flags = facts.get("flags", "").split()
-    has = ", ".join(name for flag, name in (("avx2", "AVX2"), ("avx512f", "AVX-512"), ("avx512_vnni", "VNNI"), ("amx_int8", "AMX")) if flag in flags)
-    return f"{facts.get('model name', platform.machine())} (family {facts.get('cpu family')}, model {facts.get('model')}; {has or 'no SIMD'})"
+    has = ", ".join(name for flag, name in (("avx2", "AVX2"), ("avx512f", "AVX-512"), ("avx512_vnni", "VNNI")) if flag in flags)
+    maker = facts.get("vendor_id", platform.machine()).replace("GenuineIntel", "Intel").replace("AuthenticAMD", "AMD")
+    return f"{maker} family {facts.get('cpu family')}, model {facts.get('model')} ({has or 'no SIMD'})"
 
 
 def main():
