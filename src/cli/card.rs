@@ -15,6 +15,13 @@ pub fn model_card(name: &str, weights: &Pretrained, results: &Results) -> Result
     let trunk = network.costs().last().map_or(1.0, |cost| cost.trunk_macs as f64);
     let [channels, height, width] = about.image;
 
+    let mut chosen = results.choices(&macs)?;
+    for (name, policy) in results.policies(&macs)? {
+        if chosen.iter().all(|choice| choice.name != name) {
+            chosen.push(results.choice(&name, &policy.thresholds, &macs)?);
+        }
+    }
+
     let (validation, test) = (results.validation.exit_accuracy(), results.test.exit_accuracy());
     let of_exit = |exit: usize| {
         let cells = [macs[exit], macs[exit] / trunk, validation[exit], test[exit]];
@@ -52,7 +59,7 @@ pub fn model_card(name: &str, weights: &Pretrained, results: &Results) -> Result
          ## Data\n\n{data}: {origin}. Preprocessed by {preprocessing}{augmented}. Thresholds were chosen on {validation} images held out of the training set, results are on {test} test images.\n\n\
          ## Accuracy and cost\n\nMultiply-accumulates (MACs) count the trunk up to the exit and every branch on the way; the trunk alone has {trunk}. Accuracies (0..=1) are those if all images left there.\n\n{costs}\n\
          Networks without branches, for comparison:\n\n{compared}\n\
-         ## Thresholds\n\nCriterion: {criterion}. Each choice is the cheapest in MACs; *mean cost* is in MACs. Results are on Test.\n\n{choices}\n\
+         ## Thresholds\n\nCriterion: {criterion}. Each choice is the cheapest in MACs; *mean cost* is in MACs. Results are on Test.\n\n{choices}{promise}\n\
          ## Settings\n\n{settings_table}\n\
          Baseline and joint training together took {hours:.1} hours on {devices}.\n\n\
          ## History of the joint training\n\n{history}\n\
@@ -61,7 +68,7 @@ pub fn model_card(name: &str, weights: &Pretrained, results: &Results) -> Result
          Neither says anything about the data.\n\n\
          ## What it should not be used for\n\n\
          - It answers one of its {classes_count} classes to any picture, also to one that shows none of them, and it may be sure of it.\n\
-         - The thresholds hold for images like those of {data}. Elsewhere other shares leave, at another accuracy; nothing here is a guarantee.\n\
+         - The thresholds hold for images like those of {data}. Elsewhere other shares leave, at another accuracy, and no promise holds.\n\
          - Entropies and probabilities are not calibrated: a probability of 0.9 does not mean that nine answers in ten are right.\n\
          - It exists to study early exits, not for decisions that concern people.\n",
         network_name = settings.network,
@@ -76,7 +83,12 @@ pub fn model_card(name: &str, weights: &Pretrained, results: &Results) -> Result
         criterion = results.test.criterion().axis(),
         validation = results.validation.len(),
         test = results.test.len(),
-        choices = choices(&results.choices(&macs)?),
+        choices = choices(&chosen),
+        promise = match chosen.iter().any(|choice| choice.name == "1 % guaranteed") {
+            true =>
+                "\n*1 % guaranteed*: with a probability of 95 % at most 1 % of the answers to images like those of validation are not the last exit's.\n",
+            false => "",
+        },
         hours = results.hours(),
         devices = results.run.devices().join(" and "),
     ))
