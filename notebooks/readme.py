@@ -71,13 +71,19 @@ def speed():
     return "\n\n".join((ROOT / "benches" / "speed.md").read_text().split("\n\n")[:2]) + "\n"
 
 
+def processor():
+    """What the runs measured their times on."""
+    runs = json.loads((ROOT / "figures" / "machine.json").read_text()).values()
+    return "Processor of the times: " + "; ".join(dict.fromkeys(f"{run['processor']} with {run['simd']}" for run in runs)) + ", one core.\n"
+
+
 def file(path):
     """A committed table as it is."""
     lines = rows(path)
     return markdown(list(lines[0]), [list(row.values()) for row in lines])
 
 
-TABLES = {"table1": table1, "seeds": seeds, "speed": speed}
+TABLES = {"table1": table1, "seeds": seeds, "speed": speed, "processor": processor}
 TABLE = re.compile(r"(<!-- (?P<name>[\w./-]+): make readme -->\n).*?(<!-- end -->\n)", re.S)
 
 

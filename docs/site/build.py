@@ -161,7 +161,7 @@ class Site:
                                 f"{x * 100:.0f} % of the trunk's MACs", f"{ms:.3f} ms, {trunk[1] / ms:.2f}x as fast as the trunk"])
             traces = {"x": [[x], tens], "y": [[y], tens], "z": [None, wrapped(["abc".index(c.lower()) for c in letters])],
                       "text": [None, wrapped(["×" if c.isupper() else "" for c in letters])]}
-            steps.append({"method": "update", "label": row["T1"].replace("inf", "∞"), "args": [traces, {"annotations[0].text": told}, [2, 3]]})
+            steps.append({"method": "update", "label": f"{x * 100:.1f} %", "args": [traces, {"annotations[0].text": told}, [2, 3]]})
         start = len(rows) // 2
         first = steps[start]["args"][0]
         scale = [[i / n + edge / n, colours[i]] for i in range(n) for edge in (0, 1)]
@@ -182,7 +182,7 @@ class Site:
             "yaxis": {**axis, "title": {"text": "accuracy, %"}}, "xaxis2": bare, "yaxis2": {**bare, "autorange": "reversed", "scaleanchor": "x2"}, "legend": {"orientation": "h"},
             "annotations": [{"text": steps[start]["args"][1]["annotations[0].text"], "align": "left", "showarrow": False, "xref": "paper", "yref": "paper", "x": 0, "y": 1, "xanchor": "left", "yanchor": "bottom", "yshift": 12},
                             {"text": "the first 100 test images, × wrong", "showarrow": False, "xref": "x2 domain", "yref": "y2 domain", "x": 0.5, "y": 1.01, "yanchor": "bottom"}],
-            "sliders": [{"active": start, "steps": steps, "pad": {"t": 75}, "currentvalue": {"prefix": "threshold T1 = "}, "bordercolor": "#444444"}],
+            "sliders": [{"active": start, "steps": steps, "pad": {"t": 75}, "currentvalue": {"prefix": "mean cost: ", "suffix": " of the trunk's MACs"}, "bordercolor": "#444444"}],
         }
         return self.figure(identity(path), "", {"data": data, "layout": layout}, caption)
 
