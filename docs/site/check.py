@@ -1,6 +1,7 @@
 """Checks the site in figures/site/ in a headless Chromium, and exits with 1 where something is wrong: every link and anchor, every
 plot drawn, wide and narrow, light and dark, without text that is cut off, no error on the console, no request to another host, no
-sideways scrolling at 380 pixels, contrast of all text (WCAG AA), pictures in place of plots on paper and without scripts, the search.
+sideways scrolling and a menu that opens in sight at 380 pixels, contrast of all text (WCAG AA), pictures in place of plots on paper
+and without scripts, the search.
 
     check.py             check all pages
     check.py --shots     also leave screenshots in target/site/shots/
@@ -92,6 +93,17 @@ SEARCH = """(async () => {
   query.dispatchEvent(new Event("input"));
   for (let i = 0; i < 100 && !document.querySelector("dialog li"); i++) await new Promise(go => setTimeout(go, 100));
   return [...document.querySelectorAll("dialog li a")].map(a => a.href);
+})()"""
+# However far one has scrolled, the menu of a narrow screen must open in sight, and its last entry be within reach.
+MENU = """(() => {
+  const menu = document.getElementById("menu"), nav = document.getElementById("nav"), last = [...nav.querySelectorAll("a")].at(-1);
+  scrollTo(0, document.documentElement.scrollHeight);
+  menu.click();
+  const first = nav.getBoundingClientRect();
+  last.scrollIntoView({ block: "nearest" });
+  const box = last.getBoundingClientRect(), there = document.elementFromPoint(box.left + 9, box.top + 9);
+  menu.click();
+  return first.height > 0 && first.top >= 0 && first.bottom <= innerHeight && there === last && !nav.checkVisibility();
 })()"""
 # The slider must move the point.
 SLIDER = """(async () => {
@@ -204,6 +216,8 @@ def main():
                     found.append(f"is {wide} pixels wide on a screen of {width}")
                 if shots and name in SHOWN:
                     browser.shot(f"{name.replace('/', '-').removesuffix('.html')}-{width}-{scheme}")
+            if not browser.js(MENU):
+                found.append("the menu does not open in sight at 380 pixels, or does not close")
             for href in browser.js("[...document.querySelectorAll('a[href]')].map(a => a.href)"):
                 links[href].add(name)
             anchors[name] = set(browser.js("[...document.querySelectorAll('[id]')].map(e => e.id)"))

@@ -76,8 +76,11 @@ document.getElementById("theme").addEventListener("click", () => {
   redraw();
 });
 
-const menu = document.getElementById("menu");
-menu.addEventListener("click", () => menu.setAttribute("aria-expanded", root.classList.toggle("open")));
+// On a narrow screen the menu lies over the text: a chosen section must not stay behind it.
+const menu = document.getElementById("menu"), toggle = open => menu.setAttribute("aria-expanded", root.classList.toggle("open", open));
+menu.addEventListener("click", () => toggle());
+document.getElementById("nav").addEventListener("click", event => event.target.closest("a") && toggle(false));
+addEventListener("keydown", event => event.key === "Escape" && toggle(false));
 
 const search = document.getElementById("search"), query = search.querySelector("input"), found = search.querySelector("ol");
 const open = () => (search.showModal(), query.select());
