@@ -161,7 +161,7 @@ class Site:
                                 f"{x * 100:.0f} % of the trunk's MACs", f"{ms:.3f} ms, {trunk[1] / ms:.2f}x as fast as the trunk"])
             traces = {"x": [[x], tens], "y": [[y], tens], "z": [None, wrapped(["abc".index(c.lower()) for c in letters])],
                       "text": [None, wrapped(["×" if c.isupper() else "" for c in letters])]}
-            steps.append({"method": "update", "label": f"{x * 100:.1f} %", "args": [traces, {"annotations[0].text": told}, [2, 3]]})
+            steps.append({"method": "update", "label": f"{x * 100:.2f} %", "args": [traces, {"annotations[0].text": told}, [2, 3]]})
         start = len(rows) // 2
         first = steps[start]["args"][0]
         scale = [[i / n + edge / n, colours[i]] for i in range(n) for edge in (0, 1)]
@@ -202,12 +202,14 @@ class Site:
             main = f"<h1><code>{path}</code></h1>{coloured(text_of(path), name=path)}"
         # Wide tables scroll by themselves.
         main = main.replace("<table", '<div class="scroll" tabindex="0"><table').replace("</table>", "</table></div>")
+        # Whoever searches wants prose; source files have the same words more often.
+        prose = path.endswith((".md", ".ipynb")) or path == "LICENSE"
         up = os.path.relpath(".", os.path.dirname(target(path)))
         file = SITE / target(path)
         file.parent.mkdir(parents=True, exist_ok=True)
         groups = [(group, [(other, target(other), TITLES.get(other) or title_of(other)) for other in paths]) for group, paths in self.pages.items()]
         file.write_text(self.template.render(title=title, main=main, toc=page.toc, up=up, here=path, groups=groups, plots='class="plot"' in main,
-                                             api=(SITE / "api").is_dir(), plotly=PLOTLY, front=path == "README.md"), encoding="utf-8")
+                                             api=(SITE / "api").is_dir(), plotly=PLOTLY, front=path == "README.md", prose=prose), encoding="utf-8")
         self.counts["pages"] += 1
 
     def build(self):
@@ -297,15 +299,12 @@ def notebook(page, book):
 
 
 def overview(main):
-    """The front page: what it is and the commands beside the figure, then the first section with a table, then the rest."""
-    first, *sections = re.split(r"(?=<h2)", main)
-    figure, commands = re.search(r"<figure.*</figure>", first, re.S), re.search(r"<pre.*?</pre>", main, re.S)
-    table = next((i for i, section in enumerate(sections) if "<table" in section), None)
-    if figure is None or commands is None or table is None:
-        sys.exit("README.md: the front page needs a figure before its first heading, and commands and a table below")
-    figure, commands = figure[0], commands[0]
-    sections.insert(0, sections.pop(table))
-    return f'<div class="hero"><div>{first.replace(figure, "")}</div>{figure}</div>{commands}' + "".join(sections)
+    """The front page: what it is beside the figure, then the sections."""
+    first, rest = re.split(r"(?=<h2)", main, maxsplit=1)
+    figure = re.search(r"<figure.*</figure>", first, re.S)
+    if figure is None:
+        sys.exit("README.md: the front page needs a figure before its first heading")
+    return f'<div class="hero"><div>{first.replace(figure[0], "")}</div>{figure[0]}</div>{rest}'
 
 
 def bundle():
