@@ -330,6 +330,8 @@ def main():
     for docs in sys.argv[1:]:
         if os.path.isdir(f"{docs}/branchynet"):
             shutil.copytree(docs, SITE / "api")
+            start = SITE / "api" / "branchynet" / "index.html"
+            start.write_text(start.read_text(encoding="utf-8").replace("<main>", '<main><p><a href="../../index.html">Back to the site</a></p>', 1), encoding="utf-8")
             print(f"== documentation of the API, from {docs}", flush=True)
     bundle()
     for name in ("style.css", "site.js"):
