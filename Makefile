@@ -85,7 +85,7 @@ check-site: site ## check the site in a headless Chromium: links, plots, console
 
 api:
 	@echo "== documentation of the API (cargo doc; a minute the first time)"
-	@cargo doc --quiet --no-deps --package branchynet
+	@cargo doc --quiet --no-deps --package branchynet --package branchynet-kernels
 
 # The front of each network, which the site's figures with a slider show.
 fronts: $(DONE)/library-$(BUILD) ## write the exact fronts of the recorded networks to figures/fronts/
