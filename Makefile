@@ -83,6 +83,14 @@ site: $(DONE)/site $(if $(wildcard $(DONE)/library-$(BUILD)),api) ## build a sta
 check-site: site ## check the site in a headless Chromium: links, plots, console, other hosts, widths, contrast
 	@target/site/bin/python docs/site/check.py $(if $(SHOTS),--shots)
 
+.PHONY: page check-page
+page: $(DONE)/library-$(BUILD) datasets ## build a page that answers in the browser, for a digit that is drawn or a picture: figures/page/
+	@$(COMPILE) "the program" cargo build $(FEATURES)
+	@$(PYTHON) docs/page/build.py $(CLI)
+
+check-page: page $(DONE)/site ## check the page in a headless Chromium: answers against the program's, slider, keyboard, console, other hosts, widths, contrast
+	@target/site/bin/python docs/page/check.py $(if $(SHOTS),--shots) $(CLI)
+
 api:
 	@echo "== documentation of the API (cargo doc; a minute the first time)"
 	@cargo doc --quiet --no-deps --package branchynet --package branchynet-kernels

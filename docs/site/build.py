@@ -7,7 +7,6 @@ files of the repository are links between pages; a source file that is linked be
 
 import base64
 import csv
-import hashlib
 import html
 import io
 import itertools
@@ -18,9 +17,7 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
 import time
-import urllib.request
 
 import jinja2
 import mistune
@@ -28,6 +25,8 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import TextLexer, get_lexer_by_name, get_lexer_for_filename
 from pygments.util import ClassNotFound
+
+from npm import fetch
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -307,22 +306,6 @@ def overview(main):
     return f'<div class="hero"><div>{first.replace(figure[0], "")}</div>{figure[0]}</div>{rest}'
 
 
-def bundle():
-    """Fetches the shared plotly bundle once, into target/site/."""
-    kept = ROOT / "target" / "site" / PLOTLY
-    if not kept.is_file():
-        print(f"== {BUNDLE.split('/')[-1]} from the npm registry", flush=True)
-        try:
-            data = urllib.request.urlopen(BUNDLE, timeout=60).read()
-        except OSError as error:
-            sys.exit(f"{BUNDLE} cannot be fetched ({error}); it is needed once, then it is kept in target/site/")
-        if base64.b64encode(hashlib.sha512(data).digest()).decode() != SHA512:
-            sys.exit(f"{BUNDLE}: the checksum is not the one in {pathlib.Path(__file__).name}")
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_bytes(tarfile.open(fileobj=io.BytesIO(data)).extractfile("package/plotly-cartesian.min.js").read())
-    shutil.copy(kept, SITE)
-
-
 def main():
     started = time.time()
     shutil.rmtree(SITE, ignore_errors=True)
@@ -333,7 +316,8 @@ def main():
             start = SITE / "api" / "branchynet" / "index.html"
             start.write_text(start.read_text(encoding="utf-8").replace("<main>", '<main><p><a href="../../index.html">Back to the site</a></p>', 1), encoding="utf-8")
             print(f"== documentation of the API, from {docs}", flush=True)
-    bundle()
+    fetch(BUNDLE, SHA512, {"plotly-cartesian.min.js": PLOTLY}, ROOT / "target" / "site")
+    shutil.copy(ROOT / "target" / "site" / PLOTLY, SITE)
     for name in ("style.css", "site.js"):
         shutil.copy(HERE / name, SITE)
     site = Site()
