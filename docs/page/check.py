@@ -13,6 +13,7 @@ import collections
 import csv
 import functools
 import http.server
+import itertools
 import json
 import math
 import pathlib
@@ -70,7 +71,7 @@ STATE = """(async () => {
     off: [...found("#layers").children].map(part => new Set([...part.querySelectorAll("ol li")].map(box => box.matches(".off")))).map(is => is.size === 1 && [...is][0]),
   };
 })()"""
-KEYS = {"Tab": 9, "Enter": 13, " ": 32, "ArrowRight": 39, "ArrowLeft": 37}
+KEYS = {"Tab": 9, "Enter": 13, " ": 32, "ArrowLeft": 37}
 
 
 class Page(site.Browser):
@@ -121,26 +122,18 @@ class Page(site.Browser):
             mouse("mouseReleased", points[-1])
 
 
-def pictures(data):
-    """Test images, and made-up pictures of other sizes: name and content of a PNG."""
-    found = list(tests(data, IMAGES))
-    for i, (image, shape, _) in enumerate(found):
-        yield f"test-{i}", png(image, shape)
-    for i, (wide, high, times) in enumerate([(1500, 1100, 30), (211, 340, 7), (90, 64, 2), (19, 17, 0.5)]):
-        image, (channels, height, width), _ = found[i]
-        planes = bytearray()
-        for channel in range(channels):
-            for y in range(high):
-                for x in range(wide):
-                    u, v = int((x - wide // 4) / times), int((y - high // 6) / times)
-                    inside = 0 <= u < width and 0 <= v < height and x >= wide // 4 and y >= high // 6
-                    value = image[(channel * height + v) * width + u] if inside else 0
-                    # Dark ink on paper that is lit from one side, with some grain.
-                    planes.append(max(0, 200 + 40 * x // wide - 10 * y // high - value * 3 // 4 + (x * 7 + y * 13) % 5))
-        yield f"made-{wide}x{high}", png(bytes(planes), (channels, high, wide))
+def made(data):
+    """Pictures of other sizes with a test image on paper that is lit from one side, darker than it, with some grain."""
+    for (image, (channels, height, width), _), (wide, high, times) in zip(tests(data, 4), [(1100, 640, 18), (211, 340, 7), (90, 64, 2), (19, 17, 0.5)]):
+        left, top, planes = wide // 4, high // 6, bytearray()
+        for channel, y, x in itertools.product(range(channels), range(high), range(wide)):
+            u, v = math.floor((x - left) / times), math.floor((y - top) / times)
+            ink = image[(channel * height + v) * width + u] if 0 <= u < width and 0 <= v < height else 0
+            planes.append(max(0, 200 + 40 * x // wide - 10 * y // high - ink * 3 // 4 + (x * 7 + y * 13) % 5))
+        yield f"{data}-{wide}x{high}", png(bytes(planes), (channels, high, wide))
 
 
-def classify(program, network, thresholds, pictures, folder, *options):
+def classify(program, network, folder, thresholds, pictures, *options):
     """What the program answers for pictures: {name: (label, exit, uncertainty)}."""
     with tempfile.TemporaryDirectory(dir=folder) as here:
         for name, content in pictures.items():
@@ -155,9 +148,9 @@ def compare(program, network, seen, folder):
     thresholds = next(iter(seen.values()))[1]["fed"][0]["thresholds"]
     thresholds = ["inf" if t == "Infinity" else t for t in thresholds]
     fed = {name: png(bytes(state["fed"][0]["image"]), state["fed"][0]["dims"][1:]) for name, (_, state) in seen.items()}
-    ours = functools.partial(classify, program, network, folder=folder)
-    given, prepared = ours(thresholds, {name: content for name, (content, _) in seen.items()}), ours(thresholds, fed, folder, "--as-is")
-    at = [ours(["inf" if i == exit else "0" for i in range(len(thresholds))], fed, folder, "--as-is") for exit in range(len(thresholds))]
+    ours = functools.partial(classify, program, network, folder)
+    given, prepared = ours(thresholds, {name: content for name, (content, _) in seen.items()}), ours(thresholds, fed, "--as-is")
+    at = [ours(["inf" if i == exit else "0" for i in range(len(thresholds))], fed, "--as-is") for exit in range(len(thresholds))]
     for name, (_, state) in seen.items():
         label, exit, uncertainty = prepared[name]
         if given[name] != prepared[name]:
@@ -225,10 +218,10 @@ def keyboard(page, network, found):
         found.append("Enter on a test image gives no answer")
     reach("#point")
     before = page.js("document.querySelector('#point').ariaValueText")
-    state = page.act(lambda: page.press("ArrowRight"))
+    # It stands at its end.
+    state = page.act(lambda: page.press("ArrowLeft"))
     if state["values"] == before or not state["fed"]:
         found.append("an arrow key does not move the slider")
-    page.act(lambda: page.press("ArrowLeft"))
     nodes = page("Accessibility.getFullAXTree")["nodes"]
     has = lambda node, name: any(p["name"] == name and p["value"].get("value") for p in node.get("properties", []))
     named = [node for node in nodes if not node["ignored"] and has(node, "focusable") and node["role"]["value"] not in ("RootWebArea", "status")]
@@ -248,6 +241,7 @@ def main():
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder))
         threading.Thread(target=server.serve_forever, daemon=True).start()
         host = f"http://127.0.0.1:{server.server_port}/some/path/"
+        others = [picture for data in NETWORKS.values() for picture in made(data)]
         page = Page()
         try:
             page.look()
@@ -258,7 +252,8 @@ def main():
                 page.choose(network)
                 looks(page, f"{network}-empty", found, counts, shots and network == "lenet")
                 seen = {}
-                for name, content in pictures(data):
+                given = [(f"test-{i}", png(image, shape)) for i, (image, shape, _) in enumerate(tests(data, IMAGES))]
+                for name, content in given + others:
                     path = pathlib.Path(folder, f"{name}.png")
                     path.write_bytes(content)
                     # Some by dropping.
@@ -274,7 +269,7 @@ def main():
                 lost = [name for name, (_, state) in seen.items() if not state["fed"]]
                 found += [f"{name}: no answer; {seen[name][1]['problem']}" for name in lost]
                 seen = {name: it for name, it in seen.items() if name not in lost}
-                found += compare(program, network, seen, folder)
+                found += compare(program, network, seen, folder) if seen else []
                 counts["images compared with the program"] += len(seen)
                 front(page, network, found, counts)
                 page.choose("alexnet" if network == "lenet" else "lenet")

@@ -136,37 +136,41 @@ function take(picture) {
   answer();
 }
 
-const press = pressed => $("samples").querySelectorAll("button").forEach(button => (button.ariaPressed = String(button === pressed)));
+// Where the image comes from: the button of a test image, the file input, or neither.
+function from(source) {
+  $("samples").querySelectorAll("button").forEach(button => (button.ariaPressed = String(button === source)));
+  if (source !== $("file")) $("file").value = "";
+}
 
-function clear() {
+function clear(source) {
   pen.fillStyle = "#000";
   pen.fillRect(0, 0, 280, 280);
-  press(null);
+  from(source);
   $("problem").textContent = "";
 }
 
-async function open(file, name, button) {
-  let picture;
+async function open(file, name, source) {
+  let pixels;
   try {
     // The pixels of the file: no profile of colours is applied, as in the program.
-    picture = await createImageBitmap(file, { colorSpaceConversion: "none" });
+    const picture = await createImageBitmap(file, { colorSpaceConversion: "none" }), { width, height } = picture;
+    const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+    context.fillStyle = "#fff";
+    context.fillRect(0, 0, width, height);
+    context.drawImage(picture, 0, 0);
+    pixels = context.getImageData(0, 0, width, height);
   } catch {
-    return problem(new Error(`cannot read ${name}: expected a picture that this browser shows, such as PNG or JPEG`));
+    return problem(new Error(`cannot read ${name}: expected a picture that this browser can show, such as PNG or JPEG`));
   }
-  const canvas = new OffscreenCanvas(picture.width, picture.height), context = canvas.getContext("2d", { willReadFrequently: true });
-  context.fillStyle = "#fff";
-  context.fillRect(0, 0, picture.width, picture.height);
-  context.drawImage(picture, 0, 0);
-  clear();
-  press(button);
-  take(context.getImageData(0, 0, picture.width, picture.height));
+  clear(source);
+  take(pixels);
 }
 
 function point() {
-  const { thresholds, shares, accuracy, macs } = net.points[net.at], { points } = net, exits = shares.map((share, i) => `${percent(share, 1)} at exit ${i + 1}`);
+  const { thresholds, shares, accuracy, macs } = net.points[net.at], { points } = net, exits = shares.map((share, i) => `${percent(share, 1)}${i ? "" : " of the test images leave"} at exit ${i + 1}`);
   const named = thresholds.map((t, i) => `T${i + 1} = ${sign(t)}`).join(", ");
   $("point").ariaValueText = named;
-  $("told").replaceChildren(make("b", {}, named), `: of the test images ${exits.join(", ")} leave, ${percent(accuracy, 2)} are right, and an image takes ${(macs / 1e6).toFixed(2)} million multiply-accumulates (MACs).`);
+  $("told").replaceChildren(make("b", {}, named), `: ${exits.join(", ")}; ${percent(accuracy, 2)} are right, and an image takes ${(macs / 1e6).toFixed(2)} million multiply-accumulates (MACs) in the mean.`);
   const range = of => [Math.min(...points.map(of)), Math.max(...points.map(of))];
   const [x0, x1] = range(p => p.macs), [y0, y1] = range(p => p.accuracy);
   const x = p => 52 + (p.macs - x0) / (x1 - x0) * 240, y = p => 140 - (p.accuracy - y0) / (y1 - y0) * 120, here = points[net.at];
@@ -202,7 +206,7 @@ async function choose(name) {
   $("drawing").hidden = net.image[0] !== 1;
   $("samples").replaceChildren(...net.samples.map(({ file, label, index }) => {
     const button = make("button", { type: "button", ariaPressed: "false" }, make("img", { src: `${name}/${file}`, alt: `test image ${index}: ${label}` }));
-    button.addEventListener("click", async () => open(await (await get(`${name}/${file}`)).blob(), file, button));
+    button.addEventListener("click", () => get(`${name}/${file}`).then(got => got.blob()).then(blob => open(blob, file, button)).catch(problem));
     return button;
   }));
   $("uncertainty").textContent = net.policy.readout.criterion;
@@ -220,7 +224,7 @@ $("point").addEventListener("input", () => {
   point();
   answer();
 });
-$("file").addEventListener("change", () => $("file").files[0] && open($("file").files[0], $("file").files[0].name));
+$("file").addEventListener("change", () => $("file").files[0] && open($("file").files[0], $("file").files[0].name, $("file")));
 addEventListener("dragover", event => event.preventDefault());
 addEventListener("drop", event => {
   event.preventDefault();
@@ -234,29 +238,29 @@ $("clear").addEventListener("click", () => {
 });
 
 Object.assign(pen, { lineWidth: 22, lineCap: "round", lineJoin: "round", strokeStyle: "#fff" });
-let from = null;
+let last = null;
 const place = ({ clientX, clientY }) => {
   const { left, top, width, height } = $("paper").getBoundingClientRect();
   return [(clientX - left) / width * 280, (clientY - top) / height * 280];
 };
 function stroke(event) {
-  if (!from) return;
+  if (!last) return;
   const to = place(event);
   pen.beginPath();
-  pen.moveTo(...from);
+  pen.moveTo(...last);
   pen.lineTo(...to);
   pen.stroke();
-  from = to;
+  last = to;
 }
 $("paper").addEventListener("pointerdown", event => {
   $("paper").setPointerCapture(event.pointerId);
-  press(null);
-  from = place(event);
+  from(null);
+  last = place(event);
   stroke(event);
 });
 $("paper").addEventListener("pointermove", stroke);
 for (const end of ["pointerup", "pointercancel"]) $("paper").addEventListener(end, () => {
-  if (from) (from = null), take(pen.getImageData(0, 0, 280, 280));
+  if (last) (last = null), take(pen.getImageData(0, 0, 280, 280));
 });
 
 $("runtime").textContent = `onnxruntime-web ${ort.env.versions.web}`;
