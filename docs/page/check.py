@@ -66,7 +66,7 @@ STATE = """(async () => {
   const found = selector => document.querySelector(selector);
   for (let i = 0; i < 1000 && !(found("#answer b") && (!%s || /^[\\d.]+ ms/.test(found("#time").textContent))); i++) await new Promise(go => setTimeout(go, 10));
   return {
-    label: found("#answer b")?.textContent, exit: Number(found("#answer").textContent.match(/exit (\\d)/)?.[1]), problem: found("#problem").textContent, fed,
+    label: found("#answer b")?.textContent ?? null, exit: Number(found("#answer").textContent.match(/exit (\\d)/)?.[1]), problem: found("#problem").textContent, fed,
     rows: [...found("#exits").rows].map(row => [...row.cells].map(cell => cell.innerText.trim())), values: found("#point").ariaValueText,
     off: [...found("#layers").children].map(part => new Set([...part.querySelectorAll("ol li")].map(box => box.matches(".off")))).map(is => is.size === 1 && [...is][0]),
   };
@@ -87,10 +87,12 @@ class Page(site.Browser):
             self("Input.dispatchKeyEvent", type=kind, key=key, code="Space" if key == " " else key, windowsVirtualKeyCode=KEYS[key], **({"text": text} if text and kind == "keyDown" else {}))
 
     def choose(self, network):
-        self.js(FORGET)
-        self.js(f"""(async () => {{
-          document.querySelector("[value={network}]").click();
-          while (!document.querySelector("#layers").childElementCount || !/^(Draw|Choose)/.test(document.querySelector("#answer").textContent)) await new Promise(go => setTimeout(go, 20));
+        """Whether it was loaded."""
+        return self.js(f"""(async () => {{
+          const radio = document.querySelector("[value={network}]"), answer = document.querySelector("#answer");
+          if (!radio.checked) answer.replaceChildren(), radio.click();
+          for (let i = 0; i < 1500 && !/^(Draw|Choose)/.test(answer.textContent); i++) await new Promise(go => setTimeout(go, 20));
+          return /^(Draw|Choose)/.test(answer.textContent);
         }})()""")
 
     def give(self, path):
@@ -213,6 +215,7 @@ def keyboard(page, network, found):
                 return
         found.append(f"Tab does not reach {selector}")
 
+    reach("#file")
     reach("#samples button")
     if not page.act(lambda: page.press("Enter"))["label"]:
         found.append("Enter on a test image gives no answer")
@@ -249,7 +252,10 @@ def main():
             page.js(LISTEN)
             for network, data in NETWORKS.items():
                 found = []
-                page.choose(network)
+                if not page.choose(network):
+                    said = page.js("document.querySelector('#problem').textContent")
+                    wrong.append(f"{network} is not loaded: {said or 'nothing is said of it'}")
+                    break
                 looks(page, f"{network}-empty", found, counts, shots and network == "lenet")
                 seen = {}
                 given = [(f"test-{i}", png(image, shape)) for i, (image, shape, _) in enumerate(tests(data, IMAGES))]
