@@ -283,7 +283,7 @@ def main():
                 keyboard(page, network, found)
                 last = len(json.loads((PAGE / network / "samples.json").read_text())) - 1
                 page.act(lambda: page.js(f"document.querySelectorAll('#samples button')[{last}].click()"), timed=True)
-                if not page.js("/^[\\d.]+ ms, the mean of \\d+ runs/.test(document.querySelector('#time').textContent)"):
+                if not page.js("/^[\\d.]+ ms, the median of \\d+ rounds/.test(document.querySelector('#time').textContent)"):
                     found.append("no time is shown")
                 looks(page, network, found, counts, shots)
                 notes = pathlib.Path(folder, "notes.txt")
