@@ -71,7 +71,7 @@ STATE = """(async () => {
     off: [...found("#layers").children].map(part => new Set([...part.querySelectorAll("ol li")].map(box => box.matches(".off")))).map(is => is.size === 1 && [...is][0]),
   };
 })()"""
-KEYS = {"Tab": 9, "Enter": 13, " ": 32, "ArrowLeft": 37}
+KEYS = {"Tab": 9, "Enter": 13, "ArrowLeft": 37}
 
 
 class Page(site.Browser):
@@ -82,9 +82,9 @@ class Page(site.Browser):
         return self.js(STATE % str(timed).lower())
 
     def press(self, key):
-        text = {"Enter": "\r", " ": " "}.get(key, "")
         for kind in ("keyDown", "keyUp"):
-            self("Input.dispatchKeyEvent", type=kind, key=key, code="Space" if key == " " else key, windowsVirtualKeyCode=KEYS[key], **({"text": text} if text and kind == "keyDown" else {}))
+            text = {"text": "\r"} if key == "Enter" and kind == "keyDown" else {}
+            self("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=KEYS[key], **text)
 
     def choose(self, network):
         """Whether it was loaded."""
