@@ -163,9 +163,10 @@ def litert(path, inputs, outputs):
     sample = folder / "calibration_image_sample_data_20x128x128x3_float32.npy"
     if not sample.exists():
         np.save(sample, np.random.default_rng(0).random((20, 128, 128, 3), np.float32))
-    made_in = pathlib.Path(path).with_suffix(".tf")
-    converted = made(path, ".tflite", lambda to: [program("onnx2tf"), "-i", path, "-o", made_in, "-n"],
-                     lambda to: ["cp", made_in / (pathlib.Path(path).stem + "_float32.tflite"), to])
+    # It simplifies the file that it is given in its place: it gets a copy.
+    made_in, copy = pathlib.Path(path).with_suffix(".tf"), pathlib.Path(path).with_suffix(".copy.onnx")
+    converted = made(path, ".tflite", lambda to: ["cp", path, copy], lambda to: [program("onnx2tf"), "-i", copy, "-o", made_in, "-n"],
+                     lambda to: ["cp", made_in / f"{copy.stem}_float32.tflite", to])
     from ai_edge_litert.interpreter import Interpreter
     interpreter = Interpreter(converted, num_threads=1)
     interpreter.allocate_tensors()
@@ -226,7 +227,7 @@ def aot(path, inputs, outputs):
             sure = -(logs.exp() * logs).sum() < thresholds[exit]
             # What a branch gives must be a copy.
             return torch.cond(sure, lambda x, logits, thresholds: (logits.clone(), torch.full((1,), exit + 1)),
-                              lambda x, logits, thresholds: self.leave(exit + 1, x, thresholds), (x, logits, thresholds))
+                              lambda x, logits, thresholds: tuple(value.clone() for value in self.leave(exit + 1, x, thresholds)), (x, logits, thresholds))
 
     image, thresholds = torch.zeros(JOB["dims"], dtype=torch.uint8), torch.tensor(JOB["thresholds"])
     model, given = (Trunk(), (image,)) if path == JOB["flat"] else (Nested(), (image, thresholds))
