@@ -369,7 +369,7 @@ def page(networks, found, rounds):
             rows.append([runtime.title, *(f"{micro(of[0])} to {micro(of[-2])}" if (of := by_form.get(form)) else "" for form in OTHERS)])
         forms.append(table([f"{n.title}: first to last exit", *(f"`{form}`" for form in OTHERS)], rows))
     leave = "; of " + "; of ".join(f"{n.title} {', '.join(f'{sum(exit == place + 1 for _, exit in n.expected)} leave at exit {place + 1}' for place in range(len(n.macs)))}" for n in networks)
-    facts = f"{processor()}; {datetime.date.today()}; the first {COUNT} test images{leave}; medians of {rounds} rounds taken in turn; load of the machine in the last quarter of an hour {os.getloadavg()[2]:.1f}, of which 1 is this."
+    facts = f"{processor()}; {datetime.date.today()}; the first {COUNT} test images{leave}; medians of {rounds} round{'s' * (rounds > 1)} taken in turn; load of the machine in the last quarter of an hour {os.getloadavg()[2]:.1f}, of which 1 is this."
     columns = ["runtime", "version", "simplest form that is right and skips", f"right, of {COUNT}: {', '.join(n.title for n in networks)}", "skips",
                *(f"{n.title}: {', '.join(n.places[:-1])} against the trunk" for n in networks)]
     text = (HERE / "page.md").read_text().format(
