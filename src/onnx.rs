@@ -295,18 +295,23 @@ enum Message {
     Tensor,
 }
 
-/// A message with the numbers of attributes and dimensions one by one, as ONNX declares them. onnx-rs packs them, and not every
-/// reader of protobuf takes both: rten 0.27 refuses such a file.
+/// A message with the numbers of attributes and dimensions one by one, and those of 0 written out, as ONNX declares them. onnx-rs packs
+/// them and leaves 0 out, which not every reader takes: rten 0.27 and TVM 0.27 refuse such a file.
 fn unpacked(message: &[u8], kind: Message) -> Vec<u8> {
     let mut out = Vec::with_capacity(message.len());
     let mut rest = message;
+    let (mut of_type, mut has_value) = (0, false);
     while !rest.is_empty() {
         let field = rest;
         let tag = take_varint(&mut rest);
+        has_value |= matches!(tag >> 3, 2 | 3);
         // What is neither a varint nor a fixed number has its length in front.
         let len = match tag & 7 {
             0 => {
-                take_varint(&mut rest);
+                let number = take_varint(&mut rest);
+                if tag >> 3 == 20 {
+                    of_type = number;
+                }
                 0
             }
             1 => 8,
@@ -341,6 +346,11 @@ fn unpacked(message: &[u8], kind: Message) -> Vec<u8> {
         put_varint(tag, &mut out);
         put_varint(content.len() as u64, &mut out);
         out.extend(content);
+    }
+    match (kind, of_type) {
+        (Message::Attribute, 1) if !has_value => out.extend([2 << 3 | 5, 0, 0, 0, 0]),
+        (Message::Attribute, 2) if !has_value => out.extend([3 << 3, 0]),
+        _ => {}
     }
     out
 }

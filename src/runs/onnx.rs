@@ -517,6 +517,11 @@ fn by_odds(
             _ => graph.add_with("ReduceMax", part(name), &[x, &axis], [("keepdims", keep.into())]),
         }
     };
+    // Not every runtime has Max.
+    let larger = |graph: &mut Graph, name: &str, x: &str, y: &str| {
+        let less = graph.add("Less", part(&format!("{name}.less")), &[x, y]);
+        graph.add("Where", part(name), &[&less, y, x])
+    };
     let top = largest(graph, "largest", logits, 1);
     let distance = graph.add("Sub", part("distance"), &[logits, &top]);
     let other = graph.add("Less", part("other"), &[&distance, &zero]);
@@ -534,15 +539,16 @@ fn by_odds(
         Criterion::Probability => graph.add("Div", part("uncertainty"), &[&rest, &whole]),
         Criterion::Margin => {
             let second = largest(graph, "second", &odds, 0);
-            let tie = graph.add("Min", part("tie"), &[&ties, one]);
-            let second = graph.add("Max", part("runner_up"), &[&second, &tie]);
+            let none = graph.add("Equal", part("no_tie"), &[&ties, &zero]);
+            let tie = graph.add("Where", part("tie"), &[&none, &zero, one]);
+            let second = larger(graph, "runner_up", &second, &tie);
             let unsure = graph.add("Add", part("unsure"), &[&rest, &second]);
             graph.add("Div", part("uncertainty"), &[&unsure, &whole])
         }
         _ => {
             // ln(1 + rest) − Σ distance · odds / (1 + rest), where 1 + rest may round to 1.
             let least = graph.weights(part("least"), &[1], &[-1000.0]);
-            let distance = graph.add("Max", part("near"), &[&distance, &least]);
+            let distance = larger(graph, "near", &distance, &least);
             let weighted = graph.add("Mul", part("weighted"), &[&distance, &odds]);
             let weighted = sum(graph, "weighted_sum", &weighted);
             let weighted = graph.add("Div", part("mean_distance"), &[&weighted, &whole]);
