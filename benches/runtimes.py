@@ -39,8 +39,6 @@ TIMED = 20
 FORMS = ["if", "if --plain", "if --fixed", "if --plain --fixed", "stages", "stages --plain", "stages --plain --float"]
 # What is timed of runtimes that take nested files.
 OTHERS = ["if", "if --plain", "stages", "stages --plain"]
-# Read and written by Python's onnx in between: it spells out what other writers pack.
-AGAIN = ", saved again"
 # Of which the trunk alone is taken.
 EXITS = ["exits", "exits --plain", "exits --float", "exits --plain --float"]
 ENVIRONMENT = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS", "RTEN_NUM_THREADS", "TVM_NUM_THREADS")} | {
@@ -81,7 +79,7 @@ RUNTIMES = [
     Runtime("openvino", "OpenVINO", ("openvino==2026.4.1", NUMPY)),
     Runtime("mnn", "MNN", ("MNN==3.6.1", NUMPY)),
     Runtime("tract", "tract", crate="tract-onnx"),
-    Runtime("rten", "rten", crate="rten", forms=("if", "if --plain", *(form + AGAIN for form in FORMS))),
+    Runtime("rten", "rten", crate="rten"),
     Runtime("node", "onnxruntime-node", npm="onnxruntime-node"),
     Runtime("web", "onnxruntime-web, in Chromium", npm="onnxruntime-web"),
     Runtime("candle", "candle-onnx", crate="candle-onnx"),
@@ -229,7 +227,6 @@ class Network:
         return [images[i] for i in range(each) for images in found if i < len(images)]
 
     def job(self, form, timed, seconds):
-        again, form = form.endswith(AGAIN), form.removesuffix(AGAIN)
         # What PyTorch compiles itself is no file of ours, and works as a nested one.
         kind, *flags = form.replace("torch.cond", "if").split()
         floats, path = "--float" in flags, self.path(form)
@@ -240,9 +237,6 @@ class Network:
             files = [{"file": str(path), "inputs": ["image"], "outputs": [f"exit{place + 1}" for place in range(len(self.macs))]}]
         else:
             files = [{"file": str(path), "inputs": ["image"] + ["thresholds"] * ("--fixed" not in flags), "outputs": ["label", "exit"]}]
-        for stage in files if again else []:
-            model, stage["file"] = onnx.load(stage["file"]), stage["file"].replace(".onnx", "-again.onnx")
-            onnx.save(model, stage["file"])
         variant = "".join(flag.replace("--", "-") for flag in flags if flag != "--fixed")
         return {"network": self.name, "form": kind, "fixed": "--fixed" in flags, "float": floats, "files": files,
                 "flat": str(self.folder / f"trunk{variant}.onnx"), "flat_output": f"exit{len(self.macs)}",
@@ -335,8 +329,7 @@ def micro(ms):
 
 def shown(form):
     """A form as the page shows it."""
-    flags, again = form.removesuffix(AGAIN), form.endswith(AGAIN)
-    return form and f"`{flags}`{AGAIN * again}"
+    return form and f"`{form}`"
 
 
 def table(names, rows):
@@ -365,7 +358,7 @@ def page(networks, found, rounds):
         times.append(table([n.title, *n.places], rows))
         rows = []
         for runtime in (runtime for runtime in RUNTIMES if found[runtime.name].others):
-            by_form = {tried.form.removesuffix(AGAIN): tried.runs[n.name].times for tried in [found[runtime.name], *found[runtime.name].others]}
+            by_form = {tried.form: tried.runs[n.name].times for tried in [found[runtime.name], *found[runtime.name].others]}
             rows.append([runtime.title, *(f"{micro(of[0])} to {micro(of[-2])}" if (of := by_form.get(form)) else "" for form in OTHERS)])
         forms.append(table([f"{n.title}: first to last exit", *(f"`{form}`" for form in OTHERS)], rows))
     leave = "; of " + "; of ".join(f"{n.title} {', '.join(f'{sum(exit == place + 1 for _, exit in n.expected)} leave at exit {place + 1}' for place in range(len(n.macs)))}" for n in networks)
@@ -425,8 +418,8 @@ class Tried:
 
 def others(command, runtime, networks, form):
     """What a runtime that takes nested files does with the other forms; those that it does not take or is not right in are left out."""
-    again, found = AGAIN * form.endswith(AGAIN), []
-    for other in (other + again for other in OTHERS if other + again != form):
+    found = []
+    for other in (other for other in OTHERS if other != form):
         try:
             runs = {network.name: run(command, network, other, runtime.timed, runtime.limit) for network in networks}
         except Failure:

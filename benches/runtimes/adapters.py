@@ -138,14 +138,6 @@ def tvm(path, inputs, outputs):
     from tvm import relax
     from tvm.relax.frontend.onnx import from_onnx
     model = onnx.load(path)
-
-    def write_zeros(graph):
-        """A number of 0 need not be written in a file, and TVM does not take an attribute without one."""
-        for attribute in (attribute for node in graph.node for attribute in node.attribute):
-            if attribute.type == onnx.AttributeProto.INT:
-                attribute.i = attribute.i
-            write_zeros(attribute.g)
-    write_zeros(model.graph)
     places = [[value.name for value in model.graph.output].index(name) for name in outputs]
     machine = relax.VirtualMachine(tvm.compile(relax.get_pipeline("zero")(from_onnx(model)), tvm.target.Target("llvm")), tvm.cpu())
 
