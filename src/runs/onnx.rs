@@ -517,8 +517,11 @@ fn by_odds(
             _ => graph.add_with("ReduceMax", part(name), &[x, &axis], [("keepdims", keep.into())]),
         }
     };
-    // Not every runtime has Max.
+    // Small runtimes lack Max, and MNN answers otherwise with what stands for it.
     let larger = |graph: &mut Graph, name: &str, x: &str, y: &str| {
+        if !graph.plain {
+            return graph.add("Max", part(name), &[x, y]);
+        }
         let less = graph.add("Less", part(&format!("{name}.less")), &[x, y]);
         graph.add("Where", part(name), &[&less, y, x])
     };
