@@ -22,6 +22,9 @@ ifneq ($(FEATURE),)
   export CUDA DEVICE
   export CARGO_TARGET_DIR := $(CURDIR)/target/$(FEATURE)/target
 endif
+# For scripts that start the program: it finds the standard library where cargo would.
+LIBRARIES := LD_LIBRARY_PATH="$$(rustc --print target-libdir):$$LD_LIBRARY_PATH"
+BUILT := --program $$(ls target/$(BUILD)/target/*/debug/branchynet)
 CLI := $(strip cargo run --quiet $(FEATURES) --)
 
 .DEFAULT_GOAL := help
@@ -166,13 +169,13 @@ check-cuda: toolkit $(DONE)/rust-src ## build and lint the CUDA code, and run it
 
 check-onnx: $(DONE)/library-$(BUILD) $(DONE)/onnx datasets ## compare exported ONNX files with the program, image by image, in onnxruntime (COUNT=10000; NETWORKS="lenet alexnet")
 	@$(COMPILE) "the program" cargo build $(FEATURES)
-	LD_LIBRARY_PATH="$$(rustc --print target-libdir):$$LD_LIBRARY_PATH" target/onnx/bin/python tests/export.py --images $(or $(COUNT),200) \
-	  --program $$(ls target/$(BUILD)/target/*/debug/branchynet) $(or $(NETWORKS),lenet alexnet resnet110 airbench)
+	$(LIBRARIES) target/onnx/bin/python tests/export.py --images $(or $(COUNT),200) \
+	  $(BUILT) $(or $(NETWORKS),lenet alexnet resnet110 airbench)
 
 # Outside of `make test`: it compiles a small crate in release mode, and downloads.
 check-deploy: $(DONE)/library-$(BUILD) $(DONE)/onnx datasets/mnist.safetensors ## run the programs of docs/deploy.md, in Python, Rust, JavaScript and C++, and compare what they say with this one (downloads 400 MB once)
 	@$(COMPILE) "the program" cargo build $(FEATURES)
-	LD_LIBRARY_PATH="$$(rustc --print target-libdir):$$LD_LIBRARY_PATH" target/onnx/bin/python tests/deploy.py --program $$(ls target/$(BUILD)/target/*/debug/branchynet)
+	$(LIBRARIES) target/onnx/bin/python tests/deploy.py $(BUILT)
 
 .PHONY: onnx check-from int8
 onnx: $(DONE)/onnx ## install a Python with onnx and onnxruntime below target/, for `branchynet record`
@@ -180,13 +183,13 @@ onnx: $(DONE)/onnx ## install a Python with onnx and onnxruntime below target/, 
 check-from: $(DONE)/library-$(BUILD) $(DONE)/peers datasets ## compare networks from elsewhere, with a policy, with their record, image by image (downloads PyTorch)
 	@$(COMPILE) "the program" cargo build $(FEATURES)
 	target/peers/bin/pip install --quiet --disable-pip-version-check torchvision==0.29.2 timm==1.0.31 pillow==13.0.0
-	LD_LIBRARY_PATH="$$(rustc --print target-libdir):$$LD_LIBRARY_PATH" target/peers/bin/python tests/given.py --images $(or $(COUNT),200) \
-	  --program $$(ls target/$(BUILD)/target/*/debug/branchynet)
+	$(LIBRARIES) target/peers/bin/python tests/given.py --images $(or $(COUNT),200) \
+	  $(BUILT)
 
 int8: $(DONE)/library-$(BUILD) $(DONE)/onnx datasets ## measure what int8 costs and gains in onnxruntime, into benches/int8.csv (half an hour; COUNT=1000 images, NETWORKS="lenet")
 	@$(COMPILE) "the program" cargo build $(FEATURES)
-	LD_LIBRARY_PATH="$$(rustc --print target-libdir):$$LD_LIBRARY_PATH" target/onnx/bin/python benches/int8.py --images $(or $(COUNT),10000) --output benches/int8.csv \
-	  --program $$(ls target/$(BUILD)/target/*/debug/branchynet) $(or $(NETWORKS),lenet alexnet airbench resnet110)
+	$(LIBRARIES) target/onnx/bin/python benches/int8.py --images $(or $(COUNT),10000) --output benches/int8.csv \
+	  $(BUILT) $(or $(NETWORKS),lenet alexnet airbench resnet110)
 
 speedrun: $(DONE)/library-$(BUILD) datasets ## train airbench's network on CIFAR-10 and say its accuracy and the minutes (20 to 60; goes on where it was)
 	@$(CLI) speedrun airbench
@@ -198,7 +201,7 @@ bench: setup datasets $(DONE)/peers ## compare speed with PyTorch and ONNX Runti
 .PHONY: runtimes
 runtimes: $(DONE)/library-$(BUILD) $(DONE)/onnx $(DONE)/peers $(DONE)/venv datasets ## run exported networks in all runtimes that can be installed: docs/runtimes.md (gigabytes; a quarter of an hour once they are there; COUNT=2000, RUNTIMES="tract rten")
 	@$(COMPILE) "the program" cargo build $(FEATURES)
-	LD_LIBRARY_PATH="$$(rustc --print target-libdir):$$LD_LIBRARY_PATH" target/onnx/bin/python benches/runtimes.py --program $$(ls target/$(BUILD)/target/*/debug/branchynet)
+	$(LIBRARIES) target/onnx/bin/python benches/runtimes.py $(BUILT)
 	$(RUN) --images
 
 # Progress of a run is in target/reference/RUN.log. The program finds the standard library where cargo would.
@@ -207,7 +210,7 @@ WORKFLOW := target/workflow/bin/snakemake --snakefile datasets/reference/Snakefi
 reference: $(DONE)/library-$(BUILD) $(DONE)/workflow datasets ## make the reference runs that are missing (days; goes on where it was; JOBS=2: two side by side, SLURM=1: on a cluster, DRY=1: only say what)
 	@mkdir -p target/reference
 	cargo build --quiet $(FEATURES)
-	LD_LIBRARY_PATH="$$(rustc --print target-libdir):$$LD_LIBRARY_PATH" $(WORKFLOW) --cores all $(if $(SLURM),--profile datasets/reference/slurm) $(if $(DRY),--dry-run) $(RUNS:%=run_%) \
+	$(LIBRARIES) $(WORKFLOW) --cores all $(if $(SLURM),--profile datasets/reference/slurm) $(if $(DRY),--dry-run) $(RUNS:%=run_%) \
 	  --config program="$(CURDIR)/$(PROGRAM)" jobs=$(or $(JOBS),1) device=$(or $(DEVICE),cpu)
 
 counting: $(DONE)/library-$(BUILD) ## copy the program to target/counting, where cache misses are counted

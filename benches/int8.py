@@ -26,7 +26,8 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
-from export import DATA, array, images, session, uncertainty
+from export import DATA, array, decided, images, policy_of, session
+from machine import cpu
 
 CHOICE = "1 % guaranteed"
 TIMED = 300  # images a round
@@ -46,21 +47,6 @@ class Calibration(CalibrationDataReader):
 
 def labels(network, count):
     return array(ROOT / "datasets" / f"{DATA.get(network, 'cifar10')}.safetensors", "test_labels")[:count]
-
-
-def policy_of(path):
-    about = {entry.key: entry.value for entry in onnx.load(str(path)).metadata_props}
-    policy = json.loads(about["policy"])
-    return [np.inf if t is None else t for t in policy["thresholds"]], policy["readout"]["criterion"]
-
-
-def decided(logits, thresholds, criterion):
-    """Label and exit (from 0) of each image, and the last exit's label."""
-    unsure = np.array([[uncertainty(z, criterion) for z in of_exit] for of_exit in logits[:-1]])
-    leaves = unsure < np.array(thresholds)[:, None]
-    exit = np.where(leaves.any(0), leaves.argmax(0), len(thresholds))
-    answers = logits.argmax(2)
-    return answers[exit, np.arange(len(exit))], exit, answers[-1]
 
 
 def all_logits(path, pixels):
@@ -93,7 +79,7 @@ def exported(program, network, folder):
     ways = {"f32": [], "int8": ["--int8"], "int8, 8 bits": ["--int8", "--vnni"]}
     exits = {name: export(f"{name}-exits", "--form=exits", *flags) for name, flags in ways.items()}
     decide = {name: export(f"{name}-if", *flags) for name, flags in ways.items()}
-    return exits, decide, {name: policy_of(path) for name, path in decide.items()}
+    return exits, decide, {name: policy_of(path)[:2] for name, path in decide.items()}
 
 
 def rows(program, network, count, folder):
@@ -106,10 +92,11 @@ def rows(program, network, count, folder):
     logits = {name: all_logits(path, pixels) for name, path in {**exits, "int8, naive": naive}.items()}
     policies["int8, naive"] = policies["f32"]
     times = timed(decide, pixels, policies)
-    reference = decided(logits["f32"], *policies["f32"])[2]
+    reference = logits["f32"][-1].argmax(1)
     for name in ("f32", "int8, naive", "int8", "int8, 8 bits"):
-        answer, exit, last = decided(logits[name], *policies[name])
-        shares = " ".join(f"{(exit == i).mean() * 100:.1f}" for i in range(len(logits[name])))
+        answer, exit, _ = map(np.array, zip(*decided(logits[name].swapaxes(0, 1), *policies[name])))
+        last = logits[name][-1].argmax(1)
+        shares = " ".join(f"{(exit == i + 1).mean() * 100:.1f}" for i in range(len(logits[name])))
         size = (naive if "naive" in name else decide[name]).stat().st_size
         yield {"network": network, "file": name, "last exit, % right": f"{(last == truth).mean() * 100:.2f}",
                "with early exit, % right": f"{(answer == truth).mean() * 100:.2f}", "leave at each exit, %": shares,
@@ -119,9 +106,7 @@ def rows(program, network, count, folder):
 
 
 def processor():
-    facts = dict(line.split(":", 1) for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
-    facts = {key.strip(): value.strip() for key, value in facts.items()}
-    flags = facts.get("flags", "").split()
+    facts, flags = cpu()
     has = ", ".join(name for flag, name in (("avx2", "AVX2"), ("avx512f", "AVX-512"), ("avx512_vnni", "VNNI")) if flag in flags)
     maker = facts.get("vendor_id", platform.machine()).replace("GenuineIntel", "Intel").replace("AuthenticAMD", "AMD")
     return f"{maker} family {facts.get('cpu family')}, model {facts.get('model')} ({has or 'no SIMD'})"

@@ -27,6 +27,7 @@ from PIL import Image
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent / "tests"))
 import export  # noqa: E402  reads the test images
+from machine import cpu  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 HERE = ROOT / "benches" / "runtimes"
@@ -315,8 +316,7 @@ def compile_ours():
 
 def processor():
     """The processor, its cores and its widest instructions."""
-    facts = dict(re.findall(r"^([\w ]+?)\s*: (.+)$", pathlib.Path("/proc/cpuinfo").read_text().partition("\n\n")[0], re.M))
-    flags = facts.get("flags", "").split()
+    facts, flags = cpu()
     widest = next((name for flag, name in [("amx_tile", "AVX-512 and AMX"), ("avx512f", "AVX-512"), ("avx2", "AVX2")] if flag in flags), "neither AVX2 nor AVX-512")
     return f"{facts.get('model name', 'a processor without a name')} (family {facts.get('cpu family')}, model {facts.get('model')}) with {widest}, {os.cpu_count()} cores"
 

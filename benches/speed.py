@@ -28,6 +28,7 @@ import onnxruntime
 import torch
 import torch.nn.functional as F
 
+from machine import cpu
 from peers import TITLES, airbench, alexnet, lenet, resnet110
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -99,13 +100,11 @@ def onnx_latency(name, session, batch=1):
 
 
 def processor():
-    try:
-        names = [line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
-        flags = next(line for line in open("/proc/cpuinfo") if line.startswith("flags")).split()
-        best = "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else "neither AVX2 nor AVX-512"
-    except (OSError, StopIteration):
+    facts, flags = cpu()
+    if not flags:
         return platform.processor() or platform.machine()
-    return f"{names[0]} with {best}"
+    best = "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else "neither AVX2 nor AVX-512"
+    return f"{facts['model name']} with {best}"
 
 
 def ours(name):

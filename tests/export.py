@@ -54,6 +54,14 @@ def uncertainty(logits, criterion):
                   "margin": lambda: 1 - p[0] + p[1]}[criterion]())
 
 
+def policy_of(path):
+    """Thresholds, criterion and classes, as a file says them of itself."""
+    about = {entry.key: entry.value for entry in onnx.load(str(path)).metadata_props}
+    policy = json.loads(about["policy"])
+    thresholds = [float("inf") if t is None else t for t in policy["thresholds"]]
+    return thresholds, policy["readout"]["criterion"], json.loads(about["classes"])
+
+
 def run_if(path, pixels, thresholds, _):
     """Answers of the `if` form: label, exit, uncertainty."""
     model = session(path)
@@ -122,11 +130,7 @@ def check(program, network, count, folder):
         model = onnx.load(str(first))
         if model.ByteSize() != first.stat().st_size:
             sys.exit(f"{network} {form}: ONNX's own library would write {model.ByteSize():,} bytes, and the file has {first.stat().st_size:,}")
-        about = {entry.key: entry.value for entry in model.metadata_props}
-        policy = json.loads(about["policy"])
-        thresholds = [float("inf") if t is None else t for t in policy["thresholds"]]
-        classes = json.loads(about["classes"])
-        criterion = policy["readout"]["criterion"]
+        thresholds, criterion, classes = policy_of(first)
         if "int8" in form:
             # The quantised network as the program computes it.
             logits = array(path.with_suffix(".record.safetensors"), "test_logits")[:, :len(pixels)].swapaxes(0, 1)

@@ -15,12 +15,9 @@ pub fn model_card(name: &str, weights: &Pretrained, results: &Results) -> Result
     let trunk = network.costs().last().map_or(1.0, |cost| cost.trunk_macs as f64);
     let [channels, height, width] = about.image;
 
-    let mut chosen = results.choices(&macs)?;
-    for (name, policy) in results.policies(&macs)? {
-        if chosen.iter().all(|choice| choice.name != name) {
-            chosen.push(results.choice(&name, &policy.thresholds, &macs)?);
-        }
-    }
+    let chosen = results.policies(&macs)?.into_iter();
+    let chosen = chosen.map(|(name, policy)| results.choice(&name, &policy.thresholds, &macs));
+    let chosen = chosen.collect::<Result<Vec<_>>>()?;
 
     let (validation, test) = (results.validation.exit_accuracy(), results.test.exit_accuracy());
     let of_exit = |exit: usize| {

@@ -67,10 +67,6 @@ struct Running<'a> {
     costs: Option<Vec<f64>>,
 }
 
-fn wrong(kind: ErrorKind, message: String) -> Error {
-    Error::new(kind, message)
-}
-
 impl<'a> Running<'a> {
     fn start(arguments: &'a Record, image: [usize; 3]) -> Result<Self> {
         let own = project_dir().join("target/onnx/bin/python");
@@ -85,7 +81,7 @@ impl<'a> Running<'a> {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|cause| {
-                wrong(
+                Error::new(
                     ErrorKind::Missing,
                     format!("{}: {cause}; `make onnx` installs a Python with onnxruntime", python.display()),
                 )
@@ -114,7 +110,7 @@ impl<'a> Running<'a> {
                     arguments.model.display(),
                     arguments.data
                 );
-                return Err(wrong(ErrorKind::Shape, message));
+                return Err(Error::new(ErrorKind::Shape, message));
             }
         }
         running.bytes = about["bytes"] == Value::Bool(true);
@@ -126,7 +122,7 @@ impl<'a> Running<'a> {
                 "{} takes bytes, which --mean and --std do not change; leave them out",
                 arguments.model.display()
             );
-            return Err(wrong(ErrorKind::Setting, message));
+            return Err(Error::new(ErrorKind::Setting, message));
         }
         Ok(running)
     }
@@ -140,7 +136,7 @@ impl<'a> Running<'a> {
             said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it ended without a word");
         let lacks =
             if last.contains("No module named") { "; `make onnx` installs a Python that has it" } else { "" };
-        wrong(ErrorKind::File, format!("{last}{lacks}"))
+        Error::new(ErrorKind::File, format!("{last}{lacks}"))
     }
 
     /// A batch of images as the model takes them.
@@ -205,7 +201,10 @@ impl Drop for Running<'_> {
 /// Writes the record; says where, and how many answers are right.
 pub fn record(arguments: &Record) -> Result<String> {
     if !arguments.model.is_file() {
-        return Err(wrong(ErrorKind::Missing, format!("there is no file {}", arguments.model.display())));
+        return Err(Error::new(
+            ErrorKind::Missing,
+            format!("there is no file {}", arguments.model.display()),
+        ));
     }
     let data: Dataset = arguments.data.load()?;
     let image = data.test.image_shape();
@@ -216,7 +215,7 @@ pub fn record(arguments: &Record) -> Result<String> {
                 "--{flag} is one number, or one for each of the {} channels, got {values:?}",
                 image[0]
             );
-            return Err(wrong(ErrorKind::Setting, message));
+            return Err(Error::new(ErrorKind::Setting, message));
         }
     }
     let mut model = Running::start(arguments, image)?;
@@ -228,7 +227,7 @@ pub fn record(arguments: &Record) -> Result<String> {
             arguments.data,
             data.classes.len()
         );
-        return Err(wrong(ErrorKind::Shape, message));
+        return Err(Error::new(ErrorKind::Shape, message));
     }
     let (validation, test) =
         (model.record("validation", &data.validation)?, model.record("test", &data.test)?);

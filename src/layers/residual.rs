@@ -62,6 +62,15 @@ pub fn residual(layers: impl Into<Vec<Layer>>) -> Layer {
 }
 
 impl Residual {
+    /// The block with these layers, and these for its skip where that has layers.
+    pub(crate) fn of(&self, layers: Vec<Layer>, beside: Vec<Layer>) -> Layer {
+        let skip = match self.skip {
+            Skip::Layers(_) => Skip::Layers(beside),
+            Skip::Zeros(zeros) => Skip::Zeros(zeros),
+        };
+        Layer::Residual(Self { layers, skip })
+    }
+
     /// Where zeros go that are lacking; with layers of its own none are.
     fn zeros(&self) -> Zeros {
         match self.skip {

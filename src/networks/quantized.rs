@@ -4,7 +4,7 @@ use super::network::Network;
 use crate::Result;
 use crate::error::error;
 use crate::kernels::{EPSILON, Pooling};
-use crate::layers::{Layer, Node, Pass, Pool, Residual, Skip, quantize, relu, run};
+use crate::layers::{Layer, Node, Operator, Pass, Pool, quantize, relu, run};
 use crate::onnx::weight_scale;
 use candle_core::{Tensor, Var};
 use std::collections::BTreeMap;
@@ -83,13 +83,7 @@ fn fold(nodes: &[Node], weights: &mut BTreeMap<String, Weights>) -> Result<Vec<L
                 }
                 continue;
             }
-            Layer::Residual(block) => {
-                let skip = match &block.skip {
-                    Skip::Layers(_) => Skip::Layers(fold(&node.beside, weights)?),
-                    zeros => zeros.clone(),
-                };
-                Layer::Residual(Residual { layers: fold(&node.inner, weights)?, skip })
-            }
+            Layer::Residual(block) => block.of(fold(&node.inner, weights)?, fold(&node.beside, weights)?),
             other => other.clone(),
         };
         before = match &layer {
@@ -164,15 +158,9 @@ fn with_roundings(layers: &[Layer], mut rectified: bool, to_the_end: bool) -> Ve
         }
         out.push(match layer {
             Layer::Residual(block) => {
-                let skip = match &block.skip {
-                    Skip::Layers(layers) => Skip::Layers(with_roundings(layers, input_rectified, true)),
-                    zeros => zeros.clone(),
-                };
                 rectified = true;
-                Layer::Residual(Residual {
-                    layers: with_roundings(&block.layers, input_rectified, true),
-                    skip,
-                })
+                let within = |layers: &[Layer]| with_roundings(layers, input_rectified, true);
+                block.of(within(block.inner()), within(block.beside()))
             }
             other => other.clone(),
         });
@@ -229,13 +217,7 @@ fn calibrate(nodes: &mut [Node], x: &Tensor) -> Result<Tensor> {
 /// The layers of these nodes.
 fn listed(nodes: &[Node]) -> Vec<Layer> {
     let layer = |node: &Node| match &node.layer {
-        Layer::Residual(block) => {
-            let skip = match &block.skip {
-                Skip::Layers(_) => Skip::Layers(listed(&node.beside)),
-                zeros => zeros.clone(),
-            };
-            Layer::Residual(Residual { layers: listed(&node.inner), skip })
-        }
+        Layer::Residual(block) => block.of(listed(&node.inner), listed(&node.beside)),
         other => other.clone(),
     };
     nodes.iter().map(layer).collect()

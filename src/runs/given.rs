@@ -18,7 +18,8 @@ pub struct OnnxNetwork<'a> {
     /// The outputs that are exits, the first first.
     exits: Vec<String>,
     classes: usize,
-    input: DataType,
+    /// The input's name and type.
+    input: (&'a str, DataType),
     /// Channels, height, width.
     image: [usize; 3],
     costs: Vec<f64>,
@@ -57,8 +58,8 @@ impl<'a> OnnxNetwork<'a> {
             [input] => dims(input).filter(|dims| dims.len() == 4),
             _ => None,
         };
-        let (Some(shape), Some(input)) = (shape, inputs.first().and_then(|input| input.tensor_elem_type()))
-        else {
+        let input = inputs.first().and_then(|input| Some((input.name, input.tensor_elem_type()?)));
+        let (Some(shape), Some(input)) = (shape, input) else {
             let names: Vec<&str> = inputs.iter().map(|input| input.name).collect();
             return Err(wrong(format!(
                 "one input (batch, channels, height, width) is expected, got {}",
@@ -112,7 +113,7 @@ impl<'a> OnnxNetwork<'a> {
         options: &OnnxOptions,
         about: &[(&str, String)],
     ) -> Result<Vec<(String, Vec<u8>)>> {
-        let pixels = match self.input {
+        let pixels = match self.input.1 {
             DataType::Uint8 => "bytes from 0 to 255",
             _ => "as the network that this was made from took them",
         };
@@ -154,7 +155,7 @@ impl Staged for OnnxNetwork<'_> {
 
     fn image(&self, images: Option<usize>, _: &OnnxOptions, graph: &mut Graph) -> Result<Value> {
         let [channels, height, width] = self.image;
-        let name = graph.input("image", self.input, &[images, Some(channels), Some(height), Some(width)]);
+        let name = graph.input("image", self.input.1, &[images, Some(channels), Some(height), Some(width)]);
         Ok((name, self.image.into()))
     }
 
@@ -167,12 +168,10 @@ impl Staged for OnnxNetwork<'_> {
     ) -> Result<(Value, String)> {
         let weights: BTreeMap<&str, &ast::TensorProto<'_>> =
             self.graph.initializer.iter().map(|w| (w.name(), w)).collect();
-        let input = self.graph.input.iter().map(|value| value.name).find(|name| !weights.contains_key(name));
-        let before = match exit {
-            0 => input,
-            _ => {
-                self.passed[exit - 1].first().map(String::as_str).filter(|_| self.passed[exit - 1].len() == 1)
-            }
+        let before = match exit.checked_sub(1).map(|before| &self.passed[before][..]) {
+            None => Some(self.input.0),
+            Some([one]) => Some(one.as_str()),
+            Some(_) => None,
         };
         let from = (before, &*from);
         // The weights of earlier stages are in sight, but in files of their own.
@@ -241,7 +240,7 @@ impl Staged for OnnxNetwork<'_> {
 impl OnnxNetwork<'_> {
     /// One sample of a value between stages.
     fn shape(&self, name: &str) -> Option<Shape> {
-        if self.graph.input.iter().any(|value| value.name == name) {
+        if name == self.input.0 {
             return Some(self.image.into());
         }
         let value =

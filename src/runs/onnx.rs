@@ -243,8 +243,7 @@ impl Writer<'_> {
         graph: &mut Graph,
     ) -> Result<[String; 3]> {
         let part = |part: &str| format!("exit{}.{part}", exit + 1);
-        let (trunk, logits) = self.network.stage(exit, from, self.options, graph)?;
-        let read = self.read(exit, logits, before, graph)?;
+        let (trunk, read) = self.reach(exit, from, before, graph)?;
         let same = graph.add("Equal", part("any"), &[&read.label, &read.label]);
         let ones = graph.add_with("Cast", part("here"), &[&same], [("to", 7.into())]);
         if exit == self.policy.thresholds.len() {
@@ -275,18 +274,18 @@ impl Writer<'_> {
         let next = graph.add("Add", part("behind"), &[&images, &next]);
         let answers = graph.add("Where", part("answers"), &[&sure, &row, &next]);
 
-        let take = |graph: &mut Graph, name: &str, x: &str, rows: &str| {
-            graph.add_with("Gather", part(name), &[x, rows], [("axis", 0.into())])
+        let take = |graph: &mut Graph, name: &str, x: &str| {
+            graph.add_with("Gather", part(name), &[x, &rows], [("axis", 0.into())])
         };
-        let on = (take(graph, "trunk", &trunk.0, &rows), trunk.1);
+        let on = (take(graph, "trunk", &trunk.0), trunk.1);
         // What the next exit asks of this one.
         let logits = match self.policy.readout.ensemble {
-            true => take(graph, "on.logits", &read.logits, &rows),
+            true => take(graph, "on.logits", &read.logits),
             false => read.logits.clone(),
         };
-        let streak = read.streak.as_ref().map(|streak| take(graph, "on.streak", streak, &rows));
+        let streak = read.streak.as_ref().map(|streak| take(graph, "on.streak", streak));
         let label = match streak {
-            Some(_) => take(graph, "on.label", &read.label, &rows),
+            Some(_) => take(graph, "on.label", &read.label),
             None => read.label.clone(),
         };
         let before = Read { logits, label, streak, ..read.clone() };
@@ -303,6 +302,18 @@ impl Writer<'_> {
             merge(of_uncertainty, &read.uncertainty, &uncertainty),
             merge(of_number, &ones, &number),
         ])
+    }
+
+    /// The trunk at exit `exit`, given the one before it, and what this exit says, given what the one before it said.
+    fn reach(
+        &self,
+        exit: usize,
+        from: Value,
+        before: Option<&Read>,
+        graph: &mut Graph,
+    ) -> Result<(Value, Read)> {
+        let (trunk, logits) = self.network.stage(exit, from, self.options, graph)?;
+        Ok((trunk, self.read(exit, logits, before, graph)?))
     }
 
     /// Whether an image leaves at this exit.
@@ -322,8 +333,7 @@ impl Writer<'_> {
         graph: &mut Graph,
     ) -> Result<[String; 3]> {
         let part = |part: &str| format!("exit{}.{part}", exit + 1);
-        let (trunk, logits) = self.network.stage(exit, from, self.options, graph)?;
-        let read = self.read(exit, logits, before, graph)?;
+        let (trunk, read) = self.reach(exit, from, before, graph)?;
         if exit == self.policy.thresholds.len() {
             // 1, by the condition that brought the image here: runtimes fold constants of branches.
             return Ok([read.logits, read.uncertainty, format!("exit{exit}.stays")]);
@@ -437,8 +447,7 @@ impl Writer<'_> {
                 _ => (graph.input(&input, Float, &dims(shape)), shape),
             };
             image = image.or(Some(dims(from.1)));
-            let (trunk, logits) = self.network.stage(exit, from, self.options, &mut graph)?;
-            let read = self.read(exit, logits, None, &mut graph)?;
+            let (trunk, read) = self.reach(exit, from, None, &mut graph)?;
             let mut outputs = vec!["label", "uncertainty", "probabilities"];
             graph.add("Identity", "label", &[&read.label]);
             graph.add("Identity", "uncertainty", &[&read.uncertainty]);
