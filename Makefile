@@ -145,7 +145,7 @@ test: setup datasets counting ## format, lints, links of the documentation, all 
 	cargo test --quiet --workspace $(FEATURES)
 	if BRANCHYNET_SIMD=avx512 $(CLI) settings >/dev/null 2>&1; then others="avx2 scalar"; else others=scalar; fi; \
 	for simd in $$others; do \
-	  BRANCHYNET_SIMD=$$simd cargo test --quiet $(FEATURES) --package branchynet --test ops --test exits --test networks --test training || exit 1; \
+	  BRANCHYNET_SIMD=$$simd cargo test --quiet --workspace $(FEATURES) --test ops --test exits --test networks --test training || exit 1; \
 	done
 	@$(MAKE) --no-print-directory check-onnx NETWORKS="lenet alexnet"
 	$(VENV)/bin/python tests/notebooks.py
@@ -289,10 +289,11 @@ figures/plotly.min.js: $(DONE)/venv
 HUB := --profile hub --manifest-path src/hub/Cargo.toml
 SETS := datasets/mnist.safetensors datasets/fashion-mnist.safetensors datasets/cifar10.safetensors
 $(SETS): datasets/%.safetensors: | prerequisites
+	@$(COMPILE) "the program" cargo build $(FEATURES)
 	@if ls datasets/$*/*ubyte* /usr/share/datasets/$*/*ubyte* $(if $(filter cifar10,$*),datasets/cifar-10-batches-bin/*.bin) 2>/dev/null | grep -q .; then \
 	  $(CLI) datasets $*; \
 	else \
-	  echo "== $* from the Hugging Face hub, whose client is compiled first (250 crates, 2 to 5 minutes, once)"; \
+	  echo "== $* from the Hugging Face hub, whose client is compiled first (2 to 5 minutes, once)"; \
 	  { env -u CARGO_TARGET_DIR $(COMPILE) "the hub's client" cargo build $(HUB) && \
 	    env -u CARGO_TARGET_DIR cargo run --quiet $(HUB) -- $* target/hub/$*.safetensors && $(CLI) datasets $* --from target/hub/$*.safetensors && rm target/hub/$*.safetensors; } || \
 	    $(MAKE) --no-print-directory no-$*; \
