@@ -12,7 +12,7 @@ use branchynet::networks::{
     Layer, average_pool, batch_norm, branch, conv, dropout, gelu, linear, lrn, max_pool, max_pool_inside,
     plain_norm, relu, residual, scale,
 };
-use branchynet::training::{Config, OptimizerName, Progress, Sgd, evaluate};
+use branchynet::training::{Config, Objective, OptimizerName, Progress, Sgd, evaluate};
 use branchynet::{Network, Result, Rng};
 use common::train_at;
 use rand::SeedableRng;
@@ -223,6 +223,12 @@ fn training_follows_the_cpu_repeats_itself_and_resumes() -> Result<()> {
             optimizer: OptimizerName::Sgd,
             sgd: Sgd { nesterov: true, norm_rate: 2.0, weight_decay: 0.01, ..Sgd::default() },
             label_smoothing: 0.1,
+            objective: Objective {
+                distillation: 0.3,
+                gating: 0.5,
+                equilibrium: true,
+                ..Objective::default()
+            },
             lookahead: true,
             augment: true,
             augmentation: Augmentation::Alternating,

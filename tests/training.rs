@@ -9,7 +9,8 @@ use branchynet::networks::{
     without_branches,
 };
 use branchynet::training::{
-    Adam, Config, Keep, OptimizerName, Progress, Run, Schedule, Sgd, evaluate, load_checkpoint, train_with,
+    Adam, Config, Keep, Objective, OptimizerName, Progress, Run, Schedule, Sgd, evaluate, load_checkpoint,
+    train_with,
 };
 use branchynet::{Network, Result};
 use candle_core::{Device, Tensor};
@@ -185,15 +186,33 @@ fn the_same_seed_gives_the_same_weights_and_another_does_not() -> Result<()> {
     Ok(())
 }
 
-/// What is killed: 30 epochs, SGD with everything that it has.
+/// What is killed: 30 epochs, with everything that Adam and SGD have.
 fn killed(optimizer: OptimizerName) -> Config {
     match optimizer {
-        OptimizerName::Adam => config(30),
+        OptimizerName::Adam => Config {
+            objective: Objective {
+                distillation: 0.3,
+                gating: 0.5,
+                equilibrium: true,
+                balanced: true,
+                ..Objective::default()
+            },
+            schedule: Schedule::Rex,
+            augment: true,
+            augmentation: Augmentation::Wide,
+            ..config(30)
+        },
         OptimizerName::Sgd => Config {
             optimizer,
             warmup: 3,
             schedule: Schedule::Triangle,
-            sgd: Sgd { nesterov: true, norm_rate: 4.0, weight_decay: 1e-3, ..Sgd::default() },
+            sgd: Sgd {
+                nesterov: true,
+                norm_rate: 4.0,
+                weight_decay: 1e-3,
+                decay_weights_only: true,
+                ..Sgd::default()
+            },
             lookahead: true,
             label_smoothing: 0.1,
             augment: true,

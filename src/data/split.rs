@@ -45,6 +45,8 @@ pub enum Augmentation {
     /// Shifted by up to 2 pixels, the image mirrored at its edges, and flipped in every other epoch, half of the
     /// images in the first (Keller Jordan's airbench, <https://arxiv.org/abs/2404.00498>).
     Alternating,
+    /// Shifted as at random, and flipped in every other epoch.
+    Wide,
 }
 
 /// How an image is altered: pixel (y, x) of the result is pixel (y + down − SHIFT, x + right − SHIFT)
@@ -62,20 +64,19 @@ impl Alteration {
 
     /// For this sample in this epoch, from 1.
     fn draw(augmentation: Augmentation, sample: usize, epoch: usize, rng: &mut Rng) -> Self {
-        match augmentation {
-            Augmentation::Random => Self {
-                down: rng.random_range(0..=2 * SHIFT),
-                right: rng.random_range(0..=2 * SHIFT),
-                flip: rng.random(),
-                mirrored: false,
-            },
-            Augmentation::Alternating => Self {
-                down: rng.random_range(SHIFT - 2..=SHIFT + 2),
-                right: rng.random_range(SHIFT - 2..=SHIFT + 2),
+        let (reach, mirrored) = match augmentation {
+            Augmentation::Random | Augmentation::Wide => (SHIFT, false),
+            Augmentation::Alternating => (2, true),
+        };
+        Self {
+            down: rng.random_range(SHIFT - reach..=SHIFT + reach),
+            right: rng.random_range(SHIFT - reach..=SHIFT + reach),
+            flip: match augmentation {
+                Augmentation::Random => rng.random(),
                 // Half of the images, whatever the seed is.
-                flip: (crc32fast::hash(&sample.to_le_bytes()) as usize + epoch).is_multiple_of(2),
-                mirrored: true,
+                _ => (crc32fast::hash(&sample.to_le_bytes()) as usize + epoch).is_multiple_of(2),
             },
+            mirrored,
         }
     }
 

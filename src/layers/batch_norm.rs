@@ -10,17 +10,20 @@ pub struct BatchNorm {
     /// Whether the scale stays 1.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub plain: bool,
+    /// Whether the scale starts at 0 instead of 1.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub zero: bool,
 }
 
 /// Batch normalisation: channels. In training it uses the moments of the batch and updates running
 /// statistics with them (decay 0.9 per step, as in Chainer); otherwise it uses the running statistics.
 pub fn batch_norm(channels: usize) -> Layer {
-    Layer::BatchNorm(BatchNorm { channels, plain: false })
+    Layer::BatchNorm(BatchNorm { channels, plain: false, zero: false })
 }
 
 /// [`batch_norm()`] whose scale stays 1.
 pub fn plain_norm(channels: usize) -> Layer {
-    Layer::BatchNorm(BatchNorm { channels, plain: true })
+    Layer::BatchNorm(BatchNorm { channels, plain: true, zero: false })
 }
 
 /// The decay of running statistics per training step.
@@ -50,8 +53,9 @@ impl Operator for BatchNorm {
     }
 
     fn variables(&self, initial: &Initial<'_>) -> Result<Variables> {
+        let scale = if self.zero { 0.0 } else { 1.0 };
         let filled = |value| initial.filled(self.channels, value);
-        let (parameters, statistics) = ((filled(1.0)?, filled(0.0)?), (filled(0.0)?, filled(1.0)?));
+        let (parameters, statistics) = ((filled(scale)?, filled(0.0)?), (filled(0.0)?, filled(1.0)?));
         Ok(Variables { parameters: Some(parameters), statistics: Some(statistics) })
     }
 

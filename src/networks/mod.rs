@@ -27,6 +27,6 @@ pub use follow::follow;
 pub use lenet::b_lenet;
 pub use network::{ExitCost, Network, WorkingSet};
 pub use placement::{BranchStyle, Placement, with_branches};
-pub use resnet::{b_resnet110, b_resnet110_standard, resnet};
+pub use resnet::{b_resnet, b_resnet110, b_resnet110_standard, resnet, zero_started};
 pub use state_dict::StateDict;
 pub use tape::Tape;

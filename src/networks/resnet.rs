@@ -14,13 +14,36 @@ pub fn b_resnet110() -> Vec<Layer> {
 /// The standard ResNet-110 (padded first convolution, global average pooling) with the authors'
 /// branches.
 pub fn b_resnet110_standard() -> Vec<Layer> {
-    with_branches(18, 1, 8)
+    b_resnet(18)
+}
+
+/// [`b_resnet110_standard`] with this many blocks for each size of image: 3 for B-ResNet-20.
+pub fn b_resnet(blocks: usize) -> Vec<Layer> {
+    with_branches(blocks, 1, 8)
 }
 
 /// The standard ResNet without branches, of this many blocks for each size of image: 3 for ResNet-20, 9 for
 /// ResNet-56, 18 for ResNet-110.
 pub fn resnet(blocks: usize) -> Vec<Layer> {
-    without_branches(&with_branches(blocks, 1, 8))
+    without_branches(&b_resnet(blocks))
+}
+
+/// The same layers, but the scale of each residual block's last batch normalisation starts at 0, so that the block begins as
+/// its skip (Goyal et al. 2017, <https://arxiv.org/abs/1706.02677>).
+pub fn zero_started(layers: &[Layer]) -> Vec<Layer> {
+    let mut layers = layers.to_vec();
+    for layer in &mut layers {
+        match layer {
+            Layer::Branch(inner) => *inner = zero_started(inner),
+            Layer::Residual(block) => {
+                if let Some(Layer::BatchNorm(last)) = block.layers.last_mut() {
+                    last.zero = true;
+                }
+            }
+            _ => (),
+        }
+    }
+    layers
 }
 
 fn with_branches(blocks: usize, padding: usize, pool: usize) -> Vec<Layer> {

@@ -18,6 +18,9 @@ pub struct Tape {
     exits: Vec<(Vec<Step>, Vec<Step>)>,
     /// Whether the trunk was not trained: its segments then have no steps.
     frozen: bool,
+    /// Whether the trunk follows at each exit the mean of what this exit and those behind it say, and not their sum
+    /// (gradient equilibrium, Li et al. 2019, <https://arxiv.org/abs/1908.06294>).
+    pub(crate) equilibrium: bool,
     precision: Precision,
 }
 
@@ -48,7 +51,7 @@ impl Network {
             logits.push(end);
             exits.push((of_segment, of_branch));
         }
-        Ok((logits, Tape { exits, frozen, precision: self.precision }))
+        Ok((logits, Tape { exits, frozen, equilibrium: false, precision: self.precision }))
     }
 }
 
@@ -56,10 +59,16 @@ impl Tape {
     /// The gradients of all parameters, given those of the logits of every exit (batch, classes).
     pub fn backward(self, logits: Vec<Tensor>) -> Result<Gradients> {
         let _scope = self.precision.scope();
-        let (mut gradients, mut grad) = (Gradients::new(), None);
+        let (mut gradients, mut grad) = (Gradients::new(), None::<Tensor>);
+        let exits = self.exits.len();
         for (i, ((segment, branch), of_exit)) in self.exits.into_iter().zip(logits).enumerate().rev() {
             let more = backward(branch, &of_exit, !self.frozen, &mut gradients)?;
             let of_segment = match (grad, more) {
+                (Some(grad), Some(more)) if self.equilibrium => {
+                    // `grad` is already a mean of those behind this exit.
+                    let share = 1.0 / (exits - i) as f64;
+                    Some(kernels::add(&(grad * (1.0 - share))?, &(more * share)?)?)
+                }
                 (Some(grad), Some(more)) => Some(kernels::add(&grad, &more)?),
                 (grad, more) => grad.or(more),
             };
@@ -70,5 +79,48 @@ impl Tape {
             };
         }
         Ok(gradients)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layers::{branch, linear, relu};
+    use candle_core::Device;
+    use rand::SeedableRng;
+
+    #[test]
+    fn in_equilibrium_the_trunk_follows_the_mean_of_the_exits_behind_it() -> Result<()> {
+        let first = [linear(6, 5), relu(), branch([linear(5, 3)])];
+        let layers = [&first[..], &[linear(5, 5), relu(), branch([linear(5, 3)]), linear(5, 3)]].concat();
+        let network = Network::new("three", [1, 2, 3], layers, 0, &Device::Cpu)?;
+        let images: Vec<f32> = (0..24).map(|i| (1.7 * i as f32).sin()).collect();
+        let images = Tensor::from_vec(images, (4, 1, 2, 3), &Device::Cpu)?;
+        // The gradients where these exits want something.
+        let gradients = |wanted: &[usize], equilibrium| -> Result<Gradients> {
+            let (logits, mut tape) = network.forward_with_tape(&images, &mut Rng::seed_from_u64(0))?;
+            tape.equilibrium = equilibrium;
+            let factor = |exit| if wanted.contains(&exit) { 1.0 + exit as f64 } else { 0.0 };
+            tape.backward(
+                logits.iter().enumerate().map(|(i, z)| Ok((z * factor(i))?)).collect::<Result<_>>()?,
+            )
+        };
+        let alone = [gradients(&[0], false)?, gradients(&[1], false)?, gradients(&[2], false)?];
+        let together = gradients(&[0, 1, 2], true)?;
+        for (name, behind) in [
+            ("linear1.weight", &[0, 1, 2][..]),
+            ("linear2.weight", &[1, 2]),
+            ("linear3.bias", &[2]),
+            ("branch1.linear1.weight", &[0]),
+            ("branch2.linear1.weight", &[1]),
+        ] {
+            let mut mean = (&together[name] * 0.0)?;
+            for &exit in behind {
+                mean = (mean + (&alone[exit][name] / behind.len() as f64)?)?;
+            }
+            let apart = (mean - &together[name])?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
+            assert!(apart < 1e-6, "{name}: {apart} apart");
+        }
+        Ok(())
     }
 }

@@ -5,8 +5,8 @@ use super::settings::Settings;
 use crate::data::{Dataset, Preprocessing, Source};
 use crate::error::bail;
 use crate::exits::Criterion;
-use crate::networks::{BranchStyle, Layer, Network, follow, with_branches, without_branches};
-use crate::training::{self, Config, Keep, Progress, Run};
+use crate::networks::{BranchStyle, Layer, Network, follow, with_branches, without_branches, zero_started};
+use crate::training::{self, Config, Keep, Objective, Progress, Run};
 use crate::{Error, Result, Rng};
 use candle_core::Device;
 use clap::builder::BoolishValueParser;
@@ -36,6 +36,9 @@ pub struct Experiment {
     /// How images are prepared: unit (divided by 255), channels (mean 0, deviation 1) or zca (the paper's)
     #[arg(long, env, value_name = "P", value_enum, hide_possible_values = true)]
     pub preprocessing: Preprocessing,
+    /// Zero start: every residual block begins as its skip, as the scale of its last batch normalisation starts at 0
+    #[arg(long, env, value_name = "yes|no", hide_possible_values = true, value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
+    pub zero_start: bool,
     /// Train on N images only, drawn by a fixed seed, every class in proportion
     #[arg(long = "images", env = "IMAGES", value_name = "N")]
     pub train_images: Option<usize>,
@@ -149,10 +152,11 @@ impl Experiment {
             }
             known => (known.image()?, known.classes().len()),
         };
-        Ok(match written_for(&self.layers) {
-            Some(from) => (follow(&self.layers, from, image, classes), image),
-            None => (self.layers.clone(), image),
-        })
+        let layers = match written_for(&self.layers) {
+            Some(from) => follow(&self.layers, from, image, classes),
+            None => self.layers.clone(),
+        };
+        Ok((if self.zero_start { zero_started(&layers) } else { layers }, image))
     }
 
     /// The settings of the baseline's training.
@@ -162,7 +166,13 @@ impl Experiment {
 
     /// The settings of the matched baseline's training after the baseline's own.
     pub fn matched_config(&self) -> Config {
-        Config { exit_weights: Vec::new(), frozen: false, cascade_fraction: 1.0, ..self.config.clone() }
+        Config {
+            exit_weights: Vec::new(),
+            frozen: false,
+            cascade_fraction: 1.0,
+            objective: Objective::default(),
+            ..self.config.clone()
+        }
     }
 
     /// All that decides the result, to compare with what a record says.

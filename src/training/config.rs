@@ -1,6 +1,7 @@
 //! The settings of a training run, each declared once: the field is the setting, its comment the help
 //! text, and flag and environment variable follow from it.
 
+use super::objective::Objective;
 use super::optimizer::{Adam, Optimizer, Sgd};
 use crate::Result;
 use crate::data::Augmentation;
@@ -18,14 +19,19 @@ pub enum Schedule {
     Cosine,
     /// A line, after a warm-up from a fifth, as in airbench.
     Triangle,
+    /// A line, after a warm-up from 0.
+    Linear,
+    /// Slower than a line at first, and faster in the end: (1 − z) / (1 − z / 2) when the share z is done (REX, Chen et
+    /// al. 2021, <https://arxiv.org/abs/2107.04197>), after a warm-up from 0.
+    Rex,
 }
 
 impl Schedule {
     /// The share of the largest step size at which a warm-up begins.
     fn start(self) -> f64 {
         match self {
-            Self::Cosine => 0.0,
             Self::Triangle => 0.2,
+            Self::Cosine | Self::Linear | Self::Rex => 0.0,
         }
     }
 }
@@ -60,7 +66,8 @@ pub struct Config {
     /// Final learning rate, as a fraction of the largest; 1 keeps it constant, as in the paper
     #[arg(long = "final-rate", env = "FINAL_RATE", value_name = "X")]
     pub final_learning_rate: f64,
-    /// Learning-rate schedule: cosine, or triangle: first rising from a fifth, then falling along a line
+    /// Learning-rate schedule: cosine, linear, rex (long high, then falling fast), or triangle: first rising from a
+    /// fifth, then falling along a line
     #[arg(long, env, value_name = "NAME", value_enum, hide_possible_values = true)]
     pub schedule: Schedule,
     /// Warm-up: epochs in which the learning rate first rises, step by step, to the largest
@@ -91,10 +98,14 @@ pub struct Config {
     #[arg(long, env, value_name = "X")]
     #[serde(rename = "keeps")]
     pub cascade_fraction: f64,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub objective: Objective,
     /// Data augmentation: shift and flip training images at random; the paper does not
     #[arg(long, env, value_name = "yes|no", hide_possible_values = true, value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
     pub augment: bool,
-    /// Kind of augmentation: random, or alternating: flipped in every other epoch, and shifted less
+    /// Kind of augmentation: random; alternating: flipped in every other epoch, and shifted less; or wide: flipped in
+    /// every other epoch
     #[arg(long, env, value_name = "NAME", value_enum, hide_possible_values = true)]
     pub augmentation: Augmentation,
     /// Precision of products on a GPU: f32, tf32 or bf16
@@ -122,6 +133,7 @@ impl Default for Config {
             exit_weights: Vec::new(),
             frozen: false,
             cascade_fraction: 1.0,
+            objective: Objective::default(),
             augment: false,
             augmentation: Augmentation::Random,
             precision: Precision::F32,
@@ -157,6 +169,7 @@ impl Config {
         if self.frozen && exits == 1 {
             bail!(Setting, "frozen=yes trains the branches alone, and this network has none")
         }
+        self.objective.check(exits, self.frozen)?;
         let weights = &self.exit_weights;
         if weights.is_empty() {
             return Ok(vec![1.0; exits]);
@@ -203,28 +216,64 @@ impl Config {
     }
 
     /// The step size in an epoch, from 1, of which this share is done: rising in the warm-up, then by the cosine
-    /// the same for an epoch, by the triangle falling step by step.
+    /// the same for an epoch, by the others falling step by step.
     pub(super) fn rate(&self, epoch: usize, done: f64) -> f64 {
         let before = (epoch - 1) as f64;
         if epoch <= self.warmup {
             let risen = (before + done) / self.warmup as f64;
             return self.learning_rate * (self.schedule.start() + (1.0 - self.schedule.start()) * risen);
         }
-        if self.schedule == Schedule::Triangle {
-            let progress = (before + done - self.warmup as f64) / (self.epochs - self.warmup) as f64;
-            return self.learning_rate * (1.0 - (1.0 - self.final_learning_rate) * progress);
-        }
-        let falling = (self.epochs - self.warmup).max(2) as f64;
-        let progress = (before - self.warmup as f64) / falling;
-        let cosine = 0.5 * (1.0 + (std::f64::consts::PI * progress).cos());
-        self.learning_rate * (self.final_learning_rate + (1.0 - self.final_learning_rate) * cosine)
+        let (warmup, falls) = (self.warmup as f64, self.epochs - self.warmup);
+        let (progress, falling) = ((before + done - warmup) / falls as f64, 1.0 - self.final_learning_rate);
+        let share = match self.schedule {
+            Schedule::Triangle | Schedule::Linear => 1.0 - falling * progress,
+            Schedule::Rex => self.final_learning_rate + falling * (1.0 - progress) / (1.0 - 0.5 * progress),
+            Schedule::Cosine => {
+                let progress = (before - warmup) / falls.max(2) as f64;
+                let cosine = 0.5 * (1.0 + (std::f64::consts::PI * progress).cos());
+                self.final_learning_rate + falling * cosine
+            }
+        };
+        self.learning_rate * share
     }
 }
 
 /// The first of these settings that has not its default value: its name, its value, and the default.
-fn changed<T: Default + Serialize>(settings: &T) -> Result<Option<[String; 3]>> {
+pub(super) fn changed<T: Default + Serialize>(settings: &T) -> Result<Option<[String; 3]>> {
     let (ours, defaults) = (serde_json::to_value(settings)?, serde_json::to_value(T::default())?);
     let mut fields = ours.as_object().into_iter().flatten();
     let changed = fields.find(|(name, value)| defaults[name] != **value);
     Ok(changed.map(|(name, value)| [name.clone(), value.to_string(), defaults[name].to_string()]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn step_sizes_rise_and_fall_as_the_schedule_says() {
+        let rates = |schedule, at: &[(usize, f64)]| -> Vec<f64> {
+            let config = Config {
+                epochs: 6,
+                warmup: 2,
+                learning_rate: 2.0,
+                final_learning_rate: 0.1,
+                schedule,
+                ..Config::default()
+            };
+            at.iter().map(|&(epoch, done)| config.rate(epoch, done)).collect()
+        };
+        let at = [(1, 0.0), (2, 0.0), (3, 0.0), (5, 0.0), (6, 1.0)];
+        let near = |ours: Vec<f64>, expected: &[f64]| {
+            assert_eq!(ours.len(), expected.len());
+            for (ours, expected) in ours.iter().zip(expected) {
+                assert!((ours - expected).abs() < 1e-12, "{ours} and {expected}");
+            }
+        };
+        near(rates(Schedule::Cosine, &at[..4]), &[0.0, 1.0, 2.0, 1.1]);
+        near(rates(Schedule::Triangle, &at), &[0.4, 1.2, 2.0, 1.1, 0.2]);
+        near(rates(Schedule::Linear, &at), &[0.0, 1.0, 2.0, 1.1, 0.2]);
+        // Half of the way down REX is at 0.5 / 0.75 of the largest.
+        near(rates(Schedule::Rex, &at), &[0.0, 1.0, 2.0, 2.0 * (0.1 + 0.9 * 2.0 / 3.0), 0.2]);
+    }
 }

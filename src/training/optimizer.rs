@@ -50,6 +50,9 @@ pub struct Sgd {
     /// Weight decay: SGD adds this fraction of every parameter to its gradient
     #[arg(long, env, value_name = "X")]
     pub weight_decay: f64,
+    /// Weight decay of weights alone: SGD leaves out biases and batch normalisations
+    #[arg(long, env, value_name = "yes|no", hide_possible_values = true, value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set)]
+    pub decay_weights_only: bool,
 }
 
 impl Default for Adam {
@@ -60,7 +63,7 @@ impl Default for Adam {
 
 impl Default for Sgd {
     fn default() -> Self {
-        Self { momentum: 0.9, nesterov: false, norm_rate: 1.0, weight_decay: 0.0 }
+        Self { momentum: 0.9, nesterov: false, norm_rate: 1.0, weight_decay: 0.0, decay_weights_only: false }
     }
 }
 
@@ -260,9 +263,10 @@ impl Adam {
 impl Sgd {
     /// How many times further than the others a parameter moves, and what share of it adds to its gradient.
     fn of_parameter(self, name: &str) -> (f64, f64) {
-        let of_norm = name.contains("batch_norm") && name.ends_with(".bias");
-        let faster = if of_norm { self.norm_rate } else { 1.0 };
-        (faster, self.weight_decay / faster)
+        let (norm, bias) = (name.contains("batch_norm"), name.ends_with(".bias"));
+        let faster = if norm && bias { self.norm_rate } else { 1.0 };
+        let decays = !self.decay_weights_only || !(norm || bias);
+        (faster, if decays { self.weight_decay / faster } else { 0.0 })
     }
 
     /// Updates the running sum (1, …) of the gradient, to which the decay of the weights adds, and moves the weights by it,
@@ -340,6 +344,13 @@ mod tests {
         let parameter = three_steps(sgd, "batch_norm2.bias")?;
         let moved = |w: &[f32]| w[0] - 0.5;
         assert!(moved(&parameter) / moved(&three_steps(slow, "batch_norm2.bias")?) > 3.0);
+        // Without decay but for weights.
+        let (weights, none) = (Sgd { decay_weights_only: true, ..sgd }, Sgd { weight_decay: 0.0, ..sgd });
+        for (name, as_before) in
+            [("conv1.weight", sgd), ("conv1.bias", none), ("residual1.batch_norm2.weight", none)]
+        {
+            assert_eq!(three_steps(weights, name)?, three_steps(as_before, name)?);
+        }
         Ok(())
     }
 }

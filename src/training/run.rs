@@ -1,9 +1,9 @@
 //! The training loop.
 
 use super::average;
-use super::cascade::cascade;
 use super::checkpoint::{self, CheckpointHeader, identity};
 use super::config::Config;
+use super::objective;
 use super::optimizer::{OptimizerState, Stride};
 use super::progress::{Progress, line};
 #[cfg(feature = "cuda")]
@@ -263,7 +263,8 @@ pub fn train_with(
     let found = about.history.len();
     let started = Instant::now();
     for epoch in found + 1..=config.epochs {
-        let trainer = Trainer { network, data, config, weights: &weights, epoch };
+        let weights = config.objective.weights(&weights, about.history.last());
+        let trainer = Trainer { network, data, config, weights, epoch };
         about.history.push(trainer.epoch(&mut state, say, &path)?);
         about.steps = state.optimizer.steps;
         checkpoint::write(&path, network, &about, &state.optimizer)?;
@@ -287,7 +288,8 @@ struct Trainer<'a> {
     network: &'a Network,
     data: &'a Dataset,
     config: &'a Config,
-    weights: &'a [f64],
+    /// The exits'.
+    weights: Vec<f64>,
     epoch: usize,
 }
 
@@ -347,7 +349,7 @@ impl Trainer<'_> {
         })
     }
 
-    /// One step on the joint loss of all exits (paper, equation 1): what each exit lost.
+    /// One step on the joint loss of all exits: what each exit lost.
     fn step(
         &self,
         state: &mut State,
@@ -384,19 +386,9 @@ impl Trainer<'_> {
         stride: Stride,
         rng: &mut Rng,
     ) -> Result<Vec<kernels::Losses>> {
-        let (logits, tape) = self.network.pass_with_tape(images, rng, self.config.frozen)?;
-        let losses = logits
-            .iter()
-            .zip(self.weights)
-            .map(|(z, weight)| {
-                let scale = weight / labels.elem_count() as f64;
-                kernels::cross_entropy(z, labels, scale, self.config.label_smoothing)
-            })
-            .collect::<candle_core::Result<Vec<_>>>()?;
-        let mut of_logits: Vec<_> = losses.iter().map(|loss| loss.gradient.clone()).collect();
-        if self.config.cascade_fraction < 1.0 {
-            cascade(&logits, &mut of_logits, self.config.cascade_fraction)?;
-        }
+        let (logits, mut tape) = self.network.pass_with_tape(images, rng, self.config.frozen)?;
+        let (losses, of_logits) = objective::gradients(&logits, labels, &self.weights, self.config)?;
+        tape.equilibrium = self.config.objective.equilibrium;
         optimizer.apply(&tape.backward(of_logits)?, stride)?;
         Ok(losses)
     }
