@@ -207,11 +207,11 @@ runtimes: $(DONE)/library-$(BUILD) $(DONE)/onnx $(DONE)/peers $(DONE)/venv datas
 # Progress of a run is in target/reference/RUN.log. The program finds the standard library where cargo would.
 PROGRAM = $(firstword $(wildcard target/$(BUILD)/target/*/debug/branchynet))
 WORKFLOW := target/workflow/bin/snakemake --snakefile datasets/reference/Snakefile --directory target/reference --nolock --rerun-incomplete --rerun-triggers mtime
-reference: $(DONE)/library-$(BUILD) $(DONE)/workflow datasets ## make the reference runs that are missing (days; goes on where it was; JOBS=2: two side by side, SLURM=1: on a cluster, DRY=1: only say what)
+reference: $(DONE)/library-$(BUILD) $(DONE)/workflow datasets ## make the reference runs that are missing (days; goes on where it was; JOBS=2: two side by side, SLURM=1: on a cluster, DRY=1: only say what, TABLE=another.csv: its runs)
 	@mkdir -p target/reference
 	cargo build --quiet $(FEATURES)
 	$(LIBRARIES) $(WORKFLOW) --cores all $(if $(SLURM),--profile datasets/reference/slurm) $(if $(DRY),--dry-run) $(RUNS:%=run_%) \
-	  --config program="$(CURDIR)/$(PROGRAM)" jobs=$(or $(JOBS),1) device=$(or $(DEVICE),cpu)
+	  --config program="$(CURDIR)/$(PROGRAM)" jobs=$(or $(JOBS),1) device=$(or $(DEVICE),cpu) $(if $(TABLE),runs="$(abspath $(TABLE))")
 
 counting: $(DONE)/library-$(BUILD) ## copy the program to target/counting, where cache misses are counted
 	cargo build --quiet $(FEATURES)

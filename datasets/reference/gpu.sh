@@ -7,7 +7,7 @@
 #   datasets/reference/gpu.sh train     on the machine with the GPU, from the folder that holds the program and datasets/*.safetensors
 #   datasets/reference/gpu.sh evaluate  there too: writes the records to datasets/reference/
 #
-# LINES names some of the lines.
+# LINES names some of the lines, TABLE another list than runs.csv.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 case ${1:-} in
@@ -23,7 +23,7 @@ build)
   ;;
 train | evaluate)
   BRANCHYNET_DIR=$PWD && export BRANCHYNET_DIR
-  sed 1d "$here/runs.csv" | while IFS=";" read -r line network settings seeds keeps hours; do
+  sed 1d "${TABLE:-$here/runs.csv}" | while IFS=";" read -r line network settings seeds keeps hours; do
     case " ${LINES:-$line} " in *" $line "*) ;; *) continue ;; esac
     for seed in $(seq "${seeds%-*}" "${seeds#*-}"); do
       kept=

@@ -31,7 +31,7 @@ const AT_A_TIME: usize = 256 << 10;
 /// by cuBLAS.
 ///
 /// Fails when the channel counts of `x`, `weight` and `bias` differ or the kernel is larger than
-/// the padded image or not larger than the padding.
+/// the padded image.
 pub fn conv2d(x: &Tensor, weight: &Tensor, bias: &Tensor, padding: usize, stride: usize) -> Result<Tensor> {
     let op = Conv2d { geometry: Geometry::new(x, weight, bias.dims(), padding, stride)? };
     x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, Op(op))
@@ -79,11 +79,6 @@ impl Geometry {
         if stride == 0 || kernel == 0 || kernel > padded_height || kernel > padded_width {
             bail!(
                 "conv2d: a kernel of {kernel} with stride {stride} does not fit an image of {padded_height}x{padded_width} (padding {padding} included)"
-            )
-        }
-        if padding >= kernel {
-            bail!(
-                "conv2d: a padding of {padding} with a kernel of {kernel}: it has to be smaller than the kernel"
             )
         }
         Ok(Self {
@@ -344,6 +339,16 @@ impl Operation<2> for Grad {
 /// and at the end pixels that no output has seen.
 fn image_gradient(g: &Geometry, grad: &[f32], weight: &[f32], batch: usize) -> Vec<f32> {
     let k = g.kernel;
+    // Where the kernel fits into the padding, its outermost zeros are taken for pixels, whose gradients nobody wants.
+    let zeros = (g.padding + 1).saturating_sub(k);
+    if zeros > 0 {
+        let [height, width] = [g.height, g.width].map(|length| length + 2 * zeros);
+        let larger = Geometry { height, width, padding: g.padding - zeros, ..g.clone() };
+        let all = image_gradient(&larger, grad, weight, batch);
+        let planes = all.chunks(height * width);
+        let rows = planes.flat_map(|plane| plane.chunks(width).skip(zeros).take(g.height));
+        return rows.flat_map(|row| &row[zeros..][..g.width]).copied().collect();
+    }
     let size = |length: usize| length + 2 * g.padding + 1 - k;
     let shapes = [[g.outputs, size(g.height), size(g.width)], g.shapes()[0]];
     let mirrored =
