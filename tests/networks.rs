@@ -252,7 +252,10 @@ fn plans() -> Result<Vec<(Vec<Layer>, [usize; 3])>> {
         (deep(vec![conv(20, 40, 5, 0).stride(2)?, conv(40, 17, 2, 1), max_pool(3, 2)], 17 * 9), [3, 13, 13]),
         (deep(vec![conv(20, 16, 5, 4), conv(16, 16, 3, 1)], 16 * 17 * 9), [3, 13, 5]),
         // Paddings that are as wide as the kernel, and wider.
-        (deep(vec![conv(20, 24, 1, 1), relu(), conv(24, 17, 3, 4).stride(2)?, relu()], 17 * 121), [3, 13, 13]),
+        (
+            deep(vec![conv(20, 24, 1, 1), relu(), conv(24, 17, 3, 4).stride(2)?, relu()], 17 * 121),
+            [3, 13, 13],
+        ),
         (vec![linear(75, 40), relu(), branch([linear(40, 3)]), linear(40, 37), linear(37, 3)], [3, 5, 5]),
     ])
 }

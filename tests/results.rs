@@ -24,6 +24,7 @@ fn experiment() -> Experiment {
         layers: vec![branch([linear(784, 10)]), linear(784, 10)],
         data: "mnist".into(),
         preprocessing: Preprocessing::Unit,
+        zero_start: false,
         train_images: Some(100),
         test_images: None,
         baseline_epochs: 1,

@@ -155,9 +155,12 @@ pub fn lost_by_division(coverages: &[Coverage], epsilon: f64) -> Plot {
         .y1(epsilon * 100.0)
         .line(ShapeLine::new().color(GREY).width(1.0));
     plot.set_layout(
-        framed(axis("").show_tick_labels(false), axis("answers lost on other images, %"))
-            .shapes(vec![line])
-            .legend(legend().y(-0.08)),
+        framed(
+            axis("how thresholds are chosen").show_tick_labels(false),
+            axis("answers lost on other images, %"),
+        )
+        .shapes(vec![line])
+        .legend(legend().y(-0.08)),
     );
     plot
 }
