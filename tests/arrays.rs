@@ -3,7 +3,7 @@
 
 use branchynet::Result;
 use branchynet::candle_core::{DType, Device, Tensor, safetensors};
-use branchynet::exits::Criterion;
+use branchynet::exits::{Criterion, ExitRecord};
 use branchynet::runs::Results;
 use half::{bf16, f16};
 use std::collections::{BTreeMap, HashMap};
@@ -442,5 +442,22 @@ fn many_classes_are_read() -> Result<()> {
     }
     let results = read("classes", &arrays, CompressionMethod::Deflated)?;
     assert_eq!((results.test.classes(), results.test.exit_accuracy()), (classes, vec![2.0 / 3.0; 2]));
+    Ok(())
+}
+
+#[test]
+fn what_is_no_logit_is_not_written() -> Result<()> {
+    let path = std::env::temp_dir().join(format!("branchynet-nan-{}.safetensors", std::process::id()));
+    let logits = |last: f32| vec![vec![0.0, 1.0, 2.0, 0.5], vec![0.0, 1.0, 2.0, last]];
+    let labels = vec![1u32, 0];
+    let test = ExitRecord::from_logits(logits(3.0), labels.clone())?;
+    let validation = ExitRecord::from_logits(logits(f32::NAN), labels.clone())?;
+    let error =
+        Results::write_arrays(&path, &validation, &test, None, None).expect_err("refused").to_string();
+    assert!(error.contains("exit 2, sample 1: a logit is not a number") && !path.exists(), "{error}");
+    let validation = ExitRecord::from_logits(vec![vec![0.25, 0.75, 1.0, 0.0]; 2], labels)?;
+    let warnings = Results::write_arrays(&path, &validation, &test, None, None)?;
+    assert!(warnings.len() == 2 && warnings[0].contains("exit 1: these are probabilities"), "{warnings:?}");
+    std::fs::remove_file(&path)?;
     Ok(())
 }

@@ -16,8 +16,8 @@ use branchynet::exits::{
 };
 use branchynet::files::{project_dir, shown, write_atomically};
 use branchynet::runs::{
-    Baseline, Experiment, Form, OnnxNetwork, OnnxOptions, Pretrained, Results, Session, Summary, Trained,
-    names, one_line, policy_for,
+    Baseline, Experiment, Form, OnnxFile, OnnxNetwork, OnnxOptions, Pretrained, Recording, Results, Session,
+    Summary, Trained, names, one_line, policy_for,
 };
 use branchynet::text::{percent, short};
 use branchynet::training::{Progress, plain};
@@ -91,7 +91,7 @@ struct Onnx {
     /// What `branchynet record` wrote [default: FILE.record.safetensors]
     #[arg(long, value_name = "FILE", requires = "from")]
     record: Option<PathBuf>,
-    /// The outputs of that file that are exits, the first first [default: all, in the order of the file]
+    /// The outputs of that file that are exits, the first first [default: those of the record]
     #[arg(long, value_name = "NAME,NAME,...", value_delimiter = ',', requires = "from")]
     exits: Vec<String>,
     /// The policy that decides, by what it was chosen for: "no loss", "1 % less", "knee", "1 % guaranteed" (where there are
@@ -526,12 +526,7 @@ fn export_onnx(session: &Session, arguments: &Export, path: &Path) -> Result<Str
     };
     let bits = if onnx.vnni { 8 } else { 7 };
     let (weights, results) = match onnx.int8 {
-        true => {
-            let (weights, results) = weights.quantized(&results, &session.load()?, bits)?;
-            let costs = weights.network.macs();
-            Results::write_arrays(&record::beside(path), &results.validation, &results.test, Some(&costs))?;
-            (weights, results)
-        }
+        true => weights.quantized(&results, &session.load()?, bits)?,
         false => (weights, results),
     };
     let exits = percent(&results.test.exit_accuracy());
@@ -544,7 +539,13 @@ fn export_onnx(session: &Session, arguments: &Export, path: &Path) -> Result<Str
         about.push(("int8", format!("weights of {bits} bits, activations of 8")));
     }
     let policy = weights.policy(&onnx.choice)?;
-    write_onnx(path, weights.onnx(policy, &onnx.options(), &about)?)
+    let files = weights.onnx(policy, &onnx.options(), &about)?;
+    let written = write_onnx(path, files)?;
+    if onnx.int8 {
+        let (record, costs) = (record::beside(path), weights.network.macs());
+        Results::write_arrays(&record, &results.validation, &results.test, Some(&costs), None)?;
+    }
+    Ok(written)
 }
 
 /// Gives an ONNX file from elsewhere a policy that decides, chosen on its record.
@@ -557,8 +558,11 @@ fn export_given(matches: &ArgMatches, arguments: &Export) -> Result<String> {
             "--from leaves the network's operations as they are: without --int8, --float, --form exits";
         return Err(Error::new(ErrorKind::Setting, message.to_string()));
     }
-    let bytes = std::fs::read(from)
-        .map_err(|cause| Error::new(ErrorKind::File, format!("{}: {cause}", from.display())))?;
+    if !from.is_file() {
+        return Err(Error::new(ErrorKind::Missing, format!("there is no file {}", from.display())));
+    }
+    record::keep(from, path, "--onnx")?;
+    let file = OnnxFile::read(from)?;
     let record = onnx.record.clone().unwrap_or_else(|| record::beside(from));
     if !record.exists() {
         let message = format!(
@@ -568,22 +572,72 @@ fn export_given(matches: &ArgMatches, arguments: &Export) -> Result<String> {
         );
         return Err(Error::new(ErrorKind::Missing, message));
     }
+    record::keep(&record, path, "--onnx")?;
     let results = Results::read(&record)?;
+    let recording = Recording::read(&record)?;
+    let exits = match &recording {
+        Some(of) => of_this_file(of, &file, from, &record, &onnx.exits)?,
+        None => &onnx.exits,
+    };
     let results = match matches.get_one::<Criterion>("criterion") {
         Some(criterion) => results.by(criterion),
         None => results,
     };
     let results = arguments.reading.of(results)?;
-    let costs = results.costs.clone().unwrap_or_default();
-    let policies = results.policies(&costs)?;
-    let name = from.display().to_string();
-    let network = OnnxNetwork::parse(&name, &bytes, &onnx.exits, &costs)?;
-    let about = [
-        ("from", from.file_name().map_or(name.clone(), |name| name.to_string_lossy().into_owned())),
+    let costs = results.costs()?;
+    let network = OnnxNetwork::of(&file, exits, &costs)?;
+    if network.classes() != results.test.classes() {
+        let (classes, recorded) = (network.classes(), results.test.classes());
+        let message = format!(
+            "{} tells {classes} classes apart, and {} is of a network with {recorded}",
+            from.display(),
+            record.display()
+        );
+        return Err(Error::new(ErrorKind::Shape, message));
+    }
+    for warning in &results.warnings {
+        eprintln!("branchynet: warning: {warning}");
+    }
+    let name = from.file_name().unwrap_or(from.as_os_str()).to_string_lossy().into_owned();
+    let mut about = vec![
+        ("from", name),
         ("choice", onnx.choice.clone()),
         ("right on test, by exit", percent(&results.test.exit_accuracy())),
     ];
+    match &recording {
+        Some(of) => about.extend(record::about(of)?),
+        None => about.push(("pixels", "as the network that this was made from took them".to_string())),
+    }
+    let policies = results.policies(&costs)?;
     write_onnx(path, network.with_policy(policy_for(&policies, &onnx.choice)?, &onnx.options(), &about)?)
+}
+
+/// The exits that a record is of. Fails where it is not of this file, or others are asked for.
+fn of_this_file<'a>(
+    of: &'a Recording,
+    file: &OnnxFile,
+    from: &Path,
+    record: &Path,
+    exits: &[String],
+) -> Result<&'a [String]> {
+    let message = if of.digest != file.digest() {
+        let from = from.display();
+        format!(
+            "{} is not a record of {from} as it is now: `branchynet record {from} --data {}` makes one",
+            record.display(),
+            of.data
+        )
+    } else if !exits.is_empty() && exits != of.exits {
+        format!(
+            "--exits {}: {} is of the exits {}; leave --exits out, or record these",
+            exits.join(","),
+            record.display(),
+            of.exits.join(",")
+        )
+    } else {
+        return Ok(&of.exits);
+    };
+    Err(Error::new(ErrorKind::Setting, message))
 }
 
 /// Writes ONNX files: one to this path, several into a folder there.
@@ -591,6 +645,10 @@ fn write_onnx(path: &Path, files: Vec<(String, Vec<u8>)>) -> Result<String> {
     let mut out = String::new();
     let single = files.len() == 1;
     if !single {
+        if path.is_file() {
+            let message = format!("{} is a file, and stages go into a folder; name one", path.display());
+            return Err(Error::new(ErrorKind::File, message));
+        }
         remove_stages(path)?;
     }
     for (name, bytes) in files {

@@ -4,7 +4,7 @@ use branchynet::clap::{self, Args};
 use branchynet::data::{Dataset, Role, Source, Split};
 use branchynet::exits::ExitRecord;
 use branchynet::files::{project_dir, shown};
-use branchynet::runs::Results;
+use branchynet::runs::{OnnxFile, Recording, Results};
 use branchynet::text::percent;
 use branchynet::{Error, ErrorKind, Result};
 use serde_json::Value;
@@ -27,7 +27,7 @@ pub struct Record {
     /// What is taken off the pixels, which are 0 to 1, for each channel or for all, as in torchvision's Normalize [default: 0]
     #[arg(long, value_name = "M,M,...", value_delimiter = ',', allow_negative_numbers = true)]
     mean: Vec<f32>,
-    /// What they are divided by then [default: 1]
+    /// What they are divided by then; 0.003921569 makes them 0 to 255 again [default: 1]
     #[arg(long, value_name = "S,S,...", value_delimiter = ',')]
     std: Vec<f32>,
     /// Write it there [default: MODEL.record.safetensors]
@@ -41,6 +41,33 @@ pub struct Record {
 /// Where the record of this file is by default.
 pub fn beside(model: &Path) -> PathBuf {
     model.with_extension("record.safetensors")
+}
+
+/// Fails where what this flag names would be written over a file that is read.
+pub fn keep(read: &Path, written: &Path, flag: &str) -> Result<()> {
+    let same = match (read.canonicalize(), written.canonicalize()) {
+        (Ok(read), Ok(written)) => read == written,
+        _ => false,
+    };
+    if same {
+        let message = format!("{flag} {} would replace what is read; name another file", written.display());
+        return Err(Error::new(ErrorKind::Setting, message));
+    }
+    Ok(())
+}
+
+/// What a file that is made by a record says about its data and pixels.
+pub fn about(of: &Recording) -> Result<Vec<(&'static str, String)>> {
+    let mut about = vec![("data", of.data.clone()), ("classes", serde_json::to_string(&of.classes)?)];
+    match &of.mean[..] {
+        [] => about.push(("pixels", "bytes from 0 to 255".to_string())),
+        _ => about.extend([
+            ("pixels", "from 0 to 1, less mean, divided by std".to_string()),
+            ("mean", serde_json::to_string(&of.mean)?),
+            ("std", serde_json::to_string(&of.std)?),
+        ]),
+    }
+    Ok(about)
 }
 
 /// A line in a terminal that the next one replaces.
@@ -57,6 +84,7 @@ const BATCH: usize = 64;
 /// The model in a process of its own.
 struct Running<'a> {
     arguments: &'a Record,
+    python: PathBuf,
     process: Child,
     to: ChildStdin,
     from: BufReader<ChildStdout>,
@@ -64,7 +92,8 @@ struct Running<'a> {
     bytes: bool,
     exits: Vec<String>,
     classes: usize,
-    costs: Option<Vec<f64>>,
+    /// Multiply-accumulates, or why they are not known.
+    costs: std::result::Result<Vec<f64>, String>,
 }
 
 impl<'a> Running<'a> {
@@ -89,19 +118,24 @@ impl<'a> Running<'a> {
         let (to, from) = (process.stdin.take().expect("piped"), process.stdout.take().expect("piped"));
         let mut running = Self {
             arguments,
+            python,
             process,
             to,
             from: BufReader::new(from),
             bytes: false,
             exits: Vec::new(),
             classes: 0,
-            costs: None,
+            costs: Err(String::new()),
         };
         let mut line = String::new();
         if running.from.read_line(&mut line)? == 0 {
             return Err(running.failure());
         }
-        let about: Value = serde_json::from_str(&line)?;
+        let about: Value = serde_json::from_str(&line).map_err(|_| {
+            // Some other program, which may wait for more.
+            let _ = running.process.kill();
+            running.failure()
+        })?;
         let given = &about["image"];
         for (axis, size) in image.iter().enumerate() {
             if given[axis].as_u64().is_some_and(|wanted| wanted != *size as u64) {
@@ -116,7 +150,10 @@ impl<'a> Running<'a> {
         running.bytes = about["bytes"] == Value::Bool(true);
         running.exits = serde_json::from_value(about["exits"].clone())?;
         running.classes = serde_json::from_value(about["classes"].clone())?;
-        running.costs = serde_json::from_value(about["costs"].clone())?;
+        running.costs = match about["costs"].as_str() {
+            Some(unknown) => Err(unknown.to_string()),
+            None => Ok(serde_json::from_value(about["costs"].clone())?),
+        };
         if running.bytes && !(arguments.mean.is_empty() && arguments.std.is_empty()) {
             let message = format!(
                 "{} takes bytes, which --mean and --std do not change; leave them out",
@@ -132,11 +169,17 @@ impl<'a> Running<'a> {
         let mut said = String::new();
         let _ = self.process.stderr.take().map(|mut stderr| stderr.read_to_string(&mut said));
         // The last line of Python's own errors says what is wrong.
-        let last =
-            said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it ended without a word");
-        let lacks =
-            if last.contains("No module named") { "; `make onnx` installs a Python that has it" } else { "" };
-        Error::new(ErrorKind::File, format!("{last}{lacks}"))
+        let message = match said.lines().rev().find(|line| !line.trim().is_empty()) {
+            Some(last) if last.contains("No module named") => {
+                format!("{}: {last}; `make onnx` installs a Python that has it", self.python.display())
+            }
+            Some(last) => last.to_string(),
+            None => format!(
+                "{} ended without an answer; --python names a Python with onnx and onnxruntime, and `make onnx` installs one",
+                self.python.display()
+            ),
+        };
+        Error::new(ErrorKind::File, message)
     }
 
     /// A batch of images as the model takes them.
@@ -206,13 +249,17 @@ pub fn record(arguments: &Record) -> Result<String> {
             format!("there is no file {}", arguments.model.display()),
         ));
     }
+    let path = arguments.output.clone().unwrap_or_else(|| beside(&arguments.model));
+    keep(&arguments.model, &path, "--output")?;
+    let digest = OnnxFile::read(&arguments.model)?.digest();
     let data: Dataset = arguments.data.load()?;
     let image = data.test.image_shape();
     for (flag, values) in [("mean", &arguments.mean), ("std", &arguments.std)] {
         let off = values.iter().any(|value| !value.is_finite() || (flag == "std" && *value <= 0.0));
         if off || !(values.len() <= 1 || values.len() == image[0]) {
             let message = format!(
-                "--{flag} is one number, or one for each of the {} channels, got {values:?}",
+                "--{flag} is one number{}, or one for each of the {} channels, got {values:?}",
+                if flag == "std" { " above 0" } else { "" },
                 image[0]
             );
             return Err(Error::new(ErrorKind::Setting, message));
@@ -231,11 +278,22 @@ pub fn record(arguments: &Record) -> Result<String> {
     }
     let (validation, test) =
         (model.record("validation", &data.validation)?, model.record("test", &data.test)?);
-    let path = arguments.output.clone().unwrap_or_else(|| beside(&arguments.model));
-    Results::write_arrays(&path, &validation, &test, model.costs.as_deref())?;
+    let or = |values: &[f32], default| if values.is_empty() { vec![default] } else { values.to_vec() };
+    let of = Recording {
+        digest,
+        exits: model.exits.clone(),
+        data: arguments.data.to_string(),
+        classes: data.classes.clone(),
+        mean: if model.bytes { Vec::new() } else { or(&arguments.mean, 0.0) },
+        std: if model.bytes { Vec::new() } else { or(&arguments.std, 1.0) },
+    };
+    let costs = model.costs.as_deref().ok();
+    for warning in Results::write_arrays(&path, &validation, &test, costs, Some(&of))? {
+        eprintln!("branchynet: warning: {warning}");
+    }
     let costs = match &model.costs {
-        Some(costs) => format!("{costs:?} multiply-accumulates"),
-        None => "1, 2, and so on, since the file does not tell all shapes".to_string(),
+        Ok(costs) => format!("{costs:?} multiply-accumulates"),
+        Err(unknown) => format!("1, 2, and so on: {unknown}"),
     };
     Ok(format!(
         "exits {}: {} of the test images right; they cost {costs}\n{}\n",

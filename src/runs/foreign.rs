@@ -94,7 +94,7 @@ fn split<R: Role>(
     axes(&shape, &labels, costs).map_err(|what| {
         wrong(&logits_name, format!("expected (exits, samples, classes), got {shape:?}, {what}"))
     })?;
-    let [exits, samples, classes] = shape[..] else { unreachable!("the axes are checked") };
+    let [exits, _, classes] = shape[..] else { unreachable!("the axes are checked") };
     let values = logits(file, &logits_name, classes)?;
     if let Some((of_exits, of_classes)) = like.filter(|like| *like != (exits, classes)) {
         let what = format!(
@@ -103,28 +103,39 @@ fn split<R: Role>(
         return Err(wrong(&logits_name, what));
     }
     classes_of(&labels, classes).map_err(|what| wrong(&labels_name, what))?;
-    if let Some(what) = not_a_logit(&values, samples, classes) {
-        return Err(wrong(&logits_name, what));
-    }
-    for (exit, values) in values.chunks_exact(samples * classes).enumerate() {
+    let record = ExitRecord::from_logits(each_exit(values, exits), labels)?;
+    check(split, &record, warnings).map_err(|what| wrong(&logits_name, what))?;
+    Ok(record)
+}
+
+/// Fails where a record holds what no exit means; `warnings` gets what is probably not meant.
+pub(super) fn check<R: Role>(
+    split: &str,
+    record: &ExitRecord<R>,
+    warnings: &mut Vec<String>,
+) -> std::result::Result<(), String> {
+    let (samples, classes) = (record.len(), record.classes());
+    for exit in 0..record.exits() {
+        let values = record.logits(exit);
+        if let Some(what) = not_a_logit(values, classes) {
+            return Err(format!("exit {}, {what}", exit + 1));
+        }
+        let place = format!("{split}_logits, exit {}", exit + 1);
         let shares = |of: f32| values.chunks_exact(classes).all(|row| is_distribution(row, of));
         if shares(1.0) || shares(100.0) {
             warnings.push(format!(
-                "{logits_name}, exit {}: these are probabilities, where logits are expected: the softmax of them is far less sure; give np.log of them",
-                exit + 1
+                "{place}: these are probabilities, where logits are expected: the softmax of them is far less sure; give np.log of them, or a network without its softmax"
             ));
         } else if values.iter().all(|value| (0.0..=1.0).contains(value)) {
             warnings.push(format!(
-                "{logits_name}, exit {}: all values are between 0 and 1, which logits seldom are; of sigmoids s give np.log(s / (1 - s))",
-                exit + 1
+                "{place}: all values are between 0 and 1, which logits seldom are; of sigmoids s give np.log(s / (1 - s))"
             ));
         }
     }
-    let record = ExitRecord::from_logits(each_exit(values, exits), labels)?;
     let most = counts(record.labels(), classes).into_iter().max().unwrap_or(0);
     let right = record.last_accuracy() * samples as f64;
     if most == samples && samples > 1 {
-        warnings.push(format!("all of {labels_name} are class {}", record.labels()[0]));
+        warnings.push(format!("all of {split}_labels are class {}", record.labels()[0]));
     } else if samples >= 100 && right < most as f64 {
         warnings.push(format!(
             "{split}: the last exit is right for {}, less than {} by always answering the most frequent class; are labels shifted, or axes in another order?",
@@ -132,7 +143,7 @@ fn split<R: Role>(
             percent(&[most as f64 / samples as f64])
         ));
     }
-    Ok(record)
+    Ok(())
 }
 
 /// The logits. Of wide numbers that f32 would round to the same, a row's largest is taken off first, which no softmax sees.
@@ -239,18 +250,18 @@ fn classes_of(labels: &[u32], classes: usize) -> std::result::Result<(), String>
     Err(format!("{classes} classes are numbered from 0 to {}, got {min} to {max}{from_one}", classes - 1))
 }
 
-/// What is wrong with the first value that no network means: a logit of minus infinity rules its class out, and is none.
-fn not_a_logit(values: &[f32], samples: usize, classes: usize) -> Option<String> {
-    let row = values.chunks_exact(classes).position(|row| {
+/// What is wrong with the first value of an exit that no network means: a logit of minus infinity rules its class out, and is none.
+fn not_a_logit(values: &[f32], classes: usize) -> Option<String> {
+    let sample = values.chunks_exact(classes).position(|row| {
         row.iter().any(|logit| logit.is_nan() || *logit == f32::INFINITY)
             || row.iter().all(|logit| !logit.is_finite())
     })?;
-    let what = match &values[row * classes..][..classes] {
+    let what = match &values[sample * classes..][..classes] {
         row if row.iter().any(|logit| logit.is_nan()) => "not a number",
         row if row.contains(&f32::INFINITY) => "infinite, as float16 is above 65504",
         _ => "minus infinity for each class",
     };
-    Some(format!("exit {}, sample {}: a logit is {what}", row / samples + 1, row % samples))
+    Some(format!("sample {sample}: a logit is {what}"))
 }
 
 /// Whether these are shares of so much.

@@ -1,25 +1,128 @@
 //! Networks from elsewhere: ONNX files whose outputs are logits of exits. They go out again with a policy that decides.
 
 use super::onnx::{Form, OnnxOptions, Staged, Value, write};
-use crate::Result;
+use crate::checked_file::peek;
 use crate::error::{bail, error};
 use crate::exits::ExitPolicy;
 use crate::layers::Shape;
 use crate::onnx::{Attribute, Graph, Weights};
+use crate::{Result, files};
 use onnx_rs::ast::{self, AttributeType, DataType, Dimension};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path};
+
+/// The files beside an ONNX file that hold weights of it, by their names.
+type Beside = BTreeMap<String, Vec<u8>>;
+
+/// An ONNX file in memory, with the weights that it keeps in files beside it, as those of PyTorch's exporter do unless it is told
+/// otherwise.
+#[derive(Debug)]
+pub struct OnnxFile {
+    name: String,
+    bytes: Vec<u8>,
+    beside: Beside,
+}
+
+impl OnnxFile {
+    /// A file that has its weights in it; `name` is for messages.
+    pub fn new(name: &str, bytes: Vec<u8>) -> Self {
+        Self { name: name.to_string(), bytes, beside: Beside::new() }
+    }
+
+    /// Reads a file, and those beside it that hold its weights. Fails, naming what it is, where one cannot be read.
+    pub fn read(path: &Path) -> Result<Self> {
+        let mut file = Self::new(&path.display().to_string(), files::read(path)?);
+        let mut locations = BTreeSet::new();
+        for weights in file.parse()?.1.tensors() {
+            if weights.data_location() == ast::DataLocation::External {
+                locations.insert(entry(weights, "location").unwrap_or_default().to_string());
+            }
+        }
+        for location in locations {
+            // What a file names elsewhere is not its own.
+            let plain = Path::new(&location).components().all(|part| matches!(part, Component::Normal(_)));
+            if location.is_empty() || !plain {
+                bail!(File, "{}: its weights are in {location:?}, which is no file beside it", file.name)
+            }
+            let bytes = files::read(&path.with_file_name(&location))
+                .map_err(|error| error!(File, "{}: its weights are in another file: {error}", file.name))?;
+            file.beside.insert(location, bytes);
+        }
+        Ok(file)
+    }
+
+    /// Changes when the file or its weights do: a checksum, against mistakes.
+    pub fn digest(&self) -> String {
+        let mut hasher = crc32fast::Hasher::new();
+        for bytes in std::iter::once(&self.bytes).chain(self.beside.values()) {
+            hasher.update(&bytes.len().to_le_bytes());
+            hasher.update(bytes);
+        }
+        format!("{:08x}", hasher.finalize())
+    }
+
+    /// Its set of operations (0: none) and its graph.
+    fn parse(&self) -> Result<(i64, Parsed<'_>)> {
+        let wrong = |what: String| error!(File, "{}: {what}", self.name);
+        let model = onnx_rs::parse(&self.bytes).map_err(|cause| wrong(format!("no ONNX file ({cause})")))?;
+        let graph = model.graph.ok_or_else(|| wrong("it has no graph".to_string()))?;
+        let opset = model.opset_import.iter().find(|set| set.domain.is_empty() || set.domain == "ai.onnx");
+        Ok((opset.map_or(0, |set| set.version), Parsed(graph)))
+    }
+}
+
+#[derive(Debug)]
+struct Parsed<'a>(ast::Graph<'a>);
+
+impl<'a> Parsed<'a> {
+    /// Weights, and the constants of operations.
+    fn tensors(&self) -> impl Iterator<Item = &ast::TensorProto<'a>> {
+        let constants =
+            self.0.node.iter().flat_map(|node| node.attribute.iter().filter_map(|a| a.t.as_ref()));
+        self.0.initializer.iter().chain(constants)
+    }
+}
+
+/// What a record of an ONNX file is of. It is kept with the arrays ([`super::Results::write_arrays`]), so that thresholds of one
+/// network are not given to another.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Recording {
+    /// [`OnnxFile::digest`] of the file.
+    pub digest: String,
+    /// The outputs that were recorded, in this order.
+    pub exits: Vec<String>,
+    /// The data set, and what its classes are called.
+    pub data: String,
+    pub classes: Vec<String>,
+    /// What was taken off pixels from 0 to 1, and what they were divided by then: one number, or one a channel. None of a file
+    /// that takes bytes.
+    pub mean: Vec<f32>,
+    pub std: Vec<f32>,
+}
+
+impl Recording {
+    /// What the record in this file is of; `None` where it does not say, as arrays from elsewhere do not. Fails where the file
+    /// cannot be opened.
+    pub fn read(path: &Path) -> Result<Option<Self>> {
+        Ok(peek(std::fs::File::open(path)?))
+    }
+}
 
 /// A network from elsewhere, as an ONNX file has it.
 #[derive(Debug)]
 pub struct OnnxNetwork<'a> {
-    name: String,
+    name: &'a str,
     graph: ast::Graph<'a>,
+    beside: &'a Beside,
     opset: i64,
     /// The outputs that are exits, the first first.
     exits: Vec<String>,
     classes: usize,
     /// The input's name and type.
     input: (&'a str, DataType),
+    /// So many images at a time; `None`: any.
+    batch: Option<usize>,
     /// Channels, height, width.
     image: [usize; 3],
     costs: Vec<f64>,
@@ -30,19 +133,20 @@ pub struct OnnxNetwork<'a> {
 }
 
 impl<'a> OnnxNetwork<'a> {
-    /// Reads a file of one input, images (batch, channels, height, width), and outputs that are logits (batch, classes): all
-    /// outputs in their order, or those called `exits`. It `costs` so much to leave at each. `name` is for messages. Fails, naming
-    /// what it is, where the file is not so.
-    pub fn parse(name: &str, bytes: &'a [u8], exits: &[String], costs: &[f64]) -> Result<Self> {
-        let wrong = |what: String| error!(File, "{name}: {what}");
-        let model = onnx_rs::parse(bytes).map_err(|cause| wrong(format!("no ONNX file ({cause})")))?;
-        let graph = model.graph.ok_or_else(|| wrong("it has no graph".to_string()))?;
-        let opset = model.opset_import.iter().find(|set| set.domain.is_empty() || set.domain == "ai.onnx");
-        let opset = opset.map_or(0, |set| set.version);
+    /// Takes a file of one input, images (batch, channels, height, width), and outputs that are logits (batch, classes): all
+    /// outputs in their order, or those called `exits`. It `costs` so much to leave at each. Fails, naming what it is, where the
+    /// file is not so.
+    pub fn of(file: &'a OnnxFile, exits: &[String], costs: &[f64]) -> Result<Self> {
+        let wrong = |what: String| error!(File, "{}: {what}", file.name);
+        let (opset, Parsed(graph)) = file.parse()?;
         if opset < 13 {
             return Err(wrong(format!(
                 "it is of opset {opset}, and 13 or later is needed; onnx.version_converter makes it newer"
             )));
+        }
+        if let Some(weights) = graph.sparse_initializer.first() {
+            let name = weights.values.as_ref().map_or("", |values| values.name());
+            return Err(wrong(format!("its weights {name} are sparse, and only dense ones are taken")));
         }
         let foreign = graph.node.iter().find(|node| !node.domain.is_empty() && node.domain != "ai.onnx");
         if let Some(node) = foreign {
@@ -66,7 +170,7 @@ impl<'a> OnnxNetwork<'a> {
                 names.join(", ")
             )));
         };
-        let [_, Some(channels), Some(height), Some(width)] = shape[..] else {
+        let [batch, Some(channels), Some(height), Some(width)] = shape[..] else {
             return Err(wrong(format!(
                 "its input has an open height or width ({shape:?}); export it for images of one size"
             )));
@@ -100,9 +204,25 @@ impl<'a> OnnxNetwork<'a> {
             )));
         }
         let (stages, passed) = stages(&graph, &exits);
-        let (name, classes) = (name.to_string(), classes.expect("two exits"));
-        let image = [channels, height, width];
-        Ok(Self { name, graph, opset, exits, classes, input, image, costs: costs.to_vec(), stages, passed })
+        Ok(Self {
+            name: &file.name,
+            graph,
+            beside: &file.beside,
+            opset,
+            exits,
+            classes: classes.expect("two exits"),
+            input,
+            batch,
+            image: [channels, height, width],
+            costs: costs.to_vec(),
+            stages,
+            passed,
+        })
+    }
+
+    /// How many classes each exit tells apart.
+    pub fn classes(&self) -> usize {
+        self.classes
     }
 
     /// The file that decides by this policy, or in the form of stages several, each with its name; `about` is added to what it
@@ -113,12 +233,20 @@ impl<'a> OnnxNetwork<'a> {
         options: &OnnxOptions,
         about: &[(&str, String)],
     ) -> Result<Vec<(String, Vec<u8>)>> {
-        let pixels = match self.input.1 {
-            DataType::Uint8 => "bytes from 0 to 255",
-            _ => "as the network that this was made from took them",
-        };
-        let about = [&[("pixels", pixels.to_string())], about].concat();
-        write(self, policy, options, about)
+        // Operations between may hold the size of the batch, as Reshape does.
+        match (self.batch, options.form) {
+            (None, _) | (Some(1), Form::If | Form::Stages) => {}
+            (Some(batch), form) => bail!(
+                Setting,
+                "{}: it takes batches of {batch}, and {}; export it for any batch, as by PyTorch's dynamic_shapes (dynamic_axes of the older exporter)",
+                self.name,
+                match form {
+                    Form::If | Form::Stages => "this form takes one image at a time",
+                    Form::Batch | Form::Exits => "this form takes any",
+                }
+            ),
+        }
+        write(self, policy, options, about.to_vec())
     }
 
     /// What a value of the file is called among the writer's own.
@@ -134,7 +262,7 @@ impl<'a> OnnxNetwork<'a> {
 
 impl Staged for OnnxNetwork<'_> {
     fn name(&self) -> &str {
-        &self.name
+        self.name
     }
 
     fn exits(&self) -> usize {
@@ -189,8 +317,8 @@ impl Staged for OnnxNetwork<'_> {
                 if let Some(weights) =
                     weights.get(name).filter(|_| !seen.contains(name) && placed.insert(name))
                 {
-                    let weights =
-                        owned(weights).map_err(|what| error!(File, "{}, {name}: {what}", self.name))?;
+                    let weights = owned(weights, self.beside)
+                        .map_err(|what| error!(File, "{}, {name}: {what}", self.name))?;
                     graph.add_weights(Weights { name: self.renamed(name, &from), ..weights });
                 }
             }
@@ -198,7 +326,7 @@ impl Staged for OnnxNetwork<'_> {
                 .map(|names| names.iter().map(|name| self.renamed(name, &from)).collect());
             let mut attributes = Vec::new();
             for attribute in &node.attribute {
-                let value = attribute_of(attribute)
+                let value = attribute_of(attribute, self.beside)
                     .map_err(|what| error!(File, "{}, {} {}: {what}", self.name, node.op_type, node.name))?;
                 attributes.push((attribute.name.to_string(), value));
             }
@@ -301,27 +429,52 @@ fn stages(graph: &ast::Graph<'_>, exits: &[String]) -> (Vec<Vec<usize>>, Vec<Vec
     (stages, (0..exits.len() - 1).map(passed).collect())
 }
 
+/// What the entry of this name says about weights in another file.
+fn entry<'a>(weights: &ast::TensorProto<'a>, name: &str) -> Option<&'a str> {
+    weights.external_data().iter().find(|entry| entry.key == name).map(|entry| entry.value)
+}
+
+/// The part of a file beside that holds these weights.
+fn beside_of<'a>(
+    weights: &ast::TensorProto<'_>,
+    beside: &'a Beside,
+) -> std::result::Result<&'a [u8], String> {
+    let location = entry(weights, "location").unwrap_or_default();
+    let whole = beside.get(location).ok_or("its values are in another file; write the model as one file")?;
+    let number = |name: &str| match entry(weights, name) {
+        None => Ok(None),
+        Some(text) => {
+            text.parse::<usize>().map(Some).map_err(|_| format!("{name} in {location} is no number: {text}"))
+        }
+    };
+    let start = number("offset")?.unwrap_or(0);
+    let end = number("length")?.map_or(Some(whole.len()), |length| start.checked_add(length));
+    let part = end.and_then(|end| whole.get(start..end));
+    part.ok_or_else(|| format!("its values end behind the {} bytes of {location}", whole.len()))
+}
+
 /// Weights with their bytes.
-fn owned(weights: &ast::TensorProto<'_>) -> std::result::Result<Weights, String> {
-    if weights.data_location() == ast::DataLocation::External {
-        return Err("its values are in another file; write the model as one file".to_string());
-    }
-    let bytes = if let Some(raw) = weights.as_raw() {
+fn owned(weights: &ast::TensorProto<'_>, beside: &Beside) -> std::result::Result<Weights, String> {
+    // Numbers of one or two bytes are kept in wider ones where they are not kept as bytes.
+    let narrow = |size: usize| {
+        let values = weights.as_i32()?;
+        Some(values.iter().flat_map(|v| v.to_le_bytes().into_iter().take(size)).collect())
+    };
+    let bytes = if weights.data_location() == ast::DataLocation::External {
+        beside_of(weights, beside)?.to_vec()
+    } else if let Some(raw) = weights.as_raw() {
         raw.to_vec()
+    } else if weights.dims().contains(&0) {
+        Vec::new()
     } else {
+        use DataType::{Bfloat16, Bool, Double, Float, Float16, Int8, Int16, Int32, Int64, Uint8, Uint16};
         match weights.data_type() {
-            DataType::Float => {
-                weights.as_f32().map(|values| values.iter().flat_map(|v| v.to_le_bytes()).collect())
-            }
-            DataType::Double => {
-                weights.as_f64().map(|values| values.iter().flat_map(|v| v.to_le_bytes()).collect())
-            }
-            DataType::Int64 => {
-                weights.as_i64().map(|values| values.iter().flat_map(|v| v.to_le_bytes()).collect())
-            }
-            DataType::Int32 => {
-                weights.as_i32().map(|values| values.iter().flat_map(|v| v.to_le_bytes()).collect())
-            }
+            Float => weights.as_f32().map(|values| values.iter().flat_map(|v| v.to_le_bytes()).collect()),
+            Double => weights.as_f64().map(|values| values.iter().flat_map(|v| v.to_le_bytes()).collect()),
+            Int64 => weights.as_i64().map(|values| values.iter().flat_map(|v| v.to_le_bytes()).collect()),
+            Int32 => narrow(4),
+            Int16 | Uint16 | Float16 | Bfloat16 => narrow(2),
+            Int8 | Uint8 | Bool => narrow(1),
             _ => None,
         }
         .ok_or_else(|| {
@@ -331,14 +484,16 @@ fn owned(weights: &ast::TensorProto<'_>) -> std::result::Result<Weights, String>
     Ok(Weights { name: String::new(), dims: weights.dims().to_vec(), kind: weights.data_type(), bytes })
 }
 
-fn attribute_of(attribute: &ast::Attribute<'_>) -> std::result::Result<Attribute, String> {
+fn attribute_of(attribute: &ast::Attribute<'_>, beside: &Beside) -> std::result::Result<Attribute, String> {
     Ok(match attribute.r#type {
         AttributeType::Int => Attribute::Int(attribute.i),
         AttributeType::Ints => Attribute::Ints(attribute.ints.clone()),
         AttributeType::Float => Attribute::Float(attribute.f),
         AttributeType::Floats => Attribute::Floats(attribute.floats.clone()),
         AttributeType::String => Attribute::Text(attribute.s.to_vec()),
-        AttributeType::Tensor => Attribute::Weights(owned(attribute.t.as_ref().ok_or("an empty tensor")?)?),
+        AttributeType::Tensor => {
+            Attribute::Weights(owned(attribute.t.as_ref().ok_or("an empty tensor")?, beside)?)
+        }
         other => {
             return Err(format!(
                 "its attribute {} is of type {other:?}; a graph inside the graph is not taken",

@@ -21,7 +21,7 @@ mod weights;
 
 pub use choices::Choice;
 pub use experiment::{Experiment, Trained};
-pub use given::OnnxNetwork;
+pub use given::{OnnxFile, OnnxNetwork, Recording};
 pub use onnx::{Form, OnnxOptions};
 pub use presets::names;
 pub use results::{Baseline, Results};

@@ -6,10 +6,12 @@ use super::arrays;
 use super::choices::Choice;
 use super::experiment::{Experiment, Trained};
 use super::foreign::{self, Foreign};
+use super::given::Recording;
 use super::run_info::RunInfo;
 use super::settings::Settings;
 use crate::checked_file::{self, Contents, Kind, Tensors};
 use crate::data::{Dataset, Source, Test, Validation};
+use crate::error::error;
 use crate::exits::{Criterion, ExitRecord, Readout, for_accuracy, knee};
 use crate::files::{commit, project_dir, shown};
 use crate::networks::Network;
@@ -18,6 +20,7 @@ use crate::{Result, files};
 use candle_core::{Device, Tensor};
 use flate2::{Compression, bufread::GzDecoder, write::GzEncoder};
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::io::{BufReader, Read, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -225,20 +228,29 @@ impl Results {
         })
     }
 
-    /// Writes what the exits of a network from elsewhere say, as arrays that [`Self::of_arrays`] reads.
+    /// Writes what the exits of a network from elsewhere say, as arrays that [`Self::of_arrays`] reads, and what they are `of`.
+    /// Returns warnings of what is probably not meant. Fails, before anything is written, where a logit is none.
     pub fn write_arrays(
         path: &Path,
         validation: &ExitRecord<Validation>,
         test: &ExitRecord<Test>,
         costs: Option<&[f64]>,
-    ) -> Result<()> {
+        of: Option<&Recording>,
+    ) -> Result<Vec<String>> {
+        let mut warnings = Vec::new();
+        let wrong = |what: String| error!(File, "cannot write {}: {what}", path.display());
+        foreign::check("validation", validation, &mut warnings).map_err(wrong)?;
+        foreign::check("test", test, &mut warnings).map_err(wrong)?;
         let mut tensors = Tensors::new();
         arrays::put(&mut tensors, "validation_", validation)?;
         arrays::put(&mut tensors, "test_", test)?;
         if let Some(costs) = costs {
             tensors.insert("costs".to_string(), Tensor::new(costs, &Device::Cpu)?);
         }
-        files::write_atomically(path, &safetensors::serialize(&tensors, None)?)
+        let about = of.map(serde_json::to_string).transpose()?;
+        let about = about.map(|about| HashMap::from([("about".to_string(), about)]));
+        files::write_atomically(path, &safetensors::serialize(&tensors, about)?)?;
+        Ok(warnings)
     }
 
     /// Reads what the exits of a network from elsewhere say: an .npz file of numpy or a .safetensors file with the arrays

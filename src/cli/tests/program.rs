@@ -1,6 +1,7 @@
 //! The program: settings, messages, exit codes.
 
 use branchynet::candle_core::{Device, Tensor, safetensors};
+use branchynet::runs::{OnnxFile, Recording, Results};
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -340,6 +341,47 @@ fn weights_become_onnx_in_each_form() {
         let (code, _, error) = from(more);
         assert!(code != Some(0) && error.contains(said) && error.lines().count() == 1, "{error}");
     }
+    // Thresholds of one network are not given to another, nor those of some exits to others; files that are read stay.
+    let (record, before) = (folder.join("exits.record.safetensors"), read("exits.onnx"));
+    let results = Results::read(&record).expect("a record");
+    let recorded = |digest: String, exits: [&str; 2]| {
+        let of = Recording {
+            digest,
+            exits: exits.map(String::from).into(),
+            data: "mnist".to_string(),
+            classes: (0..10).map(|class| class.to_string()).collect(),
+            mean: Vec::new(),
+            std: Vec::new(),
+        };
+        Results::write_arrays(&record, &results.validation, &results.test, None, Some(&of)).expect("written");
+    };
+    let digest = OnnxFile::read(&folder.join("exits.onnx")).expect("a network").digest();
+    recorded("00000000".to_string(), ["exit1", "exit2"]);
+    let (code, _, error) = from(&[]);
+    assert!(
+        code == Some(2) && error.contains("is not a record of ") && error.contains("--data mnist` makes one")
+    );
+    recorded(digest.clone(), ["exit2", "exit1"]);
+    let (code, _, error) = from(&["--exits", "exit1,exit2"]);
+    assert!(code == Some(2) && error.contains("is of the exits exit2,exit1; leave --exits out"), "{error}");
+    recorded(digest, ["exit1", "exit2"]);
+    let (code, _, error) = from(&[]);
+    assert_eq!(code, Some(0), "{error}");
+    let decides = read("decides.onnx");
+    let model = String::from_utf8_lossy(&decides);
+    assert!(model.contains("bytes from 0 to 255") && model.contains(r#"["0","1","2","#));
+    for onto in ["exits.onnx", "exits.record.safetensors"] {
+        let (code, _, error) = run(&["export", "--from", &exits, "--onnx", &path(&folder.join(onto))], &[]);
+        assert!(code == Some(2) && error.contains("would replace what is read"), "{error}");
+    }
+    let (code, _, error) = run(&["record", &exits, "--data", "mnist", "--output", &exits], &[]);
+    assert!(code == Some(2) && error.contains("would replace what is read"), "{error}");
+    assert_eq!(read("exits.onnx"), before);
+    let (code, _, error) = export("nested.onnx", &["--form", "stages"]);
+    assert!(
+        code == Some(1) && error.contains("nested.onnx is a file, and stages go into a folder"),
+        "{error}"
+    );
     let (code, _, error) = run(&["record", "nothing.onnx", "--data", "mnist"], &[]);
     assert!(code == Some(1) && error.contains("there is no file nothing.onnx"), "{error}");
     std::fs::remove_dir_all(&folder).expect("removed");
