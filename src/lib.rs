@@ -44,7 +44,8 @@
 //! - [`data`]: data sets, splits, preprocessing; thresholds are chosen on [`data::Validation`] only, and splits are types.
 //! - [`networks`]: the lists, B-LeNet, B-AlexNet, B-ResNet-110 and B-Airbench among them.
 //! - [`training`]: the settings and the loop.
-//! - [`exits`]: criteria, policies, records with exact Pareto fronts, thresholds with a guarantee, and honest time.
+//! - [`exits`]: criteria, policies, records with exact Pareto fronts, thresholds with a guarantee, what watches it while
+//!   images shift, and honest time.
 //! - [`runs`]: presets, and what was trained, kept in files.
 //! - [`kernels`]: the operations beneath. [`design`] says why things are as they are.
 //!
@@ -79,7 +80,7 @@ pub mod prelude {
     pub use crate::data::{Dataset, Preprocessing, Raw, Source, Split, Test, Train, Validation};
     pub use crate::exits::{
         Answer, BatchTime, Criterion, ExitPolicy, ExitRecord, Gate, Loss, OperatingPoint, Plan, Readout,
-        Seen, Timer, Timing, knee, pareto_optimal,
+        Seen, Timer, Timing, Watch, knee, pareto_optimal,
     };
     pub use crate::files::commit;
     pub use crate::kernels::{Precision, Zeros, cross_entropy};

@@ -5,7 +5,8 @@ mod common;
 
 use branchynet::data::{Split, Test, Validation};
 use branchynet::exits::{
-    Criterion, ExitPolicy, ExitRecord, Gate, Loss, OperatingPoint, Plan, Readout, Timer, knee, pareto_optimal,
+    Criterion, ExitPolicy, ExitRecord, Gate, Loss, OperatingPoint, Plan, Readout, Timer, Watch, knee,
+    pareto_optimal,
 };
 use branchynet::networks::{
     Layer, b_lenet, branch, conv, dropout, gelu, linear, lrn, max_pool, max_pool_inside, plain_norm, relu,
@@ -516,5 +517,39 @@ fn the_oracle_leaves_at_the_first_exit_that_is_right() -> Result<()> {
     let record = ExitRecord::<Validation>::from_logits(logits, vec![0, 1, 1])?;
     let oracle = record.oracle(&[1.0, 4.0])?;
     assert_eq!((oracle.right, oracle.leaving, oracle.cost), (2, vec![1, 2], 3.0));
+    Ok(())
+}
+
+/// A plan that is watched answers as one that is not, and sees of the images drawn what their record says.
+#[test]
+fn a_watched_plan_sees_what_its_record_says() -> Result<()> {
+    let network = Network::new("all kinds", [3, 16, 16], all_kinds(), 0, &Device::Cpu)?;
+    let images = noise(120, [3, 16, 16])?;
+    let pixels: Vec<f32> =
+        images.batch(&(0..120).collect::<Vec<_>>(), &Device::Cpu)?.flatten_all()?.to_vec1()?;
+    let plain = ExitRecord::collect(&network, &images)?;
+    for ensemble in [false, true] {
+        let record = plain.read_by(&Readout { ensemble, ..Readout::default() })?;
+        let median = |exit: usize| {
+            let mut all: Vec<f64> = record.predictions(exit).iter().map(|p| p.uncertainty).collect();
+            all.sort_by(f64::total_cmp);
+            all[60]
+        };
+        let policy = record.policy(&[median(0), median(1)]);
+        let expected = record.answers(&policy.thresholds)?;
+        let (mut plan, mut watch) = (Plan::new(&network)?, Watch::new(0.99, 1e-9, 0.5, 1)?);
+        let (mut coins, mut drawn, mut changed) = (watch.clone(), 0, 0);
+        for (number, (image, expected)) in pixels.chunks(768).zip(&expected).enumerate() {
+            assert_eq!(plan.classify_watched(image, &policy, &mut watch)?, *expected);
+            if coins.draws() {
+                drawn += 1;
+                changed += u64::from(record.predictions(2)[number].label != expected.label);
+            }
+        }
+        assert_eq!((watch.images(), watch.drawn()), (120, (drawn, changed)));
+        assert!(drawn > 40 && changed > 0 && changed < drawn, "{changed} of {drawn}");
+        // An image that is refused does not count.
+        assert!(plan.classify_watched(&pixels[..5], &policy, &mut watch).is_err() && watch.images() == 120);
+    }
     Ok(())
 }

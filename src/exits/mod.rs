@@ -19,6 +19,7 @@ mod readout;
 mod record;
 mod shares;
 mod threshold;
+mod watch;
 
 pub use criterion::{Criterion, Own, Prediction, Seen};
 pub use front::{for_accuracy, for_cost, knee, pareto_optimal};
@@ -31,3 +32,4 @@ pub use policy::{Answer, ExitPolicy};
 pub use readout::Readout;
 pub use record::ExitRecord;
 pub(crate) use threshold::shortest;
+pub use watch::Watch;

@@ -6,6 +6,7 @@
 use super::criterion::Prediction;
 use super::policy::{Answer, ExitPolicy, Exits, answers, leave, with_logits};
 use super::readout::Readout;
+use super::watch::Watch;
 use crate::Result;
 use crate::error::bail;
 use crate::kernels::inference::{Buffers, StepBuilder, Steps, View};
@@ -126,6 +127,29 @@ impl Plan {
         let mut answer = [Answer::NONE];
         leave(&mut block, policy, &mut [0], &mut answer)?;
         Ok(answer[0])
+    }
+
+    /// [`Self::classify`] of the next image of a stream that is watched. An image that `watch` draws and that leaves early
+    /// goes on from there to the last exit, which adds what the cost of that exit is more; the answer stays that of `policy`.
+    /// Fails likewise; the image then does not count.
+    pub fn classify_watched(
+        &mut self,
+        image: &[f32],
+        policy: &ExitPolicy,
+        watch: &mut Watch,
+    ) -> Result<Answer> {
+        let answer = self.classify(image, policy)?;
+        if watch.draws() {
+            let (compiled, state) = (&*self.compiled, &mut self.states[0]);
+            let mut block = Block { compiled, state, readout: &policy.readout, threads: self.threads };
+            let mut last = answer.label;
+            for exit in answer.exit + 1..compiled.exits.len() {
+                block.advance(exit, &[0])?;
+                last = block.prediction(exit, 0, 0).label;
+            }
+            watch.see(last != answer.label);
+        }
+        Ok(answer)
     }
 
     /// Classifies images that lie one after another, some at a time, on all threads (`RAYON_NUM_THREADS`):

@@ -53,6 +53,13 @@ impl ExitPolicy {
         Self { readout: readout.into(), thresholds: thresholds.into(), promise: None }
     }
 
+    /// The same readout with thresholds at which every sample goes to the last exit: what is left where a promise cannot be
+    /// kept.
+    pub fn to_the_end(&self) -> Self {
+        let exits = self.thresholds.len() + 1;
+        Self::new(self.readout.clone(), self.readout.criterion.leaving_at(exits - 1, exits))
+    }
+
     /// The paper's: thresholds on the entropy, in nats.
     pub fn entropy(thresholds: impl Into<Vec<f64>>) -> Self {
         Self::new(Criterion::Entropy, thresholds)
