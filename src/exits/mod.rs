@@ -5,6 +5,7 @@
 //! [`ExitRecord`], which replays both from one pass. This folder uses networks, data and kernels; begin
 //! with `criterion.rs`, then `policy.rs`, which is the paper's figure 2.
 
+mod budget;
 mod calibration;
 mod classify;
 mod criterion;
@@ -21,6 +22,7 @@ mod shares;
 mod threshold;
 mod watch;
 
+pub use budget::Budget;
 pub use criterion::{Criterion, Own, Prediction, Seen};
 pub use front::{for_accuracy, for_cost, knee, pareto_optimal};
 pub use gate::Gate;

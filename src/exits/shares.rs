@@ -15,6 +15,15 @@ pub(super) fn check(shares: &[f64], exits: usize) -> Result<()> {
     Ok(())
 }
 
+/// The threshold at which so many of these leave, which are in order: half-way to the next; `never` where none does.
+pub(super) fn threshold(sorted: &[f64], leaving: usize, never: f64) -> f64 {
+    match leaving {
+        n if n >= sorted.len() => f64::INFINITY,
+        0 => never,
+        n => (sorted[n - 1] + sorted[n]) / 2.0,
+    }
+}
+
 impl<R: Role> ExitRecord<R> {
     /// Thresholds at which these shares of the samples leave at each exit, rounded to whole samples: each lies between the
     /// uncertainties of the last sample that leaves and the first that stays. Samples of which an exit is equally sure
@@ -23,22 +32,19 @@ impl<R: Role> ExitRecord<R> {
         check(shares, self.exits())?;
         let mut staying: Vec<usize> = (0..self.len()).collect();
         let mut left = 0.0;
-        let threshold = |(exit, share): (usize, &f64)| {
+        let of_exit = |(exit, share): (usize, &f64)| {
             let unsure = |&sample: &usize| self.predictions(exit)[sample].uncertainty;
             // What is not a number never leaves.
             let mut sorted: Vec<f64> = staying.iter().map(unsure).filter(|unsure| !unsure.is_nan()).collect();
             sorted.sort_by(f64::total_cmp);
             left += share;
             let already = self.len() - staying.len();
-            let threshold = match ((left * self.len() as f64).round() as usize).saturating_sub(already) {
-                n if n >= sorted.len() => f64::INFINITY,
-                0 => self.criterion().never(),
-                n => (sorted[n - 1] + sorted[n]) / 2.0,
-            };
+            let leaving = ((left * self.len() as f64).round() as usize).saturating_sub(already);
+            let threshold = threshold(&sorted, leaving, self.criterion().never());
             staying.retain(|sample| unsure(sample) >= threshold || unsure(sample).is_nan());
             threshold
         };
-        Ok(shares[..shares.len() - 1].iter().enumerate().map(threshold).collect())
+        Ok(shares[..shares.len() - 1].iter().enumerate().map(of_exit).collect())
     }
 }
 
