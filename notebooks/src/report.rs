@@ -38,6 +38,11 @@ impl Report {
         Self { source: source.to_string(), ..self.clone() }
     }
 
+    /// The same place for what is not about the session's network alone, with the title `<subject>: <what>`.
+    pub fn about(&self, subject: &str, source: &str) -> Self {
+        Self { network: subject.to_string(), ..self.from(source) }
+    }
+
     /// The same place for times of whole batches of these images, on the session's device.
     pub fn on_device(&self, session: &Session, images: &str) -> Self {
         let (device, precision) = (device_name(&session.device), session.experiment.config.precision);
