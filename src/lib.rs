@@ -79,7 +79,7 @@ pub use networks::Network;
 pub mod prelude {
     pub use crate::data::{Dataset, Preprocessing, Raw, Source, Split, Test, Train, Validation};
     pub use crate::exits::{
-        Answer, BatchTime, Budget, Criterion, ExitPolicy, ExitRecord, Gate, Loss, OperatingPoint, Plan,
+        Answer, BatchTime, Budget, Criterion, ExitPolicy, ExitRecord, Expert, Gate, Loss, OperatingPoint, Plan,
         Readout, Seen, Timer, Timing, Watch, knee, pareto_optimal,
     };
     pub use crate::files::commit;

@@ -67,6 +67,10 @@ pub struct Timing {
     pub exits: Vec<Latency>,
     /// For each exit: the trunk alone, as the paper timed it.
     pub trunk_only: Vec<Latency>,
+    /// The baseline's times one by one, as the clock showed them.
+    pub baseline_times: Vec<f64>,
+    /// Likewise for each exit.
+    pub exit_times: Vec<Vec<f64>>,
 }
 
 /// Batch-1 times over a mix of samples that leave at different exits.
@@ -99,6 +103,26 @@ impl Timing {
     /// Median milliseconds to leave at each exit: the costs for [`super::ExitRecord`].
     pub fn costs(&self) -> Vec<f64> {
         self.exits.iter().map(|latency| latency.median).collect()
+    }
+
+    /// The milliseconds, as the clock showed them, that this share of the samples (`within`, 0..=1) does not exceed when
+    /// they leave at the exits in these shares (of 1). Fails where shares do not fit the exits.
+    pub fn percentile(&self, shares: &[f64], within: f64) -> Result<f64> {
+        shares::check(shares, self.exit_times.len())?;
+        let of_exit = |(times, share): (&Vec<f64>, &f64)| {
+            let each = share / times.len() as f64;
+            times.iter().map(|&time| (time, each)).collect::<Vec<_>>()
+        };
+        let mut weighed: Vec<(f64, f64)> = self.exit_times.iter().zip(shares).flat_map(of_exit).collect();
+        weighed.retain(|(_, weight)| *weight > 0.0);
+        weighed.sort_by(|a, b| a.0.total_cmp(&b.0));
+        // A share that is reached but for rounding is reached.
+        let mut below = 0.0;
+        let reached = |(_, weight): &&(f64, f64)| {
+            below += weight;
+            below >= within - 1e-9
+        };
+        Ok(weighed.iter().find(reached).or(weighed.last()).map_or(f64::NAN, |(time, _)| *time))
     }
 }
 
@@ -184,9 +208,17 @@ impl Timer {
     /// on the same images.
     pub fn exits(&self) -> Result<Timing> {
         let leaves: Vec<_> = (0..self.network.exits()).map(|exit| vec![exit; self.images.len()]).collect();
-        let (baseline, times) = self.contest(&leaves, [Run::EarlyExit, Run::Trunk])?;
-        let (exits, trunk_only) = times.into_iter().map(|[exit, trunk]| (exit, trunk)).unzip();
-        Ok(Timing { baseline, exits, trunk_only })
+        let (baseline_times, times) = self.contest(&leaves, [Run::EarlyExit, Run::Trunk])?;
+        let latency = |times: &Vec<f64>| Latency::of(times, &baseline_times, self.images.len());
+        let (exit_times, trunk_times): (Vec<_>, Vec<_>) =
+            times.into_iter().map(|[exit, trunk]| (exit, trunk)).unzip();
+        Ok(Timing {
+            baseline: latency(&baseline_times),
+            exits: exit_times.iter().map(latency).collect(),
+            trunk_only: trunk_times.iter().map(latency).collect(),
+            exit_times,
+            baseline_times,
+        })
     }
 
     /// Times images that leave at the exits in these shares (of 1), early and late ones mixed evenly,
@@ -195,8 +227,12 @@ impl Timer {
     pub fn mixes<S: AsRef<[f64]>>(&self, shares: &[S]) -> Result<Vec<Mix>> {
         let leaves = shares.iter().map(|shares| self.leaves(shares.as_ref())).collect::<Result<Vec<_>>>()?;
         let (baseline, times) = self.contest(&leaves, [Run::EarlyExit, Run::Trunk, Run::Undecided])?;
-        let mix = |[mix, trunk_only, undecided]: [Latency; 3]| Mix { baseline, mix, trunk_only, undecided };
-        Ok(times.into_iter().map(mix).collect())
+        let latency = |times: &Vec<f64>| Latency::of(times, &baseline, self.images.len());
+        let mix = |times: &[Vec<f64>; 3]| {
+            let [mix, trunk_only, undecided] = times.each_ref().map(latency);
+            Mix { baseline: latency(&baseline), mix, trunk_only, undecided }
+        };
+        Ok(times.iter().map(mix).collect())
     }
 
     /// Where each image leaves so that these shares do: at the exit that is furthest behind its share.
@@ -280,14 +316,14 @@ impl Timer {
     }
 
     /// Lets the baseline, and for each of `leaves`, which says where each image leaves, all of `runs` take their turn on
-    /// the same images, over all rounds, after a warm-up on a tenth of the images. A turn is a block of images: in a
+    /// the same images, over all rounds, after a warm-up on a tenth of the images; their times in milliseconds. A turn is a block of images: in a
     /// stream a network finds its weights in the cache, and those behind an exit come back only with the first image
     /// that passes it. In blocks of 20 the decision seemed to cost AlexNet 4 %, in blocks of 100 2 %.
     fn contest<const N: usize>(
         &self,
         leaves: &[Vec<usize>],
         runs: [Run; N],
-    ) -> Result<(Latency, Vec<[Latency; N]>)> {
+    ) -> Result<(Vec<f64>, Vec<[Vec<f64>; N]>)> {
         const BLOCK: usize = 100;
         let mut plans = Plans::new(self)?;
         let nowhere = vec![0; self.images.len()];
@@ -308,9 +344,11 @@ impl Timer {
                 }
             }
         }
-        let latency = |of: &Vec<f64>| Latency::of(of, &times[0], count);
-        let (of_runs, _) = times[1..].as_chunks::<N>();
-        Ok((latency(&times[0]), of_runs.iter().map(|times| times.each_ref().map(latency)).collect()))
+        let mut times = times.into_iter();
+        let baseline = times.next().unwrap_or_default();
+        let of_runs = leaves.iter().map(|_| runs.map(|_| times.next().unwrap_or_default()));
+        let of_runs = of_runs.collect();
+        Ok((baseline, of_runs))
     }
 }
 
@@ -383,5 +421,24 @@ mod tests {
         assert_eq!((latency.mean, latency.median, latency.count), (2.0, 3.0, 6));
         assert_eq!(latency.p95, 9.0);
         assert_eq!(Latency::of(&baseline, &baseline, 2).mean, 4.0);
+    }
+
+    #[test]
+    fn a_mix_has_the_percentiles_of_its_exits() -> Result<()> {
+        let latency = Latency { median: 1.0, p95: 1.0, mean: 1.0, count: 2 };
+        let timing = Timing {
+            baseline: latency,
+            exits: vec![latency; 2],
+            trunk_only: vec![latency; 2],
+            baseline_times: vec![4.0, 5.0],
+            exit_times: vec![vec![1.0, 2.0], vec![8.0, 6.0, 7.0, 9.0]],
+        };
+        // 45 % of the samples take 1 ms, as many 2, and 2.5 % each 6, 7, 8 and 9.
+        for (within, ms) in [(0.0, 1.0), (0.45, 1.0), (0.46, 2.0), (0.925, 6.0), (0.95, 7.0), (0.99, 9.0)] {
+            assert_eq!(timing.percentile(&[0.9, 0.1], within)?, ms, "{within}");
+        }
+        assert_eq!(timing.percentile(&[1.0, 0.0], 1.0)?, 2.0);
+        assert!(timing.percentile(&[1.0], 0.5).is_err());
+        Ok(())
     }
 }

@@ -5,10 +5,12 @@
 //! [`ExitRecord`], which replays both from one pass. This folder uses networks, data and kernels; begin
 //! with `criterion.rs`, then `policy.rs`, which is the paper's figure 2.
 
+mod anytime;
 mod budget;
 mod calibration;
 mod classify;
 mod criterion;
+mod failure;
 mod front;
 mod gate;
 mod guarantee;
@@ -22,8 +24,10 @@ mod shares;
 mod threshold;
 mod watch;
 
+pub use anytime::{Expert, Overthinking};
 pub use budget::Budget;
 pub use criterion::{Criterion, Own, Prediction, Seen};
+pub use failure::FailurePrediction;
 pub use front::{for_accuracy, for_cost, knee, pareto_optimal};
 pub use gate::Gate;
 pub use guarantee::{Loss, Promise};
