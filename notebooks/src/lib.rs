@@ -12,6 +12,7 @@
 //! | 9, is it worth it | [`worth`] |
 //! | 10, criteria and guarantees | [`criteria`] |
 //! | 11, when the world shifts | [`shift`], [`corruption`] |
+//! | 12, the axes of the field | [`axes`] |
 
 /// polars' `df!` with the library's error, so that a cell may end in `?`.
 #[macro_export]
@@ -33,6 +34,7 @@ macro_rules! rows {
     };
 }
 
+pub mod axes;
 pub mod cache;
 pub mod corruption;
 pub mod criteria;

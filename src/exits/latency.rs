@@ -228,7 +228,7 @@ impl Timer {
         let leaves = shares.iter().map(|shares| self.leaves(shares.as_ref())).collect::<Result<Vec<_>>>()?;
         let (baseline, times) = self.contest(&leaves, [Run::EarlyExit, Run::Trunk, Run::Undecided])?;
         let latency = |times: &Vec<f64>| Latency::of(times, &baseline, self.images.len());
-        let mix = |times: &[Vec<f64>; 3]| {
+        let mix = |times: &Times<3>| {
             let [mix, trunk_only, undecided] = times.each_ref().map(latency);
             Mix { baseline: latency(&baseline), mix, trunk_only, undecided }
         };
@@ -323,7 +323,7 @@ impl Timer {
         &self,
         leaves: &[Vec<usize>],
         runs: [Run; N],
-    ) -> Result<(Vec<f64>, Vec<[Vec<f64>; N]>)> {
+    ) -> Result<(Vec<f64>, Vec<Times<N>>)> {
         const BLOCK: usize = 100;
         let mut plans = Plans::new(self)?;
         let nowhere = vec![0; self.images.len()];
@@ -351,6 +351,9 @@ impl Timer {
         Ok((baseline, of_runs))
     }
 }
+
+/// The times of each of so many runs.
+type Times<const N: usize> = [Vec<f64>; N];
 
 fn tensor(network: &Network, pixels: &[f32], batch: usize) -> Result<Tensor> {
     let [channels, height, width] = network.image;
