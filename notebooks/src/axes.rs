@@ -117,7 +117,8 @@ pub fn by_deadline(rows: &[Found]) -> Plot {
     for (colour, rows) in by_network(rows) {
         let (trunk, exits) = rows.split_last().unwrap_or((&rows[0], rows));
         let (mut x, mut y): (Vec<f64>, Vec<f64>) = exits.iter().map(|row| (row.mean(0), wrong(row))).unzip();
-        (x.push(longest), y.push(y[y.len() - 1]));
+        x.push(longest);
+        y.extend(y.last().copied());
         plot.add_trace(line(&trunk.network, x, y, stroke(colour, 2.0).shape(LineShape::Hv)));
         let diamond = dot(colour, 10, MarkerSymbol::DiamondOpen);
         plot.add_trace(points("trunk", vec![trunk.mean(0)], vec![wrong(trunk)], diamond).show_legend(false));
