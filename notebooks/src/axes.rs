@@ -13,7 +13,7 @@ use plotly::layout::BarMode;
 use plotly::{Bar, Plot};
 use polars::prelude::DataFrame;
 
-pub use branchynet::exits::{for_cost, percentile};
+pub use branchynet::exits::for_cost;
 
 /// A preset with its committed records, and what it takes to leave at each of its exits.
 #[derive(Debug, Clone)]
@@ -134,19 +134,21 @@ pub fn by_deadline(rows: &[Found]) -> Plot {
     plot
 }
 
-/// Accuracy less the last exit's against the mean cost: rows with those two for budgeted batches and, dashed, for the front.
+/// Wrong answers against the mean cost: rows with cost and accuracy of budgeted batches, dashed, and of the front.
 pub fn by_budget(rows: &[Found]) -> Plot {
     let mut plot = Plot::new();
+    let wrong = |row: &Found, at: usize| (1.0 - row.mean(at)) * 100.0;
     for (colour, rows) in by_network(rows) {
-        for (at, what, dash) in [(0, "p, p², p³, …", DashType::Dash), (2, "front", DashType::Solid)] {
-            let point = |row: &Found| (row.mean(at) * 100.0, row.mean(at + 1) * 100.0);
-            let (x, y) = rows.iter().map(point).unzip();
-            let name = format!("{}, {what}", rows[0].network);
-            plot.add_trace(line::<f64, f64>(&name, x, y, stroke(colour, 2.0).dash(dash)));
+        for (at, dash) in [(0, DashType::Dash), (2, DashType::Solid)] {
+            let (x, y) = rows.iter().map(|row| (row.mean(at) * 100.0, wrong(row, at + 1))).unzip();
+            let trace = line::<f64, f64>(&rows[0].network, x, y, stroke(colour, 2.0).dash(dash));
+            plot.add_trace(trace.legend_group(&rows[0].network).show_legend(at == 2));
         }
     }
-    let x = axis("mean multiply-accumulates, % of the trunk's");
-    plot.set_layout(framed(x, axis("accuracy on test less the last exit's, points")));
+    let dashed = stroke(GREY, 2.0).dash(DashType::Dash);
+    plot.add_trace(line("shares as p, p², p³, …", vec![f64::NAN], vec![f64::NAN], dashed));
+    let y = log_axis("wrong answers on test, % (logarithmic)", rows.iter().map(|row| wrong(row, 1)));
+    plot.set_layout(framed(axis("mean multiply-accumulates, % of the trunk's"), y));
     plot
 }
 
@@ -232,26 +234,21 @@ pub fn by_way(rows: &[Found], i: usize, title: &str) -> Plot {
     plot
 }
 
-/// Images that take longer, in %, against the time in shares of the trunk's median: with exits that images leave at in these shares,
-/// and the trunk alone, dotted.
+/// Images that take longer, in %, against the time over the trunk's, when they leave at the exits in these shares; the trunk alone
+/// is dotted.
 pub fn by_latency(networks: &[Recorded], shares: &[Vec<f64>]) -> Result<Plot> {
     let mut plot = Plot::new();
-    let within: Vec<f64> = (0..200).map(|i| 1.0 - 10f64.powf(-f64::from(i) / 80.0)).collect();
+    let within: Vec<f64> = (0..=200).map(|i| 1.0 - 10f64.powf(-f64::from(i) / 80.0)).collect();
     let longer: Vec<f64> = within.iter().map(|within| (1.0 - within) * 100.0).collect();
     for (i, (network, shares)) in networks.iter().zip(shares).enumerate() {
-        let unit = network.timing.baseline.median;
-        let times = within.iter().map(|&within| Ok(network.timing.percentile(shares, within)? / unit));
-        let early =
-            line(&network.name, times.collect::<Result<_>>()?, longer.clone(), stroke(colour(i), 2.0));
-        let trunk =
-            within.iter().map(|&within| percentile(&network.timing.baseline_times, within) / unit).collect();
-        let dotted = stroke(colour(i), 1.0).dash(DashType::Dot);
-        plot.add_trace(early);
-        plot.add_trace(line(&network.name, trunk, longer.clone(), dotted).show_legend(false));
+        let over =
+            |&within: &f64| Ok(network.timing.percentile(shares, within)? / network.timing.baseline.median);
+        let times = within.iter().map(over).collect::<Result<_>>()?;
+        plot.add_trace(line(&network.name, times, longer.clone(), stroke(colour(i), 2.0)));
     }
-    let dotted = stroke(GREY, 1.0).dash(DashType::Dot);
-    plot.add_trace(line("trunk alone", vec![f64::NAN], vec![f64::NAN], dotted));
+    let dotted = stroke(GREY, 2.0).dash(DashType::Dot);
+    plot.add_trace(line("trunk alone", vec![1.0; 2], vec![longer[0], longer[200]], dotted));
     let y = log_axis("images that take longer, % (logarithmic)", longer.into_iter());
-    plot.set_layout(framed(axis("time, in shares of the trunk's median"), y));
+    plot.set_layout(framed(axis("time over the trunk's"), y));
     Ok(plot)
 }

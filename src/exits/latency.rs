@@ -40,13 +40,19 @@ pub struct Latency {
 impl Latency {
     /// Of the times of `images` images in each of several rounds, and those of the baseline.
     fn of(times: &[f64], baseline: &[f64], images: usize) -> Self {
-        let unit = percentile(baseline, 0.5);
         let ratios: Vec<f64> = times.iter().zip(baseline).map(|(time, baseline)| time / baseline).collect();
-        let rounds = |image: usize| ratios.iter().skip(image).step_by(images).copied().collect::<Vec<_>>();
-        let mean = (0..images).map(|image| percentile(&rounds(image), 0.5)).sum::<f64>() / images as f64;
-        let (median, p95) = (unit * percentile(&ratios, 0.5), percentile(times, 0.95));
-        Self { median, p95, mean: unit * mean, count: times.len() }
+        let median = percentile(baseline, 0.5) * percentile(&ratios, 0.5);
+        let mean = of_images(times, baseline, images).iter().sum::<f64>() / images as f64;
+        Self { median, p95: percentile(times, 0.95), mean, count: times.len() }
     }
+}
+
+/// The time of each of `images` images: of its ratios to the baseline's in several rounds the median.
+fn of_images(times: &[f64], baseline: &[f64], images: usize) -> Vec<f64> {
+    let ratios: Vec<f64> = times.iter().zip(baseline).map(|(time, baseline)| time / baseline).collect();
+    let rounds = |image: usize| ratios.iter().skip(image).step_by(images).copied().collect::<Vec<_>>();
+    let unit = percentile(baseline, 0.5);
+    (0..images).map(|image| unit * percentile(&rounds(image), 0.5)).collect()
 }
 
 /// The value that this share of the values (0..=1) does not exceed.
@@ -67,9 +73,8 @@ pub struct Timing {
     pub exits: Vec<Latency>,
     /// For each exit: the trunk alone, as the paper timed it.
     pub trunk_only: Vec<Latency>,
-    /// The baseline's times one by one, as the clock showed them.
-    pub baseline_times: Vec<f64>,
-    /// Likewise for each exit.
+    /// For each exit the time of each image, of several rounds the median: what the machine does beside shows in
+    /// [`Latency::p95`], not here.
     pub exit_times: Vec<Vec<f64>>,
 }
 
@@ -105,8 +110,8 @@ impl Timing {
         self.exits.iter().map(|latency| latency.median).collect()
     }
 
-    /// The milliseconds, as the clock showed them, that this share of the samples (`within`, 0..=1) does not exceed when
-    /// they leave at the exits in these shares (of 1). Fails where shares do not fit the exits.
+    /// The milliseconds that this share of the samples (`within`, 0..=1) does not exceed when they leave at the exits in
+    /// these shares (of 1). Fails where shares do not fit the exits.
     pub fn percentile(&self, shares: &[f64], within: f64) -> Result<f64> {
         shares::check(shares, self.exit_times.len())?;
         let of_exit = |(times, share): (&Vec<f64>, &f64)| {
@@ -208,16 +213,14 @@ impl Timer {
     /// on the same images.
     pub fn exits(&self) -> Result<Timing> {
         let leaves: Vec<_> = (0..self.network.exits()).map(|exit| vec![exit; self.images.len()]).collect();
-        let (baseline_times, times) = self.contest(&leaves, [Run::EarlyExit, Run::Trunk])?;
-        let latency = |times: &Vec<f64>| Latency::of(times, &baseline_times, self.images.len());
-        let (exit_times, trunk_times): (Vec<_>, Vec<_>) =
-            times.into_iter().map(|[exit, trunk]| (exit, trunk)).unzip();
+        let (baseline, times) = self.contest(&leaves, [Run::EarlyExit, Run::Trunk])?;
+        let count = self.images.len();
+        let latency = |times: &Vec<f64>| Latency::of(times, &baseline, count);
         Ok(Timing {
-            baseline: latency(&baseline_times),
-            exits: exit_times.iter().map(latency).collect(),
-            trunk_only: trunk_times.iter().map(latency).collect(),
-            exit_times,
-            baseline_times,
+            baseline: latency(&baseline),
+            exits: times.iter().map(|[exit, _]| latency(exit)).collect(),
+            trunk_only: times.iter().map(|[_, trunk]| latency(trunk)).collect(),
+            exit_times: times.iter().map(|[exit, _]| of_images(exit, &baseline, count)).collect(),
         })
     }
 
@@ -424,6 +427,7 @@ mod tests {
         assert_eq!((latency.mean, latency.median, latency.count), (2.0, 3.0, 6));
         assert_eq!(latency.p95, 9.0);
         assert_eq!(Latency::of(&baseline, &baseline, 2).mean, 4.0);
+        assert_eq!(of_images(&times, &baseline, 2), [1.0, 3.0]);
     }
 
     #[test]
@@ -433,7 +437,6 @@ mod tests {
             baseline: latency,
             exits: vec![latency; 2],
             trunk_only: vec![latency; 2],
-            baseline_times: vec![4.0, 5.0],
             exit_times: vec![vec![1.0, 2.0], vec![8.0, 6.0, 7.0, 9.0]],
         };
         // 45 % of the samples take 1 ms, as many 2, and 2.5 % each 6, 7, 8 and 9.
