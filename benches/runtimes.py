@@ -89,10 +89,9 @@ RUNTIMES = [
     Runtime("iree", "IREE", ("iree-base-compiler==3.13.0", "iree-base-runtime==3.13.0", ONNX, NUMPY)),
     Runtime("tvm", "TVM", ("apache-tvm==0.27.0.post1", ONNX, NUMPY), forms=("if", "if --plain", "stages")),
     Runtime("litert", "LiteRT, through onnx2tf", ("ai-edge-litert==2.1.0", "onnx2tf==1.29.24"), forms=("if", "stages"), limit=400),
-    Runtime("aot", "AOTInductor", ("torch==2.15.0",), shared="peers", forms=("torch.cond",), limit=400),
+    Runtime("aot", "AOTInductor", ("torch==2.15.0",), shared="peers", forms=("torch.cond", "stages"), limit=400),
+    Runtime("executorch", "ExecuTorch, with XNNPACK", ("executorch==1.5.1", "torch==2.14.0", NUMPY), forms=("torch.cond", "stages", "stages --plain"), limit=400),
 ]
-# Known, and not run here.
-NOT_RUN = ["executorch", "TensorRT", "QNN"]
 
 
 class Failure(Exception):
@@ -228,7 +227,7 @@ class Network:
         return [images[i] for i in range(each) for images in found if i < len(images)]
 
     def job(self, form, timed, seconds):
-        # What PyTorch compiles itself is no file of ours, and works as a nested one.
+        # What PyTorch exports itself is no file of ours, and works as a nested one.
         kind, *flags = form.replace("torch.cond", "if").split()
         floats, path = "--float" in flags, self.path(form)
         if kind == "stages":
@@ -239,7 +238,7 @@ class Network:
         else:
             files = [{"file": str(path), "inputs": ["image"] + ["thresholds"] * ("--fixed" not in flags), "outputs": ["label", "exit"]}]
         variant = "".join(flag.replace("--", "-") for flag in flags if flag != "--fixed")
-        return {"network": self.name, "form": kind, "fixed": "--fixed" in flags, "float": floats, "files": files,
+        return {"network": self.name, "form": kind, "fixed": "--fixed" in flags, "plain": "--plain" in flags, "float": floats, "files": files,
                 "flat": str(self.folder / f"trunk{variant}.onnx"), "flat_output": f"exit{len(self.macs)}",
                 "thresholds": self.thresholds, "dims": self.dims, "count": self.count,
                 "images": str(self.folder / ("images-float" if floats else "images")),
@@ -366,8 +365,7 @@ def page(networks, found, rounds):
     columns = ["runtime", "version", "simplest form that is right and skips", f"right, of {COUNT}: {', '.join(n.title for n in networks)}", "skips",
                *(f"{n.title}: {', '.join(n.places[:-1])} against the trunk" for n in networks)]
     text = (HERE / "page.md").read_text().format(
-        facts=facts, overview=table(columns, overview), times="\n".join(times), forms="\n".join(forms), failures=table(["runtime", "form", "what it did"], failures),
-        not_run=f"Not run here: {', '.join(NOT_RUN)}.")
+        facts=facts, overview=table(columns, overview), times="\n".join(times), forms="\n".join(forms), failures=table(["runtime", "form", "what it did"], failures))
     (ROOT / "docs" / "runtimes.md").write_text(re.sub(r"\n{3,}", "\n\n", text))
 
 

@@ -5,6 +5,7 @@ A function gets the file and the names of inputs and outputs, and returns one th
 """
 
 import contextlib
+import functools
 import http.server
 import json
 import os
@@ -172,13 +173,13 @@ def litert(path, inputs, outputs):
     return run
 
 
-def aot(path, inputs, outputs):
-    """The network written anew in PyTorch (benches/peers.py), with torch.cond in place of If."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(pathlib.Path(path).parent / "inductor"))
+def pytorch(path):
+    """What a file stands for, the network written anew in PyTorch (benches/peers.py): the trunk, a stage, or all with torch.cond in place of If; and its inputs."""
     import torch
     sys.path.append(str(HERE.parent))
     import peers
     torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
     with open(HERE.parent.parent / "datasets" / "reference" / "weights" / f"{JOB['network']}.safetensors", "rb") as file:
         head = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         data = file.read()
@@ -189,6 +190,15 @@ def aot(path, inputs, outputs):
         for kind, name in ((torch.nn.Conv2d, "conv"), (torch.nn.Linear, "linear")):
             for i, layer in enumerate(layer for layer in part.modules() if isinstance(layer, kind)):
                 layer.load_state_dict({of: weights[f"{prefix}{name}{i + 1}.{of}"] for of in ("weight", "bias")})
+    if JOB["plain"]:
+        def normalised(x, layer):
+            """Local response normalisation without a pooling of three dimensions, and with roots for its power of 3/4."""
+            squares = torch.nn.functional.pad(x * x, (0, 0, 0, 0, layer.size // 2, layer.size // 2))
+            root = (layer.k + layer.alpha / layer.size * sum(squares[:, i:i + x.shape[1]] for i in range(layer.size))).sqrt()
+            return x / (root * root.sqrt())
+
+        for layer in (layer for layer in network.modules() if isinstance(layer, torch.nn.LocalResponseNorm)):
+            layer.forward = functools.partial(normalised, layer=layer)
     dark, bright = (weights["bytes"][:, byte].reshape(1, -1, 1, 1) for byte in (0, 255))
 
     class Trunk(torch.nn.Module):
@@ -198,36 +208,70 @@ def aot(path, inputs, outputs):
             self.register_buffer("offset", dark)
             self.register_buffer("factor", (bright - dark) / 255)
 
+        def pixels(self, image):
+            return image.float() * self.factor + self.offset
+
         def forward(self, image):
-            x = image.float() * self.factor + self.offset
+            x = self.pixels(image)
             for segment in self.network.segments:
                 x = segment(x)
             return x
 
+        def through(self, exit, x):
+            """The trunk and the logits at an exit, and their entropy."""
+            x = self.network.segments[exit](x)
+            logits = x if exit == len(self.network.branches) else self.network.branches[exit](x)
+            logs = torch.log_softmax(logits, 1)
+            return x, logits, -(logs.exp() * logs).sum()
+
+    class Stage(Trunk):
+        def __init__(self, exit):
+            super().__init__()
+            self.exit = exit
+
+        def forward(self, x):
+            x, logits, uncertainty = self.through(self.exit, x if self.exit else self.pixels(x))
+            return logits.argmax(1), uncertainty, *([x] if self.exit < len(self.network.branches) else [])
+
     class Nested(Trunk):
         def forward(self, image, thresholds):
-            logits, number = self.leave(0, image.float() * self.factor + self.offset, thresholds)
+            logits, number = self.leave(0, self.pixels(image), thresholds)
             return logits.argmax(1), number
 
         def leave(self, exit, x, thresholds):
-            x = self.network.segments[exit](x)
-            last = exit == len(self.network.branches)
-            logits, number = x if last else self.network.branches[exit](x), torch.full((1,), exit + 1)
-            if last:
+            x, logits, uncertainty = self.through(exit, x)
+            number = torch.full((1,), exit + 1)
+            if exit == len(self.network.branches):
                 return logits, number
-            logs = torch.log_softmax(logits, 1)
-            sure = -(logs.exp() * logs).sum() < thresholds[exit]
             # What a branch gives must be a copy.
-            return torch.cond(sure, lambda x, logits, thresholds: (logits.clone(), torch.full((1,), exit + 1)),
+            return torch.cond(uncertainty < thresholds[exit], lambda x, logits, thresholds: (logits.clone(), torch.full((1,), exit + 1)),
                               lambda x, logits, thresholds: tuple(value.clone() for value in self.leave(exit + 1, x, thresholds)), (x, logits, thresholds))
 
-    image, thresholds = torch.zeros(JOB["dims"], dtype=torch.uint8), torch.tensor(JOB["thresholds"])
-    model, given = (Trunk(), (image,)) if path == JOB["flat"] else (Nested(), (image, thresholds))
+    image = torch.zeros(JOB["dims"], dtype=torch.uint8)
+    if path == JOB["flat"]:
+        return Trunk().eval(), (image,)
+    if JOB["form"] == "if":
+        return Nested().eval(), (image, torch.tensor(JOB["thresholds"]))
+    place = [stage["file"] for stage in JOB["files"]].index(path)
+    x = image
+    for earlier in range(place):
+        *_, x = Stage(earlier)(x)
+    return Stage(place).eval(), (x,)
+
+
+def exported(path):
+    """What a file stands for as PyTorch exports it."""
+    import torch
+    with torch.no_grad():
+        return torch.export.export(*pytorch(path))
+
+
+def aot(path, inputs, outputs):
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(pathlib.Path(path).parent / "inductor"))
+    import torch
     compiled = pathlib.Path(path).with_suffix(".pt2")
-    warnings.simplefilter("ignore")
     if not compiled.exists():
-        with torch.no_grad():
-            torch._inductor.aoti_compile_and_package(torch.export.export(model.eval(), given), package_path=str(compiled))
+        torch._inductor.aoti_compile_and_package(exported(path), package_path=str(compiled))
     runner = torch._inductor.aoti_load_package(str(compiled))
 
     def run(values):
@@ -235,6 +279,27 @@ def aot(path, inputs, outputs):
         found = found if isinstance(found, (list, tuple)) else [found]
         return [value.numpy() for value in found]
     return run
+
+
+def executorch(path, inputs, outputs):
+    import torch
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+    from executorch.extension.pybindings import portable_lib
+    from executorch.runtime import Runtime
+    compiled = pathlib.Path(path).with_suffix(".pte")
+    if not compiled.exists():
+        try:
+            lowered = to_edge_transform_and_lower(exported(path), partitioner=[XnnpackPartitioner()])
+        except RuntimeError as error:
+            # The first of several lines says why.
+            sys.exit(str(error).splitlines()[0])
+        compiled.write_bytes(lowered.to_executorch().buffer)
+    # Programs that are loaded already hold the threads that this would end.
+    if portable_lib._threadpool_get_thread_count() > 1:
+        portable_lib._unsafe_reset_threadpool(1)
+    program = Runtime.get().load_program(compiled).load_method("forward")
+    return lambda values: [value.numpy() for value in program.execute([torch.from_numpy(value) for value in values])]
 
 
 @contextlib.contextmanager
