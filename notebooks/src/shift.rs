@@ -431,7 +431,7 @@ mod tests {
             let ones = sequence.count_ones() as i32;
             let probability = epsilon.powi(ones) * (1.0 - epsilon).powi(n - ones);
             for (sum, (_, mut alarm)) in sums.iter_mut().zip(alarms(epsilon, delta)?) {
-                *sum += if (0..n).any(|i| alarm(sequence >> i & 1 == 1)) { probability } else { 0.0 };
+                *sum += if (0..n).any(|i| alarm((sequence >> i) & 1 == 1)) { probability } else { 0.0 };
             }
         }
         assert!(sums.iter().all(|&sum| sum <= delta) && sums[0] > 0.0 && sums[1] > 0.0, "{sums:?}");

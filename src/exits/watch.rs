@@ -256,7 +256,7 @@ mod tests {
             for delta in [0.5, 0.2, 0.05] {
                 let (mut mean, mut alarms, mut total) = (0.0, 0.0, 0.0);
                 for sequence in 0..1u32 << N {
-                    let losses: Vec<bool> = (0..N).map(|i| sequence >> i & 1 == 1).collect();
+                    let losses: Vec<bool> = (0..N).map(|i| (sequence >> i) & 1 == 1).collect();
                     let ones = sequence.count_ones() as i32;
                     let probability = rate.powi(ones) * (1.0 - rate).powi(N as i32 - ones);
                     // Without an alarm in between the wealth goes on; with a real delta the first alarm counts.
