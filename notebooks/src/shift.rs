@@ -366,11 +366,11 @@ impl Answered {
 
     /// A table: before and after image `shift`, for each way.
     pub fn table(all: &[Self], shift: usize, costs: &[f64]) -> Result<DataFrame> {
-        let parts: Vec<(String, &str, &[(usize, bool)])> = all
+        let parts: Vec<_> = all
             .iter()
-            .flat_map(|a| {
-                let (before, after) = a.images.split_at(shift);
-                [(a.name.clone(), "before", before), (a.name.clone(), "after", after)]
+            .flat_map(|way| {
+                let (before, after) = way.images.split_at(shift);
+                [(way.name.clone(), "before", before), (way.name.clone(), "after", after)]
             })
             .collect();
         let mean = |images: &[(usize, bool)], of: &dyn Fn(&(usize, bool)) -> f64| {
