@@ -79,8 +79,8 @@ pub use networks::Network;
 pub mod prelude {
     pub use crate::data::{Dataset, Preprocessing, Raw, Source, Split, Test, Train, Validation};
     pub use crate::exits::{
-        Answer, BatchTime, Budget, Criterion, ExitPolicy, ExitRecord, Expert, Gate, Loss, OperatingPoint, Plan,
-        Readout, Seen, Timer, Timing, Watch, knee, pareto_optimal,
+        Answer, BatchTime, Budget, Criterion, ExitPolicy, ExitRecord, Expert, Gate, Loss, OperatingPoint,
+        Plan, Readout, Seen, Timer, Timing, Watch, knee, pareto_optimal,
     };
     pub use crate::files::commit;
     pub use crate::kernels::{Precision, Zeros, cross_entropy};

@@ -523,7 +523,8 @@ fn the_oracle_leaves_at_the_first_exit_that_is_right() -> Result<()> {
 /// A plan that is watched answers as one that is not, and sees of the images drawn what their record says.
 #[test]
 fn a_watched_plan_sees_what_its_record_says() -> Result<()> {
-    let network = Network::new("all kinds", [3, 16, 16], all_kinds(), 0, &Device::Cpu)?;
+    // Of this seed the exits disagree about most images.
+    let network = Network::new("all kinds", [3, 16, 16], all_kinds(), 14, &Device::Cpu)?;
     let images = noise(120, [3, 16, 16])?;
     let pixels: Vec<f32> =
         images.batch(&(0..120).collect::<Vec<_>>(), &Device::Cpu)?.flatten_all()?.to_vec1()?;

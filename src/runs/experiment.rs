@@ -156,7 +156,18 @@ impl Experiment {
             Some(from) => follow(&self.layers, from, image, classes),
             None => self.layers.clone(),
         };
-        Ok((if self.zero_start { zero_started(&layers) } else { layers }, image))
+        if !self.zero_start {
+            return Ok((layers, image));
+        }
+        let started = zero_started(&layers);
+        if started == layers {
+            bail!(
+                Setting,
+                "zero_start=yes is for residual blocks that end in a batch normalisation, and {} has none",
+                self.name
+            )
+        }
+        Ok((started, image))
     }
 
     /// The settings of the baseline's training.
@@ -182,6 +193,7 @@ impl Experiment {
             layers: self.fitted().map_or_else(|_| self.layers.clone(), |(layers, _)| layers),
             data: self.data.to_string(),
             preprocessing: self.preprocessing,
+            zero_start: self.zero_start,
             train_images: self.train_images,
             test_images: self.test_images,
             baseline_epochs: self.baseline_epochs,

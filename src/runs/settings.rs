@@ -19,6 +19,9 @@ pub struct Settings {
     pub data: String,
     /// How images are prepared.
     pub preprocessing: Preprocessing,
+    /// Whether residual blocks begin as their skip.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub zero_start: bool,
     /// Images trained on, where not all.
     pub train_images: Option<usize>,
     /// Images validated and tested on, where not all.
