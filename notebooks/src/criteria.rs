@@ -229,12 +229,19 @@ mod tests {
         let exact = record(&[(0.9, 100, 90), (0.6, 100, 60)])?;
         assert!(calibration_error(&exact, 0) < 1e-6);
         assert!((exact.temperatures()[0] - 1.0).abs() < 0.01);
+        // A wrong answer is less sure than a right one: 40 of 50 wrong ones are in the second group, …
+        let auroc = |record: &ExitRecord<Validation>| {
+            Ok::<_, branchynet::Error>(record.failure_prediction(0, |sample| !record.right(0, sample))?.auroc)
+        };
+        let expected = (40.0 * 90.0 + 40.0 * 60.0 / 2.0 + 10.0 * 90.0 / 2.0) / (50.0 * 150.0);
+        assert!((auroc(&exact)? - expected).abs() < 1e-12);
         // Twice the logits are too sure.
         let sure = exact.scaled(&[0.5])?;
         let probability = |p: f64| p * p / (p * p + (1.0 - p) * (1.0 - p));
         let error = (probability(0.9) - 0.9 + probability(0.6) - 0.6) / 2.0;
         assert!((calibration_error(&sure, 0) - error).abs() < 1e-6);
         assert!((sure.temperatures()[0] - 2.0).abs() < 0.02);
+        assert_eq!(auroc(&sure)?, auroc(&exact)?);
         Ok(())
     }
 }

@@ -2,12 +2,14 @@
 
 pub use crate::corruption::Corruption;
 pub use crate::criteria::in_parallel;
-use crate::figures::style::{GREY, axis, colour, dot, framed, line, log_axis, measured, points, stroke};
+use crate::figures::style::{
+    GREY, axis, colour, dot, framed, line, log_axis, measured, points, stroke, symbol,
+};
 use branchynet::data::Test;
 use branchynet::exits::{ExitPolicy, ExitRecord, Loss, Watch, percentile};
 use branchynet::{Error, ErrorKind, Result};
 use plotly::Plot;
-use plotly::common::{DashType, MarkerSymbol};
+use plotly::common::DashType;
 use polars::prelude::DataFrame;
 
 // For `random_range` and `random_bool`; the prelude's `Rng` is a generator.
@@ -103,20 +105,11 @@ impl Shifted {
 /// A quantity of corrupted images against the severity, a line for each corruption, and a grey line at `promised`, if
 /// there is one.
 pub fn by_severity(all: &[Shifted], title: &str, promised: Option<f64>, of: fn(&Shifted) -> f64) -> Plot {
-    const SYMBOLS: [MarkerSymbol; 6] = [
-        MarkerSymbol::Circle,
-        MarkerSymbol::Square,
-        MarkerSymbol::Diamond,
-        MarkerSymbol::TriangleUp,
-        MarkerSymbol::Cross,
-        MarkerSymbol::X,
-    ];
     let mut plot = Plot::new();
     for (i, alike) in all.chunk_by(|a, b| a.what == b.what).enumerate() {
         let severities: Vec<usize> = alike.iter().map(|shifted| shifted.severity).collect();
-        let symbol = SYMBOLS[i % SYMBOLS.len()].clone();
         let values = alike.iter().map(of).collect();
-        plot.add_trace(measured(&alike[0].what, severities, values, colour(i), symbol));
+        plot.add_trace(measured(&alike[0].what, severities, values, colour(i), symbol(i)));
     }
     if let Some(promised) = promised {
         let dashed = stroke(GREY, 1.0).dash(DashType::Dash);
@@ -186,10 +179,8 @@ pub fn median(delays: &[Option<usize>]) -> Option<f64> {
 /// Draws from a shift until the alarm, the median, against the draws before the shift, for each test of [`alarms`].
 pub fn delays(names: &[&str], before: &[usize], medians: &[Vec<Option<f64>>]) -> Plot {
     let mut plot = Plot::new();
-    let symbols =
-        [MarkerSymbol::Circle, MarkerSymbol::Square, MarkerSymbol::Diamond, MarkerSymbol::TriangleUp];
     for (i, (name, medians)) in names.iter().zip(medians).enumerate() {
-        plot.add_trace(measured(name, before.to_vec(), medians.clone(), colour(i), symbols[i].clone()));
+        plot.add_trace(measured(name, before.to_vec(), medians.clone(), colour(i), symbol(i)));
     }
     let x = log_axis("images drawn before the shift", before.iter().map(|&n| n as f64));
     let y = log_axis("images drawn from the shift to the alarm", medians.iter().flatten().flatten().copied());
@@ -308,8 +299,6 @@ impl Noticed {
 /// and share that is drawn; at `after` where half of the streams has no alarm until then.
 pub fn until_the_alarm(all: &[Noticed], after: usize) -> Plot {
     let mut plot = Plot::new();
-    let symbols =
-        [MarkerSymbol::Circle, MarkerSymbol::Square, MarkerSymbol::Diamond, MarkerSymbol::TriangleUp];
     let mut groups: Vec<(&str, f64)> = all.iter().map(|n| (&*n.network, n.share)).collect();
     groups.sort_by(|a, b| a.0.cmp(b.0).then(a.1.total_cmp(&b.1)));
     groups.dedup();
@@ -318,7 +307,7 @@ pub fn until_the_alarm(all: &[Noticed], after: usize) -> Plot {
         let here = all.iter().filter(|n| (&*n.network, n.share) == (network, share));
         let (x, y): (Vec<f64>, Vec<f64>) = here.map(|n| (n.changed * 100.0, delay(n))).unzip();
         let name = format!("{network}, {} % drawn", share * 100.0);
-        plot.add_trace(points(&name, x, y, dot(colour(i), 10, symbols[i % symbols.len()].clone())));
+        plot.add_trace(points(&name, x, y, dot(colour(i), 10, symbol(i))));
     }
     let x = log_axis("answers changed after the shift, %", all.iter().map(|n| n.changed * 100.0));
     let y = log_axis("images from the shift to the alarm", all.iter().map(delay));

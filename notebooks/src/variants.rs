@@ -1,11 +1,13 @@
 //! Notebooks 5 and 6: variants of an experiment side by side, several seeds each.
 
-use crate::figures::style::{self, axis, bar, bars, beaten, colour, dot, framed, line, points, stroke};
+use crate::figures::style::{
+    self, axis, bar, bars, beaten, colour, dot, framed, line, points, stroke, symbol,
+};
 use crate::tables::known;
 use branchynet::Result;
 use branchynet::runs::{Quantity, Seeds, Spread, Summary};
 use plotly::Plot;
-use plotly::common::{Font, MarkerSymbol, Mode, Position};
+use plotly::common::{Font, Mode, Position};
 use plotly::layout::AxisType;
 use polars::prelude::DataFrame;
 use std::collections::HashSet;
@@ -75,9 +77,6 @@ pub fn by_branch(run: &Summary, branch: usize) -> Vec<(String, f64)> {
         .into()
 }
 
-const SYMBOLS: [MarkerSymbol; 4] =
-    [MarkerSymbol::Circle, MarkerSymbol::Square, MarkerSymbol::Diamond, MarkerSymbol::TriangleUp];
-
 /// Quantities of variants ([`variant`]): mean and standard deviation over the seeds, and each seed as a faint point.
 /// `unit` is what quantities are shown in, as in 0.01 for percent. The paper's points, by the variants' names, are grey. A
 /// line connects the means where the axis has a title; variants that have nothing in common to name have no order.
@@ -102,13 +101,12 @@ pub fn variants(
         let labels = here().map(|quantity| quantity.of.clone()).collect();
         let deviations = here().map(|quantity| bar(&quantity.spread()) / unit).collect();
         let mode = if x_title.is_empty() { Mode::Markers } else { Mode::LinesMarkers };
-        let symbol = || SYMBOLS[i % SYMBOLS.len()].clone();
         let trace = line(name, labels, means, stroke(colour(i), 1.5)).mode(mode);
-        plot.add_trace(trace.marker(dot(colour(i), 11, symbol())).error_y(bars(deviations)));
+        plot.add_trace(trace.marker(dot(colour(i), 11, symbol(i))).error_y(bars(deviations)));
         let of_seeds =
             |of: &Quantity| of.values.iter().map(|(_, x)| (of.of.clone(), x / unit)).collect::<Vec<_>>();
         let (at, seeds): (Vec<String>, Vec<f64>) = here().flat_map(of_seeds).unzip();
-        let faint = dot(colour(i), 6, symbol()).opacity(0.35);
+        let faint = dot(colour(i), 6, symbol(i)).opacity(0.35);
         plot.add_trace(points(name, at, seeds, faint).show_legend(false));
     }
     plot.set_layout(framed(axis(x_title).type_(AxisType::Category), axis(y_title)));
@@ -139,7 +137,7 @@ pub fn cost_against_accuracy(x_title: &str, variants: &[(f64, Quantity)]) -> Plo
         let right = here.iter().map(|(_, _, spread)| spread.mean * 100.0).collect();
         let deviations = here.iter().map(|(_, _, spread)| bar(spread) * 100.0).collect();
         plot.add_trace(
-            points(name, costs, right, dot(colour(i), 11, SYMBOLS[i].clone()))
+            points(name, costs, right, dot(colour(i), 11, symbol(i)))
                 .mode(Mode::MarkersText)
                 .text_array(here.iter().map(|(_, of, _)| of.of.clone()).collect::<Vec<_>>())
                 .text_font(Font::new().size(11))

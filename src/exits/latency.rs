@@ -40,16 +40,19 @@ pub struct Latency {
 impl Latency {
     /// Of the times of `images` images in each of several rounds, and those of the baseline.
     fn of(times: &[f64], baseline: &[f64], images: usize) -> Self {
-        let ratios: Vec<f64> = times.iter().zip(baseline).map(|(time, baseline)| time / baseline).collect();
-        let median = percentile(baseline, 0.5) * percentile(&ratios, 0.5);
+        let median = percentile(baseline, 0.5) * percentile(&ratios(times, baseline), 0.5);
         let mean = of_images(times, baseline, images).iter().sum::<f64>() / images as f64;
         Self { median, p95: percentile(times, 0.95), mean, count: times.len() }
     }
 }
 
+fn ratios(times: &[f64], baseline: &[f64]) -> Vec<f64> {
+    times.iter().zip(baseline).map(|(time, baseline)| time / baseline).collect()
+}
+
 /// The time of each of `images` images: of its ratios to the baseline's in several rounds the median.
 fn of_images(times: &[f64], baseline: &[f64], images: usize) -> Vec<f64> {
-    let ratios: Vec<f64> = times.iter().zip(baseline).map(|(time, baseline)| time / baseline).collect();
+    let ratios = ratios(times, baseline);
     let rounds = |image: usize| ratios.iter().skip(image).step_by(images).copied().collect::<Vec<_>>();
     let unit = percentile(baseline, 0.5);
     (0..images).map(|image| unit * percentile(&rounds(image), 0.5)).collect()

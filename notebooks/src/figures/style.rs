@@ -35,6 +35,19 @@ pub(crate) fn colour(exit: usize) -> &'static str {
     COLOURS[exit % COLOURS.len()]
 }
 
+/// The symbol of a series, from 0.
+pub(crate) fn symbol(series: usize) -> MarkerSymbol {
+    const SYMBOLS: [MarkerSymbol; 6] = [
+        MarkerSymbol::Circle,
+        MarkerSymbol::Square,
+        MarkerSymbol::Diamond,
+        MarkerSymbol::TriangleUp,
+        MarkerSymbol::Cross,
+        MarkerSymbol::X,
+    ];
+    SYMBOLS[series % SYMBOLS.len()].clone()
+}
+
 /// A solid line.
 pub(crate) fn stroke(colour: &str, width: f64) -> Line {
     Line::new().color(colour.to_string()).width(width)
