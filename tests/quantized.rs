@@ -157,7 +157,12 @@ fn a_plan_sums_whole_numbers_and_says_what_f32_says() -> Result<()> {
                 got.push(Tensor::from_vec(logits, want.shape(), &Device::Cpu)?);
             }
             let changed: u32 = (want.iter().zip(&got))
-                .map(|(a, b)| Ok((a.argmax(1)?.ne(&b.argmax(1)?)?).to_dtype(DType::U32)?.sum_all()?.to_scalar::<u32>()?))
+                .map(|(a, b)| {
+                    Ok((a.argmax(1)?.ne(&b.argmax(1)?)?)
+                        .to_dtype(DType::U32)?
+                        .sum_all()?
+                        .to_scalar::<u32>()?)
+                })
                 .sum::<Result<u32>>()?;
             // A sum that f32 rounds to the other side of a half moves a value by a step.
             let distance = distance(&want, &got)?;
@@ -175,13 +180,21 @@ fn logits_of_networks_in_a_folder() -> Result<()> {
     let Some(folder) = std::env::var_os("QUANTIZED_FOLDER") else { return Ok(()) };
     let folder = Path::new(&folder);
     for (name, image, _) in networks() {
-        let layers: Vec<Layer> = serde_json::from_slice(&std::fs::read(folder.join(format!("{name}.json")))?).expect("layers");
+        let layers: Vec<Layer> =
+            serde_json::from_slice(&std::fs::read(folder.join(format!("{name}.json")))?).expect("layers");
         let network = Network::new(name, image, layers, 0, &Device::Cpu)?;
-        let tensors = branchynet::candle_core::safetensors::load(folder.join(format!("{name}.safetensors")), &Device::Cpu)?;
+        let tensors = branchynet::candle_core::safetensors::load(
+            folder.join(format!("{name}.safetensors")),
+            &Device::Cpu,
+        )?;
         for (name, var) in network.state() {
             var.set(&tensors[&name])?;
         }
-        let bytes: Vec<u8> = plan_logits(&network, &noise(image, 7)?)?.iter().flatten().flat_map(|z| z.to_le_bytes()).collect();
+        let bytes: Vec<u8> = plan_logits(&network, &noise(image, 7)?)?
+            .iter()
+            .flatten()
+            .flat_map(|z| z.to_le_bytes())
+            .collect();
         std::fs::write(folder.join(format!("{name}.logits")), bytes)?;
     }
     Ok(())
@@ -195,7 +208,10 @@ fn all_instructions_give_the_same_bits() -> Result<()> {
         let mut own = Vec::new();
         for (name, image, layers) in networks() {
             let network = quantized(name, image, layers, bits)?;
-            std::fs::write(folder.join(format!("{name}.json")), serde_json::to_vec(network.layers()).expect("JSON"))?;
+            std::fs::write(
+                folder.join(format!("{name}.json")),
+                serde_json::to_vec(network.layers()).expect("JSON"),
+            )?;
             let tensors = network.state().into_iter().map(|(name, var)| (name, var.into_inner())).collect();
             branchynet::candle_core::safetensors::save(&tensors, folder.join(format!("{name}.safetensors")))?;
             own.push(plan_logits(&network, &noise(image, 7)?)?.concat());
