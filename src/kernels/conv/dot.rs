@@ -115,7 +115,7 @@ mod x86 {
     impl Set for Avx512Vnni {
         const LANES: usize = 16;
         const WIDEST: usize = 4;
-        const MOST: &'static [usize] = &[12, 12, 8, 6];
+        const MOST: &'static [usize] = &[10, 8, 8, 6];
         type Sums = __m512i;
         type Pixel = __m512i;
         type Weights = __m512i;
@@ -224,7 +224,7 @@ mod x86 {
     impl<A: Add> Set for A {
         const LANES: usize = 8;
         const WIDEST: usize = 2;
-        const MOST: &'static [usize] = &[10, 5];
+        const MOST: &'static [usize] = &[8, 5];
         type Sums = __m256i;
         type Pixel = A::Pixel;
         type Weights = __m256i;

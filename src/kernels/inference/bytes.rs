@@ -10,6 +10,50 @@ pub type From<'a> = (&'a Image, &'a [u8]);
 /// Elements that a loop of fixed length takes at a time.
 const CHUNK: usize = 16;
 
+/// The larger of each two bytes: arrays that a loop carries do not become registers by themselves.
+#[cfg(target_arch = "x86_64")]
+mod chunk {
+    use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_max_epu8, _mm_storeu_si128};
+
+    #[inline(always)]
+    pub fn of(bytes: &[u8; 16]) -> __m128i {
+        // Safety: as many bytes are there.
+        unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    pub fn max(a: __m128i, b: __m128i) -> __m128i {
+        // Safety: every processor of this architecture has it.
+        unsafe { _mm_max_epu8(a, b) }
+    }
+
+    #[inline(always)]
+    pub fn bytes(chunk: __m128i) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        // Safety: as above.
+        unsafe { _mm_storeu_si128(bytes.as_mut_ptr().cast(), chunk) };
+        bytes
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+mod chunk {
+    #[inline(always)]
+    pub fn of(bytes: &[u8; 16]) -> [u8; 16] {
+        *bytes
+    }
+
+    #[inline(always)]
+    pub fn max(a: [u8; 16], b: [u8; 16]) -> [u8; 16] {
+        std::array::from_fn(|i| a[i].max(b[i]))
+    }
+
+    #[inline(always)]
+    pub fn bytes(chunk: [u8; 16]) -> [u8; 16] {
+        chunk
+    }
+}
+
 /// Calls `row` as [`rows`] does, compiled for this processor.
 #[inline(always)]
 fn by_rows<T>(
@@ -48,10 +92,11 @@ pub fn quantize(
             }
             for channel in 0..from.channels {
                 let plane = &row[from.tap(channel, 0, 0)..][..from.width];
-                for (plane, out) in plane.chunks(CHUNK).zip(out.chunks_mut(CHUNK * depth)) {
-                    let mut numbers = [0; CHUNK];
+                let mut out = out[channel..].iter_mut().step_by(depth);
+                for plane in plane.chunks(4 * CHUNK) {
+                    let mut numbers = [0; 4 * CHUNK];
                     numbers.iter_mut().zip(plane).for_each(|(number, &x)| *number = grid.number(x));
-                    out.chunks_mut(depth).zip(numbers).for_each(|(pixel, number)| pixel[channel] = number);
+                    out.by_ref().zip(&numbers[..plane.len()]).for_each(|(out, &number)| *out = number);
                 }
             }
         },
@@ -78,7 +123,8 @@ pub fn look_up<T: Copy>(
 
 /// The largest number of each window.
 pub fn pool(pool: &Pool, (from, numbers): From<'_>, to: (&Image, Shared<u8>), images: usize, share: Share) {
-    assert!(from.depth == to.0.depth && pool.kind != Pooling::Average);
+    let (depth, step) = (from.depth / CHUNK, from.row() / CHUNK);
+    assert!(from.depth == to.0.depth && from.depth == depth * CHUNK && pool.kind != Pooling::Average);
     by_rows(
         to,
         images,
@@ -87,22 +133,19 @@ pub fn pool(pool: &Pool, (from, numbers): From<'_>, to: (&Image, Shared<u8>), im
         |number, y, out| {
             let top = y as usize * pool.stride;
             let height = pool.kernel.min(from.height - top);
-            for (x, out) in out.chunks_mut(from.depth).enumerate() {
+            let row = &numbers[number * from.len() + from.at(top as isize, 0)..].as_chunks::<CHUNK>().0
+                [..(height - 1) * step + from.width * depth];
+            for (x, out) in out.as_chunks_mut::<CHUNK>().0.chunks_mut(depth).enumerate() {
                 let left = x * pool.stride;
                 let width = pool.kernel.min(from.width - left);
-                let window = &numbers[number * from.len() + from.at(top as isize, left as isize)..];
-                for (i, out) in out.chunks_mut(CHUNK).enumerate() {
-                    let mut largest = [0; CHUNK];
+                for (i, out) in out.iter_mut().enumerate() {
+                    let mut largest = chunk::of(&[0; CHUNK]);
                     for y in 0..height {
-                        for x in 0..width {
-                            let pixel = &window[from.tap(0, y, x) + i * CHUNK..];
-                            match pixel[..out.len()].as_array::<CHUNK>() {
-                                Some(pixel) => largest = std::array::from_fn(|c| largest[c].max(pixel[c])),
-                                None => largest.iter_mut().zip(pixel).for_each(|(a, &b)| *a = b.max(*a)),
-                            }
+                        for pixel in row[y * step + left * depth + i..].iter().step_by(depth).take(width) {
+                            largest = chunk::max(largest, chunk::of(pixel));
                         }
                     }
-                    out.copy_from_slice(&largest[..out.len()]);
+                    *out = chunk::bytes(largest);
                 }
             }
         },

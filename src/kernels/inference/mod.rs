@@ -258,7 +258,8 @@ impl StepBuilder {
     pub fn pool(&mut self, from: View, kind: Pooling, kernel: usize, stride: usize) -> Result<View> {
         let [channels, height, width] = self.shape(from);
         let pool = Pool::new(kind, height, width, kernel, stride)?;
-        if let Some(grid) = from.1.filter(|_| kind != Pooling::Average) {
+        let few = self.images[from.0].depth < self.shape(from)[0].next_multiple_of(simd::SLACK);
+        if let Some(grid) = from.1.filter(|_| kind != Pooling::Average && !few) {
             let [height, width] = [pool.out_height, pool.out_width];
             let image = Image { height, width, border: 0, ..self.images[from.0] };
             return Ok(self.push_bytes(Draft::Pool { pool, relu: false }, from, image, grid));
