@@ -71,7 +71,8 @@ struct Exit {
 impl Plan {
     /// Compiles `network` with the parameters it has now; training it further does not change the
     /// plan. Convolutions of 3×3 and 5×5 pixels are computed with fewer multiplications (Winograd), which
-    /// rounds differently; see [`Self::by_definition`].
+    /// rounds differently; see [`Self::by_definition`]. A quantised network ([`Network::quantized`]) is computed in whole
+    /// numbers, with the same bits on every processor.
     pub fn new(network: &Network) -> Result<Self> {
         Self::compile(network, true)
     }
