@@ -142,7 +142,7 @@ fn quantized(name: &str, image: [usize; 3], layers: Vec<Layer>, bits: u32) -> Re
 }
 
 fn plan_logits(network: &Network, images: &Tensor) -> Result<Vec<Vec<f32>>> {
-    Ok(Plan::new(network)?.logits(&images.flatten_all()?.to_vec1()?)?)
+    Plan::new(network)?.logits(&images.flatten_all()?.to_vec1::<f32>()?)
 }
 
 #[test]
