@@ -109,18 +109,29 @@ pub fn lrn(lrn: &Lrn, from: From<'_>, to: To<'_>, scratch: &mut [f32], images: u
 /// `x · slope + start` for each channel, and the rectifier where `relu`.
 pub fn affine(lines: &[(f32, f32)], relu: bool, from: From<'_>, to: To<'_>, images: usize, share: Share) {
     let floor = floor(relu);
-    rows(
-        to,
-        images,
-        share,
+    simd::vectorized(
         #[inline(always)]
-        |number, y, out| {
-            for (x, out) in out.chunks_mut(to.0.depth).enumerate() {
-                let pixel = pixel(from, number, y, x as isize);
-                for (c, (out, (slope, start))) in out.iter_mut().zip(lines).enumerate() {
-                    *out = (pixel[from.0.tap(c, 0, 0)] * slope + start).max(floor);
-                }
-            }
+        || {
+            rows(
+                to,
+                images,
+                share,
+                #[inline(always)]
+                |number, y, out| {
+                    for (x, out) in out.chunks_mut(to.0.depth).enumerate() {
+                        let pixel = pixel(from, number, y, x as isize);
+                        if from.0.planar {
+                            for (c, (out, (slope, start))) in out.iter_mut().zip(lines).enumerate() {
+                                *out = (pixel[from.0.tap(c, 0, 0)] * slope + start).max(floor);
+                            }
+                        } else {
+                            for ((out, x), (slope, start)) in out.iter_mut().zip(pixel).zip(lines) {
+                                *out = (x * slope + start).max(floor);
+                            }
+                        }
+                    }
+                },
+            )
         },
     );
 }
@@ -210,6 +221,11 @@ pub struct Linear {
 }
 
 impl Linear {
+    /// Numbers that its weights are.
+    pub fn weights(&self) -> usize {
+        self.weight.len()
+    }
+
     /// Of `from`, with `weight` (outputs, inputs).
     pub fn new(from: &Image, weight: &[f32], bias: &[f32]) -> Self {
         let (len, starts, place) = from.runs();
