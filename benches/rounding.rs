@@ -7,7 +7,12 @@ use branchynet::runs::{Experiment, Pretrained};
 use candle_core::Device;
 
 /// The largest change of a logit, and the answers and exits that differ.
-fn compare(plan: &mut Plan, exact: &mut Plan, policy: &ExitPolicy, images: &[f32]) -> Result<(f32, usize, usize)> {
+fn compare(
+    plan: &mut Plan,
+    exact: &mut Plan,
+    policy: &ExitPolicy,
+    images: &[f32],
+) -> Result<(f32, usize, usize)> {
     let (logits, wanted) = (plan.logits(images)?.concat(), exact.logits(images)?.concat());
     let largest = logits.iter().zip(&wanted).fold(0f32, |largest, (a, b)| largest.max((a - b).abs()));
     let answers = plan.classify_all(images, policy)?.into_iter().zip(exact.classify_all(images, policy)?);
@@ -27,7 +32,9 @@ fn main() -> Result<()> {
         let (_, policy) = about.policies.last().expect("a reference run has policies");
         let images = Experiment::named(&name)?.load()?.test;
         let mut exact = Plan::by_definition(&network)?;
-        for (what, mut plan) in [("for images alone", Plan::new(&network)?), ("for batches", Plan::for_batches(&network)?)] {
+        for (what, mut plan) in
+            [("for images alone", Plan::new(&network)?), ("for batches", Plan::for_batches(&network)?)]
+        {
             let (mut largest, mut labels, mut exits) = (0f32, 0, 0);
             for start in (0..images.len()).step_by(1000) {
                 let samples: Vec<usize> = (start..images.len().min(start + 1000)).collect();

@@ -29,6 +29,8 @@ pub trait Scheme<const A: usize, const M: usize> {
 pub struct Four;
 /// Points 0, ±1, ±2 and infinity.
 pub struct Six;
+/// Points 0, ±1, ±2, ±1/2 and infinity.
+pub struct Eight;
 
 impl Scheme<4, 2> for Four {
     #[inline(always)]
@@ -117,6 +119,67 @@ impl Scheme<6, 2> for Six {
     }
 }
 
+impl Scheme<8, 4> for Eight {
+    #[inline(always)]
+    fn input<S: Simd>(s: S, d: [S::f32s; 8]) -> [S::f32s; 8] {
+        let number = |x: f32| s.splat_f32s(x);
+        // Of the points ±1, ±2 and ±1/2 what is even and what is odd.
+        let even = s.mul_add_f32s(number(-4.25), d[4], s.add_f32s(d[2], d[6]));
+        let odd = s.mul_add_f32s(number(-4.25), d[3], s.add_f32s(d[1], d[5]));
+        let even_2 = s.mul_add_f32s(number(0.25), d[2], s.mul_add_f32s(number(-1.25), d[4], d[6]));
+        let thrice = s.mul_f32s(number(-2.5), d[3]);
+        let odd_2 = s.mul_add_f32s(number(0.5), d[1], s.mul_add_f32s(number(2.0), d[5], thrice));
+        let even_half = s.mul_add_f32s(number(4.0), d[2], s.mul_add_f32s(number(-5.0), d[4], d[6]));
+        let odd_half = s.mul_add_f32s(number(2.0), d[1], s.mul_add_f32s(number(0.5), d[5], thrice));
+        [
+            s.mul_add_f32s(number(5.25), s.sub_f32s(d[2], d[4]), s.sub_f32s(d[6], d[0])),
+            s.add_f32s(even, odd),
+            s.sub_f32s(even, odd),
+            s.add_f32s(even_2, odd_2),
+            s.sub_f32s(even_2, odd_2),
+            s.add_f32s(even_half, odd_half),
+            s.sub_f32s(even_half, odd_half),
+            s.mul_add_f32s(number(5.25), s.sub_f32s(d[3], d[5]), s.sub_f32s(d[7], d[1])),
+        ]
+    }
+    #[inline(always)]
+    fn output<S: Simd>(s: S, m: [S::f32s; 8]) -> [S::f32s; 4] {
+        let number = |x: f32| s.splat_f32s(x);
+        let (even, odd) = (s.add_f32s(m[1], m[2]), s.sub_f32s(m[1], m[2]));
+        let (even_2, odd_2) = (s.add_f32s(m[3], m[4]), s.sub_f32s(m[3], m[4]));
+        let (even_half, odd_half) = (s.add_f32s(m[5], m[6]), s.sub_f32s(m[5], m[6]));
+        [
+            s.add_f32s(s.add_f32s(m[0], even), s.add_f32s(even_2, even_half)),
+            s.mul_add_f32s(number(2.0), odd_2, s.mul_add_f32s(number(0.5), odd_half, odd)),
+            s.mul_add_f32s(number(4.0), even_2, s.mul_add_f32s(number(0.25), even_half, even)),
+            s.mul_add_f32s(
+                number(8.0),
+                odd_2,
+                s.mul_add_f32s(number(0.125), odd_half, s.add_f32s(odd, m[7])),
+            ),
+        ]
+    }
+    #[inline(always)]
+    fn gradient<S: Simd>(s: S, g: [S::f32s; 4]) -> [S::f32s; 8] {
+        let number = |x: f32| s.splat_f32s(x);
+        let (even, odd) = (s.add_f32s(g[0], g[2]), s.add_f32s(g[1], g[3]));
+        let even_2 = s.mul_add_f32s(number(4.0), g[2], g[0]);
+        let odd_2 = s.mul_add_f32s(number(2.0), g[1], s.mul_f32s(number(8.0), g[3]));
+        let even_half = s.mul_add_f32s(number(0.25), g[2], g[0]);
+        let odd_half = s.mul_add_f32s(number(0.5), g[1], s.mul_f32s(number(0.125), g[3]));
+        [
+            g[0],
+            s.add_f32s(even, odd),
+            s.sub_f32s(even, odd),
+            s.add_f32s(even_2, odd_2),
+            s.sub_f32s(even_2, odd_2),
+            s.add_f32s(even_half, odd_half),
+            s.sub_f32s(even_half, odd_half),
+            g[3],
+        ]
+    }
+}
+
 /// The sizes of a tile: pixels of its side, A, and results, M.
 #[derive(Debug, Clone, Copy)]
 pub struct Tiles {
@@ -150,13 +213,14 @@ impl Tiles {
         let terms = from.channels * outputs;
         let estimate = |&(size, results): &(usize, usize)| {
             let tiles = images * Self { size, results }.count(to);
-            // About 4 and 3 instructions for each element that is transformed, and some around products.
-            size * size * (tiles * (terms + 4 * inputs + 3 * outputs + 3) + terms * read)
+            // To transform a register takes as long as about 10 products, more than its instructions: what is written then
+            // comes from the second-level cache.
+            size * size * (tiles * (terms + 10 * (inputs + outputs) + 3) + terms * read)
         };
         let definition = kernel * kernel * terms * (images * to.height * to.width + read);
         let sizes: &[(usize, usize)] = match kernel {
             3 => &[(4, 2), (6, 4)],
-            5 => &[(6, 2)],
+            5 => &[(6, 2), (8, 4)],
             _ => &[],
         };
         // Rounding differs: not for little.
@@ -196,7 +260,7 @@ impl Tiles {
 /// The transform of one axis of a kernel, (A, kernel): row i holds 1, p, p², … by the product of the point p's
 /// distances to the other points; infinity's is the last power alone.
 pub fn kernel_transform(Tiles { size, results }: Tiles) -> Vec<Vec<f32>> {
-    let points = &[0.0, 1.0, -1.0, 2.0, -2.0][..size - 1];
+    let points = &[0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5][..size - 1];
     let kernel = (size - results + 1) as i32;
     let row = |i: usize| {
         let Some(&p) = points.get(i) else {
@@ -322,6 +386,7 @@ impl Winograd {
             (4, 2) => simd::dispatch(By::<Four, 4, 2>(run, Four)),
             (6, 4) => simd::dispatch(By::<Six, 6, 4>(run, Six)),
             (6, 2) => simd::dispatch(By::<Six, 6, 2>(run, Six)),
+            (8, 4) => simd::dispatch(By::<Eight, 8, 4>(run, Eight)),
             _ => unreachable!("no such tiles"),
         }
     }
