@@ -198,6 +198,12 @@ bench: setup datasets $(DONE)/peers ## compare speed with PyTorch and ONNX Runti
 	cargo bench --quiet --profile dev --bench speed --no-run
 	SIMD=$(SIMD) target/peers/bin/python benches/speed.py
 
+.PHONY: roofline
+roofline: setup datasets ## say what bounds each layer, and what the ways to compute convolutions change: benches/roofline.csv, rounding.csv (minutes)
+	cargo bench --quiet --profile dev --bench roofline -- airbench resnet110 > target/roofline.csv
+	cargo bench --quiet --profile dev --bench rounding -- lenet alexnet airbench resnet110 > target/rounding.csv
+	mv target/roofline.csv target/rounding.csv benches/
+
 .PHONY: runtimes
 runtimes: $(DONE)/library-$(BUILD) $(DONE)/onnx $(DONE)/peers $(DONE)/venv datasets ## run exported networks in all runtimes that can be installed: docs/runtimes.md (gigabytes; a quarter of an hour once they are there; COUNT=2000, RUNTIMES="tract rten")
 	@$(COMPILE) "the program" cargo build $(FEATURES)

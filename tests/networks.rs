@@ -308,7 +308,7 @@ fn a_plan_for_batches_treats_images_as_it_does_alone() -> Result<()> {
     for (layers, image) in [(b_alexnet(), [3, 32, 32]), (b_resnet(1), [3, 32, 32]), (b_lenet(), [1, 28, 28])]
     {
         let network = build(layers, image)?;
-        let (size, count) = (image.iter().product::<usize>(), 150);
+        let (size, count) = (image.iter().product::<usize>(), 50);
         let values: Vec<f32> = (0..count * size).map(|i| (1.3 * i as f32).sin()).collect();
         let mut plan = Plan::for_batches(&network)?;
         let all = plan.logits(&values)?;
