@@ -186,8 +186,9 @@ check-from: $(DONE)/library-$(BUILD) $(DONE)/peers datasets ## compare networks 
 	$(LIBRARIES) target/peers/bin/python tests/given.py --images $(or $(COUNT),200) \
 	  $(BUILT)
 
-int8: $(DONE)/library-$(BUILD) $(DONE)/onnx datasets ## measure what int8 costs and gains in onnxruntime, into benches/int8.csv (half an hour; COUNT=1000 images, NETWORKS="lenet")
+int8: $(DONE)/library-$(BUILD) $(DONE)/onnx datasets ## measure what int8 costs and gains in onnxruntime and in the own plan, into benches/int8.csv (half an hour; COUNT=1000 images, NETWORKS="lenet")
 	@$(COMPILE) "the program" cargo build $(FEATURES)
+	cargo bench --quiet --profile dev --bench int8 --no-run
 	$(LIBRARIES) target/onnx/bin/python benches/int8.py --images $(or $(COUNT),10000) --output benches/int8.csv \
 	  $(BUILT) $(or $(NETWORKS),lenet alexnet airbench resnet110)
 

@@ -1,10 +1,10 @@
-"""What int8 costs and gains: exported files in onnxruntime, on all test images.
+"""What int8 costs and gains: exported files in onnxruntime, and this crate's own plan, on all test images.
 
     int8.py --program PROGRAM --output FILE.csv [--images N] NETWORK ...    `make int8`
 
 For each network, with thresholds that promise at most 1 % of other answers than the last exit's: f32; int8 the naive way (onnxruntime's own static quantisation, 8 bits per channel, with the thresholds of f32);
-int8 as `export --int8` writes it, with thresholds of its own; the same with 8 bits. Times are medians of rounds in turn, one image
-at a time on one thread.
+int8 as `export --int8` writes it, with thresholds of its own; the same with 8 bits. Then f32 and both in this crate's plan
+(benches/int8.rs). Times are medians of rounds in which all take turns, one image at a time on one thread.
 """
 
 import argparse
@@ -55,10 +55,37 @@ def all_logits(path, pixels):
     return np.concatenate(parts, axis=1)
 
 
-def timed(files, pixels, policies):
-    """Milliseconds an image of each file in the `if` form, medians of rounds in turn."""
+class Plan:
+    """This crate's plans of a network, in a process of its own."""
+
+    def __init__(self, network, count):
+        command = ["cargo", "bench", "--quiet", "--profile", "dev", "--bench", "int8", "--", network, str(count)]
+        self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.rows = {f"{row['file']}, plan": row for row in self.line()["rows"]}
+
+    def line(self):
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit("int8.py: benches/int8.rs ended early; what it said stands above")
+        return json.loads(line)
+
+    def round(self):
+        """Times by name: with early exit, to the last exit, and images a second in batches."""
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return {f"{name}, plan": times for name, times in self.line().items()}
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def timed(files, pixels, policies, plan):
+    """Milliseconds an image of each file in the `if` form, medians of rounds in turn; and of this crate's plans all that it
+    measures."""
     models = {name: session(path) for name, path in files.items()}
     rounds = {name: [] for name in files}
+    own = []
     for _ in range(ROUNDS + 1):
         for name, model in models.items():
             given = {"thresholds": np.array(policies[name][0], np.float32)}
@@ -66,7 +93,17 @@ def timed(files, pixels, policies):
             for image in pixels[:TIMED]:
                 model.run(["label"], {"image": image[None], **given})
             rounds[name].append((time.perf_counter() - start) / TIMED * 1e3)
-    return {name: statistics.median(times[1:]) for name, times in rounds.items()}
+        own.append(plan.round())
+    times = {name: {"early": statistics.median(times[1:])} for name, times in rounds.items()}
+    for name, found in own[0].items():
+        times[name] = {kind: statistics.median(round[name][kind] for round in own[1:]) for kind in found}
+    return times
+
+
+def written(times):
+    """The columns of times."""
+    columns = {"ms an image": ("early", 3), "ms to the last exit": ("whole", 3), "images/s, batches of 64": ("batch", 0)}
+    return {column: f"{times[kind]:.{digits}f}" if kind in times else "" for column, (kind, digits) in columns.items()}
 
 
 def exported(program, network, folder):
@@ -91,7 +128,9 @@ def rows(program, network, count, folder):
                     activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
     logits = {name: all_logits(path, pixels) for name, path in {**exits, "int8, naive": naive}.items()}
     policies["int8, naive"] = policies["f32"]
-    times = timed(decide, pixels, policies)
+    plan = Plan(network, count)
+    times = timed(decide, pixels, policies, plan)
+    plan.close()
     reference = logits["f32"][-1].argmax(1)
     for name in ("f32", "int8, naive", "int8", "int8, 8 bits"):
         answer, exit, _ = map(np.array, zip(*decided(logits[name].swapaxes(0, 1), *policies[name])))
@@ -101,8 +140,14 @@ def rows(program, network, count, folder):
         yield {"network": network, "file": name, "last exit, % right": f"{(last == truth).mean() * 100:.2f}",
                "with early exit, % right": f"{(answer == truth).mean() * 100:.2f}", "leave at each exit, %": shares,
                "not the last exit's answer, %": f"{(answer != last).mean() * 100:.2f}",
-               "not the f32 last exit's, %": f"{(answer != reference).mean() * 100:.2f}", "kB": f"{size / 1e3:.0f}",
-               "ms an image": f"{times[name]:.3f}" if name in times else ""}
+               "not the f32 last exit's, %": f"{(answer != reference).mean() * 100:.2f}", "other answers than by f32 sums": "", "kB": f"{size / 1e3:.0f}", **written(times.get(name, {}))}
+    for name, row in plan.rows.items():
+        shares = " ".join(f"{share:.1f}" for share in row["shares"])
+        yield {"network": network, "file": name, "last exit, % right": f"{row['last']:.2f}",
+               "with early exit, % right": f"{row['early']:.2f}", "leave at each exit, %": shares,
+               "not the last exit's answer, %": f"{row['changed']:.2f}", "not the f32 last exit's, %": f"{row['changed_f32']:.2f}",
+               "other answers than by f32 sums": "" if name == "f32, plan" else row["other_than_f32_sums"], "kB": "",
+               **written(times[name])}
 
 
 def processor():
@@ -125,9 +170,11 @@ def main():
         with tempfile.TemporaryDirectory() as folder:
             if arguments.times:
                 _, decide, policies = exported(arguments.program, network, pathlib.Path(folder))
-                times = timed(decide, images(network, TIMED), policies)
+                plan = Plan(network, TIMED)
+                times = timed(decide, images(network, TIMED), policies, plan)
+                plan.close()
                 for row in (row for row in found if row["network"] == network and row["file"] in times):
-                    row["ms an image"] = f"{times[row['file']]:.3f}"
+                    row.update(written(times[row["file"]]))
                     print(f"   {network}, {row['file']}: {row['ms an image']} ms", flush=True)
                 continue
             for row in rows(arguments.program, network, arguments.images, pathlib.Path(folder)):

@@ -1,6 +1,7 @@
 //! A graph of operations as an ONNX file holds it (<https://onnx.ai>). Layers add theirs to it, of opset 17;
 //! [`crate::runs`] makes files of networks and policies.
 
+use crate::kernels::inference::weight_scale;
 use onnx_rs::ast::{self, AttributeType, DataType, Dimension, OpType};
 use std::borrow::Cow;
 
@@ -220,12 +221,6 @@ impl Graph {
             ..Default::default()
         }
     }
-}
-
-/// What the weights of one output are whole multiples of, at most 2^(bits − 1) − 1 of it.
-pub(crate) fn weight_scale(weights: &[f32], bits: u32) -> f32 {
-    let largest = weights.iter().fold(0f32, |largest, weight| largest.max(weight.abs()));
-    if largest > 0.0 { largest / ((1 << (bits - 1)) - 1) as f32 } else { 1.0 }
 }
 
 impl Operation {

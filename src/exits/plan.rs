@@ -70,7 +70,8 @@ struct Exit {
 impl Plan {
     /// Compiles `network` with the parameters it has now; training it further does not change the
     /// plan. Convolutions of 3×3 and 5×5 pixels are computed with fewer multiplications (Winograd), which
-    /// rounds differently; see [`Self::by_definition`].
+    /// rounds differently; see [`Self::by_definition`]. A quantised network ([`Network::quantized`]) is computed in whole
+    /// numbers, with the same bits on every processor.
     pub fn new(network: &Network) -> Result<Self> {
         Self::compile(network, Tiling::Alone)
     }
@@ -91,13 +92,14 @@ impl Plan {
         let (mut builder, mut view) = StepBuilder::new(network.image);
         let mut exits: Vec<Exit> = Vec::new();
         for (i, nodes) in network.segments.iter().enumerate() {
-            let mut part = |nodes: &[Node], from: View| -> Result<(Range<usize>, View)> {
+            let mut part = |nodes: &[Node], from: View, logits: bool| -> Result<(Range<usize>, View)> {
                 let start = builder.steps();
                 let view = layers::place(nodes, from, &mut builder)?;
+                let view = if logits { builder.values(view) } else { view };
                 Ok((start..builder.steps(), view))
             };
-            let (segment, trunk) = part(nodes, view)?;
-            let (branch, logits) = part(network.branches.get(i).map_or(&[], Vec::as_slice), trunk)?;
+            let (segment, trunk) = part(nodes, view, false)?;
+            let (branch, logits) = part(network.branches.get(i).map_or(&[], Vec::as_slice), trunk, true)?;
             exits.push(Exit { segment, branch, trunk, logits });
             view = trunk;
         }

@@ -29,6 +29,11 @@ impl Aligned {
     pub fn zeros(len: usize) -> Self {
         Self { lines: vec![Line([0.0; SLACK]); len.div_ceil(SLACK)], len }
     }
+
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // Safety: any bits are bytes, and any bits are floats.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), 4 * self.len) }
+    }
 }
 
 impl Deref for Aligned {
@@ -44,6 +49,12 @@ impl DerefMut for Aligned {
         // Safety: as above.
         unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
     }
+}
+
+/// The same memory by bytes.
+pub fn bytes(values: &[f32]) -> &[u8] {
+    // Safety: any bits are bytes.
+    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
 }
 
 /// f32 and f64, with their vector types. f64 is there so that gradients can be checked finely.
@@ -184,7 +195,7 @@ pub fn registers() -> usize {
 
 /// `n` split into the fewest, most even parts of at most `max`.
 #[inline(always)]
-pub fn parts(n: usize, max: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+pub fn parts(n: usize, max: usize) -> impl Iterator<Item = std::ops::Range<usize>> + Clone {
     let count = n.div_ceil(max);
     (0..count).map(move |i| i * n / count..(i + 1) * n / count)
 }

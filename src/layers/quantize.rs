@@ -1,6 +1,7 @@
 //! Rounding of activations to 256 values, as an int8 runtime keeps them.
 
 use super::*;
+use crate::kernels::inference::Grid;
 
 /// Rounding of every value to the nearest of 256 that are equally far apart, among them 0.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -43,12 +44,7 @@ impl Operator for Quantize {
     }
 
     fn place(&self, _: &Node, from: View, builder: &mut StepBuilder) -> Result<View> {
-        let (scale, zero, whole) = (self.scale, f32::from(self.zero), WHOLE as f32);
-        Ok(builder.map(
-            from,
-            #[inline(always)]
-            move |x| ((x / scale).max(-zero).min(255.0 - zero) + whole - whole) * scale,
-        ))
+        Ok(builder.quantize(from, Grid { scale: self.scale, zero: self.zero }))
     }
 
     fn onnx(&self, node: &Node, (x, _): (&str, Shape), graph: &mut Graph) -> Result<String> {

@@ -3,9 +3,9 @@
 use super::network::Network;
 use crate::Result;
 use crate::error::error;
+use crate::kernels::inference::weight_scale;
 use crate::kernels::{EPSILON, Pooling};
 use crate::layers::{Layer, Node, Operator, Pass, Pool, quantize, relu, run};
-use crate::onnx::weight_scale;
 use candle_core::{Tensor, Var};
 use std::collections::BTreeMap;
 

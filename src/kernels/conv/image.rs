@@ -24,12 +24,19 @@ pub struct Image {
     pub planar: bool,
     /// The distance of two pixels: channels, with the zeros behind them.
     pub depth: usize,
+    /// Where an element is a byte, a whole number of a grid: the number of 0, which lies around the image.
+    pub zero: Option<u8>,
 }
 
 impl Image {
     pub fn new([channels, height, width]: [usize; 3]) -> Self {
         let depth = channels.next_multiple_of(lanes());
-        Self { channels, height, width, border: 0, beyond: 0, planar: false, depth }
+        Self { channels, height, width, border: 0, beyond: 0, planar: false, depth, zero: None }
+    }
+
+    /// One of bytes.
+    pub fn of_bytes(shape: [usize; 3], zero: u8) -> Self {
+        Self { depth: shape[0].next_multiple_of(SLACK), zero: Some(zero), ..Self::new(shape) }
     }
 
     /// The network's input.
@@ -63,7 +70,13 @@ impl Image {
     /// Elements of one image.
     #[inline(always)]
     pub fn len(&self) -> usize {
-        self.plane() * if self.planar { self.channels } else { 1 } + SLACK
+        let len = self.plane() * if self.planar { self.channels } else { 1 } + SLACK;
+        if self.zero.is_some() { len.next_multiple_of(4 * SLACK) } else { len }
+    }
+
+    /// Elements of a buffer of f32 that it takes.
+    pub fn room(&self) -> usize {
+        if self.zero.is_some() { self.len() / 4 } else { self.len() }
     }
 
     /// The elements of an image as runs without gaps: their length, where each begins, and for each of its
@@ -132,7 +145,12 @@ impl Image {
 
 /// Calls `row(number, y, out)` for this share of the rows of `images` images, with the elements of a row.
 #[inline(always)]
-pub fn rows((to, out): To<'_>, images: usize, share: Share, mut row: impl FnMut(usize, isize, &mut [f32])) {
+pub fn rows<T>(
+    (to, out): (&Image, Shared<T>),
+    images: usize,
+    share: Share,
+    mut row: impl FnMut(usize, isize, &mut [T]),
+) {
     for n in share.of(images * to.height) {
         let (number, y) = (n / to.height, (n % to.height) as isize);
         // Safety: a row belongs to one share.

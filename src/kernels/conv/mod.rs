@@ -2,14 +2,18 @@
 //!
 //! [`Image`] is where activations lie, [`product`] the inner product of everything here. A convolution runs
 //! by its definition ([`direct`]), with pixels in the lanes of registers where it has few outputs ([`mod@rows`]),
-//! or with fewer multiplications ([`winograd`]); [`gradient`] is the gradient of its kernel.
+//! or with fewer multiplications ([`winograd`]); [`gradient`] is the gradient of its kernel. One of whole numbers of a byte
+//! ([`grid`]) is computed by [`integer`].
 
 // Iterators over arrays of registers compile to calls, plain indices to registers.
 #![allow(clippy::needless_range_loop)]
 
 mod direct;
+mod dot;
 mod gradient;
+mod grid;
 mod image;
+mod integer;
 mod product;
 mod rows;
 mod share;
@@ -17,7 +21,9 @@ mod transpose;
 mod winograd;
 
 pub use self::gradient::Gradient;
+pub use self::grid::{Grid, weight_scale, whole_numbers};
 pub use self::image::{From, Image, To, rows};
+pub use self::integer::{Integer, Results, Whole};
 pub use self::product::{Finish, floor, load, peak, store};
 pub use self::share::{Share, Shared};
 pub use self::winograd::{Tiles, Winograd};

@@ -20,18 +20,33 @@ impl Share {
 }
 
 /// A buffer that threads write different parts of.
-#[derive(Debug, Clone, Copy)]
-pub struct Shared {
-    start: *mut f32,
+#[derive(Debug)]
+pub struct Shared<T = f32> {
+    start: *mut T,
     len: usize,
 }
 
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Shared<T> {}
+
 // Safety: it is no more than an address; who uses it promises the rest.
-unsafe impl Send for Shared {}
-unsafe impl Sync for Shared {}
+unsafe impl<T> Send for Shared<T> {}
+unsafe impl<T> Sync for Shared<T> {}
 
 impl Shared {
-    pub fn new(buffer: &mut [f32]) -> Self {
+    /// The same buffer by bytes.
+    pub fn bytes(self) -> Shared<u8> {
+        Shared { start: self.start.cast(), len: 4 * self.len }
+    }
+}
+
+impl<T> Shared<T> {
+    pub fn new(buffer: &mut [T]) -> Self {
         Self { start: buffer.as_mut_ptr(), len: buffer.len() }
     }
 
@@ -45,7 +60,7 @@ impl Shared {
     }
 
     /// The address of an element.
-    pub fn at(self, place: usize) -> *mut f32 {
+    pub fn at(self, place: usize) -> *mut T {
         debug_assert!(place < self.len);
         self.start.wrapping_add(place)
     }
@@ -54,7 +69,7 @@ impl Shared {
     ///
     /// # Safety
     /// It outlives the result, and nobody writes to it meanwhile.
-    pub unsafe fn read<'a>(self) -> &'a [f32] {
+    pub unsafe fn read<'a>(self) -> &'a [T] {
         unsafe { std::slice::from_raw_parts(self.start, self.len) }
     }
 
@@ -62,7 +77,7 @@ impl Shared {
     ///
     /// # Safety
     /// It outlives the result, and nobody else reads or writes that part meanwhile.
-    pub unsafe fn write<'a>(self, start: usize, len: usize) -> &'a mut [f32] {
+    pub unsafe fn write<'a>(self, start: usize, len: usize) -> &'a mut [T] {
         assert!(start + len <= self.len);
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
     }

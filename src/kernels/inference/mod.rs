@@ -8,20 +8,25 @@
 //!
 //! Several images go through each step together, as weights are then read from memory once for all of
 //! them. What an image gets does not depend on the others, bit for bit.
+//!
+//! Behind a rounding ([`StepBuilder::quantize`]) activations are whole numbers of a byte. Convolutions and fully connected
+//! layers whose weights are whole numbers too sum whole numbers, and what they give is rounded before it is stored.
 
 // Iterators over arrays of registers compile to calls, plain indices to registers.
 #![allow(clippy::needless_range_loop)]
 
 mod barrier;
+mod bytes;
 mod layers;
 
-pub use crate::conv::peak;
+pub use crate::conv::{Grid, peak, weight_scale};
 
 use self::barrier::Barrier;
+use self::bytes::Sum;
 use self::layers::{Linear, Map};
-use crate::conv::{Conv, Finish, Image, Share, Shared, Tiles};
+use crate::conv::{Conv, Finish, Image, Integer, Results, Share, Shared, Tiles, Whole, whole_numbers};
 use crate::normal::Normal;
-use crate::simd::Aligned;
+use crate::simd::{self, Aligned};
 use crate::{EPSILON, Lrn, Pool, Pooling, Shortcut, Zeros};
 use candle_core::Result;
 use std::ops::Range;
@@ -48,9 +53,9 @@ impl Tiling {
     }
 }
 
-/// An activation, by its number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct View(usize);
+/// An activation, by its number, and the grid that its bytes lie on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct View(usize, Option<Grid>);
 
 /// What a step is to do, before it is compiled.
 enum Draft {
@@ -82,6 +87,17 @@ enum Draft {
         input: View,
         strides: [usize; 2],
     },
+    /// Sums of whole numbers.
+    Whole(Whole),
+    Quantize(Grid),
+    /// Bytes by the f32 value of each, and by the byte.
+    Values(Box<[f32; 256]>),
+    Numbers(Box<[u8; 256]>),
+    Sum {
+        input: View,
+        sum: Sum,
+        to: Option<Grid>,
+    },
 }
 
 /// Collects the layers of a network. Each method appends a layer that reads `from`, and returns what it
@@ -99,12 +115,12 @@ impl StepBuilder {
     /// A builder, and the input (channels, height, width) of its network.
     pub fn new(shape: [usize; 3]) -> (Self, View) {
         let image = Image::planar(shape);
-        (Self { images: vec![image], steps: Vec::new(), open: 0, cuts: Vec::new() }, View(0))
+        (Self { images: vec![image], steps: Vec::new(), open: 0, cuts: Vec::new() }, View(0, None))
     }
 
     fn push(&mut self, draft: Draft, from: View, shape: [usize; 3]) -> View {
         self.images.push(Image::new(shape));
-        let to = View(self.images.len() - 1);
+        let to = View(self.images.len() - 1, None);
         self.steps.push((draft, from, to));
         to
     }
@@ -124,25 +140,99 @@ impl StepBuilder {
         self.open = self.steps.len();
     }
 
+    /// Rounds to the nearest values of a grid.
+    pub fn quantize(&mut self, from: View, grid: Grid) -> View {
+        let shape = self.shape(from);
+        let image = Image::of_bytes(shape, grid.zero);
+        let to = View(from.0, Some(grid));
+        if let Some(before) = from.1 {
+            let table: [u8; 256] = std::array::from_fn(|n| grid.number(before.value(n as u8)));
+            // The numbers stay what they are where another scale rounds to the same ones.
+            if before.zero == grid.zero
+                && table.iter().enumerate().all(|(n, &number)| n == usize::from(number))
+            {
+                return to;
+            }
+            return self.push_bytes(Draft::Numbers(Box::new(table)), from, image, grid);
+        }
+        if self.steps[self.open..].last().is_some_and(|(.., last)| last.0 == from.0) {
+            match self.last() {
+                Some(Draft::Whole(Whole { to, .. }) | Draft::Sum { to, .. }) => *to = Some(grid),
+                Some(last @ Draft::Values(_)) => {
+                    let Draft::Values(values) = last else { unreachable!("it has been matched") };
+                    *last = Draft::Numbers(Box::new(values.map(|value| grid.number(value))));
+                }
+                _ => return self.push_bytes(Draft::Quantize(grid), from, image, grid),
+            }
+            self.images[from.0] = image;
+            return to;
+        }
+        // Few channels, as a network's input has, are not filled up: the pixels of a row lie side by side.
+        let few = self.images[from.0].planar && shape[0] < 4;
+        let image = if few { Image { depth: shape[0], ..image } } else { image };
+        self.push_bytes(Draft::Quantize(grid), from, image, grid)
+    }
+
+    fn push_bytes(&mut self, draft: Draft, from: View, image: Image, grid: Grid) -> View {
+        let View(to, _) = self.push(draft, from, image.shape());
+        self.images[to] = image;
+        View(to, Some(grid))
+    }
+
+    /// The same in f32.
+    pub fn values(&mut self, from: View) -> View {
+        if from.1.is_some() { self.map(from, |x| x) } else { from }
+    }
+
+    /// A convolution, or fully connected layer, of whole numbers, where input and weights are; otherwise gives them back.
+    fn whole(
+        &mut self,
+        from: View,
+        [kernel, [padding, stride]]: [[usize; 2]; 2],
+        weight: &[f32],
+        bias: &[f32],
+        shape: [usize; 3],
+    ) -> Option<View> {
+        let grid = from.1?;
+        let (numbers, scales) = whole_numbers(weight, bias.len())?;
+        let bias = bias.to_vec();
+        let whole =
+            Whole { kernel, padding, stride, numbers, scales, bias, relu: false, from: grid, to: None };
+        Some(self.push(Draft::Whole(whole), from, shape))
+    }
+
     /// A convolution with `weight` (outputs, inputs, kernel, kernel); kernel, padding, stride.
     pub fn conv(&mut self, from: View, sizes: [usize; 3], weight: Vec<f32>, bias: Vec<f32>) -> View {
         let ([_, height, width], [kernel, padding, stride]) = (self.shape(from), sizes);
         let size = |length: usize| (length + 2 * padding - kernel) / stride + 1;
         let shape = [bias.len(), size(height), size(width)];
+        if let Some(to) = self.whole(from, [[kernel; 2], [padding, stride]], &weight, &bias, shape) {
+            return to;
+        }
+        let from = self.values(from);
         let scale = vec![1.0; bias.len()];
         self.push(Draft::Conv { sizes, weight, scale, bias, relu: false, addend: None }, from, shape)
     }
 
     /// A fully connected layer with `weight` (outputs, inputs).
     pub fn linear(&mut self, from: View, weight: Vec<f32>, bias: Vec<f32>) -> View {
-        let shape = [bias.len(), 1, 1];
+        let (shape, [_, height, width]) = ([bias.len(), 1, 1], self.shape(from));
+        if let Some(to) = self.whole(from, [[height, width], [0, 1]], &weight, &bias, shape) {
+            return to;
+        }
+        let from = self.values(from);
         self.push(Draft::Linear { weight, bias, relu: false }, from, shape)
     }
 
     /// A rectifier.
     pub fn relu(&mut self, from: View) -> View {
+        if let Some(grid) = from.1 {
+            let rectified = self.map(from, |x| x.max(0.0));
+            return self.quantize(rectified, grid);
+        }
         if let Some(
-            Draft::Conv { relu, .. }
+            Draft::Whole(Whole { relu, to: None, .. })
+            | Draft::Conv { relu, .. }
             | Draft::Linear { relu, .. }
             | Draft::Pool { relu, .. }
             | Draft::Affine { relu, .. },
@@ -166,6 +256,10 @@ impl StepBuilder {
 
     /// `f` of every element, in vectors where it is made of what they have, and `#[inline(always)]`.
     pub fn map(&mut self, mut from: View, f: impl Fn(f32) -> f32 + Send + Sync + 'static) -> View {
+        if let Some(grid) = from.1 {
+            let values = Box::new(std::array::from_fn(|number| f(grid.value(number as u8))));
+            return self.push(Draft::Values(values), from, self.shape(from));
+        }
         if self.images[from.0].planar {
             from = self.scale(from, 1.0);
         }
@@ -174,6 +268,9 @@ impl StepBuilder {
 
     /// A multiplication by `factor`.
     pub fn scale(&mut self, from: View, factor: f32) -> View {
+        if from.1.is_some() {
+            return self.map(from, move |x| x * factor);
+        }
         let lines = vec![(factor, 0.0); self.shape(from)[0]];
         self.push(Draft::Affine { lines, relu: false }, from, self.shape(from))
     }
@@ -182,6 +279,13 @@ impl StepBuilder {
     pub fn pool(&mut self, from: View, kind: Pooling, kernel: usize, stride: usize) -> Result<View> {
         let [channels, height, width] = self.shape(from);
         let pool = Pool::new(kind, height, width, kernel, stride)?;
+        let few = self.images[from.0].depth < self.shape(from)[0].next_multiple_of(simd::SLACK);
+        if let Some(grid) = from.1.filter(|_| kind != Pooling::Average && !few) {
+            let [height, width] = [pool.out_height, pool.out_width];
+            let image = Image { height, width, border: 0, ..self.images[from.0] };
+            return Ok(self.push_bytes(Draft::Pool { pool, relu: false }, from, image, grid));
+        }
+        let from = self.values(from);
         self.push(Draft::Pool { pool, relu: false }, from, [channels, pool.out_height, pool.out_width]);
         // The largest of rectified values is the largest, rectified.
         let relu_before = self.steps.len() > self.open + 1
@@ -193,11 +297,12 @@ impl StepBuilder {
                 (*relu, *source) = (true, from);
             }
         }
-        Ok(View(self.images.len() - 1))
+        Ok(View(self.images.len() - 1, None))
     }
 
     /// Local response normalisation.
     pub fn lrn(&mut self, from: View, lrn: Lrn) -> View {
+        let from = self.values(from);
         self.push(Draft::Lrn(lrn), from, self.shape(from))
     }
 
@@ -215,6 +320,7 @@ impl StepBuilder {
             (slope as f32, start as f32)
         };
         let lines: Vec<(f32, f32)> = (0..weight.len()).map(line).collect();
+        let from = self.values(from);
         if let Some(Draft::Conv { scale, bias, relu: false, addend: None, .. }) = self.last() {
             for ((scale, bias), (slope, start)) in scale.iter_mut().zip(bias).zip(lines) {
                 *scale *= slope;
@@ -228,6 +334,11 @@ impl StepBuilder {
     /// The end of a residual block: the rectified sum of `from` and the block's `input`.
     pub fn shortcut(&mut self, from: View, input: View, zeros: Zeros) -> Result<View> {
         let shortcut = Shortcut::new(self.shape(input), self.shape(from), zeros)?;
+        if let (Some(body), Some(of_input)) = (from.1, input.1) {
+            let sum = Sum { strides: shortcut.strides(), grids: [body, of_input] };
+            return Ok(self.push(Draft::Sum { input, sum, to: None }, from, self.shape(from)));
+        }
+        let (from, input) = (self.values(from), self.values(input));
         if shortcut.is_identity()
             && !self.images[input.0].planar
             && let Some(Draft::Conv { relu: relu @ false, addend: addend @ None, .. }) = self.last()
@@ -256,6 +367,10 @@ impl StepBuilder {
         // What the second-level cache does not keep from image to image comes from further away.
         let read = if 4 * weights.sum::<usize>() > CACHE { 8 } else { 2 };
         for (draft, from, to) in &self.steps {
+            if let Draft::Whole(whole) = draft {
+                let image = &mut self.images[from.0];
+                image.border = image.border.max(whole.padding);
+            }
             let &Draft::Conv { sizes, .. } = draft else {
                 tiles.push(None);
                 continue;
@@ -294,6 +409,11 @@ impl StepBuilder {
                 Draft::Affine { lines, relu } => Op::Affine(lines, relu),
                 Draft::Map(map) => Op::Map(map),
                 Draft::Shortcut { input, strides } => Op::Shortcut { input, strides },
+                Draft::Whole(whole) => Op::Integer(Integer::new(input, &whole)),
+                Draft::Quantize(grid) => Op::Quantize(grid),
+                Draft::Values(values) => Op::Values(values),
+                Draft::Numbers(numbers) => Op::Numbers(numbers),
+                Draft::Sum { input, sum, to } => Op::Sum { input, sum, to },
             };
             Step { op, from, to }
         });
@@ -307,7 +427,7 @@ impl StepBuilder {
     fn groups(&self, most: usize) -> Vec<Group> {
         let mut groups: Vec<Group> = Vec::new();
         for (i, (_, from, to)) in self.steps.iter().enumerate() {
-            let bytes = size_of::<f32>() * (self.images[from.0].len() + self.images[to.0].len());
+            let bytes = size_of::<f32>() * (self.images[from.0].room() + self.images[to.0].room());
             let block = if most * bytes > 2 * CACHE { most.min(4) } else { most };
             match groups.last_mut() {
                 Some(group) if group.block == block && !self.cuts.contains(&i) => group.steps.end = i + 1,
@@ -317,14 +437,17 @@ impl StepBuilder {
         groups
     }
 
-    /// The buffer of each activation, and of each buffer its elements for an image and the images that it is for.
+    /// The buffer of each activation, and of each buffer the layout of an image and the most images that it is for.
     /// Activations of one layout share a buffer where the first has been read for the last time before the second is
     /// written: fewer buffers stay in the cache. What only one group of steps sees is there for its block alone.
-    fn slots(&self, last: &[View], groups: &[Group], most: usize) -> (Vec<Slot>, Vec<(usize, usize)>) {
+    fn slots(&self, last: &[View], groups: &[Group], most: usize) -> (Vec<Slot>, Vec<(Image, usize)>) {
         let mut read = vec![0; self.images.len()];
         for (i, (draft, from, _)) in self.steps.iter().enumerate() {
             read[from.0] = i;
-            if let Draft::Conv { addend: Some(input), .. } | Draft::Shortcut { input, .. } = draft {
+            if let Draft::Conv { addend: Some(input), .. }
+            | Draft::Shortcut { input, .. }
+            | Draft::Sum { input, .. } = draft
+            {
                 read[input.0] = i;
             }
         }
@@ -346,7 +469,7 @@ impl StepBuilder {
                 None => buffers.push((image, images, read[to.0])),
             }
         }
-        (slots, buffers.iter().map(|&(image, images, _)| (image.len(), images)).collect())
+        (slots, buffers.into_iter().map(|(image, images, _)| (image, images)).collect())
     }
 }
 
@@ -373,6 +496,11 @@ enum Op {
     Affine(Vec<(f32, f32)>, bool),
     Map(Map),
     Shortcut { input: View, strides: [usize; 2] },
+    Integer(Integer),
+    Quantize(Grid),
+    Values(Box<[f32; 256]>),
+    Numbers(Box<[u8; 256]>),
+    Sum { input: View, sum: Sum, to: Option<Grid> },
 }
 
 impl Op {
@@ -399,8 +527,8 @@ pub struct Steps {
     steps: Vec<Step>,
     images: Vec<Image>,
     slots: Vec<Slot>,
-    /// Of each buffer its elements for an image, and the most images that it is for.
-    sizes: Vec<(usize, usize)>,
+    /// Of each buffer the layout of an image, and the most images that it is for.
+    sizes: Vec<(Image, usize)>,
     groups: Vec<Group>,
     scratch: usize,
 }
@@ -422,7 +550,7 @@ pub struct StepTime {
     pub to: [usize; 3],
     /// For an image, with those of the zeros that fill registers and tiles.
     pub multiplications: usize,
-    /// Numbers (f32) that are read as weights.
+    /// Numbers that are read as weights: f32, or bytes of whole numbers.
     pub weights: usize,
     pub seconds: f64,
 }
@@ -430,7 +558,13 @@ pub struct StepTime {
 impl Steps {
     /// Memory for as many images at a time.
     pub fn buffers(&self, images: usize) -> Buffers {
-        let slots = self.sizes.iter().map(|&(len, most)| Aligned::zeros(len * images.min(most)));
+        let slots = self.sizes.iter().map(|&(image, most)| {
+            let mut slot = Aligned::zeros(images.min(most) * image.room());
+            if let Some(zero) = image.zero {
+                slot.bytes_mut().fill(zero);
+            }
+            slot
+        });
         Buffers { slots: slots.collect(), scratch: Vec::new() }
     }
 
@@ -448,7 +582,7 @@ impl Steps {
 
     /// Copies what image `from` has at `view` to image `to`.
     pub fn copy(&self, buffers: &mut Buffers, view: View, from: usize, to: usize) {
-        let len = self.images[view.0].len();
+        let len = self.images[view.0].room();
         buffers.slots[self.slots[view.0].buffer].copy_within(from * len..(from + 1) * len, to * len);
     }
 
@@ -465,14 +599,18 @@ impl Steps {
         }
         let timed = |(step, seconds): (&Step, f64)| {
             let (from, to) = (&self.images[step.from.0], &self.images[step.to.0]);
+            let pixels = to.height * to.width;
             let (what, weights, times) = match &step.op {
                 Op::Conv { conv, .. } => conv.weights(to),
                 Op::Linear(linear, _) => ("linear".to_string(), linear.weights(), 1),
+                Op::Integer(conv) => ("of whole numbers".to_string(), conv.weights(), pixels),
                 Op::Pool(..) => ("pooling".to_string(), 0, 0),
                 Op::Lrn(_) => ("local response normalisation".to_string(), 0, 0),
                 Op::Affine(..) => ("line of each channel".to_string(), 0, 0),
-                Op::Map(_) => ("function of each value".to_string(), 0, 0),
-                Op::Shortcut { .. } => ("shortcut".to_string(), 0, 0),
+                Op::Shortcut { .. } | Op::Sum { .. } => ("shortcut".to_string(), 0, 0),
+                Op::Map(_) | Op::Quantize(_) | Op::Values(_) | Op::Numbers(_) => {
+                    ("function of each value".to_string(), 0, 0)
+                }
             };
             let (from, to) = (from.shape(), to.shape());
             StepTime {
@@ -526,24 +664,50 @@ impl Step {
     fn run(&self, all: &Steps, slots: &[Shared], scratch: &mut [f32], images: Range<usize>, share: Share) {
         let shared = |view: View| {
             let (image, slot) = (&all.images[view.0], all.slots[view.0]);
-            (image, slots[slot.buffer].skip(if slot.inside { 0 } else { images.start * image.len() }))
+            (image, slots[slot.buffer].skip(if slot.inside { 0 } else { images.start * image.room() }))
         };
         let images = images.len();
         // Safety: the buffers live as long as the call, and a step writes to no buffer that it reads.
         let view = |view: View| (shared(view).0, unsafe { shared(view).1.read() });
         let (from, to) = (view(self.from), shared(self.to));
+        let bytes = |(image, values)| (image, simd::bytes(values));
+        let to_bytes = (to.0, to.1.bytes());
         match &self.op {
             Op::Conv { conv, bias, relu, addend } => {
                 let finish = Finish { bias, relu: *relu, addend: addend.map(view) };
                 conv.run(from, finish, to, scratch, images, share)
             }
             Op::Linear(linear, relu) => linear.run(*relu, from, to, images, share),
+            Op::Pool(pool, _) if from.0.zero.is_some() => {
+                bytes::pool(pool, bytes(from), to_bytes, images, share)
+            }
             Op::Pool(pool, relu) => layers::pool(pool, *relu, from, to, images, share),
             Op::Lrn(lrn) => layers::lrn(lrn, from, to, scratch, images, share),
             Op::Affine(lines, relu) => layers::affine(lines, *relu, from, to, images, share),
             Op::Map(map) => map.run(from, to, images, share),
             Op::Shortcut { input, strides } => {
                 layers::shortcut(*strides, from, view(*input), to, images, share)
+            }
+            Op::Integer(conv) => {
+                let results =
+                    to.0.zero.map_or(Results::Floats(to.1), |zero| Results::Bytes(to.1.bytes(), zero));
+                conv.run(bytes(from), (to.0, results), images, share);
+            }
+            Op::Quantize(grid) => bytes::quantize(*grid, from, to_bytes, images, share),
+            Op::Values(table) => bytes::look_up(table, bytes(from), to, images, share),
+            Op::Numbers(table) => bytes::look_up(table, bytes(from), to_bytes, images, share),
+            Op::Sum { input, sum, to: None } => {
+                sum.run(bytes(from), bytes(view(*input)), to, (images, share), |x| x);
+            }
+            Op::Sum { input, sum, to: Some(grid) } => {
+                sum.run(
+                    bytes(from),
+                    bytes(view(*input)),
+                    to_bytes,
+                    (images, share),
+                    #[inline(always)]
+                    |x| grid.number(x),
+                );
             }
         }
     }
