@@ -160,7 +160,8 @@ def export(name, folder, batches):
     has_lrn = any(isinstance(layer, nn.LocalResponseNorm) for layer in network.modules())
     with torch.no_grad():
         for batch in batches:
-            images = torch.rand(batch, *IMAGES[name])
+            # Of different brightness, so that logits differ much more than they are rounded.
+            images = torch.rand(batch, *IMAGES[name]) * 2 * torch.rand(batch, 1, 1, 1)
             logits = network(images)
             images.numpy().tofile(folder / f"{batch}.images")
             logits.numpy().tofile(folder / f"{batch}.logits")
