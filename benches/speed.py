@@ -12,6 +12,7 @@ import argparse
 import csv
 import dataclasses
 import datetime
+import functools
 import json
 import os
 import pathlib
@@ -40,18 +41,23 @@ EXITS, MEMORY = "early exits, 1 thread", "memory: "
 STREAM = 500
 # Seconds for what still has to be compiled, and for what is ready.
 PREPARING, MEASURING = 900, 120
+BEGUN = time.monotonic()
 AVX2 = {"BRANCHYNET_SIMD": "avx2", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 # What a process and all that it maps took at most; that of the process that asks counts, which is therefore a small one.
 PEAK = ("import resource, subprocess, sys; print(subprocess.run(sys.argv[2:], input=sys.argv[1], text=True, check=True, stdout=subprocess.PIPE).stdout); "
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)")
 
 
-@dataclasses.dataclass(frozen=True)
+OF = {runtime.name: runtime for runtime in runtimes.RUNTIMES}
+installed = functools.cache(lambda name: runtimes.install(OF[name]))
+
+
+@dataclasses.dataclass(eq=False)
 class Rival:
-    """`name` is a function of adapters.py, or a program; `runtime` is what benches/runtimes.py installs for it."""
+    """`name` is a function of adapters.py, or a program; without a `runtime` that is installed for it, it is this crate."""
     name: str
     title: str
-    runtime: str = ""
+    runtime: runtimes.Runtime | None = None
     # Only PyTorch trains.
     trains: bool = False
     # Computes in less than f32: shown, and never the best rival.
@@ -63,19 +69,11 @@ class Rival:
 
     @property
     def version(self):
-        if not self.runtime:
-            return re.search(r'^version = "(.*)"', (ROOT / "Cargo.toml").read_text(), re.M)[1]
-        return self.installed.version
-
-    @property
-    def installed(self):
-        return next(runtime for runtime in runtimes.RUNTIMES if runtime.name == self.runtime)
+        return self.runtime.version if self.runtime else re.search(r'^version = "(.*)"', (ROOT / "Cargo.toml").read_text(), re.M)[1]
 
     def command(self):
         """Installs it, and says how it is called."""
-        if not self.runtime:
-            return runtimes.compile_ours(self.name)
-        command = runtimes.install(self.installed)
+        command = installed(self.runtime.name) if self.runtime else runtimes.compile_ours(self.name)
         return [*command[:-1], self.name] if len(command) > 1 else command
 
     def cells(self, network):
@@ -84,29 +82,29 @@ class Rival:
 
 OURS = Rival("speed", "this crate", trains=True)
 RIVALS = [
-    Rival("onnxruntime", "ONNX Runtime", "onnxruntime"),
-    Rival("openvino", "OpenVINO", "openvino"),
+    Rival("onnxruntime", "ONNX Runtime", OF["onnxruntime"]),
+    Rival("openvino", "OpenVINO", OF["openvino"]),
     # Its hint for many images instead of that for a short wait.
-    Rival("throughput", "OpenVINO, THROUGHPUT", "openvino", single=True),
-    Rival("mnn", "MNN", "mnn"),
-    Rival("ncnn", "ncnn", "ncnn", single=True),
-    Rival("tract", "tract", "tract"),
-    Rival("rten", "rten", "rten"),
-    Rival("eager", "PyTorch, eager", "aot", trains=True),
-    Rival("channels_last", "PyTorch, channels last", "aot", trains=True),
-    Rival("compile", "PyTorch, torch.compile", "aot", trains=True),
-    Rival("bf16", "PyTorch, bf16 autocast", "aot", trains=True, less=True),
+    Rival("throughput", "OpenVINO, THROUGHPUT", OF["openvino"], single=True),
+    Rival("mnn", "MNN", OF["mnn"]),
+    Rival("ncnn", "ncnn", OF["ncnn"], single=True),
+    Rival("tract", "tract", OF["tract"]),
+    Rival("rten", "rten", OF["rten"]),
+    Rival("eager", "PyTorch, eager", OF["aot"], trains=True),
+    Rival("channels_last", "PyTorch, channels last", OF["aot"], trains=True),
+    Rival("compile", "PyTorch, torch.compile", OF["aot"], trains=True),
+    Rival("bf16", "PyTorch, bf16 autocast", OF["aot"], trains=True, less=True),
 ]
 OUR_EXITS = Rival("runtimes", "this crate", form="if")
 EARLY = [
-    *(Rival("onnxruntime", f"ONNX Runtime, `{form}`", "onnxruntime", form=form) for form in ("if", "if --plain", "stages")),
-    Rival("openvino", "OpenVINO, `if`", "openvino", form="if"),
-    Rival("mnn", "MNN, `stages`", "mnn", form="stages"),
-    Rival("ncnn", "ncnn, `exits`", "ncnn", form="exits --float"),
-    Rival("rten", "rten, `if --plain`", "rten", form="if --plain"),
-    Rival("aot", "AOTInductor, torch.cond", "aot", form="torch.cond"),
-    Rival("aot", "AOTInductor, `stages`", "aot", form="stages"),
-    Rival("item", "torch.compile, if on .item()", "aot", form="torch.cond"),
+    *(Rival("onnxruntime", f"ONNX Runtime, `{form}`", OF["onnxruntime"], form=form) for form in ("if", "if --plain", "stages")),
+    Rival("openvino", "OpenVINO, `if`", OF["openvino"], form="if"),
+    Rival("mnn", "MNN, `stages`", OF["mnn"], form="stages"),
+    Rival("ncnn", "ncnn, `exits`", OF["ncnn"], form="exits --float"),
+    Rival("rten", "rten, `if --plain`", OF["rten"], form="if --plain"),
+    Rival("aot", "AOTInductor, torch.cond", OF["aot"], form="torch.cond"),
+    Rival("aot", "AOTInductor, `stages`", OF["aot"], form="stages"),
+    Rival("item", "torch.compile, if on .item()", OF["aot"], form="torch.cond"),
 ]
 
 
@@ -153,12 +151,12 @@ class Worker:
 def job(name, rival, forms=("operator", "plain")):
     """A rival's command line for a network: a file that says what its cells are. The trunk, with random weights, is as PyTorch exports it; that is done
     once for each version of benches/peers.py."""
-    folder, torch, cells = WORK / name, next(runtime for runtime in runtimes.RUNTIMES if runtime.name == "aot"), {}
-    mark, source = folder / "peers", (ROOT / "benches" / "peers.py").read_text() + torch.version
+    folder, cells = WORK / name, {}
+    mark, source = folder / "peers", (ROOT / "benches" / "peers.py").read_text() + OF["aot"].version
     if not mark.exists() or mark.read_text() != source:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        process([runtimes.install(torch)[0], ROOT / "benches" / "peers.py", name, folder, "1", BATCH], PREPARING)
+        process([installed("aot")[0], ROOT / "benches" / "peers.py", name, folder, "1", BATCH], PREPARING)
         mark.write_text(source)
     tolerance = json.loads((folder / "spread.json").read_text()) * (0.2 if rival.less else 1e-3)
     for cell in CELLS:
@@ -222,6 +220,10 @@ class Results:
         return min(rivals, key=lambda rival: self.against(name, cell, rival)[0], default=None)
 
 
+def say(what, turn):
+    print(f"   {what}: {f'round {turn} of {ROUNDS}' if turn else 'all are ready'} after {(time.monotonic() - BEGUN) / 60:.1f} minutes", flush=True)
+
+
 def alone(name, commands, results):
     """Inference without branches, and training."""
     workers = {rival: Worker([*command, job(name, rival) if rival.runtime else name]) for rival, command in commands.items() if not rival.form}
@@ -233,7 +235,7 @@ def alone(name, commands, results):
             for rival, worker in workers.items():
                 if cell in rival.cells(name):
                     results.measure(name, cell, rival, turn, lambda: measured(worker))
-        print(f"   {TITLES[name]}: round {turn} of {ROUNDS}" if turn else f"   {TITLES[name]}: all are ready", flush=True)
+        say(name, turn)
     facts = {fact: workers[OURS].ask(fact, MEASURING) for fact in ("macs", "peak", "front 2", "front 3")}
     for worker in workers.values():
         worker.close()
@@ -255,7 +257,7 @@ def early_exits(name, commands, results, program):
     for turn in range(ROUNDS + 1):
         for rival in (rival for rival in commands if rival.form):
             results.measure(name, EXITS, rival, turn, lambda: mean_ms(commands[rival], rival))
-        print(f"   {TITLES[name]}, early exits: round {turn} of {ROUNDS}" if turn else f"   {TITLES[name]}, early exits: all are ready", flush=True)
+        say(f"{name}, early exits", turn)
     return [sum(exit == place + 1 for _, exit in network.expected) for place in range(len(network.macs))]
 
 
@@ -282,70 +284,61 @@ def digits(value):
 
 
 def times(ratio, low, high):
-    return f"{ratio:.2f}x" + (f" ({low:.2f} to {high:.2f})" if ROUNDS > 1 and low != high else "")
+    return f"{ratio:.2f}x" + f" ({low:.2f} to {high:.2f})" * (ROUNDS > 1 and low != high)
 
 
 def report(names, commands, results, facts, leave):
-    """The page: what is best in each cell, early exits, memory, then all times of every contender and what is missing."""
-    versions = ", ".join(dict.fromkeys(f"{runtime.title.partition(',')[0]} {runtime.version}" if runtime.name != "aot" else f"PyTorch {runtime.version}"
-                                       for runtime in (rival.installed for rival in commands if rival.runtime)))
-    base = lambda name: TITLES[name].removeprefix("B-")
-    best, exits, sizes, every = [], [], [], []
+    """The page: the best rival of each cell, memory, then every contender's times, what is missing and why."""
+    base = {name: TITLES[name].removeprefix("B-") for name in names}
+    best, sizes, every, missing = [], [], [], {}
     for (name, cell), of in results.found.items():
-        rival, ours = results.best(name, cell), next(rival for rival in of if not rival.runtime)
-        if rival is None:
-            continue
-        row = [rival.title, digits(results.median(name, cell, rival)), times(*results.against(name, cell, rival))]
-        what = f"{TITLES[name] if cell == 'training' else base(name)}, {shown(name, cell)}, {unit(cell)}"
-        if cell.startswith(MEMORY):
-            sizes.append([f"{TITLES[name]}, {cell.removeprefix(MEMORY)}", digits(results.median(name, cell, ours)), *row])
-        elif cell != EXITS:
-            best.append([what, digits(results.median(name, cell, ours)), *row])
+        if rival := results.best(name, cell):
+            ours = next(rival for rival in of if not rival.runtime)
+            title = base[name] if cell in CELLS else TITLES[name]
+            row = [digits(results.median(name, cell, ours)), rival.title, digits(results.median(name, cell, rival)), times(*results.against(name, cell, rival))]
+            if cell.startswith(MEMORY):
+                sizes.append([f"{title}, {cell.removeprefix(MEMORY)}", *row])
+            else:
+                best.append([f"{title}, {shown(name, cell)}, {unit(cell)}", *row])
     for name in names:
         cells = [cell for cell in [*CELLS, "training"] if (name, cell) in results.found]
         rows = [[rival.title, *(digits(results.median(name, cell, rival)) for cell in cells)] for rival in commands if not rival.form]
-        every.append(table([base(name), *(f"{shown(name, cell)}, {unit(cell)}" for cell in cells)], rows))
-    early = [name for name in names if (name, EXITS) in results.found]
-    for rival in (rival for rival in commands if rival.form):
-        cells = [(results.median(name, EXITS, rival), name) for name in early]
-        exits.append([rival.title, *(f"{digits(value)} ({times(*results.against(name, EXITS, rival))})" if value else "" for value, name in cells)])
-    missing = {}
+        every.append(table([base[name], *(f"{shown(name, cell)}, {unit(cell)}" for cell in cells)], rows))
+    if leave:
+        rows = [[rival.title, *(digits(results.median(name, EXITS, rival)) for name in leave)] for rival in commands if rival.form]
+        shares = "; ".join(f"of {TITLES[name]} {', '.join(map(str, counts))} leave at exits 1 to {len(counts)}" for name, counts in leave.items())
+        every += [f"Early exits: from bytes to the answer, the mean over the first {STREAM} test images one by one; {shares}.",
+                  table(["", *(f"{TITLES[name]}, {shown(name, EXITS)}, {unit(EXITS)}" for name in leave)], rows)]
     for (name, cell, rival), why in results.reasons.items():
         missing.setdefault((rival.title, why), []).append(f"{TITLES[name]}, {shown(name, cell)}")
-    rows = [[title, "; ".join(cells), why] for (title, why), cells in missing.items()]
-    notes = [f"{base(name)}, batch 1, 1 thread: {(reached := 2e-6 * fact['macs'] / results.median(name, '1 1', OURS)):.0f} GFLOP/s by the definition of its layers, "
-             f"{100 * reached / fact['peak']:.0f} % of the {fact['peak']:.0f} measured as the peak of one thread; tiles with fewer multiplications count as the "
-             "definition does." for name, fact in facts.items()]
-    notes += [f"An exit record of 10,000 samples: the exact Pareto front of two exits in {fact['front 2']:.1f} ms, of three in {fact['front 3']:.0f} ms."
-              for fact in list(facts.values())[:1]]
-    return "\n\n".join([
-        f"{runtimes.processor()}; {versions}; {datetime.date.today()}; medians of {ROUNDS} round{'s' * (ROUNDS > 1)} taken in turn, in brackets the smallest and the "
-        f"largest ratio of the rounds. The best rival is the fastest that computes in f32." + LIMITED * bool(SIMD),
-        table(["", "this crate", "best rival", "its", "ours against it"], best).strip(),
-        *(["Early exits: milliseconds for an image, the mean over the first " + f"{STREAM} test images one by one on one thread, bytes to answer, and in brackets "
-           "how often ours fits in; " + "; ".join(f"of {TITLES[name]} {', '.join(map(str, leave[name]))} leave at exits 1 to {len(leave[name])}" for name in early) + ":",
-           table(["", *(TITLES[name] for name in early)], exits).strip()] if early else []),
-        *(["Peak memory in MB, each in a process of its own; nothing sweeps but this crate, so that is put beside the inference of one image:",
-           table(["", "this crate", "rival", "its", "ours against it"], sizes).strip()] if sizes else []),
-        "## Every contender",
-        *(rows.strip() for rows in every),
-        *(["Missing:", table(["contender", "of", "why"], rows).strip()] if rows else []),
-        *notes]) + "\n"
-
-
-LIMITED = (" This crate, PyTorch and OpenVINO are limited to AVX2; ONNX Runtime, MNN, ncnn, tract and rten have no switch for that, and take what the processor has.")
+    if missing:
+        every += ["What is missing:", table(["", "of", "why"], [[title, "; ".join(cells), why] for (title, why), cells in missing.items()])]
+    for name, fact in facts.items():
+        reached = 2e-6 * fact["macs"] / results.median(name, "1 1", OURS)
+        every.append(f"{base[name]}, batch 1, 1 thread: {reached:.0f} GFLOP/s by the definition of its layers, {100 * reached / fact['peak']:.0f} % of the "
+                     f"{fact['peak']:.0f} measured as the peak of one thread; tiles with fewer multiplications count as the definition does.")
+    fact = facts[names[0]]
+    every.append(f"An exit record of 10,000 samples: the exact Pareto front of two exits in {fact['front 2']:.1f} ms, of three in {fact['front 3']:.0f} ms.")
+    versions = dict.fromkeys(f"{'PyTorch' if rival.runtime.shared else rival.runtime.title.partition(',')[0]} {rival.version}" for rival in commands if rival.runtime)
+    limited = " This crate, PyTorch and OpenVINO are limited to AVX2; the others have no switch for that, and take what the processor has." * bool(SIMD)
+    every.insert(0, "## Every contender")
+    return "\n\n".join(text.strip() for text in [
+        f"{runtimes.processor()}; {', '.join(versions)}; {datetime.date.today()}; medians of {ROUNDS} round{'s' * (ROUNDS > 1)} taken in turn, in brackets the "
+        f"smallest and the largest ratio of the rounds.{limited}",
+        table(["", "this crate", "best rival in f32", "its", "ours against it"], best),
+        "Peak memory in MB, of a process for each. Nothing else sweeps: that stands beside the inference of one image.",
+        table(["", "this crate", "rival", "its", "ours against it"], sizes), *every]) + "\n"
 
 
 def write(text, results):
-    name = ROOT / "benches" / f"speed{SIMD and '-'}{SIMD}.md"
-    name.write_text(text)
-    with open(name.with_suffix(".csv"), "w", newline="") as file:
+    page = ROOT / "benches" / f"speed{SIMD and '-'}{SIMD}.md"
+    page.write_text(text)
+    with open(page.with_suffix(".csv"), "w", newline="") as file:
         lines = csv.writer(file, lineterminator="\n")
         lines.writerow(["network", "cell", "rival", "version", "median", "low", "high", "unit"])
         for (network, cell), of in results.found.items():
             for rival, rounds in of.items():
-                values = sorted(rounds.values())
-                numbers = [f"{value:.6g}" for value in (statistics.median(values), values[0], values[-1])]
+                numbers = [f"{value:.6g}" for value in (statistics.median(rounds.values()), min(rounds.values()), max(rounds.values()))]
                 lines.writerow([TITLES[network], shown(network, cell), rival.title, rival.version, *numbers, unit(cell)])
 
 
