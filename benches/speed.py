@@ -161,8 +161,8 @@ def job(name, rival, forms=("operator", "plain")):
     tolerance = json.loads((folder / "spread.json").read_text()) * (0.2 if rival.less else 1e-3)
     for cell in CELLS:
         batch, threads = map(int, cell.split())
-        files = {form: folder / f"{form}-{1 if rival.single else batch}.onnx" for form in forms}
-        cells[cell] = {"files": {form: str(path) for form, path in files.items() if path.exists()}, "dims": [batch, *IMAGES[name]], "threads": threads,
+        files = [folder / f"{form}-{1 if rival.single else batch}.onnx" for form in forms]
+        cells[cell] = {"files": [str(path) for path in files if path.exists()], "dims": [batch, *IMAGES[name]], "threads": threads,
                        "images": str(folder / f"{batch}.images"), "logits": str(folder / f"{batch}.logits"), "tolerance": tolerance}
     path = folder / f"{rival.name}.json"
     path.write_text(json.dumps({"network": name, "cells": cells, "threads": THREADS, "dims": [1, *IMAGES[name]], "thresholds": [], "float": True}))

@@ -151,14 +151,13 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let of = |number: f64| -> Measure { Box::new(move || Ok(number)) };
     serve::serve(|cell| {
         let numbers: Vec<usize> = cell.split(' ').filter_map(|word| word.parse().ok()).collect();
-        let measure = match (cell, session.as_ref(), numbers.as_slice()) {
+        Ok(match (cell, session.as_ref(), numbers.as_slice()) {
             ("training", Some(session), _) => training(session, network.clone(), steps)?,
             ("macs", ..) => of(baseline.costs()[0].macs as f64),
             ("peak", ..) => of(branchynet::kernels::inference::peak()),
             (_, _, &[batch, threads]) => inference(&baseline, batch, threads)?,
             (_, _, &[exits]) => record(exits)?,
             _ => return Err(format!("there is no cell {cell:?}").into()),
-        };
-        Ok((String::new(), measure))
+        })
     })
 }

@@ -5,6 +5,7 @@ benches/speed.py has cells: each line of standard input names one, and is answer
 A function gets the file, the names of inputs and outputs, and threads, and returns one that takes arrays and gives arrays.
 """
 
+import concurrent.futures
 import contextlib
 import http.server
 import json
@@ -114,8 +115,8 @@ def reference(path, inputs, outputs):
 
 
 def ncnn(path, inputs, outputs, threads=1):
-    """Computes no more than what it is asked for, one output after the other, and keeps what it has computed. It has no batches: their images go one
-    by one."""
+    """Computes no more than what it is asked for, one output after the other, and keeps what it has computed. It has no batches: of these each thread
+    takes an image."""
     import ncnn
     import numpy as np
     pnnx = pathlib.Path(ncnn.__file__).parent.parent / "pnnx" / "pnnx"
@@ -132,12 +133,20 @@ def ncnn(path, inputs, outputs, threads=1):
         sys.exit("ncnn does not load what pnnx wrote")
     places = [int(name.removeprefix("exit")) - 1 for name in outputs] if len(outputs) > 1 else [0]
 
+    pool = concurrent.futures.ThreadPoolExecutor(threads)
+
+    def outputs_of(image):
+        extractor = net.create_extractor()
+        extractor.input("in0", ncnn.Mat(image))
+        for place in places:
+            yield np.array(extractor.extract(f"out{place}")[1])
+
     def run(values):
-        for image in values[0]:
-            extractor = net.create_extractor()
-            extractor.input("in0", ncnn.Mat(image))
-            for place in places:
-                yield np.array(extractor.extract(f"out{place}")[1])
+        if len(values[0]) == 1:
+            return outputs_of(values[0][0])
+        # An extractor takes what is set when it is made.
+        net.opt.num_threads = 1
+        return pool.map(lambda image: next(outputs_of(image)), values[0])
     return run
 
 
@@ -496,24 +505,24 @@ def median_ms(work, seconds=0.35):
 
 
 def prepared(load, cell):
-    """Which of a cell's files is fastest, in a word, and a function that measures: milliseconds a batch. Fails where no file is answered as PyTorch does."""
+    """What measures a cell, by the faster of its files: milliseconds a batch. Fails where none is answered as PyTorch does."""
     import numpy as np
     images, expected = (np.fromfile(cell[key], np.float32) for key in ("images", "logits"))
     images, found, wrong = images.reshape(cell["dims"]), [], None
-    for word, path in cell["files"].items():
+    for path in cell["files"]:
         try:
             run = load(path, ["image"], ["logits"], threads=cell["threads"])
             work = lambda run=run: list(run([images]))
             off = float(np.abs(np.ravel(work()) - expected).max())
             if not off <= cell["tolerance"]:
                 raise ValueError(f"its logits are off by {off:.2g}, and {cell['tolerance']:.2g} is allowed")
-            found.append((median_ms(work) if len(cell["files"]) > 1 else 0, word, work))
+            found.append((median_ms(work) if len(cell["files"]) > 1 else 0, len(found), work))
         except (Exception, SystemExit) as error:
             wrong = error
     if not found:
         raise wrong
-    _, word, work = min(found)
-    return word, lambda: median_ms(work)
+    *_, work = min(found)
+    return lambda: median_ms(work)
 
 
 def serve(load):
@@ -523,9 +532,8 @@ def serve(load):
         cell = line.strip()
         try:
             if cell not in ready:
-                ready[cell] = ("", training()) if cell == "training" else prepared(load, JOB["cells"][cell])
-            word, measure = ready[cell]
-            reply = {"file": word, "value": measure()}
+                ready[cell] = training() if cell == "training" else prepared(load, JOB["cells"][cell])
+            reply = {"value": ready[cell]()}
         except (Exception, SystemExit) as error:
             reply = {"error": f"{type(error).__name__}: {error}" if isinstance(error, Exception) else str(error)}
         print(json.dumps(reply), flush=True)

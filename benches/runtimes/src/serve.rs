@@ -12,18 +12,17 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 /// Measures a cell once.
 pub type Measure = Box<dyn FnMut() -> Result<f64>>;
 
-/// Answers lines until there are no more. `prepare` says in a word which of a cell's files it takes, and gives what
-/// measures it; that is kept.
-pub fn serve(mut prepare: impl FnMut(&str) -> Result<(String, Measure)>) -> Result<()> {
-    let mut ready: HashMap<String, (String, Measure)> = HashMap::new();
+/// Answers lines until there are no more. `prepare` gives what measures a cell; that is kept.
+pub fn serve(mut prepare: impl FnMut(&str) -> Result<Measure>) -> Result<()> {
+    let mut ready: HashMap<String, Measure> = HashMap::new();
     for line in std::io::stdin().lock().lines() {
         let cell = line?;
         let mut answer = || {
             if !ready.contains_key(&cell) {
                 ready.insert(cell.clone(), prepare(&cell)?);
             }
-            let (word, measure) = ready.get_mut(&cell).ok_or("a cell that is not prepared")?;
-            Ok::<_, Box<dyn Error>>(json!({ "file": word, "value": measure()? }))
+            let measure = ready.get_mut(&cell).ok_or("a cell that is not prepared")?;
+            Ok::<_, Box<dyn Error>>(json!({ "value": measure()? }))
         };
         println!("{}", answer().unwrap_or_else(|error| json!({ "error": error.to_string() })));
     }
