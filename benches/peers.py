@@ -1,7 +1,7 @@
 """The networks in PyTorch, for the comparisons of speed: the same layers as in src/, random weights.
 
-    peers.py NETWORK FOLDER BATCH ...    writes trunks without branches as ONNX files, a file for each size of a batch and form of local
-                                         response normalisation, with images and the logits that PyTorch gives for them
+    peers.py NETWORK FOLDER BATCH ...    writes trunks without branches as ONNX files, a file for each size of a batch and
+                                         of FORMS, with images and the logits that PyTorch gives for them
 """
 
 import contextlib
@@ -9,6 +9,7 @@ import json
 import pathlib
 import sys
 import warnings
+from unittest import mock
 
 import torch
 import torch.nn as nn
@@ -37,10 +38,13 @@ class Block(nn.Module):
         self.body = nn.Sequential(conv(inputs, outputs, 3, 1, self.stride), nn.BatchNorm2d(outputs), nn.ReLU(),
                                   conv(outputs, outputs, 3, 1), nn.BatchNorm2d(outputs))
 
+    def subsampled(self, x):
+        return x[:, :, ::self.stride, ::self.stride]
+
     def forward(self, x):
         body = self.body(x)
         if self.zeros:
-            x = F.pad(x[:, :, ::self.stride, ::self.stride], (0, 0, 0, 0, self.zeros, 0))
+            x = F.pad(self.subsampled(x), (0, 0, 0, 0, self.zeros, 0))
         return torch.relu(body + x)
 
 
@@ -147,17 +151,18 @@ def operator(layer, x):
     return torch.onnx.ops.symbolic("LRN", (x,), attributes, dtype=x.dtype, shape=x.shape)
 
 
-@contextlib.contextmanager
-def normalised(how):
-    """Local response normalisation in another way."""
-    before, nn.LocalResponseNorm.forward = nn.LocalResponseNorm.forward, how
-    yield
-    nn.LocalResponseNorm.forward = before
+def pooled(block, x):
+    """Every second pixel, without slices."""
+    return F.max_pool2d(x, 1, block.stride)
+
+
+# What is written how: as ONNX's operators, or with those that every runtime has.
+FORMS = {"operator": [(nn.LocalResponseNorm, "forward", operator)], "plain": [(nn.LocalResponseNorm, "forward", plain), (Block, "subsampled", pooled)]}
 
 
 def export(name, folder, batches):
     network = seeded(name).baseline()
-    has_lrn = any(isinstance(layer, nn.LocalResponseNorm) for layer in network.modules())
+    kinds = {type(layer) for layer in network.modules()}
     with torch.no_grad():
         for batch in batches:
             # Of different brightness, so that logits differ much more than they are rounded.
@@ -165,9 +170,13 @@ def export(name, folder, batches):
             logits = network(images)
             images.numpy().tofile(folder / f"{batch}.images")
             logits.numpy().tofile(folder / f"{batch}.logits")
-            for how in (operator, plain) if has_lrn else (operator,):
-                with normalised(how):
-                    torch.onnx.export(network, (images,), str(folder / f"{how.__name__}-{batch}.onnx"), input_names=["image"], output_names=["logits"],
+            for form, changes in FORMS.items():
+                if form == "plain" and not any(kind in kinds for kind, *_ in changes):
+                    continue
+                with contextlib.ExitStack() as changed:
+                    for change in changes:
+                        changed.enter_context(mock.patch.object(*change))
+                    torch.onnx.export(network, (images,), str(folder / f"{form}-{batch}.onnx"), input_names=["image"], output_names=["logits"],
                                       external_data=False, verbose=False)
     # By how much images make logits differ, not how large they are.
     (folder / "spread.json").write_text(json.dumps(float((logits - logits.mean(0)).abs().max())))

@@ -42,7 +42,8 @@ STREAM = 500
 # Seconds for what still has to be compiled, and for what is ready.
 PREPARING, MEASURING = 900, 120
 BEGUN = time.monotonic()
-AVX2 = {"BRANCHYNET_SIMD": "avx2", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+# This crate, PyTorch, PyTorch's and OpenVINO's oneDNN, and tract; the others have no such setting.
+AVX2 = {"BRANCHYNET_SIMD": "avx2", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "TRACT_CPU_ISA": "-avx512f"}
 # What a process and all that it maps took at most; that of the process that asks counts, which is therefore a small one.
 PEAK = ("import resource, subprocess, sys; print(subprocess.run(sys.argv[2:], input=sys.argv[1], text=True, check=True, stdout=subprocess.PIPE).stdout); "
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)")
@@ -58,14 +59,10 @@ class Rival:
     name: str
     title: str
     runtime: runtimes.Runtime | None = None
-    # Only PyTorch trains.
     trains: bool = False
-    # Computes in less than f32: shown, and never the best rival.
-    less: bool = False
-    # Takes batches image by image, from a file for one.
-    single: bool = False
-    # Of early exits, one of docs/deploy.md's.
-    form: str = ""
+    less: bool = False  # than f32: shown, and never the best rival
+    single: bool = False  # takes batches image by image, from a file for one
+    form: str = ""  # of early exits, one of docs/deploy.md's
 
     @property
     def version(self):
@@ -82,7 +79,7 @@ class Rival:
 
 OURS = Rival("speed", "this crate", trains=True)
 RIVALS = [
-    Rival("onnxruntime", "ONNX Runtime", OF["onnxruntime"]),
+    ORT := Rival("onnxruntime", "ONNX Runtime", OF["onnxruntime"]),
     Rival("openvino", "OpenVINO", OF["openvino"]),
     # Its hint for many images instead of that for a short wait.
     Rival("throughput", "OpenVINO, THROUGHPUT", OF["openvino"], single=True),
@@ -90,7 +87,7 @@ RIVALS = [
     Rival("ncnn", "ncnn", OF["ncnn"], single=True),
     Rival("tract", "tract", OF["tract"]),
     Rival("rten", "rten", OF["rten"]),
-    Rival("eager", "PyTorch, eager", OF["aot"], trains=True),
+    EAGER := Rival("eager", "PyTorch, eager", OF["aot"], trains=True),
     Rival("channels_last", "PyTorch, channels last", OF["aot"], trains=True),
     Rival("compile", "PyTorch, torch.compile", OF["aot"], trains=True),
     Rival("bf16", "PyTorch, bf16 autocast", OF["aot"], trains=True, less=True),
@@ -141,11 +138,8 @@ class Worker:
 
     def close(self):
         if self.process is not None:
-            self.process.stdin.close()
-            try:
-                self.process.wait(20)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
+            self.process.kill()
+            self.process.wait()
 
 
 def job(name, rival, forms=("operator", "plain")):
@@ -207,10 +201,12 @@ class Results:
         rounds = self.found.get((name, cell), {}).get(rival)
         return rounds and statistics.median(rounds.values())
 
+    def ours(self, name, cell):
+        return next(contender for contender in self.found[name, cell] if not contender.runtime)
+
     def against(self, name, cell, rival):
         """How many times faster, or smaller, ours is: in the median, the smallest, and the largest of the rounds."""
-        of = self.found[name, cell]
-        ours, theirs = next(of[rival] for rival in of if not rival.runtime), of[rival]
+        ours, theirs = (self.found[name, cell][contender] for contender in (self.ours(name, cell), rival))
         ratios = [ours[turn] / theirs[turn] if unit(cell) == "images/s" else theirs[turn] / ours[turn] for turn in ours if turn in theirs]
         return statistics.median(ratios), min(ratios), max(ratios)
 
@@ -221,7 +217,8 @@ class Results:
 
 
 def say(what, turn):
-    print(f"   {what}: {f'round {turn} of {ROUNDS}' if turn else 'all are ready'} after {(time.monotonic() - BEGUN) / 60:.1f} minutes", flush=True)
+    minutes = (time.monotonic() - BEGUN) / 60
+    print(f"   {what}: {f'round {turn} of {ROUNDS}' if turn else 'all are ready'} after {minutes:.1f} minutes", flush=True)
 
 
 def alone(name, commands, results):
@@ -276,9 +273,6 @@ def memory(name, commands, results, program):
     results.measure(name, MEMORY + "sweep", OURS, 1, lambda: peak(program, "sweep", ROOT / "datasets" / "reference" / f"{name}-0.safetensors.gz"))
 
 
-ORT, EAGER = RIVALS[0], next(rival for rival in RIVALS if rival.name == "eager")
-
-
 def digits(value):
     return "" if value is None else f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
@@ -290,16 +284,12 @@ def times(ratio, low, high):
 def report(names, commands, results, facts, leave):
     """The page: the best rival of each cell, memory, then every contender's times, what is missing and why."""
     base = {name: TITLES[name].removeprefix("B-") for name in names}
-    best, sizes, every, missing = [], [], [], {}
-    for (name, cell), of in results.found.items():
+    best, every, missing = [], ["## Every contender"], {}
+    for name, cell in results.found:
         if rival := results.best(name, cell):
-            ours = next(rival for rival in of if not rival.runtime)
-            title = base[name] if cell in CELLS else TITLES[name]
-            row = [digits(results.median(name, cell, ours)), rival.title, digits(results.median(name, cell, rival)), times(*results.against(name, cell, rival))]
-            if cell.startswith(MEMORY):
-                sizes.append([f"{title}, {cell.removeprefix(MEMORY)}", *row])
-            else:
-                best.append([f"{title}, {shown(name, cell)}, {unit(cell)}", *row])
+            medians = [digits(results.median(name, cell, contender)) for contender in (results.ours(name, cell), rival)]
+            title = f"{base[name] if cell in CELLS else TITLES[name]}, {shown(name, cell)}, {unit(cell)}"
+            best.append([title, medians[0], rival.title, medians[1], times(*results.against(name, cell, rival))])
     for name in names:
         cells = [cell for cell in [*CELLS, "training"] if (name, cell) in results.found]
         rows = [[rival.title, *(digits(results.median(name, cell, rival)) for cell in cells)] for rival in commands if not rival.form]
@@ -320,26 +310,20 @@ def report(names, commands, results, facts, leave):
     fact = facts[names[0]]
     every.append(f"An exit record of 10,000 samples: the exact Pareto front of two exits in {fact['front 2']:.1f} ms, of three in {fact['front 3']:.0f} ms.")
     versions = dict.fromkeys(f"{'PyTorch' if rival.runtime.shared else rival.runtime.title.partition(',')[0]} {rival.version}" for rival in commands if rival.runtime)
-    limited = " This crate, PyTorch and OpenVINO are limited to AVX2; the others have no switch for that, and take what the processor has." * bool(SIMD)
-    every.insert(0, "## Every contender")
+    limited = " This crate, PyTorch, OpenVINO and tract are limited to AVX2; the others have no setting for that, and take what the processor has." * bool(SIMD)
     return "\n\n".join(text.strip() for text in [
         f"{runtimes.processor()}; {', '.join(versions)}; {datetime.date.today()}; medians of {ROUNDS} round{'s' * (ROUNDS > 1)} taken in turn, in brackets the "
         f"smallest and the largest ratio of the rounds.{limited}",
-        table(["", "this crate", "best rival in f32", "its", "ours against it"], best),
-        "Peak memory in MB, of a process for each. Nothing else sweeps: that stands beside the inference of one image.",
-        table(["", "this crate", "rival", "its", "ours against it"], sizes), *every]) + "\n"
+        table(["", "this crate", "best rival", "its", "ours against it"], best), *every]) + "\n"
 
 
 def write(text, results):
     page = ROOT / "benches" / f"speed{SIMD and '-'}{SIMD}.md"
     page.write_text(text)
+    rows = [[TITLES[name], shown(name, cell), rival.title, rival.version, *(f"{of(rounds.values()):.6g}" for of in (statistics.median, min, max)), unit(cell)]
+            for (name, cell), contenders in results.found.items() for rival, rounds in contenders.items()]
     with open(page.with_suffix(".csv"), "w", newline="") as file:
-        lines = csv.writer(file, lineterminator="\n")
-        lines.writerow(["network", "cell", "rival", "version", "median", "low", "high", "unit"])
-        for (network, cell), of in results.found.items():
-            for rival, rounds in of.items():
-                numbers = [f"{value:.6g}" for value in (statistics.median(rounds.values()), min(rounds.values()), max(rounds.values()))]
-                lines.writerow([TITLES[network], shown(network, cell), rival.title, rival.version, *numbers, unit(cell)])
+        csv.writer(file, lineterminator="\n").writerows([["network", "cell", "rival", "version", "median", "low", "high", "unit"], *rows])
 
 
 def chosen(setting, known):
