@@ -101,9 +101,9 @@ class Failure(Exception):
 
 def process(command, limit, **options):
     """What a process prints; past its time it is ended with all that it started."""
-    child = subprocess.Popen([str(word) for word in command], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, **options)
+    child = subprocess.Popen([str(word) for word in command], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, **options)
     try:
-        out, err = child.communicate(timeout=limit)
+        out, err = child.communicate("\n", timeout=limit)
     except subprocess.TimeoutExpired:
         os.killpg(child.pid, signal.SIGKILL)
         child.communicate()
@@ -227,6 +227,10 @@ class Network:
         found = [[i for i, (_, exit) in enumerate(self.expected) if exit == place + 1] for place in range(len(self.macs))]
         return [images[i] for i in range(each) for images in found if i < len(images)]
 
+    def right(self, answers):
+        """How many answers are the program's, label and exit."""
+        return sum(ours == theirs for ours, theirs in zip(self.expected, answers, strict=True))
+
     def job(self, form, timed, seconds):
         # What PyTorch exports itself is no file of ours, and works as a nested one.
         kind, *flags = form.replace("torch.cond", "if").split()
@@ -257,8 +261,8 @@ class Run:
         return [statistics.median(row) for row in zip(*self.rounds)]
 
 
-def answer(command, network, job, limit):
-    """What a job printed, and how many of its answers are the program's."""
+def run(command, network, form, timed, limit, seconds=0.6):
+    job = network.job(form, timed, seconds)
     path = WORK / "job.json"
     path.write_text(json.dumps(job))
     lines = process([*command, path, job["packages"]], limit, env={**os.environ, **ENVIRONMENT}, cwd=WORK).strip().splitlines()
@@ -266,12 +270,7 @@ def answer(command, network, job, limit):
         found = json.loads(lines[-1])
     except (IndexError, ValueError):
         raise Failure("it ended without an answer") from None
-    return found, sum(ours == theirs for ours, theirs in zip(network.expected, found["answers"], strict=True))
-
-
-def run(command, network, form, timed, limit, seconds=0.6):
-    job = network.job(form, timed, seconds)
-    found, right = answer(command, network, job, limit)
+    right = network.right(found["answers"])
     exits = [network.expected[i][1] for i in job["timed"]]
     times = [statistics.median(time for time, exit in zip(found["model"], exits * len(found["model"])) if exit == place + 1) / 1e6
              for place in range(len(network.macs))]

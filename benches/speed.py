@@ -108,14 +108,14 @@ EARLY = [
 class Worker:
     """A contender's process: it prepares a cell when it is first asked for it, and measures it each time."""
 
-    def __init__(self, command):
-        self.command, self.process = [str(word) for word in command], None
+    def __init__(self, command, settings=SETTINGS):
+        self.command, self.settings, self.process = [str(word) for word in command], settings, None
 
     def ask(self, cell, limit):
         """What it measured; fails with its reason, or with the last line of a process that ended."""
         if self.process is None:
             self.errors = tempfile.TemporaryFile("w+")
-            self.process = subprocess.Popen(self.command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, env=os.environ | SETTINGS)
+            self.process = subprocess.Popen(self.command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, env=os.environ | self.settings)
         late, start = threading.Timer(limit, self.process.kill), time.monotonic()
         late.start()
         try:
@@ -134,7 +134,7 @@ class Worker:
         reply = json.loads(line)
         if "error" in reply:
             raise Failure(reason(reply["error"].strip().partition("\n")[0], 1))
-        return reply["value"]
+        return reply
 
     def close(self):
         if self.process is not None:
@@ -227,13 +227,13 @@ def alone(name, commands, results):
     for turn in range(ROUNDS + 1):
         for cell in [*CELLS, "training"]:
             def measured(worker):
-                value = worker.ask(cell, MEASURING if turn else PREPARING)
+                value = worker.ask(cell, MEASURING if turn else PREPARING)["value"]
                 return 1e3 * BATCH / value if cell == CELLS[-1] else value
             for rival, worker in workers.items():
                 if cell in rival.cells(name):
                     results.measure(name, cell, rival, turn, lambda: measured(worker))
         say(name, turn)
-    facts = {fact: workers[OURS].ask(fact, MEASURING) for fact in ("macs", "peak", "front 2", "front 3")}
+    facts = {fact: workers[OURS].ask(fact, MEASURING)["value"] for fact in ("macs", "peak", "front 2", "front 3")}
     for worker in workers.values():
         worker.close()
     return facts
@@ -241,20 +241,25 @@ def alone(name, commands, results):
 
 def early_exits(name, commands, results, program):
     """A stream of images, each as far as it has to go."""
-    network = runtimes.Network(name, program, STREAM)
+    network, workers = runtimes.Network(name, program, STREAM), {}
+    for rival in (rival for rival in commands if rival.form):
+        path = network.folder / f"{rival.name}-{rival.form}.json"
+        path.write_text(json.dumps(network.job(rival.form, 0, 0.35) | {"timed": list(range(STREAM)), "flat": ""}))
+        workers[rival] = Worker([*commands[rival], path], runtimes.ENVIRONMENT)
 
-    def mean_ms(command, rival):
-        asked = network.job(rival.form, 0, 1) | {"timed": list(range(STREAM))}
-        found, right = runtimes.answer(command, network, asked, PREPARING)
-        if right < STREAM:
-            raise Failure(f"{STREAM - right} of {STREAM} answers or exits are others")
+    def mean_ms(worker, turn):
+        found = worker.ask("", MEASURING if turn else PREPARING)
+        if wrong := STREAM - network.right(found["answers"]):
+            raise Failure(f"{wrong} of {STREAM} answers or exits are others")
         times = found["model"]
         return statistics.median(sum(times[i:i + STREAM]) for i in range(0, len(times), STREAM)) / STREAM / 1e6
 
     for turn in range(ROUNDS + 1):
-        for rival in (rival for rival in commands if rival.form):
-            results.measure(name, EXITS, rival, turn, lambda: mean_ms(commands[rival], rival))
+        for rival, worker in workers.items():
+            results.measure(name, EXITS, rival, turn, lambda: mean_ms(worker, turn))
         say(f"{name}, early exits", turn)
+    for worker in workers.values():
+        worker.close()
     return [sum(exit == place + 1 for _, exit in network.expected) for place in range(len(network.macs))]
 
 

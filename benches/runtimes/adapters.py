@@ -1,5 +1,5 @@
 """Runtimes that Python can call, each a function that loads a file: `adapters.py RUNTIME JOB` runs a job of benches/runtimes.py, answers
-for all images, then times, and prints them as JSON on the last line. src/lib.rs does the same in Rust and job.mjs in JavaScript. A job of
+for all images, then times for each line of standard input, and prints both as a line of JSON. src/lib.rs does the same in Rust and job.mjs in JavaScript. A job of
 benches/speed.py has cells: each line of standard input names one, and is answered by a line that says how fast it is.
 
 A function gets the file, the names of inputs and outputs, and threads, and returns one that takes arrays and gives arrays.
@@ -542,19 +542,23 @@ def serve(load):
 def main(load):
     import numpy as np
     images = np.fromfile(JOB["images"], np.float32 if JOB["float"] else np.uint8).reshape(JOB["count"], *JOB["dims"])
-    answer, trunk = answering(load), load(JOB["flat"], ["image"], [JOB["flat_output"]])
-    flat = lambda image: list(trunk([image]))
-    answers, times, timed = [answer(image) for image in images], {"model": [], "flat": []}, [images[i] for i in JOB["timed"]]
-    for image in timed:
-        flat(image)
-    start = time.perf_counter()
-    while not times["flat"] or time.perf_counter() - start < JOB["seconds"]:
-        for name, work in (("model", answer), ("flat", flat)):
-            for image in timed:
-                before = time.perf_counter_ns()
+    works = {"model": answering(load)}
+    if JOB["flat"]:
+        trunk = load(JOB["flat"], ["image"], [JOB["flat_output"]])
+        works["flat"] = lambda image: list(trunk([image]))
+    answers, timed = [works["model"](image) for image in images], [images[i] for i in JOB["timed"]]
+    for _ in sys.stdin:
+        for image in timed:
+            for work in works.values():
                 work(image)
-                times[name].append(time.perf_counter_ns() - before)
-    print(json.dumps({"answers": answers, **times}))
+        times, start = {name: [] for name in works}, time.perf_counter()
+        while not times["model"] or time.perf_counter() - start < JOB["seconds"]:
+            for name, work in works.items():
+                for image in timed:
+                    before = time.perf_counter_ns()
+                    work(image)
+                    times[name].append(time.perf_counter_ns() - before)
+        print(json.dumps({"answers": answers, **times}), flush=True)
 
 
 if __name__ == "__main__":

@@ -82,7 +82,10 @@ where
         let file = stage["file"].as_str().unwrap_or_default();
         models.push(M::load(file, &strings(&stage["inputs"]), &strings(&stage["outputs"]), 1)?);
     }
-    let trunk = M::load(text("flat"), &["image".to_string()], &[text("flat_output").to_string()], 1)?;
+    let trunk = match text("flat") {
+        "" => None,
+        flat => Some(M::load(flat, &["image".to_string()], &[text("flat_output").to_string()], 1)?),
+    };
     let image = |i: usize| {
         let image = job.image(i);
         if job.json["float"] != true {
@@ -107,5 +110,8 @@ where
         }
         Err("no stage answered".into())
     };
-    job.measure(answer, |i| trunk.run(&[&image(i)?]).map(drop))
+    job.measure(answer, |i| match &trunk {
+        Some(trunk) => trunk.run(&[&image(i)?]).map(drop),
+        None => Ok(()),
+    })
 }
