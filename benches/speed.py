@@ -358,6 +358,7 @@ def main():
             if not rival.runtime:
                 raise
             print(f"   {rival.title} is not installed: {failure}", flush=True)
+            results.reasons |= {(name, "every cell", rival): f"not installed: {failure}" for name in names}
     for name in names:
         facts[name] = alone(name, commands, results)
         if name in runtimes.NETWORKS:

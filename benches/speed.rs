@@ -117,10 +117,7 @@ fn on_device(device: &str, timer: &Timer, exits: usize, speed: f64) -> Result<()
             format!("[{}, {:.5}, {:.5}]", t.batch, t.baseline * batch, t.early_exit * batch)
         })
         .collect();
-    println!(
-        r#"{{"device": {device:?}, "value": {speed:.1}, "batches_ms": [{}]}}"#,
-        batches.join(", ")
-    );
+    println!(r#"{{"device": {device:?}, "value": {speed:.1}, "batches_ms": [{}]}}"#, batches.join(", "));
     Ok(())
 }
 
