@@ -195,9 +195,15 @@ int8: $(DONE)/library-$(BUILD) $(DONE)/onnx datasets ## measure what int8 costs 
 speedrun: $(DONE)/library-$(BUILD) datasets ## train airbench's network on CIFAR-10 and say its accuracy and the minutes (20 to 60; goes on where it was)
 	@$(CLI) speedrun airbench
 
-bench: setup datasets $(DONE)/peers ## compare speed with PyTorch and ONNX Runtime on this machine (downloads PyTorch; SIMD=avx2: without AVX-512)
-	cargo bench --quiet --profile dev --bench speed --no-run
-	SIMD=$(SIMD) target/peers/bin/python benches/speed.py
+bench: $(DONE)/library-$(BUILD) $(DONE)/onnx $(DONE)/peers datasets ## compare speed and memory with PyTorch, ONNX Runtime, OpenVINO and others on this machine (gigabytes, then 20 minutes; SIMD=avx2: without AVX-512; NETWORKS="lenet", RIVALS="onnxruntime", ROUNDS=1)
+	@$(COMPILE) "the program" cargo build $(FEATURES)
+	$(LIBRARIES) target/onnx/bin/python benches/speed.py $(BUILT)
+
+.PHONY: roofline
+roofline: setup datasets ## say what bounds each layer, and what the ways to compute convolutions change: benches/roofline.csv, rounding.csv (minutes)
+	cargo bench --quiet --profile dev --bench roofline -- airbench resnet110 > target/roofline.csv
+	cargo bench --quiet --profile dev --bench rounding -- lenet alexnet airbench resnet110 > target/rounding.csv
+	mv target/roofline.csv target/rounding.csv benches/
 
 .PHONY: runtimes
 runtimes: $(DONE)/library-$(BUILD) $(DONE)/onnx $(DONE)/peers $(DONE)/venv datasets ## run exported networks in all runtimes that can be installed: docs/runtimes.md (gigabytes; a quarter of an hour once they are there; COUNT=2000, RUNTIMES="tract rten")

@@ -1,6 +1,6 @@
 """Compares joint training on an NVIDIA GPU with PyTorch's, eager, taking turns in one run.
 
-    python benches/gpu.py            needs PyTorch with CUDA, the data sets, and cargo with a CUDA toolkit
+    python benches/gpu.py            needs PyTorch with CUDA, and cargo with a CUDA toolkit
     PROGRAM=./speed python ...       runs that program instead of `cargo bench --features cudnn --bench speed`
 
 Both keep all images on the GPU as bytes and normalise each batch there; the loss is the sum over all exits, the optimiser Adam, read
@@ -21,11 +21,11 @@ import torch
 import torch.nn.functional as F
 
 import peers
+from networks import IMAGES as SHAPES, TITLES
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DEVICE = os.environ.get("DEVICE", "cuda")
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
-SHAPES = {"lenet": (1, 28, 28), "alexnet": (3, 32, 32), "resnet110": (3, 32, 32)}
 IMAGES = int(os.environ.get("IMAGES", "45000"))
 
 
@@ -66,7 +66,7 @@ def pytorch(name, batch, precision, channels_last):
 def ours(name, batch, precision):
     command = os.environ.get("PROGRAM", "").split() or ["cargo", "bench", "--quiet", "--profile", "dev", "--features", "cudnn", "--bench", "speed", "--"]
     settings = {"DEVICE": DEVICE, "BATCH_SIZE": str(batch), "PRECISION": precision, "IMAGES": str(IMAGES)}
-    result = subprocess.run([*command, name], cwd=ROOT, env={**os.environ, **settings}, capture_output=True, text=True)
+    result = subprocess.run([*command, name], cwd=ROOT, env={**os.environ, **settings}, input="training\n", capture_output=True, text=True)
     if result.returncode != 0:
         raise SystemExit(f"gpu.py: {' '.join(command)} {name} failed:\n{result.stderr}")
     return json.loads(result.stdout.strip().splitlines()[-1])
@@ -87,16 +87,16 @@ def main():
                 for precision in precisions:
                     result = ours(name, batch, precision)
                     device = result.get("device", device)
-                    mine.setdefault(precision, []).append(result["training_images_per_second"])
+                    mine.setdefault(precision, []).append(result["value"])
                     if precision == "f32" and batch == batches[0] and turn == 0 and "batches_ms" in result:
                         times = "; ".join(f"batch {size}: baseline {a / size * 1e3:.2f}, early exit {b / size * 1e3:.2f}" for size, a, b in result["batches_ms"])
-                        notes.append(f"{peers.TITLES[name]}, inference in f32, µs an image, equal shares leaving at each exit: {times}.")
+                        notes.append(f"{TITLES[name]}, inference in f32, µs an image, equal shares leaving at each exit: {times}.")
                     for last in (False, True):
                         key = precision + (", channels last" if last else "")
                         theirs.setdefault(key, []).append(pytorch(name, batch, precision, last))
             mine, theirs = ({key: statistics.median(values) for key, values in side.items()} for side in (mine, theirs))
             best, peer = max(mine, key=mine.get), max(theirs, key=theirs.get)
-            lines.append(f"| {peers.TITLES[name]} | {batch} | {mine['f32']:.0f} | {theirs['f32']:.0f} | {mine['f32'] / theirs['f32']:.2f}x | "
+            lines.append(f"| {TITLES[name]} | {batch} | {mine['f32']:.0f} | {theirs['f32']:.0f} | {mine['f32'] / theirs['f32']:.2f}x | "
                          f"{mine[best]:.0f} ({best}) | {theirs[peer]:.0f} ({peer}) | {mine[best] / theirs[peer]:.2f}x |")
     text = f"{device}; PyTorch {torch.__version__}, eager, Adam fused; medians of {ROUNDS} rounds taken in turn.\n\n" + "\n".join(lines) + "\n\n" + "\n\n".join(notes) + "\n"
     if DEVICE == "cuda":

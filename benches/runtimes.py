@@ -42,8 +42,9 @@ FORMS = ["if", "if --plain", "if --fixed", "if --plain --fixed", "stages", "stag
 OTHERS = ["if", "if --plain", "stages", "stages --plain"]
 # Of which the trunk alone is taken.
 EXITS = ["exits", "exits --plain", "exits --float", "exits --plain --float"]
-ENVIRONMENT = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS", "RTEN_NUM_THREADS", "TVM_NUM_THREADS")} | {
-    "RUST_BACKTRACE": "0", "RUST_LIB_BACKTRACE": "0", "BRANCHYNET_DIR": str(ROOT)}
+SETTINGS = {"RUST_BACKTRACE": "0", "RUST_LIB_BACKTRACE": "0", "BRANCHYNET_DIR": str(ROOT), "TORCHINDUCTOR_CACHE_DIR": str(WORK / "inductor")}
+ENVIRONMENT = SETTINGS | {
+    name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS", "RTEN_NUM_THREADS", "TVM_NUM_THREADS")}
 
 
 @dataclasses.dataclass
@@ -100,9 +101,9 @@ class Failure(Exception):
 
 def process(command, limit, **options):
     """What a process prints; past its time it is ended with all that it started."""
-    child = subprocess.Popen([str(word) for word in command], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, **options)
+    child = subprocess.Popen([str(word) for word in command], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, **options)
     try:
-        out, err = child.communicate(timeout=limit)
+        out, err = child.communicate("\n", timeout=limit)
     except subprocess.TimeoutExpired:
         os.killpg(child.pid, signal.SIGKILL)
         child.communicate()
@@ -175,7 +176,7 @@ def protoc():
 class Network:
     """A network's files in all forms, its test images, and what the program answers."""
 
-    def __init__(self, name, program):
+    def __init__(self, name, program, count=COUNT):
         self.name, self.title, self.folder = name, NETWORKS[name], WORK / "files" / name
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
@@ -188,7 +189,7 @@ class Network:
         self.thresholds = [3e38 if t is None else t for t in manifest["policy"]["thresholds"]]
         for form in EXITS:
             self.trunk(form.removeprefix("exits").replace(" --", "-"))
-        pixels = export.images(name, COUNT)
+        pixels = export.images(name, count)
         self.dims, self.count = [1, *pixels.shape[1:]], len(pixels)
         pixels.tofile(self.folder / "images")
         weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(self.path("exits")).graph.initializer}
@@ -225,6 +226,10 @@ class Network:
         """Indices of at most so many images of each exit, the exits in turn."""
         found = [[i for i, (_, exit) in enumerate(self.expected) if exit == place + 1] for place in range(len(self.macs))]
         return [images[i] for i in range(each) for images in found if i < len(images)]
+
+    def right(self, answers):
+        """How many answers are the program's, label and exit."""
+        return sum(ours == theirs for ours, theirs in zip(self.expected, answers, strict=True))
 
     def job(self, form, timed, seconds):
         # What PyTorch exports itself is no file of ours, and works as a nested one.
@@ -265,7 +270,7 @@ def run(command, network, form, timed, limit, seconds=0.6):
         found = json.loads(lines[-1])
     except (IndexError, ValueError):
         raise Failure("it ended without an answer") from None
-    right = sum(ours == theirs for ours, theirs in zip(network.expected, found["answers"], strict=True))
+    right = network.right(found["answers"])
     exits = [network.expected[i][1] for i in job["timed"]]
     times = [statistics.median(time for time, exit in zip(found["model"], exits * len(found["model"])) if exit == place + 1) / 1e6
              for place in range(len(network.macs))]
@@ -305,11 +310,11 @@ def attempt(command, runtime, networks):
 OURS = Runtime("ours", "this crate's plan")
 
 
-def compile_ours():
-    command = ["cargo", "bench", "--quiet", "--profile", "dev", "--bench", "runtimes"]
+def compile_ours(bench="runtimes"):
+    command = ["cargo", "bench", "--quiet", "--profile", "dev", "--bench", bench]
     process([*command, "--no-run"], 3600, cwd=ROOT)
     found = process([*command, "--no-run", "--message-format=json"], 600, cwd=ROOT)
-    programs = [message["executable"] for line in found.splitlines() if (message := json.loads(line)).get("executable") and message["target"]["name"] == "runtimes"]
+    programs = [message["executable"] for line in found.splitlines() if (message := json.loads(line)).get("executable") and message["target"]["name"] == bench]
     return [programs[-1]]
 
 

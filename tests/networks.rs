@@ -7,7 +7,7 @@ use branchynet::networks::{
     ExitCost, Layer, Pass, Skip, average_pool, batch_norm, branch, conv, linear, lrn, max_pool, relu,
     residual, without_branches,
 };
-use branchynet::networks::{b_alexnet, b_lenet, b_resnet110, b_resnet110_standard};
+use branchynet::networks::{b_alexnet, b_lenet, b_resnet, b_resnet110, b_resnet110_standard};
 use branchynet::{Network, Result, Rng};
 use candle_core::{Device, Tensor};
 use rand::SeedableRng;
@@ -272,7 +272,7 @@ fn a_plan_agrees_with_its_network() -> Result<()> {
         // Statistics that are not those of the start.
         network.forward_with_tape(&images, &mut Rng::seed_from_u64(1))?;
         let want = network.forward(&images, &mut Pass::Evaluate)?;
-        for mut plan in [Plan::new(&network)?, Plan::by_definition(&network)?] {
+        for mut plan in [Plan::new(&network)?, Plan::for_batches(&network)?, Plan::by_definition(&network)?] {
             let all = plan.logits(&values)?;
             for (exit, want) in want.iter().enumerate() {
                 let want = want.flatten_all()?.to_vec1::<f32>()?;
@@ -298,6 +298,35 @@ fn a_plan_agrees_with_its_network() -> Result<()> {
                 }
             }
         }
+    }
+    Ok(())
+}
+
+/// More images than go through the steps together, some of which leave early: each gets what it gets alone, bit for bit.
+#[test]
+fn a_plan_for_batches_treats_images_as_it_does_alone() -> Result<()> {
+    for (layers, image) in [(b_alexnet(), [3, 32, 32]), (b_resnet(1), [3, 32, 32]), (b_lenet(), [1, 28, 28])]
+    {
+        let network = build(layers, image)?;
+        let (size, count) = (image.iter().product::<usize>(), 50);
+        let values: Vec<f32> = (0..count * size).map(|i| (1.3 * i as f32).sin()).collect();
+        let mut plan = Plan::for_batches(&network)?;
+        let all = plan.logits(&values)?;
+        // Half of the images leave at exit 1.
+        let everybody = ExitPolicy::entropy(vec![f64::INFINITY; network.exits() - 1]);
+        let mut unsure: Vec<f64> =
+            plan.classify_all(&values, &everybody)?.iter().map(|answer| answer.uncertainty).collect();
+        unsure.sort_by(f64::total_cmp);
+        let policy = ExitPolicy::entropy(vec![unsure[count / 2]; network.exits() - 1]);
+        let answers = plan.classify_all(&values, &policy)?;
+        for (i, image) in values.chunks(size).enumerate() {
+            let alone = plan.classify(image, &policy)?;
+            assert_eq!((alone.label, alone.exit), (answers[i].label, answers[i].exit), "image {i}");
+            let logits = plan.logits_at(alone.exit);
+            assert_eq!(logits, &all[alone.exit][i * logits.len()..][..logits.len()], "image {i}");
+        }
+        let left = |exit| answers.iter().filter(|answer| answer.exit == exit).count();
+        assert!((1..count).contains(&left(0)), "{} of {count} leave at exit 1", left(0));
     }
     Ok(())
 }

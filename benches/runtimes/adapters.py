@@ -1,17 +1,19 @@
 """Runtimes that Python can call, each a function that loads a file: `adapters.py RUNTIME JOB` runs a job of benches/runtimes.py, answers
-for all images, then times, and prints them as JSON on the last line. src/lib.rs does the same in Rust and job.mjs in JavaScript.
+for all images, then times for each line of standard input, and prints both as a line of JSON. src/lib.rs does the same in Rust and job.mjs in JavaScript. A job of
+benches/speed.py has cells: each line of standard input names one, and is answered by a line that says how fast it is.
 
-A function gets the file and the names of inputs and outputs, and returns one that takes arrays and gives arrays.
+A function gets the file, the names of inputs and outputs, and threads, and returns one that takes arrays and gives arrays.
 """
 
+import concurrent.futures
 import contextlib
-import functools
 import http.server
 import json
 import os
 import pathlib
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,6 +23,8 @@ import urllib.parse
 import warnings
 
 HERE = pathlib.Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent))
+NAME = sys.argv[1]
 JOB = json.loads(pathlib.Path(sys.argv[2]).read_text())
 
 
@@ -48,34 +52,53 @@ def program(name):
     return pathlib.Path(sys.executable).with_name(name)
 
 
-def onnxruntime(path, inputs, outputs):
+def onnxruntime(path, inputs, outputs, threads=1):
     import onnxruntime
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return lambda values: session.run(outputs, dict(zip(inputs, values)))
 
 
-def openvino(path, inputs, outputs):
+def compiled_by_openvino(path, threads, hint):
     import openvino
     # Where a processor has bfloat16 it takes that unless it is told not to.
-    settings = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": os.environ.get("OPENVINO_PRECISION", "f32")}
-    model = openvino.Core().compile_model(path, "CPU", settings)
+    precision = os.environ.get("OPENVINO_PRECISION", "f32")
+    return openvino.Core().compile_model(path, "CPU", {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": precision})
+
+
+def openvino(path, inputs, outputs, threads=1):
+    model = compiled_by_openvino(path, threads, "LATENCY")
     request = model.create_infer_request()
     # One value may have several names.
     ports = [next(port for port in model.outputs if name in port.names) for name in outputs]
 
     def run(values):
-        request.infer(dict(zip(inputs, values)))
+        request.infer(dict(zip(inputs, values)), share_inputs=True)
         return [request.get_tensor(port).data for port in ports]
     return run
 
 
-def mnn(path, inputs, outputs):
+def throughput(path, inputs, outputs, threads):
+    """OpenVINO's other hint: a file for one image, and a request for each image of a batch, several at a time."""
+    import numpy as np
+    import openvino
+    queue, found = openvino.AsyncInferQueue(compiled_by_openvino(path, threads, "THROUGHPUT")), {}
+    queue.set_callback(lambda request, place: found.update({place: request.get_output_tensor().data.copy()}))
+
+    def run(values):
+        for place in range(len(values[0])):
+            queue.start_async({inputs[0]: values[0][place:place + 1]}, place)
+        queue.wait_all()
+        return [np.concatenate([found[place] for place in range(len(values[0]))])]
+    return run
+
+
+def mnn(path, inputs, outputs, threads=1):
     converted = made(path, ".mnn", lambda to: [program("mnnconvert"), "-f", "ONNX", "--modelFile", path, "--MNNModel", to, "--bizCode", "b"])
     import MNN
     # thread_num of load_module_from_file is not enough: several threads then wait for each other.
-    manager = MNN.nn.create_runtime_manager(({"backend": "CPU", "numThread": 1, "precision": "high"},))
+    manager = MNN.nn.create_runtime_manager(({"backend": "CPU", "numThread": threads, "precision": "high"},))
     module = MNN.nn.load_module_from_file(converted, inputs, outputs, runtime_manager=manager)
     kinds = {"float32": MNN.expr.float, "uint8": MNN.expr.uint8}
 
@@ -91,8 +114,9 @@ def reference(path, inputs, outputs):
     return lambda values: model.run(outputs, dict(zip(inputs, values)))
 
 
-def ncnn(path, inputs, outputs):
-    """Computes no more than what it is asked for, one output after the other, and keeps what it has computed."""
+def ncnn(path, inputs, outputs, threads=1):
+    """Computes no more than what it is asked for, one output after the other, and keeps what it has computed. It has no batches: of these each thread
+    takes an image."""
     import ncnn
     import numpy as np
     pnnx = pathlib.Path(ncnn.__file__).parent.parent / "pnnx" / "pnnx"
@@ -101,17 +125,28 @@ def ncnn(path, inputs, outputs):
     weights = pathlib.Path(path).with_suffix(".ncnnbin")
     converted = made(path, ".ncnnparam", lambda to: [pnnx, path, f"inputshape={shape}", "fp16=0", f"ncnnparam={to}", f"ncnnbin={weights}"])
     net = ncnn.Net()
-    net.opt.num_threads = 1
-    net.opt.lightmode = net.opt.use_vulkan_compute = net.opt.use_fp16_arithmetic = net.opt.use_fp16_storage = net.opt.use_bf16_storage = False
+    net.opt.num_threads = threads
+    # Light mode throws away what another output may still need.
+    net.opt.lightmode = len(outputs) == 1
+    net.opt.use_vulkan_compute = net.opt.use_fp16_arithmetic = net.opt.use_fp16_storage = net.opt.use_bf16_storage = False
     if net.load_param(converted) or net.load_model(str(weights)):
         sys.exit("ncnn does not load what pnnx wrote")
     places = [int(name.removeprefix("exit")) - 1 for name in outputs] if len(outputs) > 1 else [0]
 
-    def run(values):
+    pool = concurrent.futures.ThreadPoolExecutor(threads)
+
+    def outputs_of(image):
         extractor = net.create_extractor()
-        extractor.input("in0", ncnn.Mat(values[0][0]))
+        extractor.input("in0", ncnn.Mat(image))
         for place in places:
             yield np.array(extractor.extract(f"out{place}")[1])
+
+    def run(values):
+        if len(values[0]) == 1:
+            return outputs_of(values[0][0])
+        # An extractor takes what is set when it is made.
+        net.opt.num_threads = 1
+        return pool.map(lambda image: next(outputs_of(image)), values[0])
     return run
 
 
@@ -174,10 +209,10 @@ def litert(path, inputs, outputs):
 
 
 def pytorch(path):
-    """What a file stands for, the network written anew in PyTorch (benches/peers.py): the trunk, a stage, or all with torch.cond in place of If; and its inputs."""
-    import torch
-    sys.path.append(str(HERE.parent))
+    """What a file stands for, the network written anew in PyTorch (benches/peers.py): the trunk, a stage, or all with torch.cond in place of If, or with
+    Python's if; and its inputs."""
     import peers
+    import torch
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     with open(HERE.parent.parent / "datasets" / "reference" / "weights" / f"{JOB['network']}.safetensors", "rb") as file:
@@ -191,14 +226,7 @@ def pytorch(path):
             for i, layer in enumerate(layer for layer in part.modules() if isinstance(layer, kind)):
                 layer.load_state_dict({of: weights[f"{prefix}{name}{i + 1}.{of}"] for of in ("weight", "bias")})
     if JOB["plain"]:
-        def normalised(x, layer):
-            """Local response normalisation without a pooling of three dimensions, and with roots for its power of 3/4."""
-            squares = torch.nn.functional.pad(x * x, (0, 0, 0, 0, layer.size // 2, layer.size // 2))
-            root = (layer.k + layer.alpha / layer.size * sum(squares[:, i:i + x.shape[1]] for i in range(layer.size))).sqrt()
-            return x / (root * root.sqrt())
-
-        for layer in (layer for layer in network.modules() if isinstance(layer, torch.nn.LocalResponseNorm)):
-            layer.forward = functools.partial(normalised, layer=layer)
+        torch.nn.LocalResponseNorm.forward = peers.plain
     dark, bright = (weights["bytes"][:, byte].reshape(1, -1, 1, 1) for byte in (0, 255))
 
     class Trunk(torch.nn.Module):
@@ -243,6 +271,8 @@ def pytorch(path):
             number = torch.full((1,), exit + 1)
             if exit == len(self.network.branches):
                 return logits, number
+            if NAME == "item":
+                return (logits, number) if (uncertainty < thresholds[exit]).item() else self.leave(exit + 1, x, thresholds)
             # What a branch gives must be a copy.
             return torch.cond(uncertainty < thresholds[exit], lambda x, logits, thresholds: (logits.clone(), torch.full((1,), exit + 1)),
                               lambda x, logits, thresholds: tuple(value.clone() for value in self.leave(exit + 1, x, thresholds)), (x, logits, thresholds))
@@ -267,7 +297,6 @@ def exported(path):
 
 
 def aot(path, inputs, outputs):
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(pathlib.Path(path).parent / "inductor"))
     import torch
     compiled = pathlib.Path(path).with_suffix(".pt2")
     if not compiled.exists():
@@ -279,6 +308,84 @@ def aot(path, inputs, outputs):
         found = found if isinstance(found, (list, tuple)) else [found]
         return [value.numpy() for value in found]
     return run
+
+
+def item(path, inputs, outputs):
+    """torch.compile, for which the graph breaks where Python asks whether an image leaves."""
+    import torch
+    import torch._inductor.config
+    torch._inductor.config.freezing = True
+    module = torch.compile(pytorch(path)[0], dynamic=False)
+
+    def run(values):
+        with torch.no_grad():
+            found = module(*map(torch.from_numpy, values))
+        found = found if isinstance(found, (list, tuple)) else [found]
+        return [value.numpy() for value in found]
+    return run
+
+
+def mode(network):
+    """The network as a mode has it, and what its calls stand in."""
+    import torch
+    import torch._inductor.config
+    last = NAME in ("channels_last", "bf16")
+    if last:
+        network = network.to(memory_format=torch.channels_last)
+    if NAME == "compile":
+        # Weights become constants of the program. In training they stay what they are.
+        torch._inductor.config.freezing = True
+        network = torch.compile(network, dynamic=False)
+
+    def run(images):
+        with torch.autocast("cpu", torch.bfloat16, enabled=NAME == "bf16"):
+            return network(images.contiguous(memory_format=torch.channels_last) if last else images)
+    return run
+
+
+def eager(path, inputs, outputs, threads):
+    """PyTorch, in the mode that the name of this function or of those below says; the file stands for the network that it was made of."""
+    import peers
+    import torch
+    run_mode = mode(peers.seeded(JOB["network"]).baseline())
+
+    def run(values):
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        with torch.no_grad():
+            return [run_mode(torch.from_numpy(values[0])).float().numpy()]
+    return run
+
+
+channels_last = compile = bf16 = eager
+
+
+def training():
+    """A function that trains for some steps on the joint loss of all exits, and says how many images a second."""
+    import networks
+    import peers
+    import torch
+    batch, steps = networks.TRAINING[JOB["network"]]
+    torch.set_num_threads(JOB["threads"])
+    network = getattr(peers, JOB["network"])()
+    run, optimizer = mode(network), torch.optim.Adam(network.parameters(), fused=True)
+    images = torch.randint(0, 256, (batch * steps, *networks.IMAGES[JOB["network"]]), dtype=torch.uint8)
+    labels = torch.randint(0, 10, (batch * steps,))
+
+    def step(chosen):
+        loss = sum(torch.nn.functional.cross_entropy(logits.float(), labels[chosen]) for logits in run(images[chosen].float() / 255))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    def measure():
+        start = time.perf_counter()
+        for i in range(0, batch * steps, batch):
+            step(slice(i, i + batch))
+        return batch * steps / (time.perf_counter() - start)
+
+    step(slice(0, batch))
+    return measure
 
 
 def executorch(path, inputs, outputs):
@@ -387,23 +494,72 @@ def answering(load):
     return exits if JOB["form"] == "exits" else stages
 
 
+def median_ms(work, seconds=0.35):
+    """Of calls for so long, at least two, after some that do not count."""
+    times, start = [], time.perf_counter()
+    while len(times) < 3 or time.perf_counter() - start < seconds * 1.3:
+        before = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - before)
+    return statistics.median(times[-(-len(times) // 4):]) * 1e3
+
+
+def prepared(load, cell):
+    """What measures a cell, by the faster of its files: milliseconds a batch. Fails where none is answered as PyTorch does."""
+    import numpy as np
+    images, expected = (np.fromfile(cell[key], np.float32) for key in ("images", "logits"))
+    images, found, wrong = images.reshape(cell["dims"]), [], None
+    for path in cell["files"]:
+        try:
+            run = load(path, ["image"], ["logits"], threads=cell["threads"])
+            work = lambda run=run: list(run([images]))
+            off = float(np.abs(np.ravel(work()) - expected).max())
+            if not off <= cell["tolerance"]:
+                raise ValueError(f"its logits are off by {off:.2g}, and {cell['tolerance']:.2g} is allowed")
+            found.append((median_ms(work) if len(cell["files"]) > 1 else 0, len(found), work))
+        except (Exception, SystemExit) as error:
+            wrong = error
+    if not found:
+        raise wrong
+    *_, work = min(found)
+    return lambda: median_ms(work)
+
+
+def serve(load):
+    """Measures the cells that are asked for, one a line, and keeps what it has prepared for them."""
+    ready = {}
+    for line in sys.stdin:
+        cell = line.strip()
+        try:
+            if cell not in ready:
+                ready[cell] = training() if cell == "training" else prepared(load, JOB["cells"][cell])
+            reply = {"value": ready[cell]()}
+        except (Exception, SystemExit) as error:
+            reply = {"error": f"{type(error).__name__}: {error}" if isinstance(error, Exception) else str(error)}
+        print(json.dumps(reply), flush=True)
+
+
 def main(load):
     import numpy as np
     images = np.fromfile(JOB["images"], np.float32 if JOB["float"] else np.uint8).reshape(JOB["count"], *JOB["dims"])
-    answer, trunk = answering(load), load(JOB["flat"], ["image"], [JOB["flat_output"]])
-    flat = lambda image: list(trunk([image]))
-    answers, times, timed = [answer(image) for image in images], {"model": [], "flat": []}, [images[i] for i in JOB["timed"]]
-    for image in timed:
-        flat(image)
-    start = time.perf_counter()
-    while not times["flat"] or time.perf_counter() - start < JOB["seconds"]:
-        for name, work in (("model", answer), ("flat", flat)):
-            for image in timed:
-                before = time.perf_counter_ns()
+    works = {"model": answering(load)}
+    if JOB["flat"]:
+        trunk = load(JOB["flat"], ["image"], [JOB["flat_output"]])
+        works["flat"] = lambda image: list(trunk([image]))
+    answers, timed = [works["model"](image) for image in images], [images[i] for i in JOB["timed"]]
+    for _ in sys.stdin:
+        for image in timed:
+            for work in works.values():
                 work(image)
-                times[name].append(time.perf_counter_ns() - before)
-    print(json.dumps({"answers": answers, **times}))
+        times, start = {name: [] for name in works}, time.perf_counter()
+        while not times["model"] or time.perf_counter() - start < JOB["seconds"]:
+            for name, work in works.items():
+                for image in timed:
+                    before = time.perf_counter_ns()
+                    work(image)
+                    times[name].append(time.perf_counter_ns() - before)
+        print(json.dumps({"answers": answers, **times}), flush=True)
 
 
 if __name__ == "__main__":
-    web() if sys.argv[1] == "web" else main(globals()[sys.argv[1]])
+    web() if NAME == "web" else (serve if "cells" in JOB else main)(globals()[NAME])

@@ -124,18 +124,19 @@ impl Dataset {
         }
         let checksum = raw.checksum();
         let all = Split::<Train>::new(raw.train.0, raw.train.1, raw.image)?;
-        let (train, validation) = stratified(all.labels(), classes.len(), validation);
+        let validation = stratified(all.labels(), classes.len(), validation);
         if validation.is_empty() {
             bail!(
                 Setting,
                 "{name}: each class has a single training image, and none can be held out for validation"
             )
         }
+        let (train, validation) = all.split_off(&validation);
         Ok(Self {
             name: name.to_string(),
             classes,
-            train: all.select(train),
-            validation: all.select(validation),
+            train,
+            validation,
             test: Split::new(raw.test.0, raw.test.1, raw.image)?,
             checksum,
         })

@@ -242,6 +242,22 @@ impl<R: Role> Split<R> {
         self.with(images, labels)
     }
 
+    /// The others, and these samples (in ascending order) apart. The others move together where they are: a second copy of the
+    /// images would be the most memory that a training run of a small network ever needs.
+    pub(super) fn split_off<S>(mut self, samples: &[usize]) -> (Self, Split<S>) {
+        let (off, size) = (self.select(samples.iter().copied()), self.image_len());
+        let mut to = samples.first().copied().unwrap_or(self.len());
+        for (i, &sample) in samples.iter().enumerate() {
+            let kept = sample + 1..samples.get(i + 1).copied().unwrap_or(self.len());
+            self.images.copy_within(kept.start * size..kept.end * size, to * size);
+            self.labels.copy_within(kept.clone(), to);
+            to += kept.len();
+        }
+        self.images.truncate(to * size);
+        self.labels.truncate(to);
+        (self, off)
+    }
+
     /// The bytes of these samples, each altered by what `alteration` says.
     fn altered(&self, samples: &[usize], mut alteration: impl FnMut(usize) -> Alteration) -> Vec<u8> {
         let [_, height, width] = self.image;

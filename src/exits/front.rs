@@ -276,7 +276,20 @@ impl<'a> Search<'a> {
             }
             best
         };
-        let best = first.cuts.par_chunks(RANGE).fold(none, of_range).reduce(none, |mut a, b| {
+        // Where leaving at exit 1 is cheapest, a cut whose next samples lose no right answer by leaving there is beaten by the
+        // next cut.
+        let loses =
+            |&sample: &usize| self.right[0][sample] < self.right[1][sample].max(self.right[2][sample]);
+        let cheapest = self.costs[0] < self.costs[1].min(self.costs[2]);
+        let worth = |ends: &[usize]| !cheapest || first.order[ends[0]..ends[1]].iter().any(loses);
+        let cuts: Vec<usize> = first
+            .cuts
+            .windows(2)
+            .filter(|ends| worth(ends))
+            .map(|ends| ends[0])
+            .chain(first.cuts.last().copied())
+            .collect();
+        let best = cuts.par_chunks(RANGE).fold(none, of_range).reduce(none, |mut a, b| {
             a.iter_mut().zip(b).filter(|(a, b)| b.0 < a.0).for_each(|(a, b)| *a = b);
             a
         });

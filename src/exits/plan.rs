@@ -9,16 +9,13 @@ use super::readout::Readout;
 use super::watch::Watch;
 use crate::Result;
 use crate::error::bail;
-use crate::kernels::inference::{Buffers, StepBuilder, Steps, View};
+use crate::kernels::inference::{Buffers, StepBuilder, StepTime, Steps, Tiling, View};
 use crate::layers::{self, Node};
 use crate::networks::Network;
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-
-/// The most images that go through a layer together, so that its weights are read once for all of them.
-const BLOCK: usize = 4;
 
 /// A network compiled for the CPU. Clones share the weights.
 ///
@@ -44,6 +41,8 @@ pub struct Plan {
 struct Compiled {
     steps: Steps,
     exits: Vec<Exit>,
+    /// The most images that are loaded together.
+    block: usize,
     /// Elements of an image, and classes.
     size: usize,
     classes: usize,
@@ -74,15 +73,22 @@ impl Plan {
     /// rounds differently; see [`Self::by_definition`]. A quantised network ([`Network::quantized`]) is computed in whole
     /// numbers, with the same bits on every processor.
     pub fn new(network: &Network) -> Result<Self> {
-        Self::compile(network, true)
+        Self::compile(network, Tiling::Alone)
+    }
+
+    /// The same for batches: multiplications are saved also where the weights of one image are then read more slowly than
+    /// they are multiplied. What an image gets is the same in batches of all sizes, but rounded otherwise than by
+    /// [`Self::new`].
+    pub fn for_batches(network: &Network) -> Result<Self> {
+        Self::compile(network, Tiling::Batches)
     }
 
     /// The same with all convolutions computed by their definition.
     pub fn by_definition(network: &Network) -> Result<Self> {
-        Self::compile(network, false)
+        Self::compile(network, Tiling::Definition)
     }
 
-    fn compile(network: &Network, fast: bool) -> Result<Self> {
+    fn compile(network: &Network, tiling: Tiling) -> Result<Self> {
         let (mut builder, mut view) = StepBuilder::new(network.image);
         let mut exits: Vec<Exit> = Vec::new();
         for (i, nodes) in network.segments.iter().enumerate() {
@@ -98,10 +104,14 @@ impl Plan {
             view = trunk;
         }
         let logits: Vec<View> = exits.iter().map(|exit| exit.logits).collect();
-        let steps = builder.build(fast, &logits);
+        let steps = builder.build(tiling, &logits);
         let states = vec![Workspace { buffers: steps.buffers(1), seen: vec![Vec::new()] }];
         let (size, classes) = (network.input().len(), network.classes());
-        Ok(Self { compiled: Arc::new(Compiled { steps, exits, size, classes }), states, threads: 1 })
+        Ok(Self {
+            compiled: Arc::new(Compiled { steps, exits, block: tiling.block(), size, classes }),
+            states,
+            threads: 1,
+        })
     }
 
     /// The same with so many threads for one image. They spin while they wait for each other, some
@@ -110,6 +120,12 @@ impl Plan {
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads.max(1);
         self
+    }
+
+    /// How long each step of the trunk and the branches takes, for so many images at a time on one thread.
+    pub fn profile(&self, images: usize, rounds: usize) -> Vec<StepTime> {
+        let mut buffers = self.compiled.steps.buffers(images);
+        self.compiled.steps.profile(&mut buffers, images, rounds)
     }
 
     /// The number of exits.
@@ -208,7 +224,8 @@ impl Plan {
             bail!(Shape, "the network takes images of {size} values, got {} values", images.len())
         }
         let threads = rayon::current_num_threads();
-        let block = (images.len() / size).div_ceil(4 * threads).clamp(1, BLOCK);
+        let few = if compiled.block > 4 { 2 } else { 4 };
+        let block = (images.len() / size).div_ceil(few * threads).clamp(1, compiled.block);
         let images: Vec<&[f32]> = images.chunks(size).collect();
         let blocks: Vec<&[&[f32]]> = images.chunks(block).collect();
         let threads = threads.min(blocks.len()).max(1);

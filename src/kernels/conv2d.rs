@@ -156,7 +156,7 @@ pub enum Wanted {
 fn layouts([from, to]: [[usize; 3]; 2], sizes: [usize; 3]) -> (Image, Image, Option<Tiles>) {
     let ([kernel, padding, _], to) = (sizes, Image::new(to));
     let mut image = Image { border: padding, ..Image::new(from) };
-    let tiles = Tiles::suit(&image, &to, sizes, 0);
+    let tiles = Tiles::suit(&image, &to, sizes, (1, 0));
     match tiles {
         Some(tiles) => {
             let beyond = |length: usize| tiles.beyond(length + 2 * padding, kernel);

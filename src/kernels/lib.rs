@@ -25,7 +25,7 @@ mod precision;
 mod shortcut;
 mod simd;
 
-pub use batch_norm::{EPSILON, Moments, batch_norm, batch_norm_by, update_running};
+pub use batch_norm::{EPSILON, Moments, RectifiedNorm, batch_norm, batch_norm_by, update_running};
 pub use conv2d::{Geometry as ConvGeometry, conv2d, conv2d_backward};
 pub use cross_entropy::{Losses, cross_entropy};
 pub use elementwise::{add, dropout, dropout_mask, gelu, gelu_backward, relu, relu_backward};

@@ -91,12 +91,13 @@ impl Operator for Conv {
         Ok(kernels::conv2d(x, &weight, &bias, self.padding, self.stride)?)
     }
 
-    fn train(&self, node: &Node, x: Tensor, _: &mut Rng) -> Result<(Tensor, Step)> {
+    fn train(&self, node: &Node, x: Input, _: &mut Rng) -> Result<(Tensor, Step)> {
         let out = self.forward(node, &x, &mut Pass::Evaluate)?;
         let (weight, _) = node.parameters_for(&Pass::Evaluate);
         let (name, geometry, start) = (node.name.clone(), (self.padding, self.stride), self.start);
+        let x = x.kept();
         let step: Step = Box::new(move |grad, of_input, gradients| {
-            let (x, weight, bias) = kernels::conv2d_backward(&x, &weight, grad, geometry, of_input)?;
+            let (x, weight, bias) = kernels::conv2d_backward(&x()?, &weight, grad, geometry, of_input)?;
             keep(gradients, &name, (start != Start::Whitening).then_some(weight), bias);
             Ok(x)
         });

@@ -28,9 +28,9 @@ impl Operator for Dropout {
         })
     }
 
-    fn train(&self, _: &Node, x: Tensor, rng: &mut Rng) -> Result<(Tensor, Step)> {
+    fn train(&self, _: &Node, x: Input, rng: &mut Rng) -> Result<(Tensor, Step)> {
         let mask = kernels::dropout_mask(&x, self.0, rng)?;
-        Ok(((x * &mask)?, step(move |grad| grad * mask)))
+        Ok(((&*x * &mask)?, step(move |grad| grad * mask)))
     }
 
     fn place(&self, _: &Node, from: View, _: &mut StepBuilder) -> Result<View> {

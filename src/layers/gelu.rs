@@ -18,7 +18,7 @@ impl Operator for Gelu {
         Ok(kernels::gelu(x)?)
     }
 
-    fn train(&self, _: &Node, x: Tensor, _: &mut Rng) -> Result<(Tensor, Step)> {
+    fn train(&self, _: &Node, x: Input, _: &mut Rng) -> Result<(Tensor, Step)> {
         let out = kernels::gelu(&x)?;
         Ok((out, step(move |grad| kernels::gelu_backward(&x, grad))))
     }

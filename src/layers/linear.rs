@@ -46,7 +46,7 @@ impl Operator for Linear {
         Ok(kernels::linear(&x.flatten_from(1)?, &weight, &bias)?)
     }
 
-    fn train(&self, node: &Node, x: Tensor, _: &mut Rng) -> Result<(Tensor, Step)> {
+    fn train(&self, node: &Node, x: Input, _: &mut Rng) -> Result<(Tensor, Step)> {
         let out = self.forward(node, &x, &mut Pass::Evaluate)?;
         let (weight, _) = node.parameters_for(&Pass::Evaluate);
         let name = node.name.clone();

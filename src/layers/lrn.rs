@@ -21,7 +21,7 @@ impl Operator for Lrn {
         Ok(kernels::lrn(x, *self)?)
     }
 
-    fn train(&self, _: &Node, x: Tensor, _: &mut Rng) -> Result<(Tensor, Step)> {
+    fn train(&self, _: &Node, x: Input, _: &mut Rng) -> Result<(Tensor, Step)> {
         let (out, constants) = (kernels::lrn(&x, *self)?, *self);
         Ok((out, step(move |grad| constants.backward(&x, grad))))
     }

@@ -24,7 +24,7 @@ pub use dropout::{Dropout, dropout};
 pub use gelu::gelu;
 pub use linear::{Linear, linear};
 pub use lrn::lrn;
-pub(crate) use node::{Fit, Initial, Node, Step, Variables, backward, place, run, train, write_onnx};
+pub(crate) use node::{Fit, Initial, Input, Node, Step, Variables, backward, place, run, train, write_onnx};
 pub use node::{Gradients, Pass, Shape};
 pub use pool::{Pool, average_pool, max_pool, max_pool_inside};
 pub use quantize::{Quantize, quantize};
@@ -40,9 +40,10 @@ use crate::kernels::{self, ConvGeometry, Lrn, Moments, Pooling, Shortcut, Zeros}
 use crate::onnx::Graph;
 use crate::{Result, Rng};
 use candle_core::{Tensor, Var};
-use node::{detached, keep, step, unfit, values};
+use node::{Again, detached, keep, step, unfit, values};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::rc::Rc;
 
 /// One entry of a network's list. As JSON it is part of what identifies runs and records: a field that
 /// is added later needs `#[serde(default, skip_serializing_if = …)]`, so that lists without it stay the
@@ -116,7 +117,7 @@ pub(crate) trait Operator {
     fn forward(&self, node: &Node, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor>;
 
     /// The output for `x`, which is contiguous, in training, and the step back.
-    fn train(&self, node: &Node, x: Tensor, rng: &mut Rng) -> Result<(Tensor, Step)>;
+    fn train(&self, node: &Node, x: Input, rng: &mut Rng) -> Result<(Tensor, Step)>;
 
     /// Appends its steps to those of a plan: they read `from`. Returns what they write.
     fn place(&self, node: &Node, from: View, builder: &mut StepBuilder) -> Result<View>;

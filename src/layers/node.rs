@@ -9,6 +9,8 @@ use rand::SeedableRng;
 use rand_distr::{Distribution, Normal};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Deref;
+use std::rc::Rc;
 
 /// The shape of one sample between two layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -223,15 +225,53 @@ pub(crate) fn run(nodes: &[Node], x: &Tensor, pass: &mut Pass<'_>) -> Result<Ten
     nodes.iter().try_fold(x.clone(), |x, node| node.operator().forward(node, &x, pass))
 }
 
+/// What a layer gets in training. A step back keeps it, or how it is made again where that takes less memory.
+pub(crate) struct Input {
+    values: Tensor,
+    again: Option<Again>,
+}
+
+/// Makes the values of a layer's output once more, bit for bit.
+pub(super) type Again = Rc<dyn Fn() -> Result<Tensor>>;
+
+impl Deref for Input {
+    type Target = Tensor;
+    fn deref(&self) -> &Tensor {
+        &self.values
+    }
+}
+
+impl Input {
+    /// What a step back calls for the values.
+    pub(super) fn kept(self) -> Again {
+        let Self { values, again } = self;
+        again.unwrap_or_else(|| Rc::new(move || Ok(values.clone())))
+    }
+}
+
 /// Their output in training, and their steps back.
 pub(crate) fn train(nodes: &[Node], x: &Tensor, rng: &mut Rng) -> Result<(Tensor, Vec<Step>)> {
-    let (mut x, mut steps) = (x.clone(), Vec::new());
-    for node in nodes {
+    let (mut x, mut steps, mut rest) = (Input { values: x.clone(), again: None }, Vec::new(), nodes);
+    while let [node, behind @ ..] = rest {
+        x.values = x.values.contiguous()?;
         let step;
-        (x, step) = node.operator().train(node, x.contiguous()?, rng)?;
+        rest = behind;
+        (x, step) = match (&node.layer, behind) {
+            (Layer::BatchNorm(norm), [next, after @ ..])
+                if matches!(next.layer, Layer::Relu) && x.device().is_cpu() =>
+            {
+                rest = after;
+                let (values, again, step) = norm.train_rectified(node, x.values)?;
+                (Input { values, again: Some(again) }, step)
+            }
+            _ => {
+                let (values, step) = node.operator().train(node, x, rng)?;
+                (Input { values, again: None }, step)
+            }
+        };
         steps.push(step);
     }
-    Ok((x, steps))
+    Ok((x.values, steps))
 }
 
 /// Takes the steps back, given the gradient of the last layer's output: that of the first one's input, where

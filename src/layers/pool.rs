@@ -59,7 +59,7 @@ impl Operator for Pool {
         Ok(kernels::pool2d(x, self.kind, self.kernel, self.stride)?)
     }
 
-    fn train(&self, node: &Node, x: Tensor, _: &mut Rng) -> Result<(Tensor, Step)> {
+    fn train(&self, node: &Node, x: Input, _: &mut Rng) -> Result<(Tensor, Step)> {
         let out = self.forward(node, &x, &mut Pass::Evaluate)?;
         let (_, _, height, width) = x.dims4()?;
         let pool = self.windows(height, width)?;

@@ -39,7 +39,7 @@ impl Operator for Quantize {
     }
 
     /// The gradient passes as if nothing were rounded (Bengio et al. 2013, <https://arxiv.org/abs/1308.3432>).
-    fn train(&self, node: &Node, x: Tensor, _: &mut Rng) -> Result<(Tensor, Step)> {
+    fn train(&self, node: &Node, x: Input, _: &mut Rng) -> Result<(Tensor, Step)> {
         Ok((self.forward(node, &x, &mut Pass::Evaluate)?, step(|grad| Ok(grad.clone()))))
     }
 

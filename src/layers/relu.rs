@@ -18,7 +18,7 @@ impl Operator for Relu {
         Ok(kernels::relu(x)?)
     }
 
-    fn train(&self, _: &Node, x: Tensor, _: &mut Rng) -> Result<(Tensor, Step)> {
+    fn train(&self, _: &Node, x: Input, _: &mut Rng) -> Result<(Tensor, Step)> {
         let out = kernels::relu(&x)?;
         // The output says as much as the input, which then need not be kept.
         let kept = out.clone();

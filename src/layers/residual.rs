@@ -120,7 +120,7 @@ impl Operator for Residual {
         Ok(Shortcut::between(&x, &body, self.zeros())?.add(&body, &x)?)
     }
 
-    fn train(&self, node: &Node, x: Tensor, rng: &mut Rng) -> Result<(Tensor, Step)> {
+    fn train(&self, node: &Node, x: Input, rng: &mut Rng) -> Result<(Tensor, Step)> {
         let (body, steps) = train(&node.inner, &x, rng)?;
         let (x, beside) = train(&node.beside, &x, rng)?;
         let shortcut = Shortcut::between(&x, &body, self.zeros())?;

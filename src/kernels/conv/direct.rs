@@ -39,6 +39,11 @@ impl Direct {
         Self { matrix, taps, run: channels, stride, padding }
     }
 
+    /// Numbers that are read as weights.
+    pub fn weights(&self) -> usize {
+        self.matrix.terms * self.matrix.channels
+    }
+
     /// Convolves this share of the rows of `images` images that lie one after another.
     pub fn run(
         &self,

@@ -3,7 +3,7 @@
 
 use super::image::{From, Image};
 use super::product::{Tile, load, most_pixels, sized, store, tile, widest};
-use super::winograd::{Four, SKEW, Scheme, Six, Tiles, add_scaled, kernel_transform, transform};
+use super::winograd::{Eight, Four, SKEW, Scheme, Six, Tiles, add_scaled, kernel_transform, transform};
 use crate::simd::{self, parts};
 use pulp::{Simd, WithSimd};
 
@@ -56,6 +56,7 @@ impl Gradient<'_> {
                     (4, 2) => simd::dispatch(By::<Four, 4, 2>(run, Four)),
                     (6, 4) => simd::dispatch(By::<Six, 6, 4>(run, Six)),
                     (6, 2) => simd::dispatch(By::<Six, 6, 2>(run, Six)),
+                    (8, 4) => simd::dispatch(By::<Eight, 8, 4>(run, Eight)),
                     _ => unreachable!("no such tiles"),
                 }
             }

@@ -124,6 +124,11 @@ impl Integer {
         Self { instructions, weights, terms: places, start, factor, bias, range, padding, stride }
     }
 
+    /// Whole numbers that are read as weights.
+    pub fn weights(&self) -> usize {
+        4 * self.weights.len()
+    }
+
     /// Convolves this share of `images` images that lie one after another.
     pub fn run(
         &self,

@@ -67,6 +67,16 @@ impl Conv {
         }
     }
 
+    /// What it is called, the numbers that it reads as weights, and how often each is multiplied for an image `to`.
+    pub fn weights(&self, to: &Image) -> (String, usize, usize) {
+        let pixels = to.height * to.width;
+        match self {
+            Self::Direct(conv) => ("by the definition".to_string(), conv.weights(), pixels),
+            Self::Rows(conv) => ("by the definition, in rows".to_string(), conv.weights(), pixels),
+            Self::Winograd(conv) => (format!("{}", conv.tiles()), conv.weights(), conv.tiles().count(to)),
+        }
+    }
+
     /// Convolves this share of `images` images that lie one after another.
     pub fn run(
         &self,

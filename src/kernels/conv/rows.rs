@@ -45,6 +45,11 @@ impl Rows {
         Self { values, outputs, taps, padding }
     }
 
+    /// Numbers that are read as weights.
+    pub fn weights(&self) -> usize {
+        self.values.len()
+    }
+
     /// As [`super::direct::Direct::run`].
     pub fn run(&self, (from, input): From<'_>, finish: Finish<'_>, to: To<'_>, images: usize, share: Share) {
         struct Run<'a>(&'a Rows, From<'a>, Finish<'a>, To<'a>, usize, Share);

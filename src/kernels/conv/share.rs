@@ -50,6 +50,11 @@ impl<T> Shared<T> {
         Self { start: buffer.as_mut_ptr(), len: buffer.len() }
     }
 
+    /// The buffer without its first elements. Panics where it has not as many.
+    pub fn skip(self, count: usize) -> Self {
+        Self { start: self.start.wrapping_add(count), len: self.len - count }
+    }
+
     pub fn len(self) -> usize {
         self.len
     }

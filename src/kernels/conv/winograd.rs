@@ -29,6 +29,8 @@ pub trait Scheme<const A: usize, const M: usize> {
 pub struct Four;
 /// Points 0, ±1, ±2 and infinity.
 pub struct Six;
+/// Points 0, ±1, ±2, ±1/2 and infinity.
+pub struct Eight;
 
 impl Scheme<4, 2> for Four {
     #[inline(always)]
@@ -117,6 +119,67 @@ impl Scheme<6, 2> for Six {
     }
 }
 
+impl Scheme<8, 4> for Eight {
+    #[inline(always)]
+    fn input<S: Simd>(s: S, d: [S::f32s; 8]) -> [S::f32s; 8] {
+        let number = |x: f32| s.splat_f32s(x);
+        // Of the points ±1, ±2 and ±1/2 what is even and what is odd.
+        let even = s.mul_add_f32s(number(-4.25), d[4], s.add_f32s(d[2], d[6]));
+        let odd = s.mul_add_f32s(number(-4.25), d[3], s.add_f32s(d[1], d[5]));
+        let even_2 = s.mul_add_f32s(number(0.25), d[2], s.mul_add_f32s(number(-1.25), d[4], d[6]));
+        let thrice = s.mul_f32s(number(-2.5), d[3]);
+        let odd_2 = s.mul_add_f32s(number(0.5), d[1], s.mul_add_f32s(number(2.0), d[5], thrice));
+        let even_half = s.mul_add_f32s(number(4.0), d[2], s.mul_add_f32s(number(-5.0), d[4], d[6]));
+        let odd_half = s.mul_add_f32s(number(2.0), d[1], s.mul_add_f32s(number(0.5), d[5], thrice));
+        [
+            s.mul_add_f32s(number(5.25), s.sub_f32s(d[2], d[4]), s.sub_f32s(d[6], d[0])),
+            s.add_f32s(even, odd),
+            s.sub_f32s(even, odd),
+            s.add_f32s(even_2, odd_2),
+            s.sub_f32s(even_2, odd_2),
+            s.add_f32s(even_half, odd_half),
+            s.sub_f32s(even_half, odd_half),
+            s.mul_add_f32s(number(5.25), s.sub_f32s(d[3], d[5]), s.sub_f32s(d[7], d[1])),
+        ]
+    }
+    #[inline(always)]
+    fn output<S: Simd>(s: S, m: [S::f32s; 8]) -> [S::f32s; 4] {
+        let number = |x: f32| s.splat_f32s(x);
+        let (even, odd) = (s.add_f32s(m[1], m[2]), s.sub_f32s(m[1], m[2]));
+        let (even_2, odd_2) = (s.add_f32s(m[3], m[4]), s.sub_f32s(m[3], m[4]));
+        let (even_half, odd_half) = (s.add_f32s(m[5], m[6]), s.sub_f32s(m[5], m[6]));
+        [
+            s.add_f32s(s.add_f32s(m[0], even), s.add_f32s(even_2, even_half)),
+            s.mul_add_f32s(number(2.0), odd_2, s.mul_add_f32s(number(0.5), odd_half, odd)),
+            s.mul_add_f32s(number(4.0), even_2, s.mul_add_f32s(number(0.25), even_half, even)),
+            s.mul_add_f32s(
+                number(8.0),
+                odd_2,
+                s.mul_add_f32s(number(0.125), odd_half, s.add_f32s(odd, m[7])),
+            ),
+        ]
+    }
+    #[inline(always)]
+    fn gradient<S: Simd>(s: S, g: [S::f32s; 4]) -> [S::f32s; 8] {
+        let number = |x: f32| s.splat_f32s(x);
+        let (even, odd) = (s.add_f32s(g[0], g[2]), s.add_f32s(g[1], g[3]));
+        let even_2 = s.mul_add_f32s(number(4.0), g[2], g[0]);
+        let odd_2 = s.mul_add_f32s(number(2.0), g[1], s.mul_f32s(number(8.0), g[3]));
+        let even_half = s.mul_add_f32s(number(0.25), g[2], g[0]);
+        let odd_half = s.mul_add_f32s(number(0.5), g[1], s.mul_f32s(number(0.125), g[3]));
+        [
+            g[0],
+            s.add_f32s(even, odd),
+            s.sub_f32s(even, odd),
+            s.add_f32s(even_2, odd_2),
+            s.sub_f32s(even_2, odd_2),
+            s.add_f32s(even_half, odd_half),
+            s.sub_f32s(even_half, odd_half),
+            g[3],
+        ]
+    }
+}
+
 /// The sizes of a tile: pixels of its side, A, and results, M.
 #[derive(Debug, Clone, Copy)]
 pub struct Tiles {
@@ -124,11 +187,24 @@ pub struct Tiles {
     pub results: usize,
 }
 
+impl std::fmt::Display for Tiles {
+    /// F(4×4, 3×3): of the results, and of the kernel.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (results, kernel) = (self.results, self.size - self.results + 1);
+        write!(f, "F({results}×{results}, {kernel}×{kernel})")
+    }
+}
+
 impl Tiles {
     /// The tiles by which a convolution of `from` to `to` is fastest, if any are faster than the
-    /// definition. The estimate counts the instructions of one image, and `read` for each register of
-    /// weights: how many others fit into the time that it takes to come from its cache.
-    pub fn suit(from: &Image, to: &Image, [kernel, _, stride]: [usize; 3], read: usize) -> Option<Self> {
+    /// definition. The estimate counts the instructions of `images` that are convolved together, and `read` for each
+    /// register of weights: how many others fit into the time that it takes to come from its cache.
+    pub fn suit(
+        from: &Image,
+        to: &Image,
+        [kernel, _, stride]: [usize; 3],
+        (images, read): (usize, usize),
+    ) -> Option<Self> {
         if from.planar || stride != 1 {
             return None;
         }
@@ -136,14 +212,15 @@ impl Tiles {
         let (inputs, outputs) = (registers(from), registers(to));
         let terms = from.channels * outputs;
         let estimate = |&(size, results): &(usize, usize)| {
-            let tiles = Self { size, results }.count(to);
-            // About 4 and 3 instructions for each element that is transformed, and some around products.
-            size * size * (tiles * (terms + 4 * inputs + 3 * outputs + 3) + terms * read)
+            let tiles = images * Self { size, results }.count(to);
+            // To transform a register takes as long as about 10 products, more than its instructions: what is written then
+            // comes from the second-level cache.
+            size * size * (tiles * (terms + 10 * (inputs + outputs) + 3) + terms * read)
         };
-        let definition = kernel * kernel * terms * (to.height * to.width + read);
+        let definition = kernel * kernel * terms * (images * to.height * to.width + read);
         let sizes: &[(usize, usize)] = match kernel {
             3 => &[(4, 2), (6, 4)],
-            5 => &[(6, 2)],
+            5 => &[(6, 2), (8, 4)],
             _ => &[],
         };
         // Rounding differs: not for little.
@@ -151,13 +228,21 @@ impl Tiles {
         (5 * estimate(&best) < 4 * definition).then_some(Self { size: best.0, results: best.1 })
     }
 
-    /// Tiles that are worked on at a time: transformed, they are to stay in the second-level cache beside the
+    /// Tiles that a gradient works on at a time: transformed, they are to stay in the second-level cache beside the
     /// weights of an image `from` and so many outputs. Where these do not fit, they come from further away once for
     /// more tiles.
     pub fn block(self, from: &Image, outputs: usize) -> usize {
         const CACHE: usize = 2 << 20;
         let weights = size_of::<f32>() * self.size * self.size * from.channels * outputs;
         if weights > CACHE { 64 } else { 16 }
+    }
+
+    /// Tiles that a convolution works on at a time: as many as stay in the second-level cache, transformed and with a
+    /// group of products. Weights are then read once for many.
+    fn together(self, from: &Image, outputs: usize) -> usize {
+        const CACHE: usize = 5 << 18;
+        let bytes = size_of::<f32>() * self.size * self.size * (from.depth + group(outputs));
+        (CACHE / bytes / 12 * 12).clamp(12, 36)
     }
 
     /// The tiles of an image `to` of results.
@@ -175,7 +260,7 @@ impl Tiles {
 /// The transform of one axis of a kernel, (A, kernel): row i holds 1, p, p², … by the product of the point p's
 /// distances to the other points; infinity's is the last power alone.
 pub fn kernel_transform(Tiles { size, results }: Tiles) -> Vec<Vec<f32>> {
-    let points = &[0.0, 1.0, -1.0, 2.0, -2.0][..size - 1];
+    let points = &[0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5][..size - 1];
     let kernel = (size - results + 1) as i32;
     let row = |i: usize| {
         let Some(&p) = points.get(i) else {
@@ -193,6 +278,11 @@ pub fn kernel_transform(Tiles { size, results }: Tiles) -> Vec<Vec<f32>> {
 #[inline(always)]
 pub fn add_scaled(to: &mut [f32], from: &[f32], factor: f32) {
     to.iter_mut().zip(from).for_each(|(to, from)| *to += factor * from);
+}
+
+/// The most of so many output channels whose products are there at a time.
+fn group(outputs: usize) -> usize {
+    outputs.min(widest(simd::registers()) * simd::lanes())
 }
 
 /// A convolution by tiles.
@@ -254,13 +344,23 @@ impl Winograd {
         );
         let row = |c: usize, i: usize| &products[(c * area + i) * depth..][..depth];
         let matrix = |i| Matrix::of_rows(from.channels, outputs, |c| row(c, i));
-        let block = tiles.block(from, depth);
+        let block = tiles.together(from, depth);
         Self { tiles, block, padding, matrices: (0..area).into_par_iter().map(matrix).collect() }
     }
 
     /// Elements of scratch that [`Self::run`] needs.
     pub fn scratch(&self, from: &Image) -> usize {
-        self.matrices.len() * (self.block * (from.depth + self.matrices[0].channels) + 2 * SKEW)
+        let products = group(self.matrices[0].channels);
+        self.matrices.len() * (self.block * (from.depth + products) + 2 * SKEW)
+    }
+
+    pub fn tiles(&self) -> Tiles {
+        self.tiles
+    }
+
+    /// Numbers that are read as weights.
+    pub fn weights(&self) -> usize {
+        self.matrices.iter().map(|matrix| matrix.terms * matrix.channels).sum()
     }
 
     /// Convolves this share of the tiles of `images` images that lie one after another.
@@ -286,6 +386,7 @@ impl Winograd {
             (4, 2) => simd::dispatch(By::<Four, 4, 2>(run, Four)),
             (6, 4) => simd::dispatch(By::<Six, 6, 4>(run, Six)),
             (6, 2) => simd::dispatch(By::<Six, 6, 2>(run, Six)),
+            (8, 4) => simd::dispatch(By::<Eight, 8, 4>(run, Eight)),
             _ => unreachable!("no such tiles"),
         }
     }
@@ -309,7 +410,7 @@ impl<T: Scheme<A, M>, const A: usize, const M: usize> WithSimd for By<'_, T, A, 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Run { conv, from, input, finish, to, out, scratch, tiles: all } = self.0;
-        let (depth, channels) = (from.depth, to.depth);
+        let (depth, lanes) = (from.depth, S::F32_LANES);
         let (across, down) = (to.width.div_ceil(M), to.height.div_ceil(M));
         let (inputs, products) = scratch.split_at_mut(A * A * (conv.block * depth + SKEW));
         // Image, row and column of a tile.
@@ -317,7 +418,7 @@ impl<T: Scheme<A, M>, const A: usize, const M: usize> WithSimd for By<'_, T, A, 
         for tiles in parts(all.len(), conv.block) {
             let tiles = all.start + tiles.start..all.start + tiles.end;
             let count = tiles.len();
-            let steps = (count * depth + SKEW, count * channels + SKEW);
+            let step = count * depth + SKEW;
             for (i, tile) in tiles.clone().enumerate() {
                 let (image, y, x) = place(tile);
                 let padding = conv.padding as isize;
@@ -331,24 +432,37 @@ impl<T: Scheme<A, M>, const A: usize, const M: usize> WithSimd for By<'_, T, A, 
                         at,
                         from,
                         to,
-                        steps.0,
+                        step,
                         #[inline(always)]
                         |d| T::input(simd, d),
                     );
                 }
             }
-            for (i, matrix) in conv.matrices.iter().enumerate() {
-                let from = &inputs[i * steps.0..];
-                let to = &mut products[i * steps.1..];
-                multiply(simd, matrix, (from, depth), to, count);
-            }
-            for (i, tile) in tiles.enumerate() {
-                let (image, y, x) = place(tile);
-                // Safety: as above; only results inside the image are written.
-                unsafe {
-                    let from = products.as_ptr().add(i * channels);
-                    let out = out.at(image * to.len());
-                    results::<T, S, A, M>(simd, (from, steps.1), finish, image, (to, out), (y, x));
+            // A few output channels after another: of all of them the products would not stay in the cache.
+            for group in parts(to.depth / lanes, widest(S::REGISTER_COUNT)) {
+                let channels = group.start * lanes..group.end * lanes;
+                // Where there are as many outputs as inputs, and no more, products take the place of what they are made of.
+                let (products, step_of_products) = match channels.len() == depth && to.depth == depth {
+                    true => (inputs.as_mut_ptr(), step),
+                    false => (products.as_mut_ptr(), count * channels.len() + SKEW),
+                };
+                for (i, matrix) in conv.matrices.iter().enumerate() {
+                    // Safety: both have room for the products of `block` tiles.
+                    unsafe {
+                        let from = inputs.as_ptr().add(i * step);
+                        let to = products.add(i * step_of_products);
+                        multiply(simd, (matrix, channels.start, group.len()), (from, depth), to, count);
+                    }
+                }
+                for (i, tile) in tiles.clone().enumerate() {
+                    let (image, y, x) = place(tile);
+                    // Safety: as above; only results inside the image are written.
+                    unsafe {
+                        let from = products.cast_const().add(i * channels.len());
+                        let out = out.at(image * to.len());
+                        let from = (from, step_of_products, channels.clone());
+                        results::<T, S, A, M>(simd, from, finish, image, (to, out), (y, x));
+                    }
                 }
             }
         }
@@ -395,9 +509,19 @@ pub unsafe fn transform<S: Simd, const I: usize, const A: usize>(
     }
 }
 
-/// `to = from · matrix` for `count` tiles.
+/// `to = from · matrix` for `count` tiles, and of the matrix so many registers of channels from channel `first` on. `to` may be
+/// `from`.
+///
+/// # Safety
+/// `from` has `count` tiles of `depth` elements, and `to` as many of these channels.
 #[inline(always)]
-fn multiply<S: Simd>(simd: S, matrix: &Matrix, (from, depth): (&[f32], usize), to: &mut [f32], count: usize) {
+unsafe fn multiply<S: Simd>(
+    simd: S,
+    (matrix, first, registers): (&Matrix, usize, usize),
+    (from, depth): (*const f32, usize),
+    to: *mut f32,
+    count: usize,
+) {
     struct Product<S> {
         simd: S,
         weights: *const f32,
@@ -411,7 +535,7 @@ fn multiply<S: Simd>(simd: S, matrix: &Matrix, (from, depth): (&[f32], usize), t
         #[inline(always)]
         fn run<const N: usize, const P: usize>(self) {
             let start = [self.simd.splat_f32s(0.0); N];
-            // Safety: the assertion below bounds every read and write.
+            // Safety: the caller says so; a tile's sums are complete before the first is stored.
             unsafe {
                 let (weights, image) = ((self.weights, N * S::F32_LANES), (self.from, self.depth));
                 let sums = tile::<S, N, P>(self.simd, weights, (&[0], (self.terms, 1)), image, start);
@@ -423,32 +547,21 @@ fn multiply<S: Simd>(simd: S, matrix: &Matrix, (from, depth): (&[f32], usize), t
             }
         }
     }
-    let (terms, channels) = (matrix.terms, matrix.channels);
-    assert!(count * depth <= from.len() && count * channels <= to.len());
-    for group in parts(channels / S::F32_LANES, widest(S::REGISTER_COUNT)) {
-        let first = group.start * S::F32_LANES;
-        let weights = matrix.of(first);
-        for pixels in parts(count, most_pixels::<S>(group.len())) {
-            let product = Product {
-                simd,
-                weights,
-                terms,
-                from: from[pixels.start * depth..].as_ptr(),
-                depth,
-                to: to[pixels.start * channels + first..].as_mut_ptr(),
-                channels,
-            };
-            sized(group.len(), pixels.len(), product);
-        }
+    let (terms, channels) = (matrix.terms, registers * S::F32_LANES);
+    let weights = matrix.of(first);
+    for pixels in parts(count, most_pixels::<S>(registers)) {
+        // Safety: as above.
+        let (from, to) = unsafe { (from.add(pixels.start * depth), to.add(pixels.start * channels)) };
+        sized(registers, pixels.len(), Product { simd, weights, terms, from, depth, to, channels });
     }
 }
 
-/// The results of the tile whose first result is (y, x) of image number `number`, from its products, which
-/// lie `step` apart.
+/// Of these channels the results of the tile whose first result is (y, x) of image number `number`, from its products,
+/// which lie `step` apart.
 #[inline(always)]
 unsafe fn results<T: Scheme<A, M>, S: Simd, const A: usize, const M: usize>(
     simd: S,
-    (from, step): (*const f32, usize),
+    (from, step, channels): (*const f32, usize, Range<usize>),
     finish: Finish<'_>,
     number: usize,
     (to, out): (&Image, *mut f32),
@@ -463,13 +576,13 @@ unsafe fn results<T: Scheme<A, M>, S: Simd, const A: usize, const M: usize>(
             (image.row(), values.as_ptr().add(number * image.len() + image.at(top, left)))
         });
         let (row, depth) = (to.row(), to.depth);
-        for c in (0..depth).step_by(S::F32_LANES) {
+        for c in channels.clone().step_by(S::F32_LANES) {
             let zero = simd.splat_f32s(0.0);
             let mut columns = [MaybeUninit::<[S::f32s; M]>::uninit(); A];
             for x in 0..A {
                 let mut column = [zero; A];
                 for y in 0..A {
-                    column[y] = load(from.add((y * A + x) * step + c));
+                    column[y] = load(from.add((y * A + x) * step + c - channels.start));
                 }
                 columns[x].write(T::output(simd, column));
             }

@@ -13,6 +13,18 @@ fn pixel<'a>((image, values): From<'a>, number: usize, y: isize, x: isize) -> &'
     &values[number * image.len() + image.at(y, x)..]
 }
 
+/// The largest of a window whose size the compiler knows.
+#[inline(always)]
+fn largest_of<S: Simd, const K: usize>(simd: S, pixel: impl Fn(usize, usize) -> S::f32s) -> S::f32s {
+    let mut value = pixel(0, 0);
+    for y in 0..K {
+        for x in 0..K {
+            value = simd.max_f32s(value, pixel(y, x));
+        }
+    }
+    value
+}
+
 /// Pooling.
 pub fn pool(pool: &Pool, relu: bool, from: From<'_>, to: To<'_>, images: usize, share: Share) {
     struct Run<'a>(&'a Pool, f32, From<'a>, To<'a>, usize, Share);
@@ -40,22 +52,27 @@ pub fn pool(pool: &Pool, relu: bool, from: From<'_>, to: To<'_>, images: usize, 
                         let width = pool.kernel.min(from.0.width - left);
                         let window = pixel(from, number, top as isize, left as isize);
                         assert!(window.len() >= (height - 1) * step + width * depth);
+                        let (window, out) = (window.as_ptr(), out[x * depth..].as_mut_ptr());
                         for c in (0..depth).step_by(S::F32_LANES) {
-                            let start = if largest { f32::NEG_INFINITY } else { 0.0 };
-                            let mut value: S::f32s = simd.splat_f32s(start);
                             // Safety: as the assertion says, and a row of `out` has whole registers.
                             unsafe {
-                                for y in 0..height {
-                                    for x in 0..width {
-                                        let pixel = load(window.as_ptr().add(y * step + x * depth + c));
-                                        value = match largest {
-                                            true => simd.max_f32s(value, pixel),
-                                            false => simd.add_f32s(value, pixel),
-                                        };
+                                let pixel = |y: usize, x: usize| load(window.add(y * step + x * depth + c));
+                                let value = match (largest, height, width) {
+                                    (true, 2, 2) => largest_of::<S, 2>(simd, pixel),
+                                    (true, 3, 3) => largest_of::<S, 3>(simd, pixel),
+                                    _ => {
+                                        let mut value = pixel(0, 0);
+                                        for i in 1..height * width {
+                                            let pixel = pixel(i / width, i % width);
+                                            value = match largest {
+                                                true => simd.max_f32s(value, pixel),
+                                                false => simd.add_f32s(value, pixel),
+                                            };
+                                        }
+                                        simd.mul_f32s(value, factor)
                                     }
-                                }
-                                let value = simd.max_f32s(floor, simd.mul_f32s(value, factor));
-                                store(out.as_mut_ptr().add(x * depth + c), value);
+                                };
+                                store(out.add(c), simd.max_f32s(floor, value));
                             }
                         }
                     }
@@ -109,18 +126,29 @@ pub fn lrn(lrn: &Lrn, from: From<'_>, to: To<'_>, scratch: &mut [f32], images: u
 /// `x · slope + start` for each channel, and the rectifier where `relu`.
 pub fn affine(lines: &[(f32, f32)], relu: bool, from: From<'_>, to: To<'_>, images: usize, share: Share) {
     let floor = floor(relu);
-    rows(
-        to,
-        images,
-        share,
+    simd::vectorized(
         #[inline(always)]
-        |number, y, out| {
-            for (x, out) in out.chunks_mut(to.0.depth).enumerate() {
-                let pixel = pixel(from, number, y, x as isize);
-                for (c, (out, (slope, start))) in out.iter_mut().zip(lines).enumerate() {
-                    *out = (pixel[from.0.tap(c, 0, 0)] * slope + start).max(floor);
-                }
-            }
+        || {
+            rows(
+                to,
+                images,
+                share,
+                #[inline(always)]
+                |number, y, out| {
+                    for (x, out) in out.chunks_mut(to.0.depth).enumerate() {
+                        let pixel = pixel(from, number, y, x as isize);
+                        if from.0.planar {
+                            for (c, (out, (slope, start))) in out.iter_mut().zip(lines).enumerate() {
+                                *out = (pixel[from.0.tap(c, 0, 0)] * slope + start).max(floor);
+                            }
+                        } else {
+                            for ((out, x), (slope, start)) in out.iter_mut().zip(pixel).zip(lines) {
+                                *out = (x * slope + start).max(floor);
+                            }
+                        }
+                    }
+                },
+            )
         },
     );
 }
@@ -210,6 +238,11 @@ pub struct Linear {
 }
 
 impl Linear {
+    /// Numbers that its weights are.
+    pub fn weights(&self) -> usize {
+        self.weight.len()
+    }
+
     /// Of `from`, with `weight` (outputs, inputs).
     pub fn new(from: &Image, weight: &[f32], bias: &[f32]) -> Self {
         let (len, starts, place) = from.runs();
@@ -250,7 +283,9 @@ impl WithSimd for Product<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let most = if S::REGISTER_COUNT >= 32 { 4 } else { 2 };
-        for outputs in parts(self.outputs.len(), 8) {
+        // As many sums as have a register.
+        let tall = if self.images >= most { 6 } else { 8 };
+        for outputs in parts(self.outputs.len(), tall) {
             let first = self.outputs.start + outputs.start;
             for images in parts(self.images, most) {
                 macro_rules! sizes {

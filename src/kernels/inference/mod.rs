@@ -30,9 +30,28 @@ use crate::simd::{self, Aligned};
 use crate::{EPSILON, Lrn, Pool, Pooling, Shortcut, Zeros};
 use candle_core::Result;
 use std::ops::Range;
+use std::time::Instant;
 
-/// Bytes of weights that are taken to stay in the second-level cache.
+/// Bytes of weights, and of activations, that are taken to stay in the second-level cache.
 const CACHE: usize = 2 << 20;
+
+/// How convolutions are computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tiling {
+    /// By their definition.
+    Definition,
+    /// With the fewest multiplications that pay where weights are read for every image.
+    Alone,
+    /// With the fewest multiplications that pay where weights are read once for a block of images.
+    Batches,
+}
+
+impl Tiling {
+    /// The most images that go through the steps together, so that weights are read once for all of them.
+    pub fn block(self) -> usize {
+        if self == Self::Batches { 32 } else { 4 }
+    }
+}
 
 /// An activation, by its number, and the grid that its bytes lie on.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -88,13 +107,15 @@ pub struct StepBuilder {
     steps: Vec<(Draft, View, View)>,
     /// The first step that the next layer may become part of.
     open: usize,
+    /// Steps that something else may come before.
+    cuts: Vec<usize>,
 }
 
 impl StepBuilder {
     /// A builder, and the input (channels, height, width) of its network.
     pub fn new(shape: [usize; 3]) -> (Self, View) {
         let image = Image::planar(shape);
-        (Self { images: vec![image], steps: Vec::new(), open: 0 }, View(0, None))
+        (Self { images: vec![image], steps: Vec::new(), open: 0, cuts: Vec::new() }, View(0, None))
     }
 
     fn push(&mut self, draft: Draft, from: View, shape: [usize; 3]) -> View {
@@ -331,12 +352,12 @@ impl StepBuilder {
     /// The number of steps so far. Layers that follow become no part of them.
     pub fn steps(&mut self) -> usize {
         self.keep();
+        self.cuts.push(self.steps.len());
         self.steps.len()
     }
 
-    /// Compiles the steps. Without `fast`, convolutions are computed by their definition. `last` are the
-    /// activations that are read when all steps have run.
-    pub fn build(mut self, fast: bool, last: &[View]) -> Steps {
+    /// Compiles the steps. `last` are the activations that are read when all steps have run.
+    pub fn build(mut self, tiling: Tiling, last: &[View]) -> Steps {
         // Zeros around the images, as many as their readers want.
         let mut tiles = Vec::new();
         let weights = self.steps.iter().map(|(draft, ..)| match draft {
@@ -344,7 +365,7 @@ impl StepBuilder {
             _ => 0,
         });
         // What the second-level cache does not keep from image to image comes from further away.
-        let read = if 4 * weights.sum::<usize>() > CACHE { 14 } else { 2 };
+        let read = if 4 * weights.sum::<usize>() > CACHE { 8 } else { 2 };
         for (draft, from, to) in &self.steps {
             if let Draft::Whole(whole) = draft {
                 let image = &mut self.images[from.0];
@@ -357,7 +378,9 @@ impl StepBuilder {
             let (outputs, image) = (self.images[to.0], &mut self.images[from.0]);
             let [kernel, padding, _] = sizes;
             image.border = image.border.max(padding);
-            let suited = Tiles::suit(image, &outputs, sizes, read).filter(|_| fast);
+            let together = if tiling == Tiling::Batches { tiling.block() } else { 1 };
+            let suited = Tiles::suit(image, &outputs, sizes, (together, read))
+                .filter(|_| tiling != Tiling::Definition);
             if let Some(tiles) = suited {
                 for length in [image.height, image.width] {
                     image.beyond = image.beyond.max(tiles.beyond(length + 2 * padding, kernel));
@@ -365,7 +388,8 @@ impl StepBuilder {
             }
             tiles.push(suited);
         }
-        let slots = self.slots(last);
+        let groups = self.groups(tiling.block());
+        let (slots, sizes) = self.slots(last, &groups, tiling.block());
         let images = &self.images;
         let steps = self.steps.into_iter().zip(tiles).map(|((draft, from, to), tiles)| {
             let (input, outputs) = (&images[from.0], &images[to.0]);
@@ -395,12 +419,28 @@ impl StepBuilder {
         });
         let steps: Vec<Step> = steps.collect();
         let scratch = steps.iter().map(|step| step.op.scratch(&self.images[step.from.0])).max();
-        Steps { steps, scratch: scratch.unwrap_or(0), images: self.images, slots }
+        Steps { steps, scratch: scratch.unwrap_or(0), images: self.images, slots, sizes, groups }
     }
 
-    /// The buffer of each activation. Activations of one layout share a buffer where the first has been
-    /// read for the last time before the second is written: fewer buffers stay in the cache.
-    fn slots(&self, last: &[View]) -> Vec<usize> {
+    /// The steps that a few images go through before the next few: of steps with large images few, so that these stay in
+    /// the second-level cache from step to step, and of the others all, so that their weights are read once.
+    fn groups(&self, most: usize) -> Vec<Group> {
+        let mut groups: Vec<Group> = Vec::new();
+        for (i, (_, from, to)) in self.steps.iter().enumerate() {
+            let bytes = size_of::<f32>() * (self.images[from.0].room() + self.images[to.0].room());
+            let block = if most * bytes > 2 * CACHE { most.min(4) } else { most };
+            match groups.last_mut() {
+                Some(group) if group.block == block && !self.cuts.contains(&i) => group.steps.end = i + 1,
+                _ => groups.push(Group { steps: i..i + 1, block }),
+            }
+        }
+        groups
+    }
+
+    /// The buffer of each activation, and of each buffer the layout of an image and the most images that it is for.
+    /// Activations of one layout share a buffer where the first has been read for the last time before the second is
+    /// written: fewer buffers stay in the cache. What only one group of steps sees is there for its block alone.
+    fn slots(&self, last: &[View], groups: &[Group], most: usize) -> (Vec<Slot>, Vec<(Image, usize)>) {
         let mut read = vec![0; self.images.len()];
         for (i, (draft, from, _)) in self.steps.iter().enumerate() {
             read[from.0] = i;
@@ -414,20 +454,37 @@ impl StepBuilder {
         for view in last {
             read[view.0] = usize::MAX;
         }
-        // Of each buffer its layout and when it is free.
-        let mut buffers = vec![(self.images[0], read[0])];
-        let mut slots = vec![0; self.images.len()];
+        // Of each buffer its layout, for how many images, and when it is free.
+        let mut buffers = vec![(self.images[0], most, read[0])];
+        let mut slots = vec![Slot { buffer: 0, inside: false }; self.images.len()];
         for (i, (_, _, to)) in self.steps.iter().enumerate() {
-            let image = self.images[to.0];
-            let free = buffers.iter().position(|&(layout, free)| layout == image && free < i);
-            slots[to.0] = free.unwrap_or(buffers.len());
+            let group = groups.iter().find(|group| group.steps.contains(&i)).expect("each step has a group");
+            let inside = group.steps.contains(&read[to.0]);
+            let (image, images) = (self.images[to.0], if inside { group.block } else { most });
+            let free =
+                buffers.iter().position(|&(layout, of, free)| layout == image && of == images && free < i);
+            slots[to.0] = Slot { buffer: free.unwrap_or(buffers.len()), inside };
             match free {
-                Some(slot) => buffers[slot].1 = read[to.0],
-                None => buffers.push((image, read[to.0])),
+                Some(slot) => buffers[slot].2 = read[to.0],
+                None => buffers.push((image, images, read[to.0])),
             }
         }
-        slots
+        (slots, buffers.into_iter().map(|(image, images, _)| (image, images)).collect())
     }
+}
+
+/// Steps that `block` images go through before the next.
+#[derive(Debug)]
+struct Group {
+    steps: Range<usize>,
+    block: usize,
+}
+
+/// Where an activation lies: for the images of a block alone if only one group of steps sees it.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    buffer: usize,
+    inside: bool,
 }
 
 #[derive(Debug)]
@@ -469,7 +526,10 @@ struct Step {
 pub struct Steps {
     steps: Vec<Step>,
     images: Vec<Image>,
-    slots: Vec<usize>,
+    slots: Vec<Slot>,
+    /// Of each buffer the layout of an image, and the most images that it is for.
+    sizes: Vec<(Image, usize)>,
+    groups: Vec<Group>,
     scratch: usize,
 }
 
@@ -481,36 +541,88 @@ pub struct Buffers {
     scratch: Vec<Aligned>,
 }
 
+/// What a step does, and how long it takes for an image.
+#[derive(Debug, Clone)]
+pub struct StepTime {
+    pub what: String,
+    /// (channels, height, width) of what it reads and writes.
+    pub from: [usize; 3],
+    pub to: [usize; 3],
+    /// For an image, with those of the zeros that fill registers and tiles.
+    pub multiplications: usize,
+    /// Numbers that are read as weights: f32, or bytes of whole numbers.
+    pub weights: usize,
+    pub seconds: f64,
+}
+
 impl Steps {
     /// Memory for as many images at a time.
     pub fn buffers(&self, images: usize) -> Buffers {
-        let count = self.slots.iter().max().map_or(0, |slot| slot + 1);
-        let mut slots = vec![Aligned::zeros(0); count];
-        for (image, &slot) in self.images.iter().zip(&self.slots) {
-            slots[slot] = Aligned::zeros(images * image.room());
+        let slots = self.sizes.iter().map(|&(image, most)| {
+            let mut slot = Aligned::zeros(images.min(most) * image.room());
             if let Some(zero) = image.zero {
-                slots[slot].bytes_mut().fill(zero);
+                slot.bytes_mut().fill(zero);
             }
-        }
-        Buffers { slots, scratch: Vec::new() }
+            slot
+        });
+        Buffers { slots: slots.collect(), scratch: Vec::new() }
     }
 
     /// Puts an image (channels, height, width) into place `number` of the network's input.
     pub fn load(&self, buffers: &mut Buffers, number: usize, values: &[f32]) {
         let image = &self.images[0];
-        image.load(values, &mut buffers.slots[self.slots[0]][number * image.len()..]);
+        image.load(values, &mut buffers.slots[self.slots[0].buffer][number * image.len()..]);
     }
 
     /// The vector that image `number` has at `view`.
     pub fn read<'a>(&self, buffers: &'a Buffers, view: View, number: usize) -> &'a [f32] {
         let image = &self.images[view.0];
-        &buffers.slots[self.slots[view.0]][number * image.len()..][..image.channels]
+        &buffers.slots[self.slots[view.0].buffer][number * image.len()..][..image.channels]
     }
 
     /// Copies what image `from` has at `view` to image `to`.
     pub fn copy(&self, buffers: &mut Buffers, view: View, from: usize, to: usize) {
         let len = self.images[view.0].room();
-        buffers.slots[self.slots[view.0]].copy_within(from * len..(from + 1) * len, to * len);
+        buffers.slots[self.slots[view.0].buffer].copy_within(from * len..(from + 1) * len, to * len);
+    }
+
+    /// Times each step alone, as if each were run again and again: so many images, on one thread, the least of `rounds`
+    /// times.
+    pub fn profile(&self, buffers: &mut Buffers, images: usize, rounds: usize) -> Vec<StepTime> {
+        let mut times = vec![f64::INFINITY; self.steps.len()];
+        for _ in 0..rounds {
+            for (i, time) in times.iter_mut().enumerate() {
+                let start = Instant::now();
+                self.run(i..i + 1, buffers, images, 1);
+                *time = time.min(start.elapsed().as_secs_f64());
+            }
+        }
+        let timed = |(step, seconds): (&Step, f64)| {
+            let (from, to) = (&self.images[step.from.0], &self.images[step.to.0]);
+            let pixels = to.height * to.width;
+            let (what, weights, times) = match &step.op {
+                Op::Conv { conv, .. } => conv.weights(to),
+                Op::Linear(linear, _) => ("linear".to_string(), linear.weights(), 1),
+                Op::Integer(conv) => ("of whole numbers".to_string(), conv.weights(), pixels),
+                Op::Pool(..) => ("pooling".to_string(), 0, 0),
+                Op::Lrn(_) => ("local response normalisation".to_string(), 0, 0),
+                Op::Affine(..) => ("line of each channel".to_string(), 0, 0),
+                Op::Shortcut { .. } | Op::Sum { .. } => ("shortcut".to_string(), 0, 0),
+                Op::Map(_) | Op::Quantize(_) | Op::Values(_) | Op::Numbers(_) => {
+                    ("function of each value".to_string(), 0, 0)
+                }
+            };
+            let (from, to) = (from.shape(), to.shape());
+            StepTime {
+                what,
+                from,
+                to,
+                multiplications: times * weights,
+                weights,
+                seconds: seconds / images as f64,
+            }
+        };
+        self.steps.iter().zip(times).map(timed).collect()
     }
 
     /// Runs these steps on the first `images` images, on so many threads: this one, and others of rayon's
@@ -523,9 +635,15 @@ impl Steps {
         let slots: Vec<Shared> = buffers.slots.iter_mut().map(|slot| Shared::new(slot)).collect();
         let barrier = Barrier::new(threads);
         let run = |index: usize, scratch: &mut [f32]| {
-            for step in &self.steps[range.clone()] {
-                step.run(self, &slots, scratch, images, Share { index, threads });
-                barrier.wait();
+            for group in &self.groups {
+                let steps = group.steps.start.max(range.start)..group.steps.end.min(range.end);
+                for first in (0..images).step_by(group.block) {
+                    let images = first..images.min(first + group.block);
+                    for step in &self.steps[steps.start..steps.end.max(steps.start)] {
+                        step.run(self, &slots, scratch, images.clone(), Share { index, threads });
+                        barrier.wait();
+                    }
+                }
             }
         };
         let [own, others @ ..] = &mut buffers.scratch[..threads] else { unreachable!("at least one thread") };
@@ -543,8 +661,12 @@ impl Steps {
 }
 
 impl Step {
-    fn run(&self, all: &Steps, slots: &[Shared], scratch: &mut [f32], images: usize, share: Share) {
-        let shared = |view: View| (&all.images[view.0], slots[all.slots[view.0]]);
+    fn run(&self, all: &Steps, slots: &[Shared], scratch: &mut [f32], images: Range<usize>, share: Share) {
+        let shared = |view: View| {
+            let (image, slot) = (&all.images[view.0], all.slots[view.0]);
+            (image, slots[slot.buffer].skip(if slot.inside { 0 } else { images.start * image.room() }))
+        };
+        let images = images.len();
         // Safety: the buffers live as long as the call, and a step writes to no buffer that it reads.
         let view = |view: View| (shared(view).0, unsafe { shared(view).1.read() });
         let (from, to) = (view(self.from), shared(self.to));

@@ -7,7 +7,7 @@ struct Candle(ModelProto, Vec<String>, Vec<String>);
 impl Model for Candle {
     type Value = Tensor;
 
-    fn load(path: &str, inputs: &[String], outputs: &[String]) -> Result<Self> {
+    fn load(path: &str, inputs: &[String], outputs: &[String], _: usize) -> Result<Self> {
         Ok(Self(candle_onnx::read_file(path)?, inputs.to_vec(), outputs.to_vec()))
     }
 
@@ -29,8 +29,8 @@ impl Model for Candle {
         Ok(value.to_dtype(DType::I64)?.flatten_all()?.get(0)?.to_scalar()?)
     }
 
-    fn float(value: &Tensor) -> Result<f32> {
-        Ok(value.flatten_all()?.get(0)?.to_scalar()?)
+    fn values(value: &Tensor) -> Result<Vec<f32>> {
+        Ok(value.flatten_all()?.to_vec1()?)
     }
 }
 

@@ -1,5 +1,6 @@
 use branchynet_runtimes::{Model, Result, run};
 use std::sync::Arc;
+use tract_onnx::prelude::multithread::Executor;
 use tract_onnx::prelude::*;
 
 struct Tract(Arc<TypedRunnableModel>);
@@ -7,10 +8,12 @@ struct Tract(Arc<TypedRunnableModel>);
 impl Model for Tract {
     type Value = TValue;
 
-    fn load(path: &str, inputs: &[String], outputs: &[String]) -> Result<Self> {
+    fn load(path: &str, inputs: &[String], outputs: &[String], threads: usize) -> Result<Self> {
         let model = tract_onnx::onnx().model_for_path(path)?;
         let model = model.with_input_names(inputs)?.with_outputs_by_name(outputs)?;
-        Ok(Self(model.into_optimized()?.into_runnable()?))
+        let executor = if threads > 1 { Executor::multithread(threads) } else { Executor::SingleThread };
+        let options = RunOptions { executor: Some(executor), ..RunOptions::default() };
+        Ok(Self(model.into_optimized()?.into_runnable_with_options(&options)?))
     }
 
     fn bytes(dims: &[usize], values: &[u8]) -> Result<TValue> {
@@ -29,8 +32,8 @@ impl Model for Tract {
         Ok(value.cast_to::<i64>()?.try_as_plain_ram()?.as_slice::<i64>()?[0])
     }
 
-    fn float(value: &TValue) -> Result<f32> {
-        Ok(value.try_as_plain_ram()?.as_slice::<f32>()?[0])
+    fn values(value: &TValue) -> Result<Vec<f32>> {
+        Ok(value.try_as_plain_ram()?.as_slice::<f32>()?.to_vec())
     }
 }
 
