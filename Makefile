@@ -192,6 +192,12 @@ int8: $(DONE)/library-$(BUILD) $(DONE)/onnx datasets ## measure what int8 costs 
 	$(LIBRARIES) target/onnx/bin/python benches/int8.py --images $(or $(COUNT),10000) --output benches/int8.csv \
 	  $(BUILT) $(or $(NETWORKS),lenet alexnet airbench resnet110)
 
+.PHONY: int8-avx2
+int8-avx2: $(DONE)/library-$(BUILD) $(DONE)/onnx datasets ## run int8 files on an emulated processor without VNNI, into benches/int8_avx2.csv (needs qemu-x86_64; ten minutes; COUNT=100 images, NETWORKS="lenet")
+	cargo build --quiet $(FEATURES)
+	$(LIBRARIES) target/onnx/bin/python benches/int8_avx2.py --images $(or $(COUNT),300) --output benches/int8_avx2.csv \
+	  $(BUILT) $(or $(NETWORKS),lenet alexnet)
+
 speedrun: $(DONE)/library-$(BUILD) datasets ## train airbench's network on CIFAR-10 and say its accuracy and the minutes (20 to 60; goes on where it was)
 	@$(CLI) speedrun airbench
 

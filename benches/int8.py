@@ -119,13 +119,19 @@ def exported(program, network, folder):
     return exits, decide, {name: policy_of(path)[:2] for name, path in decide.items()}
 
 
+def quantised_naively(exits, path, network):
+    """The file of all exits' logits as onnxruntime's own static quantisation makes it."""
+    prepared = path.with_name("prepared.onnx")
+    quant_pre_process(str(exits), str(prepared), skip_symbolic_shape=True)
+    quantize_static(str(prepared), str(path), Calibration(network), QuantFormat.QDQ, per_channel=True,
+                    activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
+    return path
+
+
 def rows(program, network, count, folder):
     pixels, truth = images(network, count), labels(network, count)
     exits, decide, policies = exported(program, network, folder)
-    prepared, naive = folder / "prepared.onnx", folder / "naive.onnx"
-    quant_pre_process(str(exits["f32"]), str(prepared), skip_symbolic_shape=True)
-    quantize_static(str(prepared), str(naive), Calibration(network), QuantFormat.QDQ, per_channel=True,
-                    activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
+    naive = quantised_naively(exits["f32"], folder / "naive.onnx", network)
     logits = {name: all_logits(path, pixels) for name, path in {**exits, "int8, naive": naive}.items()}
     policies["int8, naive"] = policies["f32"]
     plan = Plan(network, count)
@@ -186,4 +192,5 @@ def main():
         writer.writerows(found)
 
 
-main()
+if __name__ == "__main__":
+    main()
