@@ -163,6 +163,13 @@ def processor():
     return f"{maker} family {facts.get('cpu family')}, model {facts.get('model')} ({has or 'no SIMD'})"
 
 
+def write(path, found):
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(found[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(found)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--program", required=True)
@@ -186,10 +193,7 @@ def main():
             for row in rows(arguments.program, network, arguments.images, pathlib.Path(folder)):
                 print("   " + "; ".join(f"{name}: {value}" for name, value in row.items() if value), flush=True)
                 found.append({**row, "processor": processor(), "onnxruntime": onnxruntime.__version__})
-    with open(arguments.output, "w", newline="") as file:
-        writer = csv.DictWriter(file, list(found[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(found)
+    write(arguments.output, found)
 
 
 if __name__ == "__main__":

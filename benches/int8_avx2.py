@@ -7,7 +7,6 @@ Integers are emulated exactly, so that sums overflow as they do there; times mea
 """
 
 import argparse
-import csv
 import pathlib
 import shutil
 import subprocess
@@ -64,16 +63,14 @@ def main():
         return answer(arguments.answer, "there")
     if not shutil.which(EMULATOR[0]):
         sys.exit(f"int8_avx2.py: there is no {EMULATOR[0]}; on Debian: apt-get install qemu-user")
+    import int8  # not at the top: on the emulator it is not needed, and slow
     found = []
     for network in arguments.networks:
         with tempfile.TemporaryDirectory() as folder:
             for row in rows(arguments.program, network, arguments.images, pathlib.Path(folder)):
                 print("   " + "; ".join(f"{name}: {value}" for name, value in row.items()), flush=True)
                 found.append(row)
-    with open(arguments.output, "w", newline="") as file:
-        writer = csv.DictWriter(file, list(found[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(found)
+    int8.write(arguments.output, found)
 
 
 if __name__ == "__main__":

@@ -56,8 +56,8 @@ pub(crate) fn counts(labels: &[u32], classes: usize) -> Vec<usize> {
     counts
 }
 
-/// Splits samples into the rest and `held_out` of them, every class in proportion, but for a class's only sample, which
-/// stays. Both in ascending order.
+/// So many of the samples to hold out, every class in proportion, but for a class's only sample, which stays. In ascending
+/// order.
 pub(super) fn stratified(labels: &[u32], classes: usize, held_out: usize) -> Vec<usize> {
     let mut rng = Rng::seed_from_u64(SPLIT_SEED);
     let mut by_class = vec![Vec::new(); classes];
@@ -97,6 +97,7 @@ pub(super) fn drawn(labels: &[u32], classes: usize, count: usize) -> Vec<usize> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::{Split, Train, Validation};
 
     #[test]
     fn labels_are_whole_numbers_from_0() {
@@ -123,8 +124,15 @@ mod tests {
         // The old rule took the single sample of class 2: 1000 · 100 / 1000 − 99.
         let labels = [vec![0; 600], vec![1; 399], vec![2]].concat();
         let held_out = stratified(&labels, 3, 100);
-        assert_eq!(held_out.len(), 99);
-        assert!(!held_out.contains(&999));
+        let all = Split::<Train>::new(labels.iter().map(|&label| label as u8).collect(), labels, [1, 1, 1]);
+        let (rest, off) = all.expect("a byte for each label").split_off::<Validation>(&held_out);
+        assert_eq!((rest.len(), off.len()), (901, 99));
+        assert!(!held_out.contains(&999) && rest.labels()[900] == 2);
+        for i in 0..901 {
+            assert_eq!(u32::from(rest.image(i)[0]), rest.labels()[i]);
+        }
+        let off_labels: Vec<u32> = held_out.iter().map(|&i| if i < 600 { 0 } else { 1 }).collect();
+        assert_eq!(off.labels(), off_labels);
         // Nor are all of many classes of one sample each.
         assert!(stratified(&(0..50).collect::<Vec<_>>(), 50, 5).is_empty());
     }
