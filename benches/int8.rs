@@ -7,8 +7,8 @@ use branchynet::candle_core::{Device, Tensor};
 use branchynet::data::Test;
 use branchynet::exits::{ExitPolicy, ExitRecord, Plan};
 use branchynet::networks::{Network, Pass};
-use branchynet::runs::{Pretrained, Results, Session};
 use branchynet::{Error, ErrorKind, Result};
+use branchynet_runs::{Pretrained, Results, Session};
 use serde_json::json;
 use std::time::Instant;
 

@@ -2,8 +2,8 @@
 //! `make roofline` writes benches/roofline.csv from it.
 
 use branchynet::exits::Plan;
-use branchynet::runs::Session;
 use branchynet::{Result, kernels};
+use branchynet_runs::Session;
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::time::Instant;

@@ -3,7 +3,7 @@
 
 use branchynet::Result;
 use branchynet::exits::{ExitPolicy, Plan};
-use branchynet::runs::{Experiment, Pretrained};
+use branchynet_runs::{Experiment, Pretrained};
 use candle_core::Device;
 
 /// The largest change of a logit, and the answers and exits that differ.

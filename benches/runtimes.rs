@@ -2,7 +2,7 @@
 
 use branchynet::candle_core::Device;
 use branchynet::exits::{ExitPolicy, Plan};
-use branchynet::runs::{Pretrained, Session};
+use branchynet_runs::{Pretrained, Session};
 
 #[path = "runtimes/src/job.rs"]
 mod job;

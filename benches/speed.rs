@@ -9,9 +9,9 @@ use branchynet::candle_core::Device;
 use branchynet::data::{Dataset, Split, Validation};
 use branchynet::exits::{ExitPolicy, ExitRecord, Plan, Timer};
 use branchynet::networks::{Network, average_pool, conv, linear, relu};
-use branchynet::runs::Session;
 use branchynet::training::{Config, Keep, train_with};
 use branchynet::{Result, Rng};
+use branchynet_runs::Session;
 use rand::{Rng as _, SeedableRng};
 use serve::{Measure, median_ms};
 

@@ -1,8 +1,7 @@
 //! The file format of checkpoints and exit records: safetensors whose header holds a format version, what
 //! the file says about itself, and a checksum over all of it, so that damage anywhere is noticed.
 
-use crate::error::{bail, error};
-use crate::{Error, Result, files};
+use crate::{Error, Result, bail, error, files};
 use candle_core::safetensors::Load;
 use candle_core::{Device, Tensor};
 use safetensors::{SafeTensors, View, tensor::TensorView};
@@ -26,30 +25,30 @@ pub(crate) fn numbers<'de, D: Deserializer<'de>>(
 }
 
 /// Tensors by name.
-pub(crate) type Tensors = BTreeMap<String, Tensor>;
+pub type Tensors = BTreeMap<String, Tensor>;
 
 /// A kind of file.
-pub(crate) struct Kind {
+pub struct Kind {
     /// As its header says.
-    pub(crate) kind: &'static str,
+    pub kind: &'static str,
     /// For messages: `checkpoint`.
-    pub(crate) noun: &'static str,
+    pub noun: &'static str,
     /// What to do about a damaged one.
-    pub(crate) remedy: &'static str,
+    pub remedy: &'static str,
 }
 
 /// What is in a file.
-pub(crate) struct Contents<T> {
+pub struct Contents<T> {
     /// What it says about itself.
-    pub(crate) about: T,
-    pub(crate) tensors: Tensors,
+    pub about: T,
+    pub tensors: Tensors,
     /// Its path, for messages.
-    pub(crate) origin: String,
+    pub origin: String,
 }
 
 impl<T> Contents<T> {
     /// The tensor called `name`. Fails where `network` needs another shape, or there is none.
-    pub(crate) fn tensor(&self, name: &str, shape: &[usize], network: &str) -> Result<&Tensor> {
+    pub fn tensor(&self, name: &str, shape: &[usize], network: &str) -> Result<&Tensor> {
         let origin = &self.origin;
         match self.tensors.get(name) {
             Some(tensor) if tensor.dims() == shape => Ok(tensor),
@@ -63,7 +62,7 @@ impl<T> Contents<T> {
 
 impl Kind {
     /// The bytes of a file of this kind with what it says about itself.
-    pub(crate) fn seal(&self, about: &impl Serialize, tensors: &Tensors) -> Result<Vec<u8>> {
+    pub fn seal(&self, about: &impl Serialize, tensors: &Tensors) -> Result<Vec<u8>> {
         let about = serde_json::to_string(about)?;
         let header = HashMap::from([
             ("format".to_string(), FORMAT.to_string()),
@@ -75,18 +74,18 @@ impl Kind {
     }
 
     /// Reads a file that holds what [`Self::seal`] made. Fails, naming it, where it is missing or damaged.
-    pub(crate) fn read<T: DeserializeOwned>(&self, path: &Path) -> Result<Contents<T>> {
+    pub fn read<T: DeserializeOwned>(&self, path: &Path) -> Result<Contents<T>> {
         self.open(path, &files::read(path)?)
     }
 
     /// [`Self::read`] of these bytes, which came from `path`.
-    pub(crate) fn open<T: DeserializeOwned>(&self, path: &Path, bytes: &[u8]) -> Result<Contents<T>> {
+    pub fn open<T: DeserializeOwned>(&self, path: &Path, bytes: &[u8]) -> Result<Contents<T>> {
         let (about, tensors) = self.parts(bytes).map_err(|what| self.broken(path, what))?;
         Ok(Contents { about, tensors, origin: path.display().to_string() })
     }
 
     /// That the file at `path` is damaged, and how.
-    pub(crate) fn broken(&self, path: &Path, what: impl Display) -> Error {
+    pub fn broken(&self, path: &Path, what: impl Display) -> Error {
         error!(File, "{} is not a whole {} ({what}); {}", path.display(), self.noun, self.remedy)
     }
 
@@ -129,7 +128,7 @@ impl Kind {
 
 /// What a file that [`Kind::seal`] made says about itself, from its first bytes and unchecked; `None` where it
 /// cannot be read.
-pub(crate) fn peek<T: DeserializeOwned>(mut file: impl Read) -> Option<T> {
+pub fn peek<T: DeserializeOwned>(mut file: impl Read) -> Option<T> {
     let mut length = [0; 8];
     file.read_exact(&mut length).ok()?;
     let mut header = Vec::new();
@@ -140,7 +139,7 @@ pub(crate) fn peek<T: DeserializeOwned>(mut file: impl Read) -> Option<T> {
 
 /// The checksum that names what these settings made: of the settings as JSON, without those that have
 /// their default values, so that a new setting with a default renames nothing.
-pub(crate) fn identity<T: Serialize>(settings: &T, defaults: &T) -> Result<String> {
+pub fn identity<T: Serialize>(settings: &T, defaults: &T) -> Result<String> {
     use serde_json::Value;
     let (mut settings, defaults) = (serde_json::to_value(settings)?, serde_json::to_value(defaults)?);
     fn strip(value: &mut Value, default: &Value) {

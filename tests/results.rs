@@ -3,16 +3,16 @@
 mod common;
 
 use branchynet::candle_core::Device;
-use branchynet::clap;
-use branchynet::data::{Preprocessing, Source, Test, Validation};
+use branchynet::data::{Preprocessing, Test, Validation};
 use branchynet::exits::{Criterion, ExitRecord, Gate, Loss, Prediction, Readout, pareto_optimal};
 use branchynet::files::project_dir;
 use branchynet::networks::{BranchStyle, Pass, branch, linear, relu, without_branches};
-use branchynet::runs::{
-    Baseline, Choice, Experiment, Pretrained, Results, RunInfo, Session, Settings, Summary, Trained, names,
-};
 use branchynet::training::{Config, Epoch, Scores, evaluate};
-use branchynet::{Error, Network, Result, Rng};
+use branchynet::{Error, Network, Result, Rng, clap};
+use branchynet_runs::{
+    Baseline, Choice, Experiment, Pretrained, Results, RunInfo, Session, Settings, Source, Summary, Trained,
+    names,
+};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use std::io::Write;
@@ -487,7 +487,7 @@ fn damaged_weights_are_refused() -> Result<()> {
     assert_eq!(session("0")?.trained()?.name(), "B-LeNet");
     let error = session("987654321")?.trained().expect_err("never trained").to_string();
     assert!(error.contains("no trained weights of B-LeNet with these settings"), "{error}");
-    let error = Network::pretrained("vgg").expect_err("there are none").to_string();
+    let error = Pretrained::named("vgg", &Device::Cpu).expect_err("there are none").to_string();
     assert!(error.contains("which holds: "), "{error}");
     Ok(())
 }

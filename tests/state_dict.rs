@@ -1,7 +1,8 @@
 //! Weights from PyTorch: a `state_dict` of models as torchvision and others write them.
 
 use branchynet::candle_core::{DType, Device, Tensor, safetensors};
-use branchynet::prelude::*;
+use branchynet_runs::prelude::*;
+use branchynet_runs::read_state_dict;
 use std::collections::HashMap;
 
 /// Tensors of these names and shapes, filled as `tests/pytorch_values.py` does: element i is sin(1.3 i + s), s the sum of the
@@ -171,7 +172,7 @@ fn a_state_dict_gives_pytorchs_logits() -> Result<()> {
             std::env::temp_dir().join(format!("branchynet-state-{}-{i}.safetensors", std::process::id()));
         safetensors::save(&tensors, &path)?;
         let before = branch_state(&network)?;
-        network.load_state_dict(&StateDict::read(&path)?)?;
+        network.load_state_dict(&read_state_dict(&path)?)?;
         std::fs::remove_file(&path)?;
         assert_eq!(branch_state(&network)?, before, "branches keep theirs");
         let by_layers = network.forward(&images, &mut Pass::Evaluate)?[1].to_vec2::<f32>()?;

@@ -5,7 +5,7 @@ use crate::tables::add;
 use branchynet::Result;
 use branchynet::data::{Role, Test, Validation};
 use branchynet::exits::{Criterion, ExitRecord, Loss, OperatingPoint, Seen, percentile};
-use branchynet::runs::Spread;
+use branchynet_runs::Spread;
 use plotly::box_plot::BoxPoints;
 use plotly::common::{DashType, Marker, MarkerSymbol};
 use plotly::layout::{Shape, ShapeLine, ShapeType};

@@ -55,6 +55,7 @@ use branchynet_libraries as _;
 
 pub use branchynet;
 pub use branchynet::{candle_core, candle_nn};
+pub use branchynet_runs;
 pub use plotly;
 pub use polars;
 
@@ -65,7 +66,7 @@ pub mod prelude {
     pub use crate::table1::{TableOne, TimedChoices};
     pub use crate::tables;
     pub use crate::{candle_core, candle_nn, df, figures, polars, rows, session};
-    pub use branchynet::prelude::*;
+    pub use branchynet_runs::prelude::*;
     pub use plotly::Plot;
     pub use polars::prelude::DataFrame;
 }

@@ -2,8 +2,8 @@
 
 use branchynet::exits::{Criterion, knee, pareto_optimal};
 use branchynet::files::project_dir;
-use branchynet::runs::{Choice, Results};
 use branchynet::{Error, ErrorKind, Result};
+use branchynet_runs::{Choice, Results};
 use std::path::PathBuf;
 
 /// A row of Table I, for one device. Accuracies and shares are in 0..=1.

@@ -3,9 +3,9 @@
 use crate::figures::style;
 use crate::tables::{csv, html, names, shown};
 use branchynet::files::{project_dir, write_atomically};
-use branchynet::runs::Session;
-use branchynet::text::markdown;
 use branchynet::{Error, ErrorKind, Result, device_name};
+use branchynet_runs::Session;
+use branchynet_runs::text::markdown;
 use plotly::Plot;
 use polars::prelude::DataFrame;
 use std::collections::HashSet;

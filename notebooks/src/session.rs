@@ -1,8 +1,8 @@
 //! Sessions of notebooks: what begins one sets up the kernel's process for speed, and has progress printed below the cell.
 
 use branchynet::Result;
-use branchynet::runs::{Experiment, Session};
 use branchynet::training::plain;
+use branchynet_runs::{Experiment, Session};
 
 /// The experiment called `name` with the settings that the environment gives (`EPOCHS=100`).
 pub fn from_environment(name: &str) -> Result<Session> {

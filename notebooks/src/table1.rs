@@ -4,8 +4,8 @@
 use crate::paper::{self, Paper};
 use crate::tables::add;
 use branchynet::exits::{BatchTime, Mix, Timer};
-use branchynet::runs::{Choice, Results, Session, Settings};
 use branchynet::{Error, ErrorKind, Result};
+use branchynet_runs::{Choice, Results, Session, Settings};
 use polars::prelude::DataFrame;
 
 /// Runs of one network with their choices of thresholds, and what it takes to answer at each: all choices of all runs took

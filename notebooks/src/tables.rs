@@ -3,9 +3,9 @@
 use crate::table1::TimedChoices;
 use branchynet::exits::{BatchTime, Timing};
 use branchynet::files::commit;
-use branchynet::runs::{Choice, Quantity, Results, Seeds, Spread};
-use branchynet::text::short;
 use branchynet::{Error, Network, Result};
+use branchynet_runs::text::short;
+use branchynet_runs::{Choice, Quantity, Results, Seeds, Spread};
 use polars::prelude::{AnyValue, Column, DataFrame};
 
 /// The names of a table's columns.
@@ -158,7 +158,7 @@ pub fn settings(results: &Results, images: &str) -> Result<DataFrame> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use branchynet::text::markdown;
+    use branchynet_runs::text::markdown;
 
     #[test]
     fn tables_are_written_whole_and_escaped() -> Result<()> {

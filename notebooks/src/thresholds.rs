@@ -6,7 +6,7 @@ use crate::figures::style::{
 use crate::paper::Paper;
 use branchynet::Result;
 use branchynet::exits::{Criterion, percentile};
-use branchynet::runs::{Results, Seeds, Spread};
+use branchynet_runs::{Results, Seeds, Spread};
 use plotly::Plot;
 use plotly::common::MarkerSymbol;
 use polars::prelude::DataFrame;

@@ -5,7 +5,7 @@ use crate::figures::style::{
 };
 use crate::tables::known;
 use branchynet::Result;
-use branchynet::runs::{Quantity, Seeds, Spread, Summary};
+use branchynet_runs::{Quantity, Seeds, Spread, Summary};
 use plotly::Plot;
 use plotly::common::{Font, Mode, Position};
 use plotly::layout::AxisType;

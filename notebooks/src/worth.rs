@@ -6,8 +6,8 @@ use crate::figures::style::{
 use crate::tables::{add, known};
 use branchynet::exits::{Criterion, OperatingPoint};
 use branchynet::networks::Placement;
-use branchynet::runs::{Results, Seeds, Session, Spread};
 use branchynet::{Network, Result};
+use branchynet_runs::{Results, Seeds, Session, Spread};
 use plotly::Plot;
 use plotly::common::{Anchor, DashType, Marker, MarkerSymbol};
 use polars::prelude::DataFrame;

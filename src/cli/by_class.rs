@@ -1,9 +1,10 @@
 //! `branchynet datasets` of pictures by class: `train/cat/1.png`, `test/dog/7.jpeg`.
 
 use crate::picture::{self, FORMATS};
-use branchynet::data::{Raw, Source};
+use branchynet::data::Raw;
 use branchynet::files::{entries, project_dir, shown};
 use branchynet::{Error, ErrorKind, Result};
+use branchynet_runs::Source;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

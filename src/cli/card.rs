@@ -3,9 +3,9 @@
 use branchynet::Result;
 use branchynet::candle_core::Device;
 use branchynet::files::{shown, write_atomically};
-use branchynet::runs::{Choice, Pretrained, Quantity, Results, Seeds, Spread};
-use branchynet::text::{markdown, percent, short};
 use branchynet::training::Epoch;
+use branchynet_runs::text::{markdown, percent, short};
+use branchynet_runs::{Choice, Pretrained, Quantity, Results, Seeds, Spread};
 
 /// The model card of `weights`, whose run gave `results`, as Markdown. `name` is what
 /// [`Pretrained::named`] takes.

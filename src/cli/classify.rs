@@ -2,8 +2,8 @@
 
 use crate::picture::{self, FORMATS, INVERTED, Picture, Preparation};
 use branchynet::exits::{Answer, Criterion, ExitPolicy, Seen};
-use branchynet::runs::Pretrained;
 use branchynet::{Error, ErrorKind, Result, clap};
+use branchynet_runs::Pretrained;
 use rayon::prelude::*;
 use serde_json::json;
 use std::collections::HashSet;

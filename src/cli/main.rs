@@ -10,18 +10,18 @@ mod record;
 use branchynet::candle_core::Device;
 use branchynet::clap::builder::NonEmptyStringValueParser;
 use branchynet::clap::{self, ArgMatches, Args, Command, FromArgMatches};
-use branchynet::data::{Dataset, Source};
+use branchynet::data::Dataset;
 use branchynet::exits::{
     Criterion, ExitRecord, Loss, OperatingPoint, Timer, for_accuracy, for_cost, pareto_optimal,
 };
 use branchynet::files::{project_dir, shown, write_atomically};
-use branchynet::runs::{
-    Baseline, Experiment, Form, OnnxFile, OnnxNetwork, OnnxOptions, Pretrained, Recording, Results, Session,
-    Summary, Trained, names, one_line, policy_for,
-};
-use branchynet::text::{percent, short};
 use branchynet::training::{Progress, plain};
 use branchynet::{Error, ErrorKind, Result};
+use branchynet_runs::text::{percent, short};
+use branchynet_runs::{
+    Baseline, Experiment, Form, OnnxFile, OnnxNetwork, OnnxOptions, Pretrained, Recording, Results, Session,
+    Source, Summary, Trained, names, one_line, policy_for,
+};
 use by_class::Size;
 use classify::Classify;
 use record::Record;

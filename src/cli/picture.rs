@@ -1,8 +1,8 @@
 //! One picture: read from its file, and prepared as the images are that a network was trained on.
 
 use crate::digit::Ink;
-use branchynet::runs::WeightsHeader;
 use branchynet::{Error, ErrorKind, Result};
+use branchynet_runs::WeightsHeader;
 use image::imageops::FilterType;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Rgba};
 use std::io::{Cursor, Read as _};

@@ -1,12 +1,12 @@
 //! A record of a network from elsewhere: what the exits of an ONNX file say about a data set.
 
 use branchynet::clap::{self, Args};
-use branchynet::data::{Dataset, Role, Source, Split};
+use branchynet::data::{Dataset, Role, Split};
 use branchynet::exits::ExitRecord;
 use branchynet::files::{project_dir, shown};
-use branchynet::runs::{OnnxFile, Recording, Results};
-use branchynet::text::percent;
 use branchynet::{Error, ErrorKind, Result};
+use branchynet_runs::text::percent;
+use branchynet_runs::{OnnxFile, Recording, Results, Source};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};

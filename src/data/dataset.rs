@@ -1,10 +1,8 @@
 //! A data set: three splits and a name, from files or from what a program or notebook cell made.
 
-use super::arrays::to_bytes;
 use super::labels::{self, counts, drawn, stratified};
 use super::{Preprocessing, Split, Test, Train, Validation, preprocess::Pixels};
-use crate::Result;
-use crate::error::{bail, error};
+use crate::{Result, bail, error};
 use candle_core::{DType, Tensor};
 use std::sync::Arc;
 
@@ -36,23 +34,7 @@ pub struct Raw {
     pub test: (Vec<u8>, Vec<u32>),
 }
 
-/// Images of this shape (channels, height, width), one after another, and their labels.
-type Part = ([usize; 3], (Vec<u8>, Vec<u32>));
-
 impl Raw {
-    /// That of these parts. Fails where they do not fit each other, or labels their images. `origin` is for the message.
-    pub(super) fn of_parts(origin: &str, (image, train): Part, (of_test, test): Part) -> Result<Self> {
-        if image != of_test {
-            bail!(
-                File,
-                "{origin}: training images are {image:?} and test images {of_test:?}; they must agree"
-            )
-        }
-        let raw = Self { image, train, test };
-        raw.check(origin)?;
-        Ok(raw)
-    }
-
     /// CRC-32 of images and labels, training files first.
     pub fn checksum(&self) -> u32 {
         let mut hasher = crc32fast::Hasher::new();
@@ -64,7 +46,7 @@ impl Raw {
     }
 
     /// Fails where images and labels do not match or there are none. `origin` is for the message.
-    pub(super) fn check(&self, origin: &str) -> Result<()> {
+    pub fn check(&self, origin: &str) -> Result<()> {
         let size: usize = self.image.iter().product();
         for (part, (images, labels)) in [("training", &self.train), ("test", &self.test)] {
             if labels.is_empty() || images.len() != labels.len() * size {
@@ -79,6 +61,27 @@ impl Raw {
         }
         Ok(())
     }
+}
+
+/// Pixels as bytes: from 0 to 1, where they came as floating point (`float`), as 0 to 255; other whole numbers as they are.
+/// Fails on what is neither, with the way out.
+pub fn to_bytes(pixels: &[f32], float: bool) -> std::result::Result<Vec<u8>, String> {
+    if float && pixels.iter().all(|x| (0.0..=1.0).contains(x)) {
+        return Ok(pixels.iter().map(|x| (x * 255.0).round() as u8).collect());
+    }
+    let byte = |x: &f32| (0.0..=255.0).contains(x) && x.fract() == 0.0;
+    let (least, most) =
+        pixels.iter().fold((f32::MAX, f32::MIN), |(least, most), &x| (least.min(x), most.max(x)));
+    let way_out = match pixels.iter().find(|x| !byte(x)) {
+        None => return Ok(pixels.iter().map(|&x| x as u8).collect()),
+        Some(_) if pixels.iter().any(|x| x.is_nan()) => return Err("a pixel is not a number".to_string()),
+        Some(_) if least < 0.0 => "undo a normalisation",
+        Some(_) if most <= 255.0 => "divide by 255",
+        Some(_) => "divide by the largest value that there can be",
+    };
+    Err(format!(
+        "pixels are from {least} to {most}, expected bytes, or floating point from 0 to 1; {way_out}"
+    ))
 }
 
 impl Dataset {

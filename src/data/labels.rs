@@ -5,10 +5,6 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use std::collections::BTreeSet;
 
-/// What labels have to look like.
-pub(super) const CLASSES_FIRST: &str =
-    "one label for each sample is expected (of one-hot labels, those of np.argmax(labels, 1))";
-
 /// Most classes that a data set has.
 const MOST_CLASSES: usize = 1 << 16;
 
@@ -16,7 +12,7 @@ const MOST_CLASSES: usize = 1 << 16;
 const SPLIT_SEED: u64 = 1;
 
 /// Labels that are whole numbers from 0, whatever their type is. Fails on the first that is not.
-pub(super) fn whole(numbers: impl Iterator<Item = f64>) -> Result<Vec<u32>, String> {
+pub fn whole(numbers: impl Iterator<Item = f64>) -> Result<Vec<u32>, String> {
     let label = |(sample, number): (usize, f64)| match number {
         x if x >= 0.0 && x <= f64::from(u32::MAX) && x.fract() == 0.0 => Ok(x as u32),
         x => Err(format!(
@@ -41,7 +37,7 @@ pub(super) fn number(parts: [&mut Vec<u32>; 2]) -> Result<Vec<String>, String> {
 }
 
 /// Labels as they are stored and summed up, and how many bytes each has: one where all fit.
-pub(super) fn bytes(labels: &[u32]) -> (usize, Vec<u8>) {
+pub fn bytes(labels: &[u32]) -> (usize, Vec<u8>) {
     match labels.iter().map(|&label| u8::try_from(label)).collect::<Result<Vec<u8>, _>>() {
         Ok(bytes) => (1, bytes),
         Err(_) => (4, labels.iter().flat_map(|label| label.to_le_bytes()).collect()),
@@ -49,7 +45,7 @@ pub(super) fn bytes(labels: &[u32]) -> (usize, Vec<u8>) {
 }
 
 /// How many samples each class has: at least so many classes, more where labels are larger.
-pub(crate) fn counts(labels: &[u32], classes: usize) -> Vec<usize> {
+pub fn counts(labels: &[u32], classes: usize) -> Vec<usize> {
     let largest = labels.iter().max().map_or(0, |&label| label as usize + 1);
     let mut counts = vec![0; classes.max(largest)];
     labels.iter().for_each(|&label| counts[label as usize] += 1);

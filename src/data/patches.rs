@@ -1,8 +1,7 @@
 //! Filters that whiten patches of images.
 
 use super::{Split, Train};
-use crate::Result;
-use crate::error::bail;
+use crate::{Result, bail};
 use candle_core::Device;
 
 /// Images that the filters are fitted to, and what is added to the variances, as in airbench.

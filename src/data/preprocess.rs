@@ -1,10 +1,9 @@
 //! From bytes to what a network sees.
 
 use super::{Split, Train};
-use crate::Result;
 use crate::checked_file::{Contents, Kind};
-use crate::error::bail;
 use crate::files::{project_dir, write_atomically};
+use crate::{Result, bail};
 use candle_core::{DType, Device, Tensor};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};

@@ -4,8 +4,7 @@ use super::preprocess::Pixels;
 #[cfg(feature = "cuda")]
 use super::resident::Resident;
 use super::{Role, SHIFT};
-use crate::error::bail;
-use crate::{Result, Rng};
+use crate::{Result, Rng, bail};
 use candle_core::{Device, Tensor};
 use rand::Rng as _;
 use rayon::prelude::*;

@@ -10,9 +10,8 @@
 use super::policy::ExitPolicy;
 use super::record::ExitRecord;
 use super::shares::threshold;
-use crate::Result;
 use crate::data::Validation;
-use crate::error::bail;
+use crate::{Result, bail};
 use serde::{Deserialize, Serialize};
 
 /// Thresholds that move so that given shares of the images leave at each exit.

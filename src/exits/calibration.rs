@@ -2,9 +2,8 @@
 
 use super::readout::Readout;
 use super::record::ExitRecord;
-use crate::Result;
 use crate::data::{Role, Validation};
-use crate::error::bail;
+use crate::{Result, bail};
 
 impl<R: Role> ExitRecord<R> {
     /// The same with every exit's logits divided by its temperature, beside those that it has (see

@@ -4,9 +4,8 @@ use super::criterion::{Prediction, Seen};
 use super::plan::Plan;
 use super::policy::{Answer, ExitPolicy, Exits, answers, with_logits};
 use super::readout::Readout;
-use crate::error::bail;
 use crate::networks::{Network, Pass};
-use crate::{Result, kernels};
+use crate::{Result, bail, kernels};
 use candle_core::Tensor;
 
 impl Network {

@@ -5,10 +5,9 @@
 //! [`Criterion::own`] in a notebook cell.
 
 use super::gate::Gate;
-use crate::Error;
-use crate::error::bail;
 #[cfg(feature = "cuda")]
 use crate::kernels::Measure;
+use crate::{Error, bail};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -195,8 +194,8 @@ impl Criterion {
         }
     }
 
-    /// The names of [`Self::NAMED`], for messages.
-    pub(crate) fn names() -> String {
+    /// The names of [`Self::NAMED`], for messages and help.
+    pub fn names() -> String {
         Self::NAMED.map(|criterion| criterion.to_string()).join(", ")
     }
 

@@ -2,9 +2,8 @@
 //! prediction whether they are lower where an answer fails.
 
 use super::record::ExitRecord;
-use crate::Result;
 use crate::data::Role;
-use crate::error::bail;
+use crate::{Result, bail};
 
 /// How well the uncertainty of an exit tells its answers that fail from the others.
 #[derive(Debug, Clone, Copy, PartialEq)]

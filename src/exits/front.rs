@@ -2,9 +2,8 @@
 
 use super::operating_point::OperatingPoint;
 use super::record::ExitRecord;
-use crate::Result;
 use crate::data::{Role, Validation};
-use crate::error::{bail, error};
+use crate::{Result, bail, error};
 use rayon::prelude::*;
 
 impl<R: Role> ExitRecord<R> {

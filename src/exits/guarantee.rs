@@ -5,8 +5,7 @@ use super::operating_point::OperatingPoint;
 use super::policy::ExitPolicy;
 use super::record::ExitRecord;
 use crate::data::{Role, Validation};
-use crate::error::bail;
-use crate::{Result, Rng};
+use crate::{Result, Rng, bail};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
@@ -55,11 +54,13 @@ impl ExitRecord<Validation> {
     /// ```no_run
     /// use branchynet::prelude::*;
     ///
-    /// let results = Session::new("lenet", |_| ())?.results()?;
-    /// let costs = [220_150.0, 1_247_720.0];
-    /// let chosen = results.validation.learn_then_test(Loss::Different, 0.01, 0.05, &costs)?;
-    /// println!("{:?}", results.test.operating_point(&chosen.thresholds, &costs)?);
-    /// # Ok::<(), branchynet::Error>(())
+    /// # fn of(network: Network, data: Dataset) -> Result<()> {
+    /// let (validation, costs) = (ExitRecord::collect(&network, &data.validation)?, network.macs());
+    /// let chosen = validation.learn_then_test(Loss::Different, 0.01, 0.05, &costs)?;
+    /// let test = ExitRecord::collect(&network, &data.test)?;
+    /// println!("{:?}", test.operating_point(&chosen.thresholds, &costs)?);
+    /// # Ok(())
+    /// # }
     /// ```
     ///
     /// Fails where `epsilon` or `delta` are not between 0 and 1.

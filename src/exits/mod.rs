@@ -21,7 +21,6 @@ mod policy;
 mod readout;
 mod record;
 mod shares;
-mod threshold;
 mod watch;
 
 pub use anytime::{Expert, Overthinking};
@@ -37,5 +36,4 @@ pub use plan::Plan;
 pub use policy::{Answer, ExitPolicy};
 pub use readout::Readout;
 pub use record::ExitRecord;
-pub(crate) use threshold::shortest;
 pub use watch::Watch;

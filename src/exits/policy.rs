@@ -3,9 +3,8 @@
 use super::criterion::{Criterion, Prediction, Seen};
 use super::guarantee::Promise;
 use super::readout::Readout;
-use crate::Result;
 use crate::checked_file::numbers;
-use crate::error::bail;
+use crate::{Result, bail};
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// When a sample leaves: at the first exit whose uncertainty is below its threshold. The last exit

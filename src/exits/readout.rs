@@ -1,8 +1,7 @@
 //! How an exit is read: its temperature, whether exits answer together, and by what criterion it is sure.
 
 use super::criterion::{Criterion, Prediction, Seen};
-use crate::Result;
-use crate::error::bail;
+use crate::{Result, bail};
 use serde::{Deserialize, Serialize};
 
 /// How the logits of an exit become an answer and a number that says how sure it is. Records, networks and plans read

@@ -2,9 +2,8 @@
 
 use super::operating_point::OperatingPoint;
 use super::record::ExitRecord;
-use crate::Result;
 use crate::data::{Role, Validation};
-use crate::error::bail;
+use crate::{Result, bail};
 
 /// Fails unless there is a share for each exit, and they add up to 1.
 pub(super) fn check(shares: &[f64], exits: usize) -> Result<()> {

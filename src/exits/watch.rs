@@ -16,8 +16,7 @@
 //! among bets of 1/2, 1/4, … 1/256 of the most that may be bet, which suit small and large shifts. Both were chosen on
 //! simulated coins, against adaptive bets (aGRAPA) and other weights.
 
-use crate::error::bail;
-use crate::{Result, Rng};
+use crate::{Result, Rng, bail};
 use rand::{Rng as _, SeedableRng};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 

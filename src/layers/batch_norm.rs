@@ -109,13 +109,4 @@ impl Operator for BatchNorm {
         let [mean, variance] = values(node.statistics())?;
         Ok(builder.batch_norm(from, [&weight, &bias], [&mean, &variance]))
     }
-
-    fn onnx(&self, node: &Node, (x, _): (&str, Shape), graph: &mut Graph) -> Result<String> {
-        let (weight, bias) = node.weights_in(graph)?;
-        let [mean, variance] = values(node.statistics())?;
-        let mean = graph.weights(format!("{}.mean", node.name), &[self.channels], &mean);
-        let variance = graph.weights(format!("{}.variance", node.name), &[self.channels], &variance);
-        let epsilon = [("epsilon", kernels::EPSILON.into())];
-        Ok(graph.add_with("BatchNormalization", &node.name, &[x, &weight, &bias, &mean, &variance], epsilon))
-    }
 }

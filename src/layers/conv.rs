@@ -108,18 +108,11 @@ impl Operator for Conv {
         let [weight, bias] = values(node.parameters())?;
         Ok(builder.conv(from, [self.kernel, self.padding, self.stride], weight, bias))
     }
-
-    fn onnx(&self, node: &Node, (x, _): (&str, Shape), graph: &mut Graph) -> Result<String> {
-        let (weight, bias) = node.weights_in(graph)?;
-        let (strides, pads) = ([self.stride; 2].into(), [self.padding; 4].into());
-        let attributes = [("kernel_shape", [self.kernel; 2].into()), ("strides", strides), ("pads", pads)];
-        Ok(graph.add_with("Conv", &node.name, &[x, &weight, &bias], attributes))
-    }
 }
 
 impl Conv {
     /// The outputs of one that whitens.
-    pub(crate) fn whitened(inputs: usize, kernel: usize) -> usize {
+    pub fn whitened(inputs: usize, kernel: usize) -> usize {
         2 * inputs * kernel * kernel
     }
 

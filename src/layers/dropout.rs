@@ -36,8 +36,4 @@ impl Operator for Dropout {
     fn place(&self, _: &Node, from: View, _: &mut StepBuilder) -> Result<View> {
         Ok(from)
     }
-
-    fn onnx(&self, _: &Node, (x, _): (&str, Shape), _: &mut Graph) -> Result<String> {
-        Ok(x.to_string())
-    }
 }

@@ -26,17 +26,4 @@ impl Operator for Gelu {
     fn place(&self, _: &Node, from: View, builder: &mut StepBuilder) -> Result<View> {
         Ok(builder.gelu(from))
     }
-
-    /// As x/2 · (1 + erf(x/√2)): ONNX has it as one operation from opset 20 on, which fewer runtimes know.
-    fn onnx(&self, node: &Node, (x, _): (&str, Shape), graph: &mut Graph) -> Result<String> {
-        let part = |part: &str| format!("{}.{part}", node.name);
-        let number = |graph: &mut Graph, name, value| graph.number(part(name), value);
-        let (root, one, half) =
-            (number(graph, "root", 0.5f64.sqrt()), number(graph, "one", 1.0), number(graph, "half", 0.5));
-        let scaled = graph.add("Mul", part("scaled"), &[x, &root]);
-        let erf = graph.add("Erf", part("erf"), &[&scaled]);
-        let twice = graph.add("Add", part("twice"), &[&erf, &one]);
-        let product = graph.add("Mul", part("product"), &[x, &twice]);
-        Ok(graph.add("Mul", &node.name, &[&product, &half]))
-    }
 }

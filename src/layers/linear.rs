@@ -62,20 +62,4 @@ impl Operator for Linear {
         let [weight, bias] = values(node.parameters())?;
         Ok(builder.linear(from, weight, bias))
     }
-
-    fn onnx(&self, node: &Node, (x, shape): (&str, Shape), graph: &mut Graph) -> Result<String> {
-        let (weight, bias) = node.weights_in(graph)?;
-        let flat = match shape {
-            Shape::Flat(_) => x.to_string(),
-            // onnxruntime computes in int8 behind a Reshape, not behind a Flatten.
-            Shape::Image(..) if graph.weight_bits.is_some() => {
-                let shape = graph.integers(format!("{}.shape", node.name), &[2], &[-1, self.inputs as i64]);
-                graph.add("Reshape", format!("{}.flat", node.name), &[x, &shape])
-            }
-            Shape::Image(..) => {
-                graph.add_with("Flatten", format!("{}.flat", node.name), &[x], [("axis", 1.into())])
-            }
-        };
-        Ok(graph.add_with("Gemm", &node.name, &[&flat, &weight, &bias], [("transB", 1.into())]))
-    }
 }

@@ -29,33 +29,4 @@ impl Operator for Lrn {
     fn place(&self, _: &Node, from: View, builder: &mut StepBuilder) -> Result<View> {
         Ok(builder.lrn(from, *self))
     }
-
-    /// ONNX divides alpha by the number of channels. Plain: the sum is a convolution of 1×1 with a band of alpha and a bias
-    /// of k; the result differs by rounding.
-    fn onnx(&self, node: &Node, (x, shape): (&str, Shape), graph: &mut Graph) -> Result<String> {
-        if !graph.plain {
-            let (size, alpha) = (self.n, self.alpha * self.n as f64);
-            let attributes = [
-                ("size", size.into()),
-                ("alpha", alpha.into()),
-                ("beta", self.beta.into()),
-                ("bias", self.k.into()),
-            ];
-            return Ok(graph.add_with("LRN", &node.name, &[x], attributes));
-        }
-        let part = |part: &str| format!("{}.{part}", node.name);
-        let [channels, ..] = shape.image().expect("built for images");
-        let band = |i: usize| {
-            if (i / channels).abs_diff(i % channels) <= self.n / 2 { self.alpha as f32 } else { 0.0 }
-        };
-        let band: Vec<f32> = (0..channels * channels).map(band).collect();
-        let band = graph.weights(part("band"), &[channels, channels, 1, 1], &band);
-        let bias = graph.weights(part("bias"), &[channels], &vec![self.k as f32; channels]);
-        let beta = graph.number(part("beta"), self.beta);
-        let squares = graph.add("Mul", part("squares"), &[x, x]);
-        let sum =
-            graph.add_with("Conv", part("sum"), &[&squares, &band, &bias], [("kernel_shape", [1; 2].into())]);
-        let power = graph.add("Pow", part("power"), &[&sum, &beta]);
-        Ok(graph.add("Div", &node.name, &[x, &power]))
-    }
 }

@@ -24,8 +24,8 @@ pub use dropout::{Dropout, dropout};
 pub use gelu::gelu;
 pub use linear::{Linear, linear};
 pub use lrn::lrn;
-pub(crate) use node::{Fit, Initial, Input, Node, Step, Variables, backward, place, run, train, write_onnx};
-pub use node::{Gradients, Pass, Shape};
+pub use node::{Fit, Gradients, Node, Pass, Shape, Variables};
+pub(crate) use node::{Initial, Input, Step, backward, place, run, train};
 pub use pool::{Pool, average_pool, max_pool, max_pool_inside};
 pub use quantize::{Quantize, quantize};
 pub use relu::relu;
@@ -34,11 +34,9 @@ pub use scale::{Scale, scale};
 
 // The layers' files use all of this.
 use crate::data::{Split, Train};
-use crate::error::bail;
 use crate::kernels::inference::{StepBuilder, View};
 use crate::kernels::{self, ConvGeometry, Lrn, Moments, Pooling, Shortcut, Zeros};
-use crate::onnx::Graph;
-use crate::{Result, Rng};
+use crate::{Result, Rng, bail};
 use candle_core::{Tensor, Var};
 use node::{Again, detached, keep, step, unfit, values};
 use serde::{Deserialize, Serialize};
@@ -121,11 +119,6 @@ pub(crate) trait Operator {
 
     /// Appends its steps to those of a plan: they read `from`. Returns what they write.
     fn place(&self, node: &Node, from: View, builder: &mut StepBuilder) -> Result<View>;
-
-    /// Adds its operations to a graph of ONNX: they read `x`, of this shape. Returns their value.
-    fn onnx(&self, node: &Node, _x: (&str, Shape), _graph: &mut Graph) -> Result<String> {
-        bail!(Setting, "{}: {} cannot be written as ONNX", node.name, self.kind())
-    }
 }
 
 /// A side branch that leaves the trunk here; its last layer gives one logit per class.
@@ -187,7 +180,7 @@ impl Layer {
     }
 
     /// What it makes of a sample of this shape, or what it expects instead.
-    pub(crate) fn output(&self, input: Shape) -> Fit {
+    pub fn output(&self, input: Shape) -> Fit {
         self.operator().map_or(Ok(input), |operator| operator.output(input))
     }
 

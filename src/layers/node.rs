@@ -2,7 +2,6 @@
 
 use super::{Layer, Operator};
 use crate::kernels::inference::{StepBuilder, View};
-use crate::onnx::Graph;
 use crate::{Error, Result, Rng};
 use candle_core::{DType, Device, Tensor, Var};
 use rand::SeedableRng;
@@ -42,7 +41,7 @@ impl Shape {
     }
 
     /// Channels, height and width, or that they are expected.
-    pub(super) fn image(self) -> Fit<[usize; 3]> {
+    pub fn image(self) -> Fit<[usize; 3]> {
         match self {
             Self::Image(channels, height, width) => Ok([channels, height, width]),
             Self::Flat(_) => Err("an image".to_string()),
@@ -59,7 +58,7 @@ impl Shape {
 }
 
 /// A shape, or what is expected instead.
-pub(crate) type Fit<T = Shape> = std::result::Result<T, String>;
+pub type Fit<T = Shape> = std::result::Result<T, String>;
 
 /// What a layer expects, with what the kernels say of what it got.
 pub(super) fn unfit(expected: &str, cause: candle_core::Error) -> String {
@@ -77,11 +76,11 @@ impl fmt::Display for Shape {
 
 /// What a layer keeps from pass to pass.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Variables {
+pub struct Variables {
     /// Weight and bias, which are trained.
-    pub(crate) parameters: Option<(Var, Var)>,
+    pub parameters: Option<(Var, Var)>,
     /// Running mean and variance.
-    pub(crate) statistics: Option<(Var, Var)>,
+    pub statistics: Option<(Var, Var)>,
 }
 
 /// Makes a layer's variables.
@@ -114,19 +113,21 @@ impl Initial<'_> {
     }
 }
 
-/// A layer at its place: name, shapes, parameters.
+/// A layer at its place in a network.
 #[derive(Debug, Clone)]
-pub(crate) struct Node {
+#[non_exhaustive]
+pub struct Node {
     /// Kind and number within its part of the network, as in `branch1.conv2`.
-    pub(crate) name: String,
+    pub name: String,
     /// No branch.
-    pub(crate) layer: Layer,
-    pub(crate) output: Shape,
-    pub(crate) variables: Variables,
+    pub layer: Layer,
+    /// What it makes of a sample.
+    pub output: Shape,
+    pub variables: Variables,
     /// The layers inside it.
-    pub(crate) inner: Vec<Node>,
+    pub inner: Vec<Node>,
     /// Those that its input takes beside them.
-    pub(crate) beside: Vec<Node>,
+    pub beside: Vec<Node>,
 }
 
 impl Node {
@@ -153,18 +154,6 @@ impl Node {
 
     pub(super) fn parameters(&self) -> &(Var, Var) {
         self.variables.parameters.as_ref().expect("built with parameters")
-    }
-
-    /// Adds weight and bias to a graph of ONNX; returns their names.
-    pub(super) fn weights_in(&self, graph: &mut Graph) -> Result<(String, String)> {
-        let (parameters, [weight, bias]) = (self.parameters(), values(self.parameters())?);
-        let part = |part: &str| format!("{}.{part}", self.name);
-        let dims = parameters.0.dims();
-        let weight = match graph.weight_bits {
-            Some(bits) if dims.len() > 1 => graph.rounded_weights(part("weight"), dims, &weight, bits),
-            _ => graph.weights(part("weight"), dims, &weight),
-        };
-        Ok((weight, graph.weights(part("bias"), parameters.1.dims(), &bias)))
     }
 
     pub(super) fn statistics(&self) -> &(Var, Var) {
@@ -294,11 +283,4 @@ pub(crate) fn backward(
 /// Appends layers to a plan, the first of which reads `from`; returns what the last one writes.
 pub(crate) fn place(nodes: &[Node], from: View, builder: &mut StepBuilder) -> Result<View> {
     nodes.iter().try_fold(from, |from, node| node.operator().place(node, from, builder))
-}
-
-/// Adds layers to a graph of ONNX, the first of which reads `x`, of this shape; returns value and shape of the last.
-pub(crate) fn write_onnx(nodes: &[Node], x: (String, Shape), graph: &mut Graph) -> Result<(String, Shape)> {
-    nodes
-        .iter()
-        .try_fold(x, |(x, shape), node| Ok((node.operator().onnx(node, (&x, shape), graph)?, node.output)))
 }

@@ -69,33 +69,4 @@ impl Operator for Pool {
     fn place(&self, _: &Node, from: View, builder: &mut StepBuilder) -> Result<View> {
         Ok(builder.pool(from, self.kind, self.kernel, self.stride)?)
     }
-
-    /// Windows hang over the edge by padding; plain, by the last row and column once more, which changes no maximum.
-    fn onnx(&self, node: &Node, (x, shape): (&str, Shape), graph: &mut Graph) -> Result<String> {
-        let [from, to] = [shape, node.output].map(|shape| shape.image().expect("built for images"));
-        let hangs = |axis: usize| ((to[axis] - 1) * self.stride + self.kernel).saturating_sub(from[axis]);
-        let (kind, mut x) =
-            (if self.kind == Pooling::Average { "AveragePool" } else { "MaxPool" }, x.to_string());
-        let windows = [("kernel_shape", [self.kernel; 2].into()), ("strides", [self.stride; 2].into())];
-        if !graph.plain {
-            let [kernel, strides] = windows;
-            let pads = ("pads", [0, 0, hangs(1), hangs(2)].into());
-            return Ok(graph.add_with(kind, &node.name, &[&x], [kernel, strides, pads]));
-        }
-        for (axis, side) in [(1, "row"), (2, "column")] {
-            if hangs(axis) > 0 {
-                let part = |part: &str| format!("{}.{side}{part}", node.name);
-                let mut index = |part: &str, value: usize| {
-                    graph.integers(format!("{}.{side}{part}", node.name), &[1], &[value as i64])
-                };
-                let (start, end, along) =
-                    (index("_start", from[axis] - 1), index("_end", from[axis]), index("_axis", axis + 1));
-                let last = graph.add("Slice", part(""), &[&x, &start, &end, &along]);
-                let all: Vec<&str> =
-                    std::iter::once(&*x).chain(std::iter::repeat_n(&*last, hangs(axis))).collect();
-                x = graph.add_with("Concat", part("s"), &all, [("axis", (axis + 1).into())]);
-            }
-        }
-        Ok(graph.add_with(kind, &node.name, &[&x], windows))
-    }
 }

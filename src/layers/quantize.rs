@@ -46,12 +46,4 @@ impl Operator for Quantize {
     fn place(&self, _: &Node, from: View, builder: &mut StepBuilder) -> Result<View> {
         Ok(builder.quantize(from, Grid { scale: self.scale, zero: self.zero }))
     }
-
-    fn onnx(&self, node: &Node, (x, _): (&str, Shape), graph: &mut Graph) -> Result<String> {
-        let part = |part: &str| format!("{}.{part}", node.name);
-        let scale = graph.number(part("scale"), self.scale.into());
-        let zero = graph.bytes(part("zero"), self.zero);
-        let number = graph.add("QuantizeLinear", part("number"), &[x, &scale, &zero]);
-        Ok(graph.add("DequantizeLinear", &node.name, &[&number, &scale, &zero]))
-    }
 }

@@ -28,8 +28,4 @@ impl Operator for Relu {
     fn place(&self, _: &Node, from: View, builder: &mut StepBuilder) -> Result<View> {
         Ok(builder.relu(from))
     }
-
-    fn onnx(&self, node: &Node, (x, _): (&str, Shape), graph: &mut Graph) -> Result<String> {
-        Ok(graph.add("Relu", &node.name, &[x]))
-    }
 }

@@ -72,7 +72,7 @@ impl Residual {
     }
 
     /// Where zeros go that are lacking; with layers of its own none are.
-    fn zeros(&self) -> Zeros {
+    pub fn zeros(&self) -> Zeros {
         match self.skip {
             Skip::Zeros(zeros) => zeros,
             Skip::Layers(_) => Zeros::default(),
@@ -145,24 +145,5 @@ impl Operator for Residual {
         builder.keep();
         let end = place(&node.inner, from, builder)?;
         Ok(builder.shortcut(end, beside, self.zeros())?)
-    }
-
-    /// Where pixels or channels are lacking, the input comes in through a convolution of 1×1 that copies: every runtime has
-    /// that, for any batch.
-    fn onnx(&self, node: &Node, (x, shape): (&str, Shape), graph: &mut Graph) -> Result<String> {
-        let (body, end) = write_onnx(&node.inner, (x.to_string(), shape), graph)?;
-        let (mut beside, from) = write_onnx(&node.beside, (x.to_string(), shape), graph)?;
-        let [from, to] = [from, end].map(|shape| shape.image().expect("built for images"));
-        if from != to {
-            let [stride, front] = Shortcut::new(from, to, self.zeros())?.strides();
-            let copied = |i: usize| if i / from[0] == front + i % from[0] { 1.0 } else { 0.0 };
-            let copies: Vec<f32> = (0..to[0] * from[0]).map(copied).collect();
-            let copies = graph.weights(format!("{}.copies", node.name), &[to[0], from[0], 1, 1], &copies);
-            let attributes = [("kernel_shape", [1; 2].into()), ("strides", [stride; 2].into())];
-            beside =
-                graph.add_with("Conv", format!("{}.shortcut", node.name), &[&beside, &copies], attributes);
-        }
-        let sum = graph.add("Add", format!("{}.sum", node.name), &[&body, &beside]);
-        Ok(graph.add("Relu", &node.name, &[&sum]))
     }
 }

@@ -32,9 +32,4 @@ impl Operator for Scale {
     fn place(&self, _: &Node, from: View, builder: &mut StepBuilder) -> Result<View> {
         Ok(builder.scale(from, self.0))
     }
-
-    fn onnx(&self, node: &Node, (x, _): (&str, Shape), graph: &mut Graph) -> Result<String> {
-        let factor = graph.number(format!("{}.factor", node.name), self.0.into());
-        Ok(graph.add("Mul", &node.name, &[x, &factor]))
-    }
 }

@@ -1,10 +1,9 @@
 //! From a list of layers to a network: names, shapes, segments and branches.
 
 use super::network::Network;
-use crate::Result;
-use crate::error::{bail, error};
 use crate::kernels::Precision;
 use crate::layers::{Initial, Layer, Node, Operator, Shape};
+use crate::{Result, bail, error};
 use candle_core::Device;
 use std::collections::BTreeMap;
 

@@ -1,9 +1,8 @@
 //! A cascade of two networks, the strongest simple rival of early exit.
 
 use super::network::Network;
-use crate::Result;
-use crate::error::bail;
 use crate::layers::branch;
+use crate::{Result, bail};
 
 impl Network {
     /// The cascade of two trained networks without branches: this one answers where it is sure, else `then` does,

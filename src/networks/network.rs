@@ -1,11 +1,10 @@
 //! A network with its parameters: what it is made of, and how batches pass through it.
 
-use crate::Result;
 use crate::checked_file::Contents;
 use crate::data::{Split, Train};
-use crate::error::{bail, error};
 use crate::kernels::Precision;
 use crate::layers::{Layer, Node, Pass, Shape, Variables, run};
+use crate::{Result, bail, error};
 use candle_core::{Device, Tensor, Var};
 use std::collections::BTreeMap;
 
@@ -41,7 +40,7 @@ pub struct Network {
     pub(crate) image: [usize; 3],
     pub(super) classes: usize,
     pub(crate) segments: Vec<Vec<Node>>,
-    /// One per segment but the last: what stands between segment i and exit i + 1.
+    /// One per segment but the last.
     pub(crate) branches: Vec<Vec<Node>>,
     pub(super) device: Device,
     pub(crate) precision: Precision,
@@ -76,6 +75,16 @@ impl Network {
     /// The number of exits, the last one included.
     pub fn exits(&self) -> usize {
         self.segments.len()
+    }
+
+    /// The trunk, up to each exit.
+    pub fn segments(&self) -> &[Vec<Node>] {
+        &self.segments
+    }
+
+    /// What stands between each of the segments but the last and its exit.
+    pub fn branches(&self) -> &[Vec<Node>] {
+        &self.branches
     }
 
     /// Where its parameters are.
@@ -164,7 +173,7 @@ impl Network {
     }
 
     /// Takes its state from a file. Fails, and changes nothing, where a part is missing or of another shape.
-    pub(crate) fn load<T>(&self, contents: &Contents<T>) -> Result<()> {
+    pub fn load<T>(&self, contents: &Contents<T>) -> Result<()> {
         let state = self.state();
         let tensor = |(name, var): (&String, &Var)| contents.tensor(name, var.dims(), &self.name);
         let tensors = state.iter().map(tensor).collect::<Result<Vec<_>>>()?;

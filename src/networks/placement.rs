@@ -2,12 +2,11 @@
 
 use super::airbench;
 use super::network::Network;
-use crate::error::{bail, error};
 use crate::kernels::{Pool, Pooling};
 use crate::layers::{
     Conv, Layer, Shape, average_pool, batch_norm, branch, conv, linear, lrn, max_pool, relu, without_branches,
 };
-use crate::{Error, Result};
+use crate::{Error, Result, bail, error};
 use candle_core::Device;
 use std::fmt;
 use std::str::FromStr;

@@ -1,11 +1,10 @@
 //! A trained network as an int8 runtime computes it.
 
 use super::network::Network;
-use crate::Result;
-use crate::error::error;
 use crate::kernels::inference::weight_scale;
 use crate::kernels::{EPSILON, Pooling};
 use crate::layers::{Layer, Node, Operator, Pass, Pool, quantize, relu, run};
+use crate::{Result, error};
 use candle_core::{Tensor, Var};
 use std::collections::BTreeMap;
 

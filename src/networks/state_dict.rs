@@ -1,15 +1,12 @@
 //! Weights of a network that was trained elsewhere: PyTorch's `state_dict`, so that exits can be added to it.
 
 use super::network::Network;
-use crate::Result;
-use crate::data::{Array, ArrayFile};
-use crate::error::{bail, error};
 use crate::kernels::EPSILON;
 use crate::layers::Node;
+use crate::{Result, bail, error};
 use candle_core::{DType, Device, Tensor, Var};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::path::Path;
 
 /// What PyTorch adds to the variance of a batch normalisation, unless told otherwise.
 const EPSILON_OF_PYTORCH: f64 = 1e-5;
@@ -27,30 +24,19 @@ pub struct StateDict {
 }
 
 impl StateDict {
-    /// Reads a file that `safetensors.torch.save_file(model.state_dict(), path)` wrote (or an `.npz` with arrays of the same
-    /// names), in floating point of 16, 32 or 64 bits. Fails, naming the file, where it is of another kind.
-    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
-        let mut file = ArrayFile::open(path.as_ref())?;
-        let mut tensors = Vec::new();
-        for name in file.names() {
-            if let Some(Array { shape, values }) = file.read(&name, |x| x as f32)? {
-                tensors.push((name, Tensor::from_vec(values, shape, &Device::Cpu)?));
-            }
-        }
-        Self::new(path.as_ref().display().to_string(), tensors)
-    }
-
     /// Takes tensors by name (`features.0.weight`). Fails where one of them has values that are not finite.
     pub fn of_tensors(tensors: impl IntoIterator<Item = (impl Into<String>, Tensor)>) -> Result<Self> {
-        Self::new(
-            "the state_dict".to_string(),
-            tensors.into_iter().map(|(name, tensor)| (name.into(), tensor)),
-        )
+        Self::named("the state_dict", tensors)
     }
 
-    fn new(origin: String, tensors: impl IntoIterator<Item = (String, Tensor)>) -> Result<Self> {
+    /// [`Self::of_tensors`], with what they came from, for messages: a file's path.
+    pub fn named(
+        origin: &str,
+        tensors: impl IntoIterator<Item = (impl Into<String>, Tensor)>,
+    ) -> Result<Self> {
         let mut modules = BTreeMap::<_, ([Option<Tensor>; 4], _)>::new();
         for (name, tensor) in tensors {
+            let name = name.into();
             let (module, part) = name.rsplit_once('.').unwrap_or(("", &name));
             if part == "num_batches_tracked" {
                 continue;
@@ -66,7 +52,7 @@ impl StateDict {
             }
             parts[at] = Some(tensor);
         }
-        Ok(Self { origin, modules })
+        Ok(Self { origin: origin.to_string(), modules })
     }
 
     /// What decides where a module may go: its largest part's shape, and whether it has running statistics.
@@ -176,7 +162,7 @@ impl Network {
     /// let network = Network::new("small", [1, 4, 4], layers, 0, &Device::Cpu)?;
     /// let (conv, linear) = (Tensor::new(&[0.5f32; 18], &Device::Cpu)?, Tensor::new(&[0.25f32; 24], &Device::Cpu)?);
     /// let tensors = [("0.weight", conv.reshape((2, 1, 3, 3))?), ("4.weight", linear.reshape((3, 8))?)];
-    /// // From a file: StateDict::read("small.safetensors")?
+    /// // From a file: StateDict::of_tensors(branchynet::candle_core::safetensors::load("small.safetensors", &Device::Cpu)?)?
     /// let weights = StateDict::of_tensors(tensors)?;
     /// network.load_state_dict(&weights)?;
     /// // The same, said layer by layer:

@@ -1,9 +1,9 @@
 //! Exit records as tensors, in files of results.
 
-use crate::Result;
-use crate::checked_file::Tensors;
-use crate::data::Role;
-use crate::exits::ExitRecord;
+use branchynet::Result;
+use branchynet::checked_file::Tensors;
+use branchynet::data::Role;
+use branchynet::exits::ExitRecord;
 use candle_core::{DType, Device, Tensor};
 
 /// Puts a record under names that begin so: logits (exits, samples, classes) and labels (samples).

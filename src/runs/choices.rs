@@ -1,8 +1,7 @@
 //! The thresholds that a reader asks for, chosen on Validation and applied to Test.
 
-use crate::Result;
-use crate::error::error;
-use crate::exits::OperatingPoint;
+use branchynet::exits::OperatingPoint;
+use branchynet::{Result, error};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Thresholds with a name, and what they give on the test images.

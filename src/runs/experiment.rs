@@ -1,13 +1,14 @@
 //! An experiment: a network, its data, and how baseline and exits are trained.
 
-use super::presets::written_for;
-use super::settings::Settings;
-use crate::data::{Dataset, Preprocessing, Source};
-use crate::error::bail;
-use crate::exits::Criterion;
-use crate::networks::{BranchStyle, Layer, Network, follow, with_branches, without_branches, zero_started};
-use crate::training::{self, Config, Keep, Objective, Progress, Run};
-use crate::{Error, Result, Rng};
+use crate::follow::follow;
+use crate::presets::written_for;
+use crate::settings::Settings;
+use crate::sources::Source;
+use branchynet::data::{Dataset, Preprocessing};
+use branchynet::exits::Criterion;
+use branchynet::networks::{BranchStyle, Layer, Network, with_branches, without_branches, zero_started};
+use branchynet::training::{self, Config, Keep, Objective, Progress, Run};
+use branchynet::{Error, Result, Rng, bail};
 use candle_core::Device;
 use clap::builder::BoolishValueParser;
 use rand::{Rng as _, SeedableRng};
@@ -23,7 +24,7 @@ pub struct Experiment {
     #[arg(skip)]
     pub name: String,
     /// The trunk with its branches. A preset's list, also where it is written out again, follows the data
-    /// ([`crate::networks::follow`]); a list of one's own stays as it is.
+    /// ([`crate::follow()`]); a list of one's own stays as it is.
     #[arg(skip)]
     pub layers: Vec<Layer>,
     /// What the branches of [`Self::with_branches`] are made of.
@@ -76,10 +77,10 @@ pub struct Trained {
 
 impl Experiment {
     /// This experiment with these branches instead of its network's own, each as text
-    /// ([`crate::networks::Placement`]) and in this experiment's style. Fails where the trunk has no such layer.
+    /// ([`branchynet::networks::Placement`]) and in this experiment's style. Fails where the trunk has no such layer.
     ///
     /// ```
-    /// use branchynet::prelude::*;
+    /// use branchynet_runs::prelude::*;
     ///
     /// let experiment = Experiment::named("alexnet")?.with_branches(["conv2:2x32"])?;
     /// assert_eq!(experiment.networks(&Device::Cpu)?.1.exits(), 2);
@@ -270,7 +271,7 @@ impl Experiment {
     /// Pixels of the first `count` test images as the networks see them, for timing, and a word for what they are and
     /// for the processor's instructions; random ones where the data set is missing, which take the same time.
     pub fn images(&self, count: usize) -> Result<(Vec<Vec<f32>>, String)> {
-        let instructions = crate::kernels::instruction_set();
+        let instructions = branchynet::kernels::instruction_set();
         if let Ok(data) = self.load() {
             let samples: Vec<usize> = (0..count.min(data.test.len())).collect();
             let images = data.test.batch(&samples, &Device::Cpu)?;

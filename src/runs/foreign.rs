@@ -1,11 +1,11 @@
 //! Records of networks from elsewhere: arrays that numpy, PyTorch and others write, each checked before anything is
 //! computed.
 
-use crate::Result;
-use crate::data::{Array, ArrayFile, Role, Test, Validation, counts};
-use crate::error::error;
-use crate::exits::ExitRecord;
+use crate::sources::{Array, ArrayFile};
 use crate::text::percent;
+use branchynet::data::{Role, Test, Validation, labels::counts};
+use branchynet::exits::ExitRecord;
+use branchynet::{Result, error};
 use std::path::Path;
 
 /// What a network from elsewhere says about the validation and test images.
@@ -18,7 +18,7 @@ pub(super) struct Foreign {
     pub warnings: Vec<String>,
 }
 
-/// Reads such a file (see [`super::Results::of_arrays`]).
+/// Reads such a file (see [`crate::Results::of_arrays`]).
 pub(super) fn read(path: &Path) -> Result<Foreign> {
     let mut file = ArrayFile::open(path)?;
     let mut warnings = Vec::new();
@@ -162,7 +162,7 @@ fn logits(file: &mut ArrayFile, name: &str, classes: usize) -> Result<Vec<f32>> 
     Ok(wide.into_iter().map(|logit| logit as f32).collect())
 }
 
-fn missing(file: &ArrayFile, name: &str, shape: &str) -> crate::Error {
+fn missing(file: &ArrayFile, name: &str, shape: &str) -> branchynet::Error {
     let names = file.names().join(", ");
     let there = if names.is_empty() { "none" } else { &names };
     let split = match name.strip_prefix("test_") {

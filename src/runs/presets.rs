@@ -1,12 +1,11 @@
 //! The networks that have names on the command line and in notebooks, with the settings of their reference runs.
 
-use super::experiment::Experiment;
-use crate::Result;
-use crate::data::{Augmentation, Preprocessing};
-use crate::error::bail;
-use crate::exits::Criterion;
-use crate::networks::*;
-use crate::training::{Config, OptimizerName, Schedule, Sgd};
+use crate::experiment::Experiment;
+use branchynet::data::{Augmentation, Preprocessing};
+use branchynet::exits::Criterion;
+use branchynet::networks::*;
+use branchynet::training::{Config, OptimizerName, Schedule, Sgd};
+use branchynet::{Result, bail};
 
 /// A name, and what makes the experiment.
 type Preset = (&'static str, fn() -> Experiment);
@@ -50,7 +49,7 @@ impl Experiment {
     /// names, where there is none.
     ///
     /// ```
-    /// use branchynet::prelude::*;
+    /// use branchynet_runs::prelude::*;
     ///
     /// let mut experiment = Experiment::named("lenet")?;
     /// experiment.data = "fashion-mnist".into();

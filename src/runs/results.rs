@@ -2,21 +2,20 @@
 //! and test image, the settings and histories of the training, and the commit. Every figure but the
 //! timings follows from it, without data and without the network.
 
-use super::arrays;
-use super::choices::Choice;
-use super::experiment::{Experiment, Trained};
-use super::foreign::{self, Foreign};
-use super::given::Recording;
-use super::run_info::RunInfo;
-use super::settings::Settings;
-use crate::checked_file::{self, Contents, Kind, Tensors};
-use crate::data::{Dataset, Source, Test, Validation};
-use crate::error::error;
-use crate::exits::{Criterion, ExitRecord, Readout, for_accuracy, knee};
-use crate::files::{commit, project_dir, shown};
-use crate::networks::Network;
-use crate::training::{Epoch, Run};
-use crate::{Result, files};
+use crate::arrays;
+use crate::choices::Choice;
+use crate::experiment::{Experiment, Trained};
+use crate::foreign::{self, Foreign};
+use crate::run_info::RunInfo;
+use crate::settings::Settings;
+use crate::sources::Source;
+use branchynet::checked_file::{self, Contents, Kind, Tensors};
+use branchynet::data::{Dataset, Test, Validation};
+use branchynet::exits::{Criterion, ExitRecord, Readout, for_accuracy, knee};
+use branchynet::files::{commit, project_dir, shown};
+use branchynet::networks::Network;
+use branchynet::training::{Epoch, Run};
+use branchynet::{Result, error, files};
 use candle_core::{Device, Tensor};
 use flate2::{Compression, bufread::GzDecoder, write::GzEncoder};
 use serde::{Deserialize, Serialize};
@@ -80,6 +79,31 @@ impl Baseline {
     /// Accuracy on the validation images after its last epoch (0..=1).
     pub fn validation_accuracy(&self) -> f64 {
         self.history.last().map_or(f64::NAN, |epoch| epoch.validation.accuracy[0])
+    }
+}
+
+/// What a record of an ONNX file is of. It is kept with the arrays ([`Results::write_arrays`]), so that thresholds of one
+/// network are not given to another.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Recording {
+    /// [`crate::OnnxFile::digest`] of the file.
+    pub digest: String,
+    /// The outputs that were recorded, in this order.
+    pub exits: Vec<String>,
+    /// The data set, and what its classes are called.
+    pub data: String,
+    pub classes: Vec<String>,
+    /// What was taken off pixels from 0 to 1, and what they were divided by then: one number, or one a channel. None of a file
+    /// that takes bytes.
+    pub mean: Vec<f32>,
+    pub std: Vec<f32>,
+}
+
+impl Recording {
+    /// What the record in this file is of; `None` where it does not say, as arrays from elsewhere do not. Fails where the file
+    /// cannot be opened.
+    pub fn read(path: &Path) -> Result<Option<Self>> {
+        Ok(checked_file::peek(std::fs::File::open(path)?))
     }
 }
 
@@ -287,7 +311,7 @@ impl Results {
         let shortest = |exits: Range<usize>| {
             let both = |exit| self.validation.predictions(exit).iter().chain(self.test.predictions(exit));
             let unsure = exits.clone().flat_map(both).map(|prediction| prediction.uncertainty);
-            crate::exits::shortest(thresholds[exits.start], unsure)
+            crate::threshold::shortest(thresholds[exits.start], unsure)
         };
         match thresholds {
             [first, others @ ..] if others.iter().all(|other| other == first) => {

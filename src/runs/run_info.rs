@@ -1,8 +1,8 @@
 //! What a record and a summary of a run have in common.
 
-use super::settings::Settings;
-use crate::kernels::Precision;
-use crate::training::Epoch;
+use crate::settings::Settings;
+use branchynet::kernels::Precision;
+use branchynet::training::Epoch;
 use serde::{Deserialize, Serialize};
 
 /// How a run was made, and how its training went.

@@ -1,10 +1,10 @@
 //! Several runs of one experiment that differ in their seed alone: what is due to the method and what to
 //! chance.
 
-use super::choices::Choice;
-use super::results::Results;
-use super::run_info::RunInfo;
-use crate::Result;
+use crate::choices::Choice;
+use crate::results::Results;
+use crate::run_info::RunInfo;
+use branchynet::Result;
 
 /// Mean, spread, and 95 % interval of the mean of a quantity over independent runs.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -52,7 +52,7 @@ impl Spread {
 }
 
 /// Runs of one experiment that differ in their seed alone, in the order of their seeds: their [`Results`], or a
-/// [`super::Summary`] of each.
+/// [`crate::Summary`] of each.
 #[derive(Debug, Clone)]
 pub struct Seeds<R = Results>(Vec<R>);
 

@@ -1,17 +1,16 @@
 //! How an experiment is run: settings from the command line or the environment, and where to work.
 
-use super::experiment::{Experiment, Trained};
-use super::presets::names;
-use super::results::{Results, seconds};
-use super::seeds::Seeds;
-use super::summary::Summary;
-use super::weights::Pretrained;
-use crate::data::Dataset;
-use crate::error::{bail, error};
-use crate::exits::Timer;
-use crate::networks::{Network, Placement};
-use crate::training::{self, Config, Keep, Progress, Run};
-use crate::{Error, Result};
+use crate::experiment::{Experiment, Trained};
+use crate::presets::names;
+use crate::results::{Results, seconds};
+use crate::seeds::Seeds;
+use crate::summary::Summary;
+use crate::weights::Pretrained;
+use branchynet::data::Dataset;
+use branchynet::exits::Timer;
+use branchynet::networks::{Network, Placement};
+use branchynet::training::{self, Config, Keep, Progress, Run};
+use branchynet::{Error, Result, bail, error};
 use candle_core::Device;
 use clap::builder::{BoolishValueParser, FalseyValueParser, PossibleValuesParser, Resettable};
 use clap::{ArgMatches, Args, Command, FromArgMatches};
@@ -113,7 +112,7 @@ impl Session {
         Ok(Self {
             name: options.network,
             experiment,
-            device: crate::device(&options.device)?,
+            device: branchynet::device(&options.device)?,
             quick: options.quick,
             training: match (options.retrain, options.train) {
                 (true, _) => Training::Anew,
@@ -128,7 +127,7 @@ impl Session {
     /// environment gives (`EPOCHS=100`; `branchynet settings` lists them). Fails on values that make no sense.
     ///
     /// ```
-    /// use branchynet::prelude::*;
+    /// use branchynet_runs::prelude::*;
     ///
     /// let session = Session::new("lenet", |e| (e.baseline_epochs, e.config.epochs) = (10, 10))?;
     /// # Ok::<(), branchynet::Error>(())

@@ -1,9 +1,9 @@
 //! All that decides what an experiment gives.
 
-use crate::Result;
-use crate::data::Preprocessing;
-use crate::networks::Layer;
-use crate::training::{Config, OptimizerName};
+use branchynet::Result;
+use branchynet::data::Preprocessing;
+use branchynet::networks::Layer;
+use branchynet::training::{Config, OptimizerName};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 

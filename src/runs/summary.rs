@@ -1,16 +1,15 @@
 //! What a run gave without its logits, in some kilobytes of JSON: for experiments of many runs, whose exit
 //! records would be too large to keep.
 
-use super::choices::Choice;
-use super::experiment::{Experiment, Trained};
-use super::results::Results;
-use super::run_info::RunInfo;
-use super::settings::Settings;
-use crate::data::{Dataset, Split, Train};
-use crate::error::error;
-use crate::networks::Network;
-use crate::training::evaluate;
-use crate::{Result, files};
+use crate::choices::Choice;
+use crate::experiment::{Experiment, Trained};
+use crate::results::Results;
+use crate::run_info::RunInfo;
+use crate::settings::Settings;
+use branchynet::data::{Dataset, Split, Train};
+use branchynet::networks::Network;
+use branchynet::training::evaluate;
+use branchynet::{Result, error, files};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -63,11 +62,11 @@ impl Summary {
             let train = evaluate(network, train)?.accuracy.into_iter();
             let rest = validation.iter().zip(test);
             let one = |(train, (&validation, &test))| Accuracy { train, validation, test };
-            Ok::<Vec<Accuracy>, crate::Error>(train.zip(rest).map(one).collect())
+            Ok::<Vec<Accuracy>, branchynet::Error>(train.zip(rest).map(one).collect())
         };
-        let baseline = |trained: &Option<(Network, _)>, result: &Option<super::Baseline>| {
+        let baseline = |trained: &Option<(Network, _)>, result: &Option<crate::Baseline>| {
             let (Some((network, _)), Some(result)) = (trained, result) else {
-                return Ok::<_, crate::Error>(None);
+                return Ok::<_, branchynet::Error>(None);
             };
             let all = accuracies(network, &train, &[result.validation_accuracy()], &[result.accuracy()])?;
             Ok(all.first().copied())

@@ -2,17 +2,16 @@
 //! become pixels, the names of the classes, and exit policies. `datasets/reference/weights/` holds those of
 //! the reference runs.
 
-use super::choices::Choice;
-use super::experiment::Trained;
-use super::results::Results;
-use super::settings::Settings;
-use crate::checked_file::{self, Contents, Kind, Tensors};
-use crate::data::Dataset;
-use crate::error::bail;
-use crate::exits::{Criterion, ExitPolicy, ExitRecord, Loss};
-use crate::files::project_dir;
-use crate::networks::Network;
-use crate::{Result, files};
+use crate::choices::Choice;
+use crate::experiment::Trained;
+use crate::results::Results;
+use crate::settings::Settings;
+use branchynet::checked_file::{self, Contents, Kind, Tensors};
+use branchynet::data::Dataset;
+use branchynet::exits::{Criterion, ExitPolicy, ExitRecord, Loss};
+use branchynet::files::project_dir;
+use branchynet::networks::Network;
+use branchynet::{Result, bail, files};
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -57,22 +56,6 @@ pub struct WeightsHeader {
 
 const KIND: Kind =
     Kind { kind: "weights", noun: "file of weights", remedy: "make it anew with `branchynet export`" };
-
-impl Network {
-    /// The trained network of the reference run called `name`: `lenet`, for example. Notebooks begin with
-    /// it where nothing is to be trained. See [`Pretrained`] for its classes and thresholds.
-    ///
-    /// ```no_run
-    /// use branchynet::prelude::*;
-    ///
-    /// let network = Network::pretrained("lenet")?;
-    /// assert_eq!((network.name(), network.exits()), ("B-LeNet", 2));
-    /// # Ok::<(), branchynet::Error>(())
-    /// ```
-    pub fn pretrained(name: &str) -> Result<Self> {
-        Ok(Pretrained::named(name, &Device::Cpu)?.network)
-    }
-}
 
 impl Results {
     /// Policies by what they are chosen for: those of [`Self::choices`] at these costs of the exits, and one that changes at most

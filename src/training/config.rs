@@ -3,10 +3,9 @@
 
 use super::objective::Objective;
 use super::optimizer::{Adam, Optimizer, Sgd};
-use crate::Result;
 use crate::data::Augmentation;
-use crate::error::bail;
 use crate::kernels::Precision;
+use crate::{Result, bail};
 use clap::builder::BoolishValueParser;
 use serde::{Deserialize, Serialize};
 

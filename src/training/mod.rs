@@ -24,8 +24,7 @@ pub use config::{Config, OptimizerName, Schedule};
 pub use objective::Objective;
 pub use optimizer::{Adam, Optimizer, Sgd};
 pub use progress::{Progress, plain};
-pub(crate) use run::any_of;
-pub use run::{Epoch, Keep, Run, find, train, train_with};
+pub use run::{Epoch, Keep, Run, any_of, find, train, train_with};
 pub use scores::{Scores, evaluate};
 
 /// Images per pass when nothing is trained.

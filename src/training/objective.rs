@@ -3,9 +3,8 @@
 use super::cascade::cascade;
 use super::config::{Config, changed};
 use super::run::Epoch;
-use crate::Result;
-use crate::error::bail;
 use crate::kernels::{self, Losses};
+use crate::{Result, bail};
 use candle_core::Tensor;
 use candle_nn::ops::softmax;
 use clap::builder::BoolishValueParser;

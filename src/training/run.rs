@@ -11,10 +11,9 @@ use super::replay::Replay;
 use super::scores::{Scores, Sums, evaluate};
 use crate::checked_file::peek;
 use crate::data::Dataset;
-use crate::error::bail;
 use crate::files::{project_dir, shown};
 use crate::networks::Network;
-use crate::{Result, Rng, files, kernels};
+use crate::{Result, Rng, bail, files, kernels};
 use candle_core::Tensor;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -77,7 +76,7 @@ fn beginning(network: &str) -> String {
 
 /// Whether `datasets/runs/` has runs, finished or not, of a network of this name. Whether they are of certain settings
 /// can be told from the data set only.
-pub(crate) fn any_of(network: &str) -> bool {
+pub fn any_of(network: &str) -> bool {
     !runs_of(network).is_empty()
 }
 
@@ -102,12 +101,13 @@ fn runs_of(network: &str) -> Vec<PathBuf> {
 /// ```no_run
 /// use branchynet::prelude::*;
 ///
-/// let data = Source::from("mnist").load()?;
+/// # fn on(data: Dataset) -> Result<()> {
 /// let network = Network::new("B-LeNet", [1, 28, 28], b_lenet(), 0, &Device::Cpu)?;
 /// let config = Config { epochs: 3, exit_weights: vec![1.0, 0.3], ..Config::default() };
 /// let run = train(&network, &data, &config)?;
 /// assert!(run.history[2].validation.accuracy[1] > 0.9);
-/// # Ok::<(), branchynet::Error>(())
+/// # Ok(())
+/// # }
 /// ```
 ///
 /// Fails on settings that make no sense, and when a loss is no longer finite: the message names

@@ -1,11 +1,10 @@
 //! Loss and accuracy, summed up batch by batch.
 
-use crate::Result;
 use crate::checked_file::numbers;
 use crate::data::{Role, Split};
-use crate::error::bail;
 use crate::kernels::{self, Losses};
 use crate::networks::{Network, Pass};
+use crate::{Result, bail};
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// Loss and accuracy at every exit.

@@ -3,11 +3,10 @@
 // Each test program uses a part of this.
 #![allow(dead_code)]
 
-use branchynet::Rng;
 use branchynet::candle_core::Device;
 use branchynet::data::{Dataset, Role, Split, Test, Train, Validation};
 use branchynet::training::{Config, Keep, Progress, Run, train_with};
-use branchynet::{Network, Result};
+use branchynet::{Network, Result, Rng};
 use rand::{Rng as _, SeedableRng};
 use std::io::Write;
 use std::path::Path;

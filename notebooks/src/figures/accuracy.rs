@@ -8,7 +8,7 @@ use crate::paper::Paper;
 use branchynet::Result;
 use branchynet::data::Role;
 use branchynet::exits::{Criterion, ExitRecord, OperatingPoint};
-use branchynet::runs::{Choice, Seeds, Spread};
+use branchynet_runs::{Choice, Seeds, Spread};
 use plotly::Plot;
 use plotly::common::{AxisSide, DashType, Fill, LineShape, MarkerSymbol, TickMode};
 use plotly::layout::{Axis, Margin};

@@ -3,7 +3,7 @@
 //! Colours are those of Okabe and Ito (<https://jfly.uni-koeln.de/color/>), which colour-blind readers can
 //! tell apart; lines differ in dash as well.
 
-use branchynet::runs::Spread;
+use branchynet_runs::Spread;
 use plotly::color::NamedColor;
 use plotly::common::{
     DashType, ErrorData, ErrorType, Fill, Font, HoverInfo, Line, Marker, MarkerSymbol, Mode, Orientation,

@@ -1,7 +1,7 @@
 //! The program: settings, messages, exit codes.
 
 use branchynet::candle_core::{Device, Tensor, safetensors};
-use branchynet::runs::{OnnxFile, Recording, Results};
+use branchynet_runs::{OnnxFile, Recording, Results};
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -216,7 +216,7 @@ fn every_network_follows_data_of_ones_own() {
     put("tiny", 3, [3, 12, 12]);
     let home_text = home.display().to_string();
     let own = |arguments: &[&str]| run(arguments, &[("BRANCHYNET_DIR", &home_text)]);
-    for network in branchynet::runs::names() {
+    for network in branchynet_runs::names() {
         let (code, out, error) = own(&["summary", network, "--data", "letters"]);
         assert_eq!(code, Some(0), "{network}: {error}");
         assert!(out.contains(" on 1x40x40") && out.contains(", 26)") && !out.contains(", 10)"), "{out}");

@@ -1,6 +1,6 @@
 //! A list of layers for other images, and for another number of classes, than it was written for.
 
-use crate::layers::{Conv, Layer, Shape, Skip, Start};
+use branchynet::networks::{Conv, Layer, Shape, Skip, Start};
 
 /// `layers`, written for images of `from` (channels, height, width), for images of `to` and so many classes: layers take
 /// the channels and values that reach them, a pooling over the whole image stays one, and the trunk and each branch end
@@ -15,7 +15,7 @@ use crate::layers::{Conv, Layer, Shape, Skip, Start};
 /// assert_eq!(follow(&b_lenet(), [1, 28, 28], [1, 28, 28], 10), b_lenet());
 /// ```
 ///
-/// From a layer on that the images are too small for, the list stays as it was: [`crate::Network::new`] names it.
+/// From a layer on that the images are too small for, the list stays as it was: [`branchynet::Network::new`] names it.
 pub fn follow(layers: &[Layer], from: [usize; 3], to: [usize; 3], classes: usize) -> Vec<Layer> {
     walk(layers, [from.into(), to.into()], Some(classes))
 }
@@ -68,9 +68,9 @@ fn walk(layers: &[Layer], [mut from, mut to]: [Shape; 2], classes: Option<usize>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layers::without_branches;
-    use crate::networks::{b_airbench, b_alexnet, b_lenet, b_resnet110, b_resnet110_standard, resnet};
-    use crate::{Network, Result};
+    use branchynet::networks::without_branches;
+    use branchynet::networks::{b_airbench, b_alexnet, b_lenet, b_resnet110, b_resnet110_standard, resnet};
+    use branchynet::{Network, Result};
     use candle_core::Device;
 
     #[test]

@@ -1,11 +1,16 @@
 //! Trained networks as ONNX files, in which an image that leaves early skips the rest.
 
-use super::weights::Pretrained;
-use crate::Result;
-use crate::error::bail;
-use crate::exits::{Criterion, ExitPolicy};
-use crate::layers::{Shape, write_onnx};
-use crate::onnx::{Attribute, Graph, OPSET};
+mod given;
+mod graph;
+mod layers;
+
+pub use given::{OnnxFile, OnnxNetwork};
+
+use crate::weights::Pretrained;
+use branchynet::exits::{Criterion, ExitPolicy};
+use branchynet::networks::Shape;
+use branchynet::{Result, bail};
+use graph::{Attribute, Graph, OPSET};
 use onnx_rs::ast::DataType::{Float, Int64, Uint8};
 use serde_json::json;
 
@@ -34,7 +39,7 @@ pub struct OnnxOptions {
     pub form: Form,
     /// Only with operations that small runtimes have too: no LRN, no padding of poolings.
     pub plain: bool,
-    /// The input is prepared pixels, as [`crate::data::Split::batch`] gives them, instead of bytes from 0 to 255.
+    /// The input is prepared pixels, as [`branchynet::data::Split::batch`] gives them, instead of bytes from 0 to 255.
     pub float: bool,
     /// Thresholds are constants of the file instead of an input.
     pub fixed: bool,
@@ -182,9 +187,9 @@ impl Staged for Pretrained {
     }
 
     fn stage(&self, exit: usize, from: Value, _: &OnnxOptions, graph: &mut Graph) -> Result<(Value, String)> {
-        let trunk = write_onnx(&self.network.segments[exit], from, graph)?;
-        let branch = self.network.branches.get(exit);
-        let logits = branch.map(|branch| write_onnx(branch, trunk.clone(), graph)).transpose()?;
+        let trunk = layers::write(&self.network.segments()[exit], from, graph)?;
+        let branch = self.network.branches().get(exit);
+        let logits = branch.map(|branch| layers::write(branch, trunk.clone(), graph)).transpose()?;
         let logits = logits.unwrap_or_else(|| trunk.clone()).0;
         Ok((trunk, logits))
     }

@@ -2,7 +2,7 @@
 
 /// The decimal number with the fewest digits at which an exit decides as at `threshold` for each of these samples, given
 /// by how unsure the exit is of them.
-pub(crate) fn shortest(threshold: f64, uncertainties: impl Iterator<Item = f64>) -> f64 {
+pub(super) fn shortest(threshold: f64, uncertainties: impl Iterator<Item = f64>) -> f64 {
     let (mut leaves, mut stays) = (f64::NEG_INFINITY, f64::INFINITY);
     for uncertainty in uncertainties {
         if uncertainty < threshold {

@@ -1,7 +1,6 @@
-//! A graph of operations as an ONNX file holds it (<https://onnx.ai>). Layers add theirs to it, of opset 17;
-//! [`crate::runs`] makes files of networks and policies.
+//! A graph of operations as an ONNX file holds it (<https://onnx.ai>).
 
-use crate::kernels::inference::weight_scale;
+use branchynet::kernels::inference::weight_scale;
 use onnx_rs::ast::{self, AttributeType, DataType, Dimension, OpType};
 use std::borrow::Cow;
 

@@ -1,14 +1,11 @@
 //! Networks from elsewhere: ONNX files whose outputs are logits of exits. They go out again with a policy that decides.
 
-use super::onnx::{Form, OnnxOptions, Staged, Value, write};
-use crate::checked_file::peek;
-use crate::error::{bail, error};
-use crate::exits::ExitPolicy;
-use crate::layers::Shape;
-use crate::onnx::{Attribute, Graph, Weights};
-use crate::{Result, files};
+use super::graph::{Attribute, Graph, Weights};
+use super::{Form, OnnxOptions, Staged, Value, write};
+use branchynet::exits::ExitPolicy;
+use branchynet::networks::Shape;
+use branchynet::{Result, bail, error, files};
 use onnx_rs::ast::{self, AttributeType, DataType, Dimension};
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path};
 
@@ -81,31 +78,6 @@ impl<'a> Parsed<'a> {
         let constants =
             self.0.node.iter().flat_map(|node| node.attribute.iter().filter_map(|a| a.t.as_ref()));
         self.0.initializer.iter().chain(constants)
-    }
-}
-
-/// What a record of an ONNX file is of. It is kept with the arrays ([`super::Results::write_arrays`]), so that thresholds of one
-/// network are not given to another.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Recording {
-    /// [`OnnxFile::digest`] of the file.
-    pub digest: String,
-    /// The outputs that were recorded, in this order.
-    pub exits: Vec<String>,
-    /// The data set, and what its classes are called.
-    pub data: String,
-    pub classes: Vec<String>,
-    /// What was taken off pixels from 0 to 1, and what they were divided by then: one number, or one a channel. None of a file
-    /// that takes bytes.
-    pub mean: Vec<f32>,
-    pub std: Vec<f32>,
-}
-
-impl Recording {
-    /// What the record in this file is of; `None` where it does not say, as arrays from elsewhere do not. Fails where the file
-    /// cannot be opened.
-    pub fn read(path: &Path) -> Result<Option<Self>> {
-        Ok(peek(std::fs::File::open(path)?))
     }
 }
 

@@ -1,10 +1,9 @@
 //! The formats that data sets come in. Each reader fails with a line that names the file, what was
 //! expected, and the way out.
 
-use super::labels::{CLASSES_FIRST, bytes as label_bytes, whole};
-use super::{ArrayFile, Raw};
-use crate::error::{bail, error};
-use crate::{Result, files};
+use super::{ArrayFile, CLASSES_FIRST, of_parts};
+use branchynet::data::{Raw, labels};
+use branchynet::{Result, bail, error, files};
 use safetensors::{Dtype, tensor::TensorView};
 use std::collections::HashMap;
 use std::io::Read;
@@ -242,11 +241,11 @@ pub(super) fn read_named_arrays(path: &Path) -> Result<NamedArrays> {
             let what = format!("{} labels for {} images{axes}", classes.shape[0], pixels.shape[0]);
             return Err(wrong(labels, what));
         }
-        let classes = whole(classes.values.into_iter()).map_err(|what| wrong(labels, what))?;
+        let classes = labels::whole(classes.values.into_iter()).map_err(|what| wrong(labels, what))?;
         Ok((layout.image, (layout.channels_first(pixels.values), classes)))
     };
     let (train, test) = (part(train_images, train_labels)?, part(test_images, test_labels)?);
-    let raw = Raw::of_parts(&path.display().to_string(), train, test)?;
+    let raw = of_parts(&path.display().to_string(), train, test)?;
     let classes =
         file.about("classes").and_then(|names| serde_json::from_str(names).ok()).unwrap_or_default();
     let others =
@@ -263,7 +262,7 @@ pub(super) fn write_safetensors(
     origin: &str,
 ) -> Result<()> {
     let [channels, height, width] = raw.image;
-    let labels = [&raw.train.1, &raw.test.1].map(|labels| (labels.len(), label_bytes(labels)));
+    let labels = [&raw.train.1, &raw.test.1].map(|labels| (labels.len(), labels::bytes(labels)));
     let mut tensors = Vec::new();
     for (split, images, (count, (width_of_label, labels))) in
         [("train", &raw.train.0, &labels[0]), ("test", &raw.test.0, &labels[1])]

@@ -1,10 +1,10 @@
 //! IDX files (<http://yann.lecun.com/exdb/mnist/>) under the names that MNIST and its kin have.
 
-use super::Raw;
 use super::formats::{AGAIN, layout, read, walk};
-use super::labels::{CLASSES_FIRST, whole};
-use crate::Result;
-use crate::error::{bail, error};
+use super::{CLASSES_FIRST, of_parts};
+use branchynet::data::Raw;
+use branchynet::data::labels::whole;
+use branchynet::{Result, bail, error};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -160,7 +160,7 @@ pub(super) fn find(dir: &Path) -> Result<Option<IdxFiles>> {
         Ok((image, (bytes, labels)))
     };
     let [a, b, c, d] = &paths;
-    let raw = Raw::of_parts(&dir.display().to_string(), part(a, b)?, part(c, d)?)?;
+    let raw = of_parts(&dir.display().to_string(), part(a, b)?, part(c, d)?)?;
     let note = upright.then_some("EMNIST's images, which are stored transposed, are turned upright");
     Ok(Some(IdxFiles { raw, note }))
 }

