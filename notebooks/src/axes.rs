@@ -6,7 +6,7 @@ use crate::session;
 use crate::tables::{add, known};
 use branchynet::data::Test;
 use branchynet::exits::{Criterion, ExitRecord, Timing};
-use branchynet::{Error, ErrorKind, Result};
+use branchynet::{Result, bail};
 use branchynet_runs::{Experiment, Results, Seeds, Spread};
 use plotly::common::{DashType, LineShape, Marker, MarkerSymbol};
 use plotly::layout::BarMode;
@@ -42,10 +42,10 @@ impl Recorded {
         })?;
         found.retain(|results| results.origin.starts_with("record datasets/reference/"));
         if found.is_empty() {
-            let message = format!(
+            bail!(
+                Missing,
                 "there is no record of {name} in datasets/reference/: `make reference RUNS={name}` makes it"
-            );
-            return Err(Error::new(ErrorKind::Missing, message));
+            )
         }
         let (timer, images) = session.timer()?;
         let network = timer.network();

@@ -2,7 +2,7 @@
 //! <https://arxiv.org/abs/1903.12261>) with the constants of their `make_cifar_c.py`, computed here.
 
 use branchynet::data::{Role, Split};
-use branchynet::{Error, ErrorKind, Result, Rng};
+use branchynet::{Result, Rng, bail};
 use rand::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
 use std::f32::consts::PI;
@@ -46,7 +46,7 @@ impl Corruption {
     /// Fails unless `severity` is 1 to 5.
     pub fn of<R: Role>(self, split: &Split<R>, severity: usize, seed: u64) -> Result<Split<R>> {
         if !(1..=5).contains(&severity) {
-            return Err(Error::new(ErrorKind::Setting, format!("severities are 1 to 5, got {severity}")));
+            bail!(Setting, "severities are 1 to 5, got {severity}")
         }
         let constant = self.about().1[severity - 1];
         let [_, height, width] = split.image_shape();

@@ -2,7 +2,7 @@
 
 use branchynet::exits::{Criterion, knee, pareto_optimal};
 use branchynet::files::project_dir;
-use branchynet::{Error, ErrorKind, Result};
+use branchynet::{Error, Result, bail, error};
 use branchynet_runs::{Choice, Results};
 use std::path::PathBuf;
 
@@ -78,9 +78,8 @@ impl Rows {
     /// Fails, naming the file, where it cannot be read, or a row has not as many cells as the heading.
     fn of(file: &str, network: &str) -> Result<Self> {
         let path = project_dir().join("notebooks/paper").join(format!("{file}.csv"));
-        let text = std::fs::read_to_string(&path).map_err(|cause| {
-            Error::new(ErrorKind::File, format!("{}: {cause}", path.display())).because(cause)
-        })?;
+        let text = std::fs::read_to_string(&path)
+            .map_err(|cause| error!(File, "{}: {cause}", path.display()).because(cause))?;
         let mut rows = Self { path, rows: text.lines().map(cells).collect() };
         let columns = rows.rows.first().map_or(0, Vec::len);
         if let Some(row) = rows.rows.iter().find(|row| row.len() != columns) {
@@ -92,7 +91,7 @@ impl Rows {
     }
 
     fn wrong(&self, what: String) -> Error {
-        Error::new(ErrorKind::File, format!("{}: {what}", self.path.display()))
+        error!(File, "{}: {what}", self.path.display())
     }
 
     /// The numbers in a cell, with spaces between them.
@@ -118,9 +117,7 @@ impl Paper {
         let rows = |file| Rows::of(file, network);
         let table1 = rows("table1")?;
         if table1.rows.is_empty() {
-            let message =
-                format!("the paper has no {network:?}: notebooks/paper/table1.csv lists its networks");
-            return Err(Error::new(ErrorKind::Missing, message));
+            bail!(Missing, "the paper has no {network:?}: notebooks/paper/table1.csv lists its networks")
         }
         let row = |row: &Vec<String>| {
             Ok(Row {

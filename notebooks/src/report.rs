@@ -3,7 +3,7 @@
 use crate::figures::style;
 use crate::tables::{csv, html, names, shown};
 use branchynet::files::{project_dir, write_atomically};
-use branchynet::{Error, ErrorKind, Result, device_name};
+use branchynet::{Error, Result, bail, device_name};
 use branchynet_runs::Session;
 use branchynet_runs::text::markdown;
 use plotly::Plot;
@@ -127,8 +127,10 @@ fn shown_with(figure: bool, table: [String; 2]) -> Result<[String; 2]> {
         _ => shown.insert(Shown { cell, ..Shown::default() }),
     };
     if here.figure || figure && !here.tables[0].is_empty() {
-        let message = "this cell has shown something already, and a notebook would lose it: give each figure a cell of its own";
-        return Err(Error::new(ErrorKind::Setting, message));
+        bail!(
+            Setting,
+            "this cell has shown something already, and a notebook would lose it: give each figure a cell of its own"
+        )
     }
     here.figure = figure;
     for (all, table) in here.tables.iter_mut().zip(&table) {

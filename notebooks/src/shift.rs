@@ -7,7 +7,7 @@ use crate::figures::style::{
 };
 use branchynet::data::Test;
 use branchynet::exits::{ExitPolicy, ExitRecord, Loss, Watch, percentile};
-use branchynet::{Error, ErrorKind, Result};
+use branchynet::{Result, error};
 use plotly::Plot;
 use plotly::common::DashType;
 use polars::prelude::DataFrame;
@@ -30,9 +30,9 @@ impl World {
     /// The one of these that is `what` with this severity. Fails where there is none.
     pub fn find(worlds: &[Self], what: &str, severity: usize) -> Result<Self> {
         let found = worlds.iter().find(|world| world.what == what && world.severity == severity);
-        found.cloned().ok_or_else(|| {
-            Error::new(ErrorKind::Missing, format!("no images were changed by {what} of severity {severity}"))
-        })
+        found
+            .cloned()
+            .ok_or_else(|| error!(Missing, "no images were changed by {what} of severity {severity}"))
     }
 
     /// Where an image leaves by a policy, from 0, and whether its answer is not the last exit's.

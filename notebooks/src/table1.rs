@@ -4,7 +4,7 @@
 use crate::paper::{self, Paper};
 use crate::tables::add;
 use branchynet::exits::{BatchTime, Mix, Timer};
-use branchynet::{Error, ErrorKind, Result};
+use branchynet::{Result, error};
 use branchynet_runs::{Choice, Results, Session, Settings};
 use polars::prelude::DataFrame;
 
@@ -35,8 +35,7 @@ impl TimedChoices {
     pub fn of(&self, results: &Results) -> Result<&[(Choice, Mix)]> {
         let found = self.0.iter().find(|(settings, _)| *settings == results.run.settings);
         let name = &results.run.settings.network;
-        let missing =
-            || Error::new(ErrorKind::Missing, format!("this run of {name} is not among those timed"));
+        let missing = || error!(Missing, "this run of {name} is not among those timed");
         found.map(|(_, choices)| &choices[..]).ok_or_else(missing)
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::picture::{self, FORMATS, INVERTED, Picture, Preparation};
 use branchynet::exits::{Answer, Criterion, ExitPolicy, Seen};
-use branchynet::{Error, ErrorKind, Result, clap};
+use branchynet::{Result, bail, clap, error};
 use branchynet_runs::Pretrained;
 use rayon::prelude::*;
 use serde_json::json;
@@ -105,8 +105,7 @@ pub fn classify(arguments: &Classify) -> Result<String> {
     match failed {
         0 => Ok(String::new()),
         _ => {
-            let message = format!("{failed} of {all} could not be read and have no answer");
-            Err(Error::new(ErrorKind::File, message))
+            bail!(File, "{failed} of {all} could not be read and have no answer")
         }
     }
 }
@@ -129,8 +128,7 @@ fn list(argument: &Path, pictures: &mut Vec<Result<PathBuf>>) {
     if !argument.is_dir() {
         return pictures.push(Ok(argument.to_path_buf()));
     }
-    let failed =
-        |path: &Path, why: &str| Err(Error::new(ErrorKind::File, format!("{}: {why}", path.display())));
+    let failed = |path: &Path, why: &str| Err(error!(File, "{}: {why}", path.display()));
     let (mut folders, mut seen, mut found) = (vec![argument.to_path_buf()], HashSet::new(), Vec::new());
     while let Some(folder) = folders.pop() {
         let entries = folder.canonicalize().and_then(|name| Ok((name, std::fs::read_dir(&folder)?)));

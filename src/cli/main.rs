@@ -16,7 +16,7 @@ use branchynet::exits::{
 };
 use branchynet::files::{project_dir, shown, write_atomically};
 use branchynet::training::{Progress, plain};
-use branchynet::{Error, ErrorKind, Result};
+use branchynet::{Error, ErrorKind, Result, bail, error};
 use branchynet_runs::text::{percent, short};
 use branchynet_runs::{
     Baseline, Experiment, Form, OnnxFile, OnnxNetwork, OnnxOptions, Pretrained, Recording, Results, Session,
@@ -491,11 +491,11 @@ fn export(session: &Session, arguments: &Export) -> Result<String> {
         path = folder.join(format!("{name}.safetensors"));
     }
     if path.exists() && Pretrained::read(&path, &Device::Cpu)?.about.settings != weights.about.settings {
-        let message = format!(
+        bail!(
+            Setting,
             "{} holds weights of other settings; give these another --name, or remove it",
             shown(&path)
-        );
-        return Err(Error::new(ErrorKind::Setting, message));
+        )
     }
     weights.write(&path)?;
     let card = path.with_extension("md");
@@ -554,23 +554,24 @@ fn export_given(matches: &ArgMatches, arguments: &Export) -> Result<String> {
     let (Some(from), Some(path)) = (&onnx.from, &onnx.onnx) else { unreachable!("--from requires --onnx") };
     refuse_settings(matches, &from.display().to_string(), ["criterion", "record"])?;
     if onnx.int8 || onnx.float || onnx.form == "exits" {
-        let message =
-            "--from leaves the network's operations as they are: without --int8, --float, --form exits";
-        return Err(Error::new(ErrorKind::Setting, message.to_string()));
+        bail!(
+            Setting,
+            "--from leaves the network's operations as they are: without --int8, --float, --form exits"
+        )
     }
     if !from.is_file() {
-        return Err(Error::new(ErrorKind::Missing, format!("there is no file {}", from.display())));
+        bail!(Missing, "there is no file {}", from.display())
     }
     record::keep(from, path, "--onnx")?;
     let file = OnnxFile::read(from)?;
     let record = onnx.record.clone().unwrap_or_else(|| record::beside(from));
     if !record.exists() {
-        let message = format!(
+        bail!(
+            Missing,
             "there is no record {}; `branchynet record {} --data NAME` makes it",
             record.display(),
             from.display()
-        );
-        return Err(Error::new(ErrorKind::Missing, message));
+        )
     }
     record::keep(&record, path, "--onnx")?;
     let results = Results::read(&record)?;
@@ -588,12 +589,12 @@ fn export_given(matches: &ArgMatches, arguments: &Export) -> Result<String> {
     let network = OnnxNetwork::of(&file, exits, &costs)?;
     if network.classes() != results.test.classes() {
         let (classes, recorded) = (network.classes(), results.test.classes());
-        let message = format!(
+        bail!(
+            Shape,
             "{} tells {classes} classes apart, and {} is of a network with {recorded}",
             from.display(),
             record.display()
-        );
-        return Err(Error::new(ErrorKind::Shape, message));
+        )
     }
     for warning in &results.warnings {
         eprintln!("branchynet: warning: {warning}");
@@ -620,24 +621,25 @@ fn of_this_file<'a>(
     record: &Path,
     exits: &[String],
 ) -> Result<&'a [String]> {
-    let message = if of.digest != file.digest() {
+    if of.digest != file.digest() {
         let from = from.display();
-        format!(
+        bail!(
+            Setting,
             "{} is not a record of {from} as it is now: `branchynet record {from} --data {}` makes one",
             record.display(),
             of.data
         )
-    } else if !exits.is_empty() && exits != of.exits {
-        format!(
+    }
+    if !exits.is_empty() && exits != of.exits {
+        bail!(
+            Setting,
             "--exits {}: {} is of the exits {}; leave --exits out, or record these",
             exits.join(","),
             record.display(),
             of.exits.join(",")
         )
-    } else {
-        return Ok(&of.exits);
-    };
-    Err(Error::new(ErrorKind::Setting, message))
+    }
+    Ok(&of.exits)
 }
 
 /// Writes ONNX files: one to this path, several into a folder there.
@@ -646,8 +648,7 @@ fn write_onnx(path: &Path, files: Vec<(String, Vec<u8>)>) -> Result<String> {
     let single = files.len() == 1;
     if !single {
         if path.is_file() {
-            let message = format!("{} is a file, and stages go into a folder; name one", path.display());
-            return Err(Error::new(ErrorKind::File, message));
+            bail!(File, "{} is a file, and stages go into a folder; name one", path.display())
         }
         remove_stages(path)?;
     }
@@ -666,7 +667,7 @@ fn remove_stages(folder: &Path) -> Result<()> {
         let path = folder.join(name);
         std::fs::remove_file(&path).or_else(|cause| match cause.kind() {
             std::io::ErrorKind::NotFound => Ok(()),
-            _ => Err(Error::new(ErrorKind::File, format!("cannot replace {}: {cause}", path.display()))),
+            _ => Err(error!(File, "cannot replace {}: {cause}", path.display())),
         })
     };
     let manifest = std::fs::read(folder.join("manifest.json")).unwrap_or_default();
@@ -692,8 +693,7 @@ fn baselines(results: &Results) -> String {
 
 fn missing(experiment: &Experiment, what: &str, way_out: &str) -> Error {
     let name = &experiment.name;
-    let message = format!("there is no {what} of {name} with these settings; {way_out}");
-    Error::new(ErrorKind::Missing, message)
+    error!(Missing, "there is no {what} of {name} with these settings; {way_out}")
 }
 
 /// Fails where a setting of a network is given beside this file, but for these.
@@ -704,9 +704,7 @@ fn refuse_settings(matches: &ArgMatches, file: &str, allowed: [&str; 2]) -> Resu
         if matches.value_source(id) == Some(clap::parser::ValueSource::CommandLine) {
             let flag =
                 if id == "network" { "NETWORK".to_string() } else { format!("--{}", id.replace('_', "-")) };
-            let message =
-                format!("{flag} is for a network by name, and {file} is a file; leave one of them out");
-            return Err(Error::new(ErrorKind::Setting, message));
+            bail!(Setting, "{flag} is for a network by name, and {file} is a file; leave one of them out")
         }
     }
     Ok(())
@@ -723,7 +721,7 @@ fn swept(
     if is_path && !names().any(|name| name == named) {
         refuse_settings(matches, named, ["network", "criterion"])?;
         if file.is_dir() {
-            return Err(Error::new(ErrorKind::File, format!("{named} is a folder; name a file in it")));
+            bail!(File, "{named} is a folder; name a file in it")
         }
         let results = Results::read(file)?;
         return Ok(match matches.get_one::<Criterion>("criterion") {
@@ -748,16 +746,16 @@ fn sweep((results, session): (Results, Option<Session>), arguments: &Sweep) -> R
         eprintln!("branchynet: warning: {warning}");
     }
     if let Some(wrong) = arguments.accuracy.filter(|accuracy| !(0.0..=1.0).contains(accuracy)) {
-        let message = format!("--accuracy is a share from 0 to 1, as in 0.92, got {wrong}");
-        return Err(Error::new(ErrorKind::Setting, message));
+        bail!(Setting, "--accuracy is a share from 0 to 1, as in 0.92, got {wrong}")
     }
     let costs = match (arguments.latency_ms, &session) {
         (None, _) => results.costs()?,
         (Some(_), Some(session)) => session.timer()?.0.exits()?.costs(),
         (Some(_), None) => {
-            let message =
-                "--latency-ms measures a network, and this is a file; give --cost in the unit of its costs";
-            return Err(Error::new(ErrorKind::Setting, message));
+            bail!(
+                Setting,
+                "--latency-ms measures a network, and this is a file; give --cost in the unit of its costs"
+            )
         }
     };
     let validation = &results.validation;
@@ -911,9 +909,7 @@ fn datasets(arguments: &Datasets) -> Result<String> {
         match made {
             Some(made) => println!("{made}"),
             None if arguments.size.is_some() => {
-                let message =
-                    format!("--size scales pictures by class (train/cat/1.png), and {name} has none");
-                return Err(Error::new(ErrorKind::Setting, message));
+                bail!(Setting, "--size scales pictures by class (train/cat/1.png), and {name} has none")
             }
             None => println!("{}", source.make(arguments.from.as_deref())?),
         }

@@ -1,7 +1,7 @@
 //! One picture: read from its file, and prepared as the images are that a network was trained on.
 
 use crate::digit::Ink;
-use branchynet::{Error, ErrorKind, Result};
+use branchynet::{Result, bail, error};
 use branchynet_runs::WeightsHeader;
 use image::imageops::FilterType;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Rgba};
@@ -53,9 +53,7 @@ impl Preparation {
     pub fn new(weights: &WeightsHeader, invert: bool, as_is: bool) -> Result<Self> {
         let (image, data) = (weights.image, weights.data.to_lowercase());
         if ![1, 3].contains(&image[0]) {
-            let message =
-                format!("pictures are for networks of 1 or 3 channels; this one takes {}", image[0]);
-            return Err(Error::new(ErrorKind::Shape, message));
+            bail!(Shape, "pictures are for networks of 1 or 3 channels; this one takes {}", image[0])
         }
         let on_black = image[0] == 1 && data.contains("mnist") && !as_is;
         let digits =
@@ -134,7 +132,7 @@ pub fn open(path: &Path) -> Result<(DynamicImage, Vec<String>)> {
     let bytes = std::fs::read(path).map_err(|cause| cause.to_string());
     let picture = bytes
         .and_then(|bytes| decode(bytes, &mut warnings))
-        .map_err(|why| Error::new(ErrorKind::File, format!("cannot read {}: {why}", path.display())))?;
+        .map_err(|why| error!(File, "cannot read {}: {why}", path.display()))?;
     Ok((picture, warnings))
 }
 

@@ -4,7 +4,7 @@ use branchynet::clap::{self, Args};
 use branchynet::data::{Dataset, Role, Split};
 use branchynet::exits::ExitRecord;
 use branchynet::files::{project_dir, shown};
-use branchynet::{Error, ErrorKind, Result};
+use branchynet::{Error, ErrorKind, Result, bail, error};
 use branchynet_runs::text::percent;
 use branchynet_runs::{OnnxFile, Recording, Results, Source};
 use serde_json::Value;
@@ -50,8 +50,7 @@ pub fn keep(read: &Path, written: &Path, flag: &str) -> Result<()> {
         _ => false,
     };
     if same {
-        let message = format!("{flag} {} would replace what is read; name another file", written.display());
-        return Err(Error::new(ErrorKind::Setting, message));
+        bail!(Setting, "{flag} {} would replace what is read; name another file", written.display())
     }
     Ok(())
 }
@@ -110,9 +109,10 @@ impl<'a> Running<'a> {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|cause| {
-                Error::new(
-                    ErrorKind::Missing,
-                    format!("{}: {cause}; `make onnx` installs a Python with onnxruntime", python.display()),
+                error!(
+                    Missing,
+                    "{}: {cause}; `make onnx` installs a Python with onnxruntime",
+                    python.display()
                 )
             })?;
         let (to, from) = (process.stdin.take().expect("piped"), process.stdout.take().expect("piped"));
@@ -139,12 +139,12 @@ impl<'a> Running<'a> {
         let given = &about["image"];
         for (axis, size) in image.iter().enumerate() {
             if given[axis].as_u64().is_some_and(|wanted| wanted != *size as u64) {
-                let message = format!(
+                bail!(
+                    Shape,
                     "{} takes images of {given} (channels, height, width; null: any), and those of {} are {image:?}; `branchynet datasets NAME --size N` scales pictures",
                     arguments.model.display(),
                     arguments.data
-                );
-                return Err(Error::new(ErrorKind::Shape, message));
+                )
             }
         }
         running.bytes = about["bytes"] == Value::Bool(true);
@@ -155,11 +155,11 @@ impl<'a> Running<'a> {
             None => Ok(serde_json::from_value(about["costs"].clone())?),
         };
         if running.bytes && !(arguments.mean.is_empty() && arguments.std.is_empty()) {
-            let message = format!(
+            bail!(
+                Setting,
                 "{} takes bytes, which --mean and --std do not change; leave them out",
                 arguments.model.display()
-            );
-            return Err(Error::new(ErrorKind::Setting, message));
+            )
         }
         Ok(running)
     }
@@ -244,10 +244,7 @@ impl Drop for Running<'_> {
 /// Writes the record; says where, and how many answers are right.
 pub fn record(arguments: &Record) -> Result<String> {
     if !arguments.model.is_file() {
-        return Err(Error::new(
-            ErrorKind::Missing,
-            format!("there is no file {}", arguments.model.display()),
-        ));
+        bail!(Missing, "there is no file {}", arguments.model.display())
     }
     let path = arguments.output.clone().unwrap_or_else(|| beside(&arguments.model));
     keep(&arguments.model, &path, "--output")?;
@@ -257,24 +254,24 @@ pub fn record(arguments: &Record) -> Result<String> {
     for (flag, values) in [("mean", &arguments.mean), ("std", &arguments.std)] {
         let off = values.iter().any(|value| !value.is_finite() || (flag == "std" && *value <= 0.0));
         if off || !(values.len() <= 1 || values.len() == image[0]) {
-            let message = format!(
+            bail!(
+                Setting,
                 "--{flag} is one number{}, or one for each of the {} channels, got {values:?}",
                 if flag == "std" { " above 0" } else { "" },
                 image[0]
-            );
-            return Err(Error::new(ErrorKind::Setting, message));
+            )
         }
     }
     let mut model = Running::start(arguments, image)?;
     if model.classes != data.classes.len() {
-        let message = format!(
+        bail!(
+            Shape,
             "{} tells {} classes apart, and {} has {}",
             arguments.model.display(),
             model.classes,
             arguments.data,
             data.classes.len()
-        );
-        return Err(Error::new(ErrorKind::Shape, message));
+        )
     }
     let (validation, test) =
         (model.record("validation", &data.validation)?, model.record("test", &data.test)?);

@@ -3,7 +3,7 @@
 use super::style::{HEIGHT, INK, TOP, WIDTH, axis, layout, note, panels};
 use branchynet::data::{Role, Split};
 use branchynet::exits::ExitRecord;
-use branchynet::{Error, ErrorKind, Result};
+use branchynet::{Error, ErrorKind, Result, bail};
 use plotly::color::Rgb;
 use plotly::common::{Anchor, ColorBar, ColorScale, ColorScaleElement, Font, Title};
 use plotly::layout::{Axis, Margin};
@@ -118,10 +118,7 @@ pub fn gallery<R: Role>(
     let [channels, height, width] = split.image_shape();
     let class = |label: usize| classes.get(label).map_or(label.to_string(), ToString::to_string);
     if split.labels() != record.labels() {
-        return Err(Error::new(
-            ErrorKind::Setting,
-            format!("the record holds other samples than the {} split", R::NAME),
-        ));
+        bail!(Setting, "the record holds other samples than the {} split", R::NAME)
     }
     let answers = record.answers(thresholds)?;
     // Room for a caption of two lines (36 pixels of the figure) below each image.
