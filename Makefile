@@ -96,7 +96,7 @@ check-page: page $(DONE)/site ## check the page in a headless Chromium: answers 
 
 api:
 	@echo "== documentation of the API (cargo doc; a minute the first time)"
-	@cargo doc --quiet --no-deps --package branchynet --package branchynet-kernels
+	@cargo doc --quiet --no-deps --package branchynet --package branchynet-runs --package branchynet-kernels
 
 # The front of each network, which the site's figures with a slider show.
 fronts: $(DONE)/library-$(BUILD) ## write the exact fronts of the recorded networks to figures/fronts/
@@ -277,14 +277,14 @@ $(DONE)/evcxr: | prerequisites
 	@rm -rf target/evcxr
 	@mkdir -p $(DONE) && touch $@
 
-$(DONE)/library-$(BUILD): Cargo.lock Cargo.toml notebooks/Cargo.toml notebooks/libraries/Cargo.toml src/cli/Cargo.toml src/kernels/Cargo.toml .cargo/config.toml | prerequisites $(if $(FEATURE),toolkit driver)
+$(DONE)/library-$(BUILD): Cargo.lock Cargo.toml notebooks/Cargo.toml notebooks/libraries/Cargo.toml src/cli/Cargo.toml src/runs/Cargo.toml src/kernels/Cargo.toml .cargo/config.toml | prerequisites $(if $(FEATURE),toolkit driver)
 	@echo "== this library and its dependencies, compiled once for program, tests and notebooks (target/$(BUILD); beside the kernel, 5 to 15 minutes)"
 	@$(PYTHON) notebooks/kernel.py --copy-build $(BUILD)
 	@$(COMPILE) "the library" cargo build --workspace $(FEATURES)
 	@mkdir -p $(DONE) && touch $@
 
 # evcxr and the library are compiled side by side: each alone leaves a core idle at times.
-$(DONE)/compiled-$(BUILD): Cargo.lock Cargo.toml notebooks/Cargo.toml notebooks/libraries/Cargo.toml src/cli/Cargo.toml src/kernels/Cargo.toml .cargo/config.toml | prerequisites
+$(DONE)/compiled-$(BUILD): Cargo.lock Cargo.toml notebooks/Cargo.toml notebooks/libraries/Cargo.toml src/cli/Cargo.toml src/runs/Cargo.toml src/kernels/Cargo.toml .cargo/config.toml | prerequisites
 	@$(MAKE) --no-print-directory -j2 $(DONE)/evcxr $(DONE)/library-$(BUILD)
 	@touch $@
 

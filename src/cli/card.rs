@@ -50,7 +50,7 @@ pub fn model_card(name: &str, weights: &Pretrained, results: &Results) -> Result
     Ok(format!(
         "# {network_name}, trained on {data}\n\n\
          Written by `branchynet export`; every number comes from the exit record of the run, and the hours are those that the training took.\n\n\
-         ```rust\nlet network = Network::pretrained(\"{name}\")?;      // in a notebook or a program\n```\n\
+         ```rust\nlet network = Pretrained::named(\"{name}\", &Device::Cpu)?.network;      // in a notebook or a program\n```\n\
          ```sh\ncargo run -- classify {name} photo.png         # label, exit, entropy, probability\n```\n\n\
          {parameters} parameters in f32; input {channels}×{height}×{width}; {classes_count} classes: {classes}.\n\n\
          ## Data\n\n{data}: {origin}. Preprocessed by {preprocessing}{augmented}. Thresholds were chosen on {validation} images held out of the training set, results are on {test} test images.\n\n\

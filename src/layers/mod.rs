@@ -2,8 +2,8 @@
 //!
 //! A layer's file says all that it does: how it is written, its shapes, its initial weights, its cost, its pass in
 //! inference and in training, its gradient, and its step of a compiled plan. That is what [`Operator`] asks for. A new
-//! layer is such a file, a variant of [`Layer`], and a line in `Layer::operator`; nothing outside this folder names it.
-//! Begin with `gelu.rs`, the simplest, then `conv.rs`, which has everything.
+//! layer is such a file, a variant of [`Layer`], and a line in `Layer::operator`; outside this folder only ONNX names it
+//! (`runs/onnx/layers.rs`). Begin with `gelu.rs`, the simplest, then `conv.rs`, which has everything.
 
 mod batch_norm;
 mod conv;
