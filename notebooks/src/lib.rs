@@ -1,6 +1,6 @@
-//! What the notebooks need beside the library: its one dependency for cells, which hands on [`branchynet`], candle,
-//! [`plotly`] and [`polars`]; figures and tables that several notebooks share; a module for each notebook that needs one;
-//! and the numbers of the paper.
+//! What the notebooks need beside the library: its one dependency for cells, which hands on [`branchynet`],
+//! [`branchynet_runs`], candle, [`plotly`] and [`polars`]; figures and tables that several notebooks share; a module for
+//! each notebook that needs one; and the numbers of the paper.
 //!
 //! | notebook | module |
 //! |---|---|

@@ -7,7 +7,7 @@ use branchynet::networks::{Conv, Layer, Shape, Skip, Start};
 /// in a logit for each class. For the images and classes that it was written for a list stays as it is.
 ///
 /// ```
-/// use branchynet::networks::{b_lenet, branch, conv, follow, linear, max_pool, relu};
+/// use branchynet_runs::{branchynet::networks::*, follow};
 ///
 /// let layers = [conv(1, 4, 3, 1), branch([linear(256, 10)]), relu(), max_pool(2, 2), linear(64, 10)];
 /// let larger = [conv(3, 4, 3, 1), branch([linear(1600, 26)]), relu(), max_pool(2, 2), linear(400, 26)];

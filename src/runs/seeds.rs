@@ -31,7 +31,7 @@ impl Spread {
     /// The spread of these values, one per run.
     ///
     /// ```
-    /// use branchynet::runs::Spread;
+    /// use branchynet_runs::Spread;
     ///
     /// let spread = Spread::of(&[0.80, 0.82, 0.81]);
     /// assert!((spread.mean - 0.81).abs() < 1e-12 && (spread.deviation - 0.01).abs() < 1e-12);
