@@ -14,7 +14,8 @@ from rocrate.model import ContextEntity
 from rocrate.rocrate import ROCrate
 
 HERE = Path(__file__).parent
-DATA = {"MNIST": "http://yann.lecun.com/exdb/mnist/", "CIFAR-10": "https://www.cs.toronto.edu/~kriz/cifar.html"}
+DATA = {"MNIST": "http://yann.lecun.com/exdb/mnist/", "Fashion-MNIST": "https://github.com/zalandoresearch/fashion-mnist",
+        "CIFAR-10": "https://www.cs.toronto.edu/~kriz/cifar.html"}
 TYPES = {".csv": "text/csv", ".gz": "application/gzip", ".json": "application/json", ".md": "text/markdown", ".safetensors": "application/octet-stream"}
 crate = ROCrate(version="1.1")
 crate.metadata.extra_terms["sha256"] = "https://schema.org/sha256"  # newer than the context
@@ -60,7 +61,7 @@ for line in csv.DictReader((HERE / "runs.csv").open(), delimiter=";"):
             newest, facts["endTime"] = max(newest, made), datetime.fromtimestamp(made, timezone.utc).isoformat()
         crate.root_dataset.append_to("mentions", entity("CreateAction", f"#{name}", instrument=program, agent=authors, object=data[run["data"]], result=files if len(files) > 1 else files[0], **facts))
 crate.name, crate.license, crate.datePublished = "Reference runs of branchynet", licence, datetime.fromtimestamp(newest, timezone.utc)
-crate.description = "Early-exit networks on MNIST and CIFAR-10: exit records, summaries, trained weights and model cards"
+crate.description = "Early-exit networks on MNIST, Fashion-MNIST and CIFAR-10: exit records, summaries, trained weights and model cards"
 crate.root_dataset["author"] = authors
 crate.root_dataset["conformsTo"] = entity("CreativeWork", "https://w3id.org/ro/wfrun/process/0.5", name="Process Run Crate", version="0.5")
 path, text = HERE / "ro-crate-metadata.json", json.dumps(crate.metadata.generate(), indent=1) + "\n"

@@ -1,4 +1,4 @@
-//! Notebook 12: what other work on early exits reports, from the committed records.
+//! Notebooks 12 and 13: what other work on early exits reports, from the committed records.
 
 use crate::criteria::calibration_error;
 use crate::figures::style::{GREY, axis, bars, colour, dot, framed, line, log_axis, points, stroke};
@@ -7,7 +7,7 @@ use crate::tables::{add, known};
 use branchynet::data::Test;
 use branchynet::exits::{Criterion, ExitRecord, Timing};
 use branchynet::{Result, bail};
-use branchynet_runs::{Experiment, Results, Seeds, Spread};
+use branchynet_runs::{Experiment, Results, Seeds, Session, Spread};
 use plotly::common::{DashType, LineShape, Marker, MarkerSymbol};
 use plotly::layout::BarMode;
 use plotly::{Bar, Plot};
@@ -34,7 +34,18 @@ impl Recorded {
     /// The preset called `name`; the environment's settings decide by which criterion it is read, and how it is timed. Fails
     /// where nothing is recorded.
     pub fn of(name: &str) -> Result<Self> {
-        let (session, preset) = (session::from_environment(name)?, Experiment::named(name)?);
+        Self::found(name, session::from_environment(name)?, Experiment::named(name)?)
+    }
+
+    /// [`Self::of`] on this data set, after which it is called too: `MNIST, B-LeNet`.
+    pub fn on(name: &str, data: &str) -> Result<Self> {
+        let (mut session, mut preset) = (session::from_environment(name)?, Experiment::named(name)?);
+        (session.experiment.data, preset.data) = (data.into(), data.into());
+        let found = Self::found(name, session, preset)?;
+        Ok(Self { name: format!("{}, {}", found.seeds.runs()[0].run.data, found.name), ..found })
+    }
+
+    fn found(name: &str, session: Session, preset: Experiment) -> Result<Self> {
         let mut found = Results::recorded(|settings| {
             let mut wanted = preset.settings();
             wanted.config.seed = settings.config.seed;
@@ -148,6 +159,20 @@ pub fn by_budget(rows: &[Found]) -> Plot {
     let dashed = stroke(GREY, 2.0).dash(DashType::Dash);
     plot.add_trace(line("shares as p, p², p³, …", vec![f64::NAN], vec![f64::NAN], dashed));
     let y = log_axis("wrong answers on test, % (logarithmic)", rows.iter().map(|row| wrong(row, 1)));
+    plot.set_layout(framed(axis("mean multiply-accumulates, % of the trunk's"), y));
+    plot
+}
+
+/// Accuracy against the mean cost: rows with the cost, and the accuracy less that of the last exit.
+pub fn by_cost(rows: &[Found]) -> Plot {
+    let mut plot = Plot::new();
+    for (colour, rows) in by_network(rows) {
+        let (x, y) = rows.iter().map(|row| (row.mean(0) * 100.0, row.mean(1) * 100.0)).unzip();
+        let half = rows.iter().map(|row| (row.spreads[1].half_width * 100.0).max(0.0)).collect();
+        let trace = line::<f64, f64>(&rows[0].network, x, y, stroke(colour, 2.0));
+        plot.add_trace(trace.error_y(bars(half)));
+    }
+    let y = axis("accuracy less the last exit's, points");
     plot.set_layout(framed(axis("mean multiply-accumulates, % of the trunk's"), y));
     plot
 }
