@@ -153,18 +153,18 @@ test: setup datasets counting ## format, lints, links of the documentation, all 
 # One build folder for both features: the kernels of candle, which take longest, are the same. The stand-in runs none of
 # what nvcc makes of them (it reads there what a kernel is given, and whether its threads wait for one another), so that is not
 # optimised, which takes a fifth of the time; no other target may find it.
-# With cuDNN only convolutions are other operations than without.
+# With cuDNN only convolutions are other operations than without. WAYS=cuda leaves it out.
+WAYS ?= cuda cudnn
 check-cuda: export CARGO_TARGET_DIR = $(CURDIR)/target/check-cuda/target
 check-cuda: export CUDA_COMPUTE_CAP ?= 90
 check-cuda: export NVCC_APPEND_FLAGS = $(if $(findstring --Ofast-compile,$(shell PATH=$$PATH:$$CUDA_HOME/bin nvcc --help 2>/dev/null)),--Ofast-compile=max)
 check-cuda: toolkit $(DONE)/rust-src ## build and lint the CUDA code, and run its tests on a stand-in for a GPU (needs a CUDA toolkit)
 	@$(PYTHON) notebooks/kernel.py --copy-build check-cuda
 	cargo test --quiet --features cuda --no-run
-	for run in cuda "cudnn conv2d"; do \
-	  set -- $$run; \
-	  cargo clippy --quiet --features $$1 --all-targets -- -D warnings && \
-	  tests/cuda/emulate.sh cargo test --quiet --features $$1 --test gpu --test exits && \
-	  tests/cuda/emulate.sh cargo test --quiet --features $$1 --test ops $$2 || exit 1; \
+	for feature in $(WAYS); do \
+	  cargo clippy --quiet --features $$feature --all-targets -- -D warnings && \
+	  tests/cuda/emulate.sh cargo test --quiet --features $$feature --test gpu --test exits && \
+	  tests/cuda/emulate.sh cargo test --quiet --features $$feature --test ops $$(test $$feature = cuda || echo conv2d) || exit 1; \
 	done
 
 check-onnx: $(DONE)/library-$(BUILD) $(DONE)/onnx datasets ## compare exported ONNX files with the program, image by image, in onnxruntime (COUNT=10000; NETWORKS="lenet alexnet")

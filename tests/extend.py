@@ -184,4 +184,5 @@ def main():
     print(f"{len(examples)} examples work; {used.ru_utime + used.ru_stime:.0f} seconds of processor time")
 
 
-main()
+if __name__ == "__main__":
+    main()
