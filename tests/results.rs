@@ -310,6 +310,10 @@ fn a_summary_says_what_the_networks_do_and_comes_back() -> Result<()> {
     let mean: f64 = lossless.shares.iter().zip(&macs).map(|(share, macs)| share * macs).sum();
     assert_eq!(lossless.name, "no loss");
     assert!((1.0 / lossless.cost - (macs[1] - macs[0]) / mean).abs() < 1e-9);
+    let changed = summary.choices.last().expect("choices");
+    let validation = ExitRecord::collect(network, &data.validation)?;
+    assert_eq!(changed.name, "1 % changed");
+    assert!(100 * validation.lost(Loss::Different, &changed.thresholds)? <= validation.len());
     // It has one branch alone.
     let [alone] = &summary.alone[..] else { panic!("one branch, one choice") };
     assert_eq!(

@@ -7,6 +7,7 @@ use crate::results::Results;
 use crate::run_info::RunInfo;
 use crate::settings::Settings;
 use branchynet::data::{Dataset, Split, Train};
+use branchynet::exits::Loss;
 use branchynet::networks::Network;
 use branchynet::training::evaluate;
 use branchynet::{Result, error, files};
@@ -26,7 +27,8 @@ pub struct Summary {
     pub baseline: Option<Accuracy>,
     /// Of the trunk alone with as many epochs as the network.
     pub matched: Option<Accuracy>,
-    /// Thresholds chosen on Validation, cheapest in multiply-accumulates: see [`Results::choices`].
+    /// Thresholds chosen on Validation, cheapest in multiply-accumulates: see [`Results::choices`]; and *1 % changed*, those
+    /// at which so many answers there are others than the last exit's.
     pub choices: Vec<Choice>,
     /// For each branch the threshold without loss on Validation if there were no other branch.
     #[serde(default)]
@@ -53,6 +55,9 @@ pub struct Accuracy {
 /// Training images that accuracy is measured on.
 const TRAIN_IMAGES: usize = 10_000;
 
+/// The share of answers that the choice *1 % changed* changes on Validation at most.
+const CHANGED: f64 = 0.01;
+
 impl Summary {
     /// Runs the trained networks once over a part of the training images and the other splits of `data`.
     pub fn collect(experiment: &Experiment, trained: &Trained, data: &Dataset) -> Result<Self> {
@@ -75,7 +80,10 @@ impl Summary {
         let last = costs.len() - 1;
         let trunk = costs[last].trunk_macs as f64;
         let in_trunks = |choice: Choice| Choice { cost: choice.cost / trunk, ..choice };
-        let choices = results.choices(&trained.network.macs())?;
+        let macs = trained.network.macs();
+        let mut choices = results.choices(&macs)?;
+        let changed = results.validation.choose_without_guarantee(Loss::Different, CHANGED, &macs)?;
+        choices.push(results.choice("1 % changed", &changed.thresholds, &macs)?);
         let alone = |branch: usize| {
             let cost = costs[branch];
             let macs = [cost.trunk_macs as f64, trunk].map(|macs| macs + cost.branch_macs as f64);
