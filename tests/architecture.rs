@@ -89,6 +89,49 @@ fn folders_use_those_before_them() {
     }
 }
 
+/// The modules that a file uses of its own folder, or of its own package where the folder is the package: the names behind
+/// `super::` and `crate::` before its tests.
+fn neighbours(text: &str) -> Vec<&str> {
+    let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or("");
+    let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let behind =
+        |line| ["super::", "crate::"].into_iter().flat_map(move |word| str::split(line, word).skip(1));
+    lines
+        .flat_map(behind)
+        .map(|rest| rest.split(|c: char| c != '_' && !c.is_alphanumeric()).next().unwrap_or(""))
+        .collect()
+}
+
+#[test]
+fn files_of_a_folder_do_not_use_each_other_in_circles() {
+    let mut arrows = 0;
+    for folder in ["kernels", "data", "layers", "networks", "training", "exits"] {
+        let found = sources("src", folder);
+        let name =
+            |path: &str| Path::new(path).file_stem().and_then(|name| name.to_str()).map(str::to_string);
+        let mut left: Vec<_> =
+            found.iter().filter_map(|(path, text)| Some((name(path)?, neighbours(text)))).collect();
+        left.retain(|(name, _)| !["mod", "lib", "build"].contains(&&name[..]));
+        // Files that use none of those that are left go, until all have gone or the rest is a circle.
+        loop {
+            let names: Vec<String> = left.iter().map(|(name, _)| name.clone()).collect();
+            let uses = |(own, used): &(String, Vec<&str>)| {
+                used.iter().filter(|&&used| used != own && names.iter().any(|name| name == used)).count()
+            };
+            left.retain(|file| {
+                let uses = uses(file);
+                arrows += uses;
+                uses > 0
+            });
+            if left.is_empty() || left.len() == names.len() {
+                break;
+            }
+        }
+        assert!(left.is_empty(), "{folder}: a circle, and what uses it: {left:?}");
+    }
+    assert!(arrows > 50, "only {arrows} uses were found");
+}
+
 #[test]
 fn the_library_knows_no_notebook() {
     for (package, order) in ORDER {

@@ -47,6 +47,7 @@ pub mod speedup;
 pub mod table1;
 pub mod tables;
 pub mod thresholds;
+pub mod timed_choices;
 pub mod variants;
 pub mod worth;
 
@@ -63,8 +64,9 @@ pub use polars;
 pub mod prelude {
     pub use crate::paper::{self, Paper};
     pub use crate::report::{Report, table};
-    pub use crate::table1::{TableOne, TimedChoices};
+    pub use crate::table1::TableOne;
     pub use crate::tables;
+    pub use crate::timed_choices::TimedChoices;
     pub use crate::{candle_core, candle_nn, df, figures, polars, rows, session};
     pub use branchynet_runs::prelude::*;
     pub use plotly::Plot;

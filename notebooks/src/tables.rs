@@ -1,6 +1,6 @@
 //! Tables: shown in notebooks as HTML, written as CSV for programs and Markdown for people.
 
-use crate::table1::TimedChoices;
+use crate::timed_choices::TimedChoices;
 use branchynet::exits::{BatchTime, Timing};
 use branchynet::files::commit;
 use branchynet::{Error, Network, Result};

@@ -1,5 +1,7 @@
-//! What makes an exit's probabilities better: temperatures, and exits that answer together.
+//! What makes an exit's probabilities better: temperatures, exits that answer together, and a gate that is learned.
 
+use super::criterion::{Gate, Seen, features};
+use super::logistic::Logistic;
 use super::readout::Readout;
 use super::record::ExitRecord;
 use crate::data::{Role, Validation};
@@ -70,10 +72,26 @@ impl ExitRecord<Validation> {
     }
 }
 
+impl Gate {
+    /// Learned from these samples. Thresholds for it want other samples than these.
+    pub fn fit(record: &ExitRecord<Validation>) -> Self {
+        let classes = record.classes();
+        let of_exit = |exit: usize| {
+            let sample = |sample: usize| {
+                let so_far = (0..=exit).flat_map(|e| &record.logits(e)[sample * classes..][..classes]);
+                let seen: Vec<f32> = so_far.copied().collect();
+                (features(Seen::new(&seen, classes)), !record.right(exit, sample))
+            };
+            Logistic::fit(&(0..record.len()).map(sample).collect::<Vec<_>>())
+        };
+        Self { exits: (0..record.exits()).map(of_exit).collect() }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exits::Seen;
+    use crate::exits::Criterion;
 
     #[test]
     fn exits_that_answer_together_have_the_mean_of_their_log_probabilities() -> Result<()> {
@@ -104,6 +122,24 @@ mod tests {
         assert!((sure.temperatures()[0] - 2.0).abs() < 0.02);
         assert!((sure.scaled(&[2.0])?.temperatures()[0] - 1.0).abs() < 0.01);
         assert!(sure.scaled(&[1.0, 1.0]).is_err() && sure.scaled(&[0.0]).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn a_learned_gate_is_calibrated_where_the_softmax_is_not() -> Result<()> {
+        // One exit, two classes: 0.99 and 0.7 sure, right in 150 and 100 of 200.
+        let (mut logits, mut labels) = (Vec::new(), Vec::new());
+        for (probability, right) in [(0.99f64, 150), (0.7, 100)] {
+            for i in 0..200 {
+                logits.extend([(probability / (1.0 - probability)).ln() as f32, 0.0]);
+                labels.push(u32::from(i >= right));
+            }
+        }
+        let sure = ExitRecord::<Validation>::from_logits(vec![logits], labels)?;
+        let gated = sure.by(&Criterion::Gate(Gate::fit(&sure)));
+        let unsure = |sample: usize| gated.predictions(0)[sample].uncertainty;
+        let both = [unsure(0), unsure(399)];
+        assert!((both[0] - 0.25).abs() < 0.01 && (both[1] - 0.5).abs() < 0.01, "{both:?}");
         Ok(())
     }
 }

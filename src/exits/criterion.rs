@@ -4,7 +4,7 @@
 //! the exit's threshold, and never where it is not a number. A new criterion is a new variant here, or
 //! [`Criterion::own`] in a notebook cell.
 
-use super::gate::Gate;
+use super::logistic::{FEATURES, Logistic};
 #[cfg(feature = "cuda")]
 use crate::kernels::Measure;
 use crate::{Error, bail};
@@ -34,6 +34,35 @@ pub enum Criterion {
     /// One of the caller's, which no file can hold.
     #[serde(skip)]
     Own(Own),
+}
+
+/// For each exit a logistic regression on the entropy, the two largest probabilities (as log odds), and whether the
+/// exit before agrees.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Gate {
+    pub(super) exits: Vec<Logistic>,
+}
+
+impl Gate {
+    /// The probability that the exit that saw a sample last is wrong; not a number where the gate has no such exit.
+    fn wrong(&self, seen: Seen<'_>) -> f64 {
+        let exit = seen.exits().count() - 1;
+        self.exits.get(exit).map_or(f64::NAN, |exit| exit.probability(&features(seen)))
+    }
+}
+
+/// What a gate looks at.
+pub(super) fn features(seen: Seen<'_>) -> [f64; FEATURES] {
+    let odds = |unsure: f64| (unsure.max(1e-9) / (1.0 - unsure).max(1e-9)).ln();
+    let by = |criterion: Criterion| criterion.read(seen);
+    let agrees = by(Criterion::Patience).uncertainty < 1.0;
+    [
+        1.0,
+        by(Criterion::Entropy).uncertainty,
+        odds(by(Criterion::Probability).uncertainty),
+        odds(by(Criterion::Margin).uncertainty),
+        f64::from(u8::from(agrees)),
+    ]
 }
 
 /// A criterion that a program or a notebook cell made: see [`Criterion::own`].

@@ -3,36 +3,12 @@
 
 use super::operating_point::OperatingPoint;
 use super::policy::ExitPolicy;
+use super::promise::{Loss, Promise};
 use super::record::ExitRecord;
 use crate::data::{Role, Validation};
 use crate::{Result, Rng, bail};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
-use serde::{Deserialize, Serialize};
-
-/// What early exit must not do too often.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Loss {
-    /// Give another answer than the last exit would. This needs no labels.
-    Different,
-    /// Give a wrong answer where the last exit's is right; an upper bound for the accuracy that is lost.
-    Wrong,
-}
-
-/// What thresholds were promised to keep: with probability 1 − `delta` at most the share `epsilon` of all answers is lost.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Promise {
-    /// What counts as lost.
-    pub loss: Loss,
-    /// In 0..1.
-    pub epsilon: f64,
-    /// In 0..1.
-    pub delta: f64,
-    /// On how many validation images it rests.
-    pub images: usize,
-}
 
 impl ExitRecord<Validation> {
     /// The policy of [`Self::learn_then_test`]'s thresholds, with what they promise.
@@ -63,7 +39,7 @@ impl ExitRecord<Validation> {
     /// # }
     /// ```
     ///
-    /// Fails where `epsilon` or `delta` are not between 0 and 1.
+    /// Fails where `epsilon` or `delta` is not between 0 and 1.
     pub fn learn_then_test(
         &self,
         loss: Loss,
@@ -154,7 +130,10 @@ impl ExitRecord<Validation> {
     /// until more than `times` `epsilon` of the answers differ; all, where the front has no such part.
     fn ordered(&self, epsilon: f64, times: f64, costs: &[f64]) -> Result<Vec<OperatingPoint>> {
         if !(epsilon > 0.0 && epsilon < 1.0) {
-            bail!(Setting, "epsilon must be between 0 and 1, got {epsilon}")
+            bail!(
+                Setting,
+                "the share of answers that may be lost must be above 0 and below 1 (0.01 is 1 %), got {epsilon}"
+            )
         }
         let last = self.predictions(self.exits() - 1);
         let agreed = self.labelled(last.iter().map(|prediction| prediction.label as u32).collect());

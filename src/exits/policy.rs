@@ -1,7 +1,7 @@
 //! Who leaves where: thresholds, answers, and the loop of the paper's figure 2.
 
 use super::criterion::{Criterion, Prediction, Seen};
-use super::guarantee::Promise;
+use super::promise::Promise;
 use super::readout::Readout;
 use crate::checked_file::numbers;
 use crate::{Result, bail};

@@ -10,9 +10,9 @@ pub mod conv;
 pub mod optimizer;
 pub mod replay;
 
-pub use crate::operation::Number;
+pub use crate::launch::Number;
 
-use crate::operation::Thread;
+use crate::launch::Thread;
 use crate::precision::Precision;
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::cudarc::driver::{

@@ -16,6 +16,7 @@ pub mod cuda;
 mod elementwise;
 mod gather;
 pub mod inference;
+mod launch;
 mod linear;
 mod lrn;
 mod normal;
@@ -32,9 +33,10 @@ pub use elementwise::{add, dropout, dropout_mask, gelu, gelu_backward, relu, rel
 pub use gather::gather;
 #[cfg(feature = "cuda")]
 pub use gather::{Measure, read_exit};
+pub use launch::{Number, Thread};
 pub use linear::{backward as linear_backward, linear};
 pub use lrn::{Lrn, lrn};
-pub use operation::{Input, Number, Op, Operation, Thread, Update, contiguous};
+pub use operation::{Input, Op, Operation, Update, contiguous};
 pub use pool2d::{Pool, Pooling, pool2d};
 pub use precision::{Precision, PrecisionScope};
 pub use shortcut::{Shortcut, Zeros, add_shortcut};

@@ -168,7 +168,15 @@ impl Config {
         if self.frozen && exits == 1 {
             bail!(Setting, "frozen=yes trains the branches alone, and this network has none")
         }
-        self.objective.check(exits, self.frozen)?;
+        self.objective.check(self.frozen)?;
+        if exits == 1
+            && let Some([name, value, default]) = changed(&self.objective)?
+        {
+            bail!(
+                Setting,
+                "{name}={value} is for networks with early exits, and this one has none; set {name}={default}"
+            )
+        }
         let weights = &self.exit_weights;
         if weights.is_empty() {
             return Ok(vec![1.0; exits]);
@@ -238,7 +246,7 @@ impl Config {
 }
 
 /// The first of these settings that has not its default value: its name, its value, and the default.
-pub(super) fn changed<T: Default + Serialize>(settings: &T) -> Result<Option<[String; 3]>> {
+fn changed<T: Default + Serialize>(settings: &T) -> Result<Option<[String; 3]>> {
     let (ours, defaults) = (serde_json::to_value(settings)?, serde_json::to_value(T::default())?);
     let mut fields = ours.as_object().into_iter().flatten();
     let changed = fields.find(|(name, value)| defaults[name] != **value);

@@ -1,6 +1,6 @@
 //! Training: all exits jointly, or a network with its last exit only, which is the baseline.
 //!
-//! The loss is `L = Σ_n w_n · CE(softmax(z_n), y)` over the exits (paper, equation 1), or what `objective.rs` makes of
+//! The loss is `L = Σ_n w_n · CE(softmax(z_n), y)` over the exits (paper, equation 1), or what `loss.rs` makes of
 //! it, minimised by Adam or SGD. After every epoch a checkpoint is written atomically; a run that was killed continues from
 //! the last one and ends with the weights, bit for bit, that it would have had. For that every
 //! epoch has a random generator of its own, derived from the seed and the epoch's number: nothing
@@ -11,6 +11,7 @@ mod average;
 mod cascade;
 mod checkpoint;
 mod config;
+mod loss;
 mod objective;
 mod optimizer;
 mod progress;

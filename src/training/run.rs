@@ -3,7 +3,7 @@
 use super::average;
 use super::checkpoint::{self, CheckpointHeader, identity};
 use super::config::Config;
-use super::objective;
+use super::loss;
 use super::optimizer::{OptimizerState, Stride};
 use super::progress::{Progress, line};
 #[cfg(feature = "cuda")]
@@ -263,7 +263,8 @@ pub fn train_with(
     let found = about.history.len();
     let started = Instant::now();
     for epoch in found + 1..=config.epochs {
-        let weights = config.objective.weights(&weights, about.history.last());
+        let weights =
+            config.objective.weights(&weights, about.history.last().map(|epoch| &epoch.train.loss[..]));
         let trainer = Trainer { network, data, config, weights, epoch };
         about.history.push(trainer.epoch(&mut state, say, &path)?);
         about.steps = state.optimizer.steps;
@@ -387,7 +388,7 @@ impl Trainer<'_> {
         rng: &mut Rng,
     ) -> Result<Vec<kernels::Losses>> {
         let (logits, mut tape) = self.network.pass_with_tape(images, rng, self.config.frozen)?;
-        let (losses, of_logits) = objective::gradients(&logits, labels, &self.weights, self.config)?;
+        let (losses, of_logits) = loss::gradients(&logits, labels, &self.weights, self.config)?;
         tape.equilibrium = self.config.objective.equilibrium;
         optimizer.apply(&tape.backward(of_logits)?, stride)?;
         Ok(losses)

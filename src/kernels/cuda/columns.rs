@@ -4,7 +4,7 @@
 use super::{Input, Number, map, product};
 use crate::ConvGeometry as Geometry;
 use crate::conv2d::Wanted;
-use crate::operation::Thread;
+use crate::launch::Thread;
 use candle_core::backend::BackendStorage;
 use candle_core::{CudaStorage, Layout, Result, Shape};
 
