@@ -80,6 +80,14 @@ impl Kind {
 
     /// [`Self::read`] of these bytes, which came from `path`.
     pub fn open<T: DeserializeOwned>(&self, path: &Path, bytes: &[u8]) -> Result<Contents<T>> {
+        if let Some(other) = self.other(bytes) {
+            bail!(
+                File,
+                "{} is no {}: it is {other}; name a {0} that branchynet wrote",
+                path.display(),
+                self.noun
+            )
+        }
         let (about, tensors) = self.parts(bytes).map_err(|what| self.broken(path, what))?;
         Ok(Contents { about, tensors, origin: path.display().to_string() })
     }
@@ -89,14 +97,22 @@ impl Kind {
         error!(File, "{} is not a whole {} ({what}); {}", path.display(), self.noun, self.remedy)
     }
 
+    /// What a file of safetensors is that is not of this kind.
+    fn other(&self, bytes: &[u8]) -> Option<String> {
+        let (_, header) = SafeTensors::read_metadata(bytes).ok()?;
+        let get = |name: &str| header.metadata().as_ref().and_then(|header| header.get(name));
+        match (get("format"), get("kind")) {
+            (Some(_), Some(kind)) if kind == self.kind => None,
+            (Some(_), Some(kind)) => Some(format!("a file of branchynet's kind {kind:?}")),
+            _ => Some("a file of tensors by another program".to_string()),
+        }
+    }
+
     fn parts<T: DeserializeOwned>(&self, bytes: &[u8]) -> std::result::Result<(T, Tensors), String> {
         let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
         let header = header.metadata().as_ref();
         let get = |name: &str| header.and_then(|header| header.get(name));
         let format = get("format").ok_or("it does not say what it is")?;
-        if get("kind").is_none_or(|found| found != self.kind) {
-            return Err("it is something else".to_string());
-        }
         if *format != FORMAT.to_string() {
             return Err(format!("it has format {format}, and this version reads format {FORMAT}"));
         }

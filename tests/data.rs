@@ -2,7 +2,7 @@
 //! digits use `datasets/mnist.safetensors` where `make datasets` has made it, and say that they
 //! skipped otherwise.
 
-use branchynet::data::{Augmentation, Dataset, Preprocessing, Raw, Split, Train};
+use branchynet::data::{Augmentation, Dataset, Preprocessing, Raw, Split, Train, to_bytes};
 use branchynet::files::project_dir;
 use branchynet::{ErrorKind, Result, Rng};
 use branchynet_runs::{
@@ -236,7 +236,12 @@ fn data_of_ones_own_comes_from_arrays_tensors_and_files() -> Result<()> {
     // What does not fit is refused.
     for (broken, part) in [
         (Raw { image: [1, 5, 4], ..raw.clone() }, "images and labels do not match"),
-        (Raw { test: (vec![], vec![]), ..raw.clone() }, "images and labels do not match"),
+        (Raw { test: (vec![], vec![]), ..raw.clone() }, "there are 0 test images of shape"),
+        (Raw { image: [1, 0, 4], ..raw.clone() }, "one or more are expected, of a pixel or more"),
+        (
+            Raw { train: (raw.train.0.iter().map(|x| x % 2).collect(), raw.train.1.clone()), ..raw.clone() },
+            "no pixel of a training image is above 1 of 255",
+        ),
     ] {
         let error = Dataset::from_arrays("own", broken, 10, &[]).expect_err(part);
         assert!(error.to_string().contains(part), "{error}");
@@ -246,6 +251,25 @@ fn data_of_ones_own_comes_from_arrays_tensors_and_files() -> Result<()> {
         assert_eq!(error.expect_err("does not fit").kind(), ErrorKind::Setting);
     }
     Ok(())
+}
+
+#[test]
+fn pixels_are_bytes_or_from_0_to_1_and_what_is_neither_is_told_the_way_out() {
+    let rounded = [0.0, 0.5, 1.000_000_1, -1e-9];
+    assert_eq!(to_bytes(&rounded, true), Ok(vec![0, 128, 255, 0]));
+    assert_eq!(to_bytes(&[0.0, 3.0, 255.0], true), Ok(vec![0, 3, 255]));
+    assert_eq!(to_bytes(&[0.0, 1.0], false), Ok(vec![0, 1]));
+    for (pixels, way_out) in [
+        ([0.0, 1.0 / 255.0], "multiply by 255"),
+        ([0.5, 200.0], "divide by 255"),
+        ([0.5, 2.0], "divide by the largest value"),
+        ([-1.5, 2.0], "undo a normalisation"),
+        ([0.0, f32::NAN], "value 1 of the pixels is NaN; leave out"),
+        ([f32::INFINITY, 0.0], "value 0 of the pixels is inf; leave out"),
+    ] {
+        let error = to_bytes(&pixels, true).expect_err(way_out);
+        assert!(error.contains(way_out), "{error}");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 mod common;
 
 use branchynet::data::{Augmentation, Dataset, Split};
-use branchynet::exits::ExitRecord;
+use branchynet::exits::{Criterion, ExitPolicy, ExitRecord};
 use branchynet::networks::{
     self, Layer, Start, batch_norm, branch, conv, dropout, gelu, linear, max_pool, relu, residual, scale,
     without_branches,
@@ -13,7 +13,7 @@ use branchynet::training::{
     train_with,
 };
 use branchynet::{Network, Result};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use common::train_at;
 use std::path::{Path, PathBuf};
 
@@ -337,6 +337,25 @@ fn labels_that_are_no_class_are_refused_before_the_first_step() -> Result<()> {
 }
 
 #[test]
+fn images_of_another_size_are_refused_before_the_first_step() -> Result<()> {
+    let (scratch, data) = (Scratch::new("sizes"), quadrants());
+    // Its pooling makes the same of images one pixel smaller.
+    let layers = vec![branch([max_pool(4, 4), linear(4, 4)]), max_pool(4, 4), linear(4, 4)];
+    let network = Network::new("small", [1, 7, 8], layers, 0, &Device::Cpu)?;
+    let error =
+        train_at(&network, &data, &config(1), &scratch.file(), |_| ()).expect_err("larger").to_string();
+    assert!(error.starts_with("small takes images of 1×7×8, and those of quadrants are of 1×8×8"), "{error}");
+    assert!(!scratch.file().exists());
+    let error = evaluate(&network, &data.test).expect_err("larger").to_string();
+    assert!(error.starts_with("small takes images (batch, 1, 7, 8) in f32"), "{error}");
+    let bytes = Tensor::zeros((1, 1, 7, 8), DType::U8, &Device::Cpu)?;
+    let error = network.classify(&bytes, &ExitPolicy::new(Criterion::Entropy, [0.1])).expect_err("bytes");
+    assert!(error.to_string().contains("got [1, 1, 7, 8] in U8"), "{error}");
+    assert!(data.test.batch(&[data.test.len()], &Device::Cpu).is_err());
+    Ok(())
+}
+
+#[test]
 fn bad_settings_and_files_are_refused_in_one_line() -> Result<()> {
     let (scratch, data) = (Scratch::new("bad"), quadrants());
     let network = build(layers(), 0);
@@ -348,6 +367,7 @@ fn bad_settings_and_files_are_refused_in_one_line() -> Result<()> {
     refused(Config { epochs: 0, ..config(1) }, "epochs and batch_size must be at least 1");
     refused(Config { exit_weights: vec![1.0], ..config(1) }, "exit_weights must be 2 numbers");
     refused(Config { exit_weights: vec![1.0, f64::NAN], ..config(1) }, "exit_weights must be 2 numbers");
+    refused(Config { exit_weights: vec![0.0; 2], ..config(1) }, "exit_weights are 0 for every exit");
     refused(Config { learning_rate: -1.0, ..config(1) }, "learning_rate must be above 0");
     let adam = Adam { beta1: 1.0, ..Adam::default() };
     refused(Config { adam, ..config(1) }, "beta1 and beta2 must be in 0..1");
@@ -370,7 +390,15 @@ fn bad_settings_and_files_are_refused_in_one_line() -> Result<()> {
     assert!(error.contains("linear1.bias is [16], but quadrants needs [4]"), "{error}");
     let error =
         train_at(&network, &data, &config(9), &scratch.file(), |_| ()).expect_err("another run").to_string();
-    assert!(error.contains("holds another run"), "{error}");
+    assert!(error.contains("holds another run: its epochs is 1, and 9 is asked for;"), "{error}");
+    let image = Tensor::zeros(2, DType::F32, &Device::Cpu)?;
+    let tensors = scratch.file().with_extension("other");
+    image.save_safetensors("weight", &tensors)?;
+    let error = load_checkpoint(&network, &tensors).expect_err("tensors");
+    assert!(
+        error.to_string().contains("is no checkpoint: it is a file of tensors by another program"),
+        "{error}"
+    );
     let bytes = std::fs::read(scratch.file())?;
     let mut damaged = vec![bytes[..bytes.len() / 2].to_vec()];
     for i in 0..100 {

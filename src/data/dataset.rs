@@ -45,11 +45,19 @@ impl Raw {
         hasher.finalize()
     }
 
-    /// Fails where images and labels do not match or there are none. `origin` is for the message.
+    /// Fails where images and labels do not match, there are none, or no byte is above 1. `origin` is for the message.
     pub fn check(&self, origin: &str) -> Result<()> {
         let size: usize = self.image.iter().product();
         for (part, (images, labels)) in [("training", &self.train), ("test", &self.test)] {
-            if labels.is_empty() || images.len() != labels.len() * size {
+            if labels.is_empty() || size == 0 {
+                bail!(
+                    File,
+                    "{origin}: there are {} {part} images of shape {:?}; one or more are expected, of a pixel or more",
+                    labels.len(),
+                    self.image
+                )
+            }
+            if images.len() != labels.len() * size {
                 bail!(
                     File,
                     "{origin}: images and labels do not match: {} bytes of {part} images of shape {:?} for {} labels",
@@ -59,6 +67,12 @@ impl Raw {
                 )
             }
         }
+        if self.train.0.iter().max() == Some(&1) {
+            bail!(
+                File,
+                "{origin}: no pixel of a training image is above 1 of 255, which is all but black; multiply images of 0 and 1 by 255"
+            )
+        }
         Ok(())
     }
 }
@@ -66,18 +80,30 @@ impl Raw {
 /// Pixels as bytes: from 0 to 1, where they came as floating point (`float`), as 0 to 255; other whole numbers as they are.
 /// Fails on what is neither, with the way out.
 pub fn to_bytes(pixels: &[f32], float: bool) -> std::result::Result<Vec<u8>, String> {
-    if float && pixels.iter().all(|x| (0.0..=1.0).contains(x)) {
-        return Ok(pixels.iter().map(|x| (x * 255.0).round() as u8).collect());
-    }
-    let byte = |x: &f32| (0.0..=255.0).contains(x) && x.fract() == 0.0;
+    // What resizing and averaging make of 0 and 1.
+    const ROUNDING: f32 = 1e-5;
     let (least, most) =
         pixels.iter().fold((f32::MAX, f32::MIN), |(least, most), &x| (least.min(x), most.max(x)));
-    let way_out = match pixels.iter().find(|x| !byte(x)) {
-        None => return Ok(pixels.iter().map(|&x| x as u8).collect()),
-        Some(_) if pixels.iter().any(|x| x.is_nan()) => return Err("a pixel is not a number".to_string()),
-        Some(_) if least < 0.0 => "undo a normalisation",
-        Some(_) if most <= 255.0 => "divide by 255",
-        Some(_) => "divide by the largest value that there can be",
+    if let Some(at) = pixels.iter().position(|x| !x.is_finite()) {
+        return Err(format!(
+            "value {at} of the pixels is {}; leave out such an image, or set such pixels to 0",
+            pixels[at]
+        ));
+    }
+    let byte = |x: &f32| (0.0..=255.0).contains(x) && x.fract() == 0.0;
+    let way_out = if float && least >= -ROUNDING && most <= 1.0 + ROUNDING {
+        if most <= 0.0 || most > 1.0 / 255.0 + ROUNDING {
+            return Ok(pixels.iter().map(|x| (x * 255.0).round() as u8).collect());
+        }
+        "multiply by 255, by which they seem to have been divided twice"
+    } else if pixels.iter().all(byte) {
+        return Ok(pixels.iter().map(|&x| x as u8).collect());
+    } else if least < 0.0 {
+        "undo a normalisation"
+    } else if (128.0..=255.0).contains(&most) {
+        "divide by 255"
+    } else {
+        "divide by the largest value that there can be"
     };
     Err(format!(
         "pixels are from {least} to {most}, expected bytes, or floating point from 0 to 1; {way_out}"
@@ -154,9 +180,15 @@ impl Dataset {
         held_out: usize,
         classes: &[&str],
     ) -> Result<Self> {
-        let (_, channels, height, width) = train.0.dims4()?;
+        let [_, channels, height, width] = train.0.dims()[..] else {
+            bail!(
+                Shape,
+                "{name}: training images are {:?}, expected (samples, channels, height, width); unsqueeze(1) gives grey ones a channel",
+                train.0.dims()
+            )
+        };
         let part = |(images, labels): (&Tensor, &Tensor)| -> Result<(Vec<u8>, Vec<u32>)> {
-            if images.dims4()? != (labels.dims1()?, channels, height, width) {
+            if images.dims() != [labels.elem_count(), channels, height, width] || labels.rank() != 1 {
                 bail!(
                     Shape,
                     "{name}: images {:?} and labels {:?} do not fit; expected (samples, {channels}, {height}, {width}) and (samples)",

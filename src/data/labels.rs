@@ -16,7 +16,8 @@ pub fn whole(numbers: impl Iterator<Item = f64>) -> Result<Vec<u32>, String> {
     let label = |(sample, number): (usize, f64)| match number {
         x if x >= 0.0 && x <= f64::from(u32::MAX) && x.fract() == 0.0 => Ok(x as u32),
         x => Err(format!(
-            "the label of sample {sample} is {x}, expected a whole number from 0; leave out samples without a label"
+            "the label of sample {sample} is {x}, expected a whole number from 0 to {}; leave out samples without a label",
+            u32::MAX
         )),
     };
     numbers.enumerate().map(label).collect()

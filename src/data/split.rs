@@ -149,6 +149,20 @@ impl<R: Role> Split<R> {
         }
     }
 
+    fn check_samples(&self, samples: &[usize]) -> Result<()> {
+        match samples.iter().find(|&&sample| sample >= self.len()) {
+            None => Ok(()),
+            Some(sample) => {
+                bail!(
+                    Setting,
+                    "the {} split has samples 0 to {}, and {sample} is asked for",
+                    R::NAME,
+                    self.len() - 1
+                )
+            }
+        }
+    }
+
     /// Channels, height, width.
     pub fn image_shape(&self) -> [usize; 3] {
         self.image
@@ -158,7 +172,7 @@ impl<R: Role> Split<R> {
         self.image.iter().product()
     }
 
-    /// The bytes of image `i`.
+    /// The bytes of image `i`. Panics where there is no such image.
     pub fn image(&self, i: usize) -> &[u8] {
         &self.images[i * self.image_len()..(i + 1) * self.image_len()]
     }
@@ -171,12 +185,14 @@ impl<R: Role> Split<R> {
         if device.is_cuda() {
             return self.on_gpu(samples, device, |_| Alteration::NONE);
         }
+        self.check_samples(samples)?;
         let images: Vec<&[u8]> = samples.iter().map(|&i| self.image(i)).collect();
         self.pixels.batch(&images, self.image, device)
     }
 
     /// The classes of these samples: u32 (samples).
     pub fn batch_labels(&self, samples: &[usize], device: &Device) -> Result<Tensor> {
+        self.check_samples(samples)?;
         let labels: Vec<u32> = samples.iter().map(|&i| self.labels[i]).collect();
         Ok(Tensor::new(labels, device)?)
     }

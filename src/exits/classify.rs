@@ -5,7 +5,7 @@ use super::plan::Plan;
 use super::policy::{Answer, ExitPolicy, Exits, answers, with_logits};
 use super::readout::Readout;
 use crate::networks::{Network, Pass};
-use crate::{Result, bail, kernels};
+use crate::{Result, kernels};
 use candle_core::Tensor;
 
 impl Network {
@@ -60,7 +60,8 @@ impl<'a> Engine<'a> {
     /// image.
     pub(super) fn logits(&mut self, images: &Tensor) -> Result<Vec<Vec<f32>>> {
         if let Some(plan) = &mut self.plan {
-            return plan.logits(&pixels(self.network, images)?);
+            self.network.check_images(images)?;
+            return plan.logits(&images.flatten_all()?.to_vec1::<f32>()?);
         }
         let logits = self.network.forward(images, &mut Pass::Evaluate)?;
         let rows = logits.iter().map(|logits| logits.flatten_all()?.to_vec1());
@@ -74,23 +75,11 @@ impl<'a> Engine<'a> {
         policy: &ExitPolicy,
         keep: bool,
     ) -> Result<Vec<(Answer, Vec<f32>)>> {
+        self.network.check_images(images)?;
         match &mut self.plan {
-            Some(plan) => plan.answers(&pixels(self.network, images)?, policy, keep),
+            Some(plan) => plan.answers(&images.flatten_all()?.to_vec1::<f32>()?, policy, keep),
             None => by_tensors(self.network, images, policy, keep),
         }
-    }
-}
-
-fn pixels(network: &Network, images: &Tensor) -> Result<Vec<f32>> {
-    let [channels, height, width] = network.image;
-    match images.dims()[..] {
-        [_, c, h, w] if (c, h, w) == (channels, height, width) => Ok(images.flatten_all()?.to_vec1()?),
-        _ => bail!(
-            Shape,
-            "{} takes images (batch, {channels}, {height}, {width}), got {:?}",
-            network.name(),
-            images.shape()
-        ),
     }
 }
 

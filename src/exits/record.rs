@@ -108,6 +108,14 @@ impl<R: Role> ExitRecord<R> {
                 labels.len()
             )
         }
+        let classes = values / labels.len();
+        if let Some(sample) = labels.iter().position(|&label| label as usize >= classes) {
+            bail!(
+                Shape,
+                "the label of sample {sample} is {}, and there are logits for {classes} classes, counted from 0",
+                labels[sample]
+            )
+        }
         let logits = Arc::new(logits);
         let (raw, predictions) = (logits.clone(), Vec::new());
         Self { raw, logits, labels, readout: Readout::default(), predictions, role: PhantomData }

@@ -21,6 +21,13 @@ impl Operator for Dropout {
         format!("({})", self.0)
     }
 
+    fn output(&self, input: Shape) -> Fit {
+        match (0.0..1.0).contains(&self.0) {
+            true => Ok(input),
+            false => Err("a probability of at least 0 and below 1".to_string()),
+        }
+    }
+
     fn forward(&self, _: &Node, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
         Ok(match pass {
             Pass::Train(rng) => kernels::dropout(x, self.0, rng)?,

@@ -88,6 +88,9 @@ impl Network {
         device: &Device,
     ) -> Result<Self> {
         let layers = layers.into();
+        if image.contains(&0) {
+            bail!(Shape, "{name}: images of {image:?} (channels, height, width) have no pixel")
+        }
         let mut trunk = Builder { prefix: String::new(), counts: BTreeMap::new(), seed, device };
         let (mut segments, mut branches) = (vec![Vec::new()], Vec::<Vec<Node>>::new());
         let mut shape = Shape::from(image);

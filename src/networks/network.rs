@@ -5,7 +5,7 @@ use crate::data::{Split, Train};
 use crate::kernels::Precision;
 use crate::layers::{Layer, Node, Pass, Shape, Variables, run};
 use crate::{Result, bail, error};
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use std::collections::BTreeMap;
 
 /// What it takes to leave a network at one exit, for one sample.
@@ -209,8 +209,26 @@ impl Network {
         }
     }
 
-    /// The logits (batch, classes) of every exit for images (batch, channels, height, width).
+    /// Fails unless images are (batch, channels, height, width) of the size that it was built for, in f32.
+    pub(crate) fn check_images(&self, images: &Tensor) -> Result<()> {
+        let [channels, height, width] = self.image;
+        let fit = matches!(images.dims()[..], [_, c, h, w] if [c, h, w] == self.image);
+        if !fit || images.dtype() != DType::F32 {
+            bail!(
+                Shape,
+                "{} takes images (batch, {channels}, {height}, {width}) in f32, prepared as those it was trained on, got {:?} in {:?}",
+                self.name,
+                images.dims(),
+                images.dtype()
+            )
+        }
+        Ok(())
+    }
+
+    /// The logits (batch, classes) of every exit for images (batch, channels, height, width) in f32, prepared as those it was
+    /// trained on: as [`Split::batch`] gives them, not as bytes. Fails on images of another size.
     pub fn forward(&self, images: &Tensor, pass: &mut Pass<'_>) -> Result<Vec<Tensor>> {
+        self.check_images(images)?;
         let mut x = images.clone();
         let mut logits = Vec::with_capacity(self.exits());
         for i in 0..self.exits() {

@@ -160,7 +160,8 @@ impl Pretrained {
         let names = Self::names();
         bail!(
             Missing,
-            "there are no trained weights of {name:?} in datasets/reference/weights/, which holds: {}; `branchynet export` writes those of a finished run",
+            "there are no trained weights of {name:?} in {}, which holds: {}; `branchynet export` writes those of a finished run, and BRANCHYNET_DIR names the folder that datasets/ is in",
+            path.parent().unwrap_or(&path).display(),
             if names.is_empty() { "none".to_string() } else { names.join(", ") }
         )
     }

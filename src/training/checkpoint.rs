@@ -27,6 +27,25 @@ pub(super) struct CheckpointHeader {
     pub history: Vec<Epoch>,
 }
 
+impl CheckpointHeader {
+    /// In what the run of another checkpoint differs from this one, the first of it.
+    pub(super) fn difference(&self, other: &Self) -> Result<String> {
+        let of = |header: &Self| {
+            let mut all = serde_json::to_value(header.config.normalised())?;
+            all["data"] = header.dataset.clone().into();
+            all["network"] = header.network.clone().into();
+            Ok::<_, Error>(all)
+        };
+        let (ours, theirs) = (of(self)?, of(other)?);
+        let mut fields = ours.as_object().into_iter().flatten();
+        Ok(match fields.find(|(name, value)| theirs[name] != **value) {
+            Some((name, value)) => format!("its {name} is {}, and {value} is asked for", theirs[name]),
+            None if self.layers != other.layers => "its layers are others".to_string(),
+            None => "its images, or its initial weights, are others".to_string(),
+        })
+    }
+}
+
 const KIND: Kind = Kind { kind: "checkpoint", noun: "checkpoint", remedy: "remove it to start anew" };
 
 /// What makes two runs the same: network, initial weights, data, and settings.

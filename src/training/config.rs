@@ -187,6 +187,12 @@ impl Config {
                 "exit_weights must be {exits} numbers of at least 0, one for each exit (or empty for 1 each), got {weights:?}"
             )
         }
+        if weights.iter().all(|weight| *weight == 0.0) {
+            bail!(
+                Setting,
+                "exit_weights are 0 for every exit, and nothing would be learned; give one of them a weight"
+            )
+        }
         Ok(weights.clone())
     }
 

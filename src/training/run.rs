@@ -55,8 +55,8 @@ pub struct Run {
 /// Where a run is kept, and whether an earlier start of it counts.
 #[derive(Debug, Clone, Default)]
 pub struct Keep {
-    /// The checkpoint; `None` for one in `datasets/runs/`, named after the network and a checksum of
-    /// everything that decides the result.
+    /// The checkpoint, of these settings with this number of epochs alone; `None` for one in `datasets/runs/`, named after
+    /// the network and a checksum of everything that decides the result.
     pub checkpoint: Option<PathBuf>,
     /// Train anew although the same run is there.
     pub anew: bool,
@@ -197,6 +197,15 @@ pub fn train_with(
     if data.train.is_empty() {
         bail!(Setting, "the training split is empty")
     }
+    if data.train.image_shape() != network.image {
+        let ([c, h, w], [channels, height, width]) = (data.train.image_shape(), network.image);
+        bail!(
+            Shape,
+            "{} takes images of {channels}×{height}×{width}, and those of {} are of {c}×{h}×{w}; build the network for these",
+            network.name(),
+            data.name
+        )
+    }
     data.train.check_labels(network.classes())?;
     data.validation.check_labels(network.classes())?;
     data.test.check_labels(network.classes())?;
@@ -229,10 +238,9 @@ pub fn train_with(
         if there.identity != about.identity {
             bail!(
                 Setting,
-                "{} holds another run ({} with {:?}); remove it or train to another path",
+                "{} holds another run: {}; train to another path, or anew with `anew: true`, which replaces it",
                 path.display(),
-                there.network,
-                there.config
+                about.difference(&there)?
             )
         }
         about.history = there.history;

@@ -139,7 +139,7 @@ fn exits_of_a_network_from_elsewhere_are_swept() {
     let chosen: Vec<&str> = out.lines().last().expect("a row").split_whitespace().collect();
     assert_eq!(chosen[1..], ["100.00", "0.325", "100.00", "0.325", "90.0,", "10.0"], "{out}");
     let (code, _, error) = sweep(&["--guarantee", "1"]);
-    assert!(code == Some(2) && error.contains("between 0 and 1"), "{error}");
+    assert!(code == Some(2) && error.contains("above 0 and below 1"), "{error}");
     let printed = |args: &[&str]| sweep(args).1.lines().last().expect("a row").to_string();
     // With a network's name as before, and by another criterion.
     let record = path.display().to_string();

@@ -175,6 +175,9 @@ impl<'a> OnnxNetwork<'a> {
                 costs.len()
             )));
         }
+        if let Some(cost) = costs.iter().find(|cost| !cost.is_finite() || **cost < 0.0) {
+            return Err(wrong(format!("the cost of an exit is {cost}; a number of at least 0 is expected")));
+        }
         let (stages, passed) = stages(&graph, &exits);
         Ok(Self {
             name: &file.name,
