@@ -10,8 +10,7 @@ use branchynet::networks::{BranchStyle, Pass, branch, linear, relu, without_bran
 use branchynet::training::{Config, Epoch, Scores, evaluate};
 use branchynet::{Error, Network, Result, Rng, clap};
 use branchynet_runs::{
-    Baseline, Choice, Experiment, Pretrained, Results, RunInfo, Session, Settings, Source, Summary, Trained,
-    names,
+    Baseline, Experiment, Pretrained, Results, RunInfo, Session, Settings, Source, Summary, Trained, names,
 };
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -380,12 +379,9 @@ fn trained_weights_agree_with_their_record() -> Result<()> {
         let mut records = Results::recorded(|other| other == settings)?;
         records.retain(|record| record.origin.contains("datasets/reference/"));
         let [record] = &records[..] else { panic!("{} has not one record", path.display()) };
-        for (name, policy) in &weights.about.policies {
-            let record = record.by(&policy.readout.criterion);
-            let choices = record.choices(&weights.network.macs())?;
-            // Older files have more digits.
-            assert_eq!(Choice::named(&choices, name)?.thresholds, record.shortest(&policy.thresholds));
-        }
+        let policies = &weights.about.policies;
+        let criterion = &policies[0].1.readout.criterion;
+        assert_eq!(*policies, record.by(criterion).policies(&weights.network.macs())?, "{}", path.display());
         let source = Source::from(settings.data.as_str());
         let Ok(data) = source.load().and_then(|data| data.preprocessed(settings.preprocessing)) else {
             let _ = writeln!(std::io::stderr(), "SKIPPED: {} is not here", settings.data);
