@@ -15,7 +15,9 @@ impl Network {
     /// calls and takes as long as some ten images); on a GPU entropy, probability and margin are computed
     /// there, and the samples that stay are moved together there.
     ///
-    /// One answer for each sample, in the order of the input. Fails when the policy does not fit the exits.
+    /// Images are in f32, prepared as those it was trained on: as [`crate::data::Split::batch`] gives them, not as bytes. One
+    /// answer for each sample, in the order of the input. Fails on images of another size, and when the policy does not fit the
+    /// exits.
     pub fn classify(&self, images: &Tensor, policy: &ExitPolicy) -> Result<Vec<Answer>> {
         let answers = Engine::new(self)?.classify(images, policy, false)?;
         Ok(answers.into_iter().map(|(answer, _)| answer).collect())

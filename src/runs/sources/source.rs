@@ -305,6 +305,9 @@ impl Own {
 
     /// The files of the data set `name` in `folder`, or the file that was made of it.
     fn find(name: &str, folder: &Path) -> Result<Self> {
+        if name.is_empty() {
+            bail!(Setting, "the data set's name is empty; name a known one or a folder below datasets/")
+        }
         if let Some(idx::IdxFiles { raw, note }) = idx::find(folder)? {
             let notes = note.into_iter().map(str::to_string).collect();
             return Ok(Self { raw, classes: Vec::new(), path: folder.to_path_buf(), notes });
