@@ -45,7 +45,8 @@ impl Raw {
         hasher.finalize()
     }
 
-    /// Fails where images and labels do not match, there are none, or no byte is above 1. `origin` is for the message.
+    /// Fails where images and labels do not match, there are none, or the brightest byte of the training images is 1. `origin`
+    /// is for the message.
     pub fn check(&self, origin: &str) -> Result<()> {
         let size: usize = self.image.iter().product();
         for (part, (images, labels)) in [("training", &self.train), ("test", &self.test)] {

@@ -155,9 +155,9 @@ impl<R: Role> Split<R> {
             Some(sample) => {
                 bail!(
                     Setting,
-                    "the {} split has samples 0 to {}, and {sample} is asked for",
+                    "the {} split has {} samples, and number {sample}, counted from 0, is asked for",
                     R::NAME,
-                    self.len() - 1
+                    self.len()
                 )
             }
         }
@@ -181,11 +181,11 @@ impl<R: Role> Split<R> {
     /// [`Preprocessing`](super::Preprocessing): f32 (samples, channels, height, width). On a GPU they are made from the
     /// bytes of the split, which are sent there once.
     pub fn batch(&self, samples: &[usize], device: &Device) -> Result<Tensor> {
+        self.check_samples(samples)?;
         #[cfg(feature = "cuda")]
         if device.is_cuda() {
             return self.on_gpu(samples, device, |_| Alteration::NONE);
         }
-        self.check_samples(samples)?;
         let images: Vec<&[u8]> = samples.iter().map(|&i| self.image(i)).collect();
         self.pixels.batch(&images, self.image, device)
     }
