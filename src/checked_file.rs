@@ -80,15 +80,13 @@ impl Kind {
 
     /// [`Self::read`] of these bytes, which came from `path`.
     pub fn open<T: DeserializeOwned>(&self, path: &Path, bytes: &[u8]) -> Result<Contents<T>> {
-        if let Some(other) = self.other(bytes) {
-            bail!(
-                File,
-                "{} is no {}: it is {other}; name a {0} that branchynet wrote",
-                path.display(),
-                self.noun
-            )
-        }
-        let (about, tensors) = self.parts(bytes).map_err(|what| self.broken(path, what))?;
+        let (about, tensors) = self.parts(bytes).map_err(|what| match self.other(bytes) {
+            Some(other) => {
+                let (path, noun) = (path.display(), self.noun);
+                error!(File, "{path} is no {noun}: it is {other}; name a {noun} that branchynet wrote")
+            }
+            None => self.broken(path, what),
+        })?;
         Ok(Contents { about, tensors, origin: path.display().to_string() })
     }
 
@@ -113,6 +111,9 @@ impl Kind {
         let header = header.metadata().as_ref();
         let get = |name: &str| header.and_then(|header| header.get(name));
         let format = get("format").ok_or("it does not say what it is")?;
+        if get("kind").is_none_or(|found| found != self.kind) {
+            return Err("it is something else".to_string());
+        }
         if *format != FORMAT.to_string() {
             return Err(format!("it has format {format}, and this version reads format {FORMAT}"));
         }

@@ -60,10 +60,15 @@ fn sources(package: &str, modules: &str) -> Vec<(String, String)> {
     found
 }
 
-/// What a text uses of its own crate: the first name behind `crate::` in code.
-fn uses(text: &str) -> impl Iterator<Item = &str> {
-    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
-    code.flat_map(|line| line.split("crate::").skip(1))
+/// The lines of a text that are no comments.
+fn code(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter(|line| !line.trim_start().starts_with("//"))
+}
+
+/// The names behind `word` in code: behind `crate::` what a text uses of its own crate.
+fn names_behind<'a>(text: &'a str, word: &'a str) -> impl Iterator<Item = &'a str> {
+    code(text)
+        .flat_map(move |line| line.split(word).skip(1))
         .map(|rest| rest.split(|c: char| !(c.is_alphanumeric() || c == '_')).next().unwrap_or(""))
 }
 
@@ -74,7 +79,7 @@ fn folders_use_those_before_them() {
         for (place, modules) in order.iter().enumerate().filter(|(_, modules)| **modules != "kernels") {
             for (path, text) in sources(package, modules) {
                 seen += 1;
-                for used in uses(&text) {
+                for used in names_behind(&text, "crate::") {
                     let is = |modules: &&str| modules.split(' ').any(|module| module == used);
                     let behind = order[place + 1..].iter().any(is);
                     assert!(!behind, "{path} uses {used}, which stands behind {modules} in docs/design.md");
@@ -92,14 +97,8 @@ fn folders_use_those_before_them() {
 /// The modules that a file uses of its own folder, or of its own package where the folder is the package: the names behind
 /// `super::` and `crate::` before its tests.
 fn neighbours(text: &str) -> Vec<&str> {
-    let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or("");
-    let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
-    let behind =
-        |line| ["super::", "crate::"].into_iter().flat_map(move |word| str::split(line, word).skip(1));
-    lines
-        .flat_map(behind)
-        .map(|rest| rest.split(|c: char| c != '_' && !c.is_alphanumeric()).next().unwrap_or(""))
-        .collect()
+    let before = text.split("#[cfg(test)]\nmod tests").next().unwrap_or("");
+    names_behind(before, "super::").chain(names_behind(before, "crate::")).collect()
 }
 
 #[test]
@@ -137,9 +136,9 @@ fn the_library_knows_no_notebook() {
     for (package, order) in ORDER {
         for (path, text) in order.iter().filter(|m| **m != "kernels").flat_map(|m| sources(package, m)) {
             for word in ["polars", "plotly", "figures/", ".ipynb", "println!"] {
-                let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
-                let found =
-                    code.take_while(|line| !line.contains("#[cfg(test)]")).find(|line| line.contains(word));
+                let found = code(&text)
+                    .take_while(|line| !line.contains("#[cfg(test)]"))
+                    .find(|line| line.contains(word));
                 assert!(found.is_none(), "{path}: {word:?} in {found:?}");
             }
         }

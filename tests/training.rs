@@ -12,9 +12,10 @@ use branchynet::training::{
     Adam, Config, Keep, Objective, OptimizerName, Progress, Run, Schedule, Sgd, evaluate, load_checkpoint,
     train_with,
 };
-use branchynet::{Network, Result};
+use branchynet::{Network, Result, Rng};
 use candle_core::{DType, Device, Tensor};
 use common::train_at;
+use rand::SeedableRng;
 use std::path::{Path, PathBuf};
 
 fn quadrants() -> Dataset {
@@ -352,6 +353,10 @@ fn images_of_another_size_are_refused_before_the_first_step() -> Result<()> {
     let error = network.classify(&bytes, &ExitPolicy::new(Criterion::Entropy, [0.1])).expect_err("bytes");
     assert!(error.to_string().contains("got [1, 1, 7, 8] in U8"), "{error}");
     assert!(data.test.batch(&[data.test.len()], &Device::Cpu).is_err());
+    let mut rng = Rng::seed_from_u64(0);
+    let altered =
+        data.test.augmented_batch(&[data.test.len()], Augmentation::default(), 1, &mut rng, &Device::Cpu);
+    assert!(altered.is_err());
     Ok(())
 }
 
@@ -396,7 +401,7 @@ fn bad_settings_and_files_are_refused_in_one_line() -> Result<()> {
     image.save_safetensors("weight", &tensors)?;
     let error = load_checkpoint(&network, &tensors).expect_err("tensors");
     assert!(
-        error.to_string().contains("is no checkpoint: it is a file of tensors by another program"),
+        error.to_string().contains("is no checkpoint: it is a file of tensors by another program; name a checkpoint that branchynet wrote"),
         "{error}"
     );
     let bytes = std::fs::read(scratch.file())?;

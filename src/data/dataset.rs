@@ -68,7 +68,9 @@ impl Raw {
                 )
             }
         }
-        if self.train.0.iter().max() == Some(&1) {
+        // The first pixel that is brighter ends the search.
+        let images = &self.train.0;
+        if images.iter().all(|&byte| byte <= 1) && images.contains(&1) {
             bail!(
                 File,
                 "{origin}: no pixel of a training image is above 1 of 255, which is all but black; multiply images of 0 and 1 by 255"

@@ -206,6 +206,7 @@ impl<R: Role> Split<R> {
         rng: &mut Rng,
         device: &Device,
     ) -> Result<Tensor> {
+        self.check_samples(samples)?;
         #[cfg(feature = "cuda")]
         if device.is_cuda() {
             return self.on_gpu(samples, device, |i| Alteration::draw(augmentation, i, epoch, rng));
