@@ -3,7 +3,9 @@
 use super::operating_point::OperatingPoint;
 use super::record::ExitRecord;
 use crate::data::{Role, Validation};
+use crate::kernels::vectorized;
 use crate::{Result, bail, error};
+
 use rayon::prelude::*;
 
 impl<R: Role> ExitRecord<R> {
@@ -162,6 +164,10 @@ const AROUND: usize = 128;
 const ROUNDS: usize = 20;
 /// Cuts of exit 1 that one task goes through.
 const RANGE: usize = 64;
+/// Stops of exit 2 that are passed in one step where they give nothing.
+const BLOCK: usize = 32;
+/// Every so many cuts of exit 1 are gone through first, for what all others have to beat.
+const COARSE: usize = 24;
 
 /// Samples that exit 2 is sure of one after another: those of one cut that change the number of right answers, and
 /// those that do not behind it, or before it where exit 2 costs more than exit 3.
@@ -172,6 +178,70 @@ struct Stop {
     change: i32,
     /// The cut behind them.
     cut: usize,
+}
+
+/// The stops of exit 2, in blocks, for the samples that have not left at exit 1.
+#[derive(Debug, Clone)]
+struct Walk {
+    stops: Vec<Stop>,
+    /// By sample its stop; the largest number where it never leaves at exit 2.
+    places: Vec<usize>,
+    /// What each block of stops adds; `None` where a sample has gone since that was counted.
+    blocks: Vec<Option<Block>>,
+}
+
+/// What a block of stops adds as a whole.
+#[derive(Debug, Clone, Copy)]
+struct Block {
+    samples: i32,
+    change: i32,
+    /// The largest sum of the changes of its first stops, one or more.
+    most: i32,
+}
+
+impl Walk {
+    fn new(search: &Search) -> Self {
+        let dearer = search.costs[1] > search.costs[2];
+        let (mut stops, mut changed) = (vec![Stop::default()], true);
+        let mut places = vec![usize::MAX; search.samples];
+        for (cut, together) in search.exits[1].groups() {
+            let changes = together.iter().any(|&sample| search.change(2, 1, sample) != 0);
+            if if dearer { changed } else { changes } {
+                stops.push(Stop::default());
+            }
+            changed = changes;
+            let place = stops.len() - 1;
+            let stop = &mut stops[place];
+            stop.cut = cut;
+            for &sample in together {
+                places[sample] = place;
+                stop.samples += 1;
+                stop.change += search.change(2, 1, sample);
+            }
+        }
+        Self { blocks: vec![None; stops.len().div_ceil(BLOCK)], stops, places }
+    }
+
+    /// Takes out a sample that leaves at exit 1.
+    fn remove(&mut self, search: &Search, sample: usize) {
+        if let Some(stop) = self.stops.get_mut(self.places[sample]) {
+            stop.samples -= 1;
+            stop.change -= search.change(2, 1, sample);
+            self.blocks[self.places[sample] / BLOCK] = None;
+        }
+    }
+
+    /// The stops of each block, and what it adds.
+    fn blocks(&mut self) -> impl Iterator<Item = (&[Stop], Block)> {
+        self.stops.chunks(BLOCK).zip(&mut self.blocks).map(|(stops, block)| {
+            let none = Block { samples: 0, change: 0, most: i32::MIN };
+            let add = |sum: Block, stop: &Stop| {
+                let change = sum.change + stop.change;
+                Block { samples: sum.samples + stop.samples, change, most: sum.most.max(change) }
+            };
+            (stops, *block.get_or_insert_with(|| stops.iter().fold(none, add)))
+        })
+    }
 }
 
 impl Ranking {
@@ -216,82 +286,72 @@ impl<'a> Search<'a> {
     }
 
     /// For three exits: of all pairs of cuts that give the same number of right answers, at least `least`, a
-    /// cheapest, of equals that with the smaller cuts. For each cut of exit 1, a walk over the stops of exit 2,
-    /// between which accuracy stays: a stop is where that is cheapest.
+    /// cheapest, of equals that with the smaller cuts; perhaps none where a cheaper pair gives more. For each cut of exit 1, a
+    /// walk over the stops of exit 2, between which accuracy stays: a stop is where that is cheapest.
     fn all_pairs(&self, least: usize) -> Found {
-        let (first, second, n) = (&self.exits[0], &self.exits[1], self.samples);
+        let (first, n) = (&self.exits[0], self.samples);
         // Right answers with the first `i` samples leaving at exit 1 and all others at exit 3.
         let mut base = vec![self.right[2].iter().sum::<i32>()];
         for &sample in &first.order {
             base.push(base[base.len() - 1] + self.change(2, 0, sample));
         }
-        let dearer = self.costs[1] - self.costs[2];
-        // Samples that never leave at exit 2 are at no stop.
-        let (mut stops, mut places, mut changed) = (vec![Stop::default()], vec![usize::MAX; n], true);
-        for (cut, together) in second.groups() {
-            let changes = together.iter().any(|&sample| self.change(2, 1, sample) != 0);
-            let begins = if dearer < 0.0 { changes } else { changed };
-            if begins {
-                stops.push(Stop::default());
-            }
-            changed = changes;
-            let place = stops.len() - 1;
-            let stop = &mut stops[place];
-            stop.cut = cut;
-            for &sample in together {
-                places[sample] = place;
-                stop.samples += 1;
-                stop.change += self.change(2, 1, sample);
-            }
-        }
         // What leaving at exit 2 instead of the last may still add; a walk that needs more is over.
         let gain = (0..n).filter(|&sample| self.change(2, 1, sample) > 0).count();
         let needed = least as i32 - gain as i32;
-        let none = || vec![(f64::INFINITY, 0, 0); n + 1];
-        let of_range = |mut best: Vec<(f64, usize, usize)>, cuts: &[usize]| {
-            let (mut stops, mut gone) = (stops.clone(), 0);
-            for &leaving in cuts.iter().filter(|&&leaving| base[leaving] >= needed) {
-                for &sample in &first.order[gone..leaving] {
-                    if let Some(stop) = stops.get_mut(places[sample]) {
-                        stop.samples -= 1;
-                        stop.change -= self.change(2, 1, sample);
-                    }
-                }
-                gone = leaving;
-                let fixed = leaving as f64 * self.costs[0] + (n - leaving) as f64 * self.costs[2];
-                let (mut right, mut at_second) = (base[leaving], 0);
-                for stop in &stops {
-                    right += stop.change;
-                    if right < needed {
-                        break;
-                    }
-                    at_second += stop.samples;
-                    let cost = fixed + f64::from(at_second) * dearer;
-                    let slot = &mut best[right as usize];
-                    if cost < slot.0 {
-                        *slot = (cost, leaving, stop.cut);
-                    }
-                }
-            }
-            best
-        };
         // Where leaving at exit 1 is cheapest, a cut whose next samples lose no right answer by leaving there is beaten by the
         // next cut.
         let loses =
             |&sample: &usize| self.right[0][sample] < self.right[1][sample].max(self.right[2][sample]);
         let cheapest = self.costs[0] < self.costs[1].min(self.costs[2]);
         let worth = |ends: &[usize]| !cheapest || first.order[ends[0]..ends[1]].iter().any(loses);
-        let cuts: Vec<usize> = first
-            .cuts
-            .windows(2)
-            .filter(|ends| worth(ends))
-            .map(|ends| ends[0])
-            .chain(first.cuts.last().copied())
-            .collect();
-        let best = cuts.par_chunks(RANGE).fold(none, of_range).reduce(none, |mut a, b| {
-            a.iter_mut().zip(b).filter(|(a, b)| b.0 < a.0).for_each(|(a, b)| *a = b);
-            a
-        });
+        let cuts = first.cuts.windows(2).filter(|ends| worth(ends)).map(|ends| ends[0]);
+        let cuts: Vec<usize> =
+            cuts.chain(first.cuts.last().copied()).filter(|&leaving| base[leaving] >= needed).collect();
+        let (whole, dearer) = (Walk::new(self), self.costs[1] - self.costs[2]);
+        // `known` is, by right answers, a cost at which so many or more can be had: a block of stops that is dearer is passed in
+        // one step. One that costs as much is not, so that of equals the smallest cuts are found.
+        let walks = |cuts: &[usize], known: &[f64]| {
+            let none = || vec![(f64::INFINITY, 0, 0); n + 1];
+            let of_range = |mut best: Vec<(f64, usize, usize)>, cuts: &[usize]| {
+                let (mut walk, mut gone) = (whole.clone(), 0);
+                for &leaving in cuts {
+                    first.order[gone..leaving].iter().for_each(|&sample| walk.remove(self, sample));
+                    gone = leaving;
+                    let fixed = leaving as f64 * self.costs[0] + (n - leaving) as f64 * self.costs[2];
+                    let cost = |at_second: i32| fixed + f64::from(at_second) * dearer;
+                    let (mut right, mut at_second) = (base[leaving], 0);
+                    for (stops, block) in walk.blocks() {
+                        if right < needed {
+                            break;
+                        }
+                        let cheapest = cost(at_second).min(cost(at_second + block.samples));
+                        if known[(right + block.most) as usize] < cheapest {
+                            (right, at_second) = (right + block.change, at_second + block.samples);
+                            continue;
+                        }
+                        for stop in stops {
+                            (right, at_second) = (right + stop.change, at_second + stop.samples);
+                            let (cost, slot) = (cost(at_second), &mut best[right as usize]);
+                            if cost < slot.0 {
+                                *slot = (cost, leaving, stop.cut);
+                            }
+                        }
+                    }
+                }
+                best
+            };
+            cuts.par_chunks(RANGE).fold(none, of_range).reduce(none, |mut a, b| {
+                a.iter_mut().zip(b).filter(|(a, b)| b.0 < a.0).for_each(|(a, b)| *a = b);
+                a
+            })
+        };
+        let coarse: Vec<usize> = cuts.iter().copied().step_by(COARSE).collect();
+        let mut known: Vec<f64> =
+            walks(&coarse, &vec![f64::INFINITY; n + 1]).into_iter().map(|(cost, ..)| cost).collect();
+        for right in (0..n).rev() {
+            known[right] = known[right].min(known[right + 1]);
+        }
+        let best = walks(&cuts, &known);
         let mut found: Found = best.into_iter().map(|(cost, a, b)| (cost, vec![a, b])).collect();
         found[..least].fill((f64::INFINITY, Vec::new()));
         found
@@ -376,26 +436,34 @@ impl<'a> Search<'a> {
         let last = self.exits.len();
         let outcome = |&(_, _, point): &(usize, f64, &[usize])| {
             // Without a branch, so that it runs in vectors: most of the time of a front is here.
-            let mut stay = vec![1u32; self.samples];
-            let (mut right, mut leaving, mut thresholds) = (0, vec![0; last + 1], Vec::new());
-            for (exit, (ranking, &cut)) in self.exits.iter().zip(point).enumerate() {
-                let (mut left, mut largest) = (0, 0);
-                for ((stay, &at), &of_exit) in stay.iter_mut().zip(&ranking.leaves).zip(&self.right[exit]) {
-                    let leaves = *stay & u32::from(at <= cut as u32);
-                    *stay -= leaves;
-                    left += leaves;
-                    right += of_exit * leaves as i32;
-                    largest = largest.max(at * leaves);
-                }
-                leaving[exit] = left as usize;
-                thresholds.push(ranking.thresholds[largest as usize]);
-            }
-            leaving[last] = stay.iter().sum::<u32>() as usize;
-            right += stay
-                .iter()
-                .zip(&self.right[last])
-                .map(|(&stay, &of_exit)| stay as i32 * of_exit)
-                .sum::<i32>();
+            let (thresholds, right, leaving) = vectorized(
+                #[inline(always)]
+                || {
+                    let mut stay = vec![1u32; self.samples];
+                    let (mut right, mut leaving, mut thresholds) = (0, vec![0; last + 1], Vec::new());
+                    for (exit, (ranking, &cut)) in self.exits.iter().zip(point).enumerate() {
+                        let (mut left, mut largest) = (0, 0);
+                        for ((stay, &at), &of_exit) in
+                            stay.iter_mut().zip(&ranking.leaves).zip(&self.right[exit])
+                        {
+                            let leaves = *stay & u32::from(at <= cut as u32);
+                            *stay -= leaves;
+                            left += leaves;
+                            right += of_exit * leaves as i32;
+                            largest = largest.max(at * leaves);
+                        }
+                        leaving[exit] = left as usize;
+                        thresholds.push(ranking.thresholds[largest as usize]);
+                    }
+                    leaving[last] = stay.iter().sum::<u32>() as usize;
+                    right += stay
+                        .iter()
+                        .zip(&self.right[last])
+                        .map(|(&stay, &of_exit)| stay as i32 * of_exit)
+                        .sum::<i32>();
+                    (thresholds, right, leaving)
+                },
+            );
             OperatingPoint::new(thresholds, right as usize, leaving, self.costs)
         };
         pareto_optimal(cheapest(found).par_iter().map(outcome).collect())

@@ -40,11 +40,10 @@ pub use operation::{Input, Op, Operation, Update, contiguous};
 pub use pool2d::{Pool, Pooling, pool2d};
 pub use precision::{Precision, PrecisionScope};
 pub use shortcut::{Shortcut, Zeros, add_shortcut};
-pub use simd::{Real, instruction_set, instructions};
+pub use simd::{Real, instruction_set, instructions, vectorized};
 
 use operation::slices;
 use rayon::prelude::*;
-use simd::vectorized;
 
 /// A vector of this length for a result of which every element is going to be written. Zeros would
 /// cost a pass over memory, on one thread.
