@@ -6,7 +6,7 @@
 //! |---|---|
 //! | 1 to 3, the networks | [`table1`] |
 //! | 4, thresholds | [`thresholds`] |
-//! | 5 and 6, branches and training | [`variants`] |
+//! | 5, 6 and 14, branches and training | [`variants`] |
 //! | 7, cache | [`cache`] |
 //! | 8, where the speed-up comes from | [`speedup`] |
 //! | 9, is it worth it | [`worth`] |

@@ -1,4 +1,4 @@
-//! Notebooks 5 and 6: variants of an experiment side by side, several seeds each.
+//! Notebooks 5, 6 and 14: variants of an experiment side by side, several seeds each.
 
 use crate::figures::style::{
     self, axis, bar, bars, beaten, colour, dot, framed, line, points, stroke, symbol,
@@ -56,6 +56,18 @@ fn exit_name(run: &Summary, exit: usize) -> String {
 /// For [`variant`]: the accuracy of each exit on Test (0..=1).
 pub fn on_test(run: &Summary) -> Vec<(String, f64)> {
     run.exits.iter().enumerate().map(|(i, exit)| (exit_name(run, i), exit.test)).collect()
+}
+
+/// For [`variant`]: the accuracy of each exit on Validation (0..=1).
+pub fn on_validation(run: &Summary) -> Vec<(String, f64)> {
+    run.exits.iter().enumerate().map(|(i, exit)| (exit_name(run, i), exit.validation)).collect()
+}
+
+/// For [`variant`]: at the thresholds that change at most 1 % of the answers on Validation, what they give on Test: the gain
+/// in multiply-accumulates over the trunk alone. Nothing where the summary is from before it had that choice.
+pub fn with_few_changed(run: &Summary) -> Vec<(String, f64)> {
+    let chosen = run.choices.iter().find(|choice| choice.name == "1 % changed");
+    chosen.map(|choice| ("gain".to_string(), 1.0 / choice.cost)).into_iter().collect()
 }
 
 /// For [`variant`]: by how much each exit is more accurate on Train than on Test (0..=1), and the
