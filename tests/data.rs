@@ -101,13 +101,11 @@ fn mnist_survives_idx_files_plain_and_gzipped() -> Result<()> {
     bytes[last] ^= 1;
     std::fs::write(&file, &bytes)?;
     let error = mnist().load_from(&file).expect_err("a damaged pixel").to_string();
-    assert!(error.contains("checksum") && error.contains("make datasets"), "{error}");
+    let anew = "; remove it, and `make datasets/mnist.safetensors` fetches the data anew";
+    assert!(error.contains("checksum") && error.ends_with(anew), "{error}");
     std::fs::write(&file, &good[..1000])?;
     let error = mnist().load_from(&file).expect_err("cut short").to_string();
-    assert!(
-        error.contains("it does not end where its head says") && error.contains("make datasets"),
-        "{error}"
-    );
+    assert!(error.contains("it does not end where its head says") && error.ends_with(anew), "{error}");
     // A truncated IDX file, and one missing.
     let images = dir.join("t10k-images-idx3-ubyte");
     let bytes = std::fs::read(&images)?;
@@ -132,7 +130,15 @@ fn wrong_files_are_refused_in_one_line() -> Result<()> {
         let error = error.to_string();
         assert!(!error.contains('\n') && parts.iter().all(|part| error.contains(part)), "{error}");
     };
-    line(mnist().load_from(&dir.join("none")).expect_err("missing"), &["none", "make datasets"]);
+    line(
+        mnist().load_from(&dir.join("none")).expect_err("missing"),
+        &["none", "`make datasets/mnist.safetensors` makes it"],
+    );
+    let source = Source::from("fashion-mnist");
+    line(
+        source.load_from(&dir.join("none")).expect_err("missing"),
+        &["`make datasets/fashion-mnist.safetensors` makes it"],
+    );
     for name in [
         "train-images-idx3-ubyte",
         "train-labels-idx1-ubyte",

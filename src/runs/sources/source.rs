@@ -96,16 +96,18 @@ impl Known {
         let Some(&Contents(name, _, _, expected)) = contents else {
             bail!(
                 File,
-                "{origin}: {train} training and {test} test labels, expected {} and {}; `make datasets` makes it anew",
+                "{origin}: {train} training and {test} test labels, expected {} and {}; {}",
                 self.contents[0].1,
-                self.contents[0].2
+                self.contents[0].2,
+                self.anew()
             )
         };
         let checksum = raw.checksum();
         if raw.image != self.image || checksum != expected {
             bail!(
                 File,
-                "{origin}: the checksum of {name} is {checksum:08x}, expected {expected:08x}: the content is damaged or altered; `make datasets` makes it anew"
+                "{origin}: the checksum of {name} is {checksum:08x}, expected {expected:08x}: the content is damaged or altered; {}",
+                self.anew()
             )
         }
         Ok(name)
@@ -113,6 +115,15 @@ impl Known {
 
     fn file(&self) -> PathBuf {
         folder(&format!("{}.safetensors", self.name))
+    }
+
+    /// The command that makes the file where there is none.
+    fn command(&self) -> String {
+        format!("`make datasets/{}.safetensors`", self.name)
+    }
+
+    fn anew(&self) -> String {
+        format!("remove it, and {} fetches the data anew", self.command())
     }
 }
 
@@ -171,10 +182,9 @@ impl Source {
 
     fn load_known(known: &Known, path: &Path) -> Result<Dataset> {
         if !path.exists() {
-            bail!(Missing, "there is no {}; `make datasets` makes it", shown(path))
+            bail!(Missing, "there is no {}; {} makes it", shown(path), known.command())
         }
-        let raw =
-            read_arrays(path).map_err(|cause| error!(File, "{cause}; `make datasets` makes it anew"))?;
+        let raw = read_arrays(path).map_err(|cause| error!(File, "{cause}; {}", known.anew()))?;
         let name = known.check(&raw, &shown(path))?;
         Dataset::from_arrays(name, raw, known.held_out, known.classes)
     }
@@ -258,9 +268,10 @@ impl Known {
         };
         bail!(
             Missing,
-            "there are no files of {} in datasets/{}/{package}; `make datasets` fetches them from the Hugging Face hub",
+            "there are no files of {} in datasets/{}/{package}; {} fetches them from the Hugging Face hub",
             self.name,
-            self.name
+            self.name,
+            self.command()
         )
     }
 }
