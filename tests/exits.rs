@@ -289,7 +289,9 @@ fn the_pareto_front_is_exact() -> Result<()> {
         }
     }
     // So many samples that the search passes over what it need not look at.
-    for (seed, costs) in [(6, [1.0, 2.5, 4.0]), (7, [1.0, 5.0, 4.0]), (8, [3.0, 2.0, 4.0])] {
+    for (seed, costs) in
+        [(6, [1.0, 2.5, 4.0]), (7, [1.0, 5.0, 4.0]), (8, [3.0, 2.0, 4.0]), (9, [1.0, 4.0, 4.0])]
+    {
         let record = random_record(300, 3, seed)?;
         assert_eq!(points(&record.pareto_front(&costs)?), brute_force(&record, &costs)?, "costs {costs:?}");
     }

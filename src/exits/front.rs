@@ -201,12 +201,13 @@ struct Block {
 
 impl Walk {
     fn new(search: &Search) -> Self {
-        let dearer = search.costs[1] > search.costs[2];
+        let cheaper = search.costs[1] < search.costs[2];
         let (mut stops, mut changed) = (vec![Stop::default()], true);
         let mut places = vec![usize::MAX; search.samples];
         for (cut, together) in search.exits[1].groups() {
             let changes = together.iter().any(|&sample| search.change(2, 1, sample) != 0);
-            if if dearer { changed } else { changes } {
+            let begins = if cheaper { changes } else { changed };
+            if begins {
                 stops.push(Stop::default());
             }
             changed = changes;
