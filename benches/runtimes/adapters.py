@@ -275,8 +275,8 @@ def pytorch(path):
                 return (logits, number) if (uncertainty < thresholds[exit]).item() else self.leave(exit + 1, x, thresholds)
             # What a branch gives must be a copy. It takes images flat: else AOTInductor may hand it them in another order than it reads
             # (findings/inductor-cond-channels-last.sh).
-            stays = lambda x, logits, thresholds: tuple(value.clone() for value in self.leave(exit + 1, x.unflatten(1, shape), thresholds))
             shape = x.shape[1:]
+            stays = lambda x, logits, thresholds: tuple(value.clone() for value in self.leave(exit + 1, x.unflatten(1, shape), thresholds))
             return torch.cond(uncertainty < thresholds[exit], lambda x, logits, thresholds: (logits.clone(), torch.full((1,), exit + 1)),
                               stays, (x.flatten(1), logits, thresholds))
 

@@ -5,7 +5,7 @@ use crate::figures::style::{
 };
 use crate::tables::known;
 use branchynet::Result;
-use branchynet_runs::{Quantity, Seeds, Spread, Summary};
+use branchynet_runs::{Accuracy, Quantity, Seeds, Spread, Summary};
 use plotly::Plot;
 use plotly::common::{Font, Mode, Position};
 use plotly::layout::AxisType;
@@ -53,14 +53,19 @@ fn exit_name(run: &Summary, exit: usize) -> String {
     }
 }
 
+/// The exits with their names.
+fn exits(run: &Summary) -> impl Iterator<Item = (String, Accuracy)> {
+    run.exits.iter().enumerate().map(|(i, exit)| (exit_name(run, i), *exit))
+}
+
 /// For [`variant`]: the accuracy of each exit on Test (0..=1).
 pub fn on_test(run: &Summary) -> Vec<(String, f64)> {
-    run.exits.iter().enumerate().map(|(i, exit)| (exit_name(run, i), exit.test)).collect()
+    exits(run).map(|(name, of)| (name, of.test)).collect()
 }
 
 /// For [`variant`]: the accuracy of each exit on Validation (0..=1).
 pub fn on_validation(run: &Summary) -> Vec<(String, f64)> {
-    run.exits.iter().enumerate().map(|(i, exit)| (exit_name(run, i), exit.validation)).collect()
+    exits(run).map(|(name, of)| (name, of.validation)).collect()
 }
 
 /// For [`variant`]: at the thresholds that change at most 1 % of the answers on Validation, what they give on Test: the gain
@@ -73,10 +78,9 @@ pub fn with_few_changed(run: &Summary) -> Vec<(String, f64)> {
 /// For [`variant`]: by how much each exit is more accurate on Train than on Test (0..=1), and the
 /// baselines'.
 pub fn train_less_test(run: &Summary) -> Vec<(String, f64)> {
-    let exits = run.exits.iter().enumerate().map(|(i, exit)| (exit_name(run, i), *exit));
     let baselines = [("baseline", run.baseline), ("matched baseline", run.matched)];
     let named = baselines.into_iter().filter_map(|(name, of)| Some((name.to_string(), of?)));
-    exits.chain(named).map(|(name, of)| (name, of.train - of.test)).collect()
+    exits(run).chain(named).map(|(name, of)| (name, of.train - of.test)).collect()
 }
 
 /// For [`variant`]: what a branch (from 0) gives as the network's only one, on Test: its accuracy
