@@ -31,39 +31,6 @@ pub fn batch_norm(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<(Tensor,
     Ok((x.apply_op3(&weight.contiguous()?, &bias.contiguous()?, Op(op))?, moments))
 }
 
-/// A batch normalisation by these moments that is rectified at once, on the CPU: one pass over the images instead of two, and
-/// nothing but its input is needed to make its output again.
-#[derive(Debug, Clone)]
-pub struct RectifiedNorm {
-    pub moments: Moments,
-    weight: Tensor,
-    bias: Tensor,
-}
-
-impl RectifiedNorm {
-    /// Of the batch `x`. Fails as [`batch_norm`] does.
-    pub fn new(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Self> {
-        check(x, weight, bias)?;
-        let (weight, bias) = (weight.contiguous()?, bias.contiguous()?);
-        Ok(Self { moments: Moments::of(&x.contiguous()?)?, weight, bias })
-    }
-
-    fn normalise(&self, x: &Tensor) -> Result<Normalise> {
-        let normalise = Normalise::new(x, &self.moments.mean, &self.moments.variance, true)?;
-        Ok(Normalise { rectified: Some((self.weight.clone(), self.bias.clone())), ..normalise })
-    }
-
-    /// `max(batch_norm(x), 0)`, the same bits each time.
-    pub fn output(&self, x: &Tensor) -> Result<Tensor> {
-        x.contiguous()?.apply_op3_no_bwd(&self.weight, &self.bias, &Op(self.normalise(x)?))
-    }
-
-    /// The gradients of `x`, weight and bias, given the output's.
-    pub fn backward(&self, x: &Tensor, grad: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
-        self.normalise(x)?.backward(x, &self.weight, grad)
-    }
-}
-
 impl Moments {
     fn of(x: &Tensor) -> Result<Self> {
         let (batch, channels, height, width) = x.dims4()?;
@@ -143,18 +110,6 @@ fn check(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<()> {
     Ok(())
 }
 
-/// As the rectifier does it: NaN stays NaN.
-#[inline(always)]
-fn rectify<T: Real>(x: T) -> T {
-    if x < T::zero() { T::zero() } else { x }
-}
-
-/// A gradient where the value is above 0, and 0 elsewhere.
-#[inline(always)]
-fn where_above<T: Real>(value: T, grad: T) -> T {
-    if value > T::zero() { grad } else { T::zero() }
-}
-
 /// Sums of `f` over a plane, sixteen side by side so that they fill vector registers.
 #[inline(always)]
 fn sum_by<T: Real>(count: usize, f: impl Fn(usize) -> T) -> f64 {
@@ -191,9 +146,23 @@ fn sizes(images: &Shape) -> Result<(usize, usize)> {
     Ok((channels, height * width))
 }
 
+/// Means of all channels and behind them variances, given mean and Σ (x − mean)² of every channel of every image, of `area`
+/// pixels: combined as in Chan, Golub and LeVeque 1979, in the order of the batch.
+pub(crate) fn join(planes: &[[f64; 2]], channels: usize, area: usize) -> Vec<f64> {
+    let batch = planes.len() / channels;
+    let mut moments = vec![0.0; 2 * channels];
+    for channel in 0..channels {
+        let of = |i: usize| planes[i * channels + channel];
+        let mean = (0..batch).map(|i| of(i)[0]).sum::<f64>() / batch as f64;
+        let square: f64 = (0..batch).map(|i| of(i)[1] + area as f64 * (of(i)[0] - mean).powi(2)).sum();
+        moments[channel] = mean;
+        moments[channels + channel] = square / (batch * area) as f64;
+    }
+    moments
+}
+
 /// Mean and variance of every channel: (batch, channels, height, width) to f64 (2 · channels).
-/// Moments of single planes, which stay in the cache between the two sums, are combined as in
-/// Chan, Golub and LeVeque 1979, in the order of the batch.
+/// Single planes stay in the cache between the two sums.
 struct Sums;
 
 impl Operation<1> for Sums {
@@ -217,17 +186,7 @@ impl Operation<1> for Sums {
                     [mean, sum_by(area, |i| (plane[i] - center) * (plane[i] - center))]
                 },
             );
-            let batch = planes.len() / channels;
-            let mut moments = vec![0.0; 2 * channels];
-            for channel in 0..channels {
-                let of = |i: usize| planes[i * channels + channel];
-                let mean = (0..batch).map(|i| of(i)[0]).sum::<f64>() / batch as f64;
-                let square: f64 =
-                    (0..batch).map(|i| of(i)[1] + area as f64 * (of(i)[0] - mean).powi(2)).sum();
-                moments[channel] = mean;
-                moments[channels + channel] = square / (batch * area) as f64;
-            }
-            moments
+            join(&planes, channels, area)
         }
         let (channels, area) = sizes(x.1.shape())?;
         Ok(CpuStorage::F64(dispatch!(self, x.0, T => moments::<T>(contiguous(x)?, channels, area))))
@@ -245,8 +204,6 @@ struct Normalise {
     variance: Tensor,
     /// Whether mean and variance depend on x, which the gradient then accounts for.
     of_batch: bool,
-    /// Weight and bias where the result is rectified: they say where the gradient is 0.
-    rectified: Option<(Tensor, Tensor)>,
 }
 
 impl Normalise {
@@ -257,7 +214,6 @@ impl Normalise {
             mean: mean.to_dtype(dtype)?.contiguous()?,
             variance: variance.to_dtype(dtype)?.contiguous()?,
             of_batch,
-            rectified: None,
         })
     }
 
@@ -270,14 +226,6 @@ impl Normalise {
             (T::from_f64(slope), T::from_f64(start))
         };
         Ok((0..weight.len()).map(line).collect())
-    }
-
-    /// [`Self::slopes`] where the result is rectified, else nothing.
-    fn above<T: Real>(&self) -> Result<Vec<(T, T)>> {
-        match &self.rectified {
-            None => Ok(Vec::new()),
-            Some((weight, bias)) => self.slopes(&weight.to_vec1::<T>()?, &bias.to_vec1::<T>()?),
-        }
     }
 
     /// Mean and scale of every channel, on the CPU.
@@ -296,7 +244,6 @@ impl Operation<3> for Normalise {
 
     fn cpu<T: Real>(&self, [x, weight, bias]: [&[T]; 3], shape: &Shape) -> Result<Vec<T>> {
         let (lines, (channels, area)) = (self.slopes(weight, bias)?, sizes(shape)?);
-        let rectified = self.rectified.is_some();
         Ok(by_chunks(
             [x],
             (x.len(), area),
@@ -304,10 +251,7 @@ impl Operation<3> for Normalise {
             #[inline(always)]
             |plane, x: [&[T]; 1], (): &mut (), out: &mut [T]| {
                 let (slope, start) = lines[plane % channels];
-                match rectified {
-                    true => each(out, x, |[x]| rectify(x * slope + start)),
-                    false => each(out, x, |[x]| x * slope + start),
-                }
+                each(out, x, |[x]| x * slope + start);
             },
         ))
     }
@@ -363,18 +307,14 @@ impl Operation<2> for GradSums {
     fn cpu_storage(&self, inputs: [Input<'_>; 2]) -> Result<CpuStorage> {
         fn sums<T: Real>(norm: &Normalise, inputs: [&[T]; 2], area: usize) -> Result<Vec<f64>> {
             let (mean, scale) = norm.lines()?;
-            let (channels, above) = (mean.len(), norm.above::<T>()?);
+            let channels = mean.len();
             let planes = of_planes(
                 inputs,
                 area,
                 #[inline(always)]
                 |plane, [x, grad]| {
                     let mean = T::from_f64(mean[plane % channels]);
-                    let Some(&(slope, start)) = above.get(plane % channels) else {
-                        return [sum_by(area, |i| grad[i]), sum_by(area, |i| grad[i] * (x[i] - mean))];
-                    };
-                    let grad = |i: usize| where_above(x[i] * slope + start, grad[i]);
-                    [sum_by(area, grad), sum_by(area, |i| grad(i) * (x[i] - mean))]
+                    [sum_by(area, |i| grad[i]), sum_by(area, |i| grad[i] * (x[i] - mean))]
                 },
             );
             let mut sums = vec![0.0; 2 * channels];
@@ -425,7 +365,6 @@ impl Operation<2> for GradX {
             (T::from_f64(slope), T::from_f64(by_x), T::from_f64(start))
         };
         let lines: Vec<(T, T, T)> = (0..channels).map(line).collect();
-        let above = self.normalise.above::<T>()?;
         Ok(by_chunks(
             inputs,
             (shape.elem_count(), area),
@@ -433,12 +372,7 @@ impl Operation<2> for GradX {
             #[inline(always)]
             |plane, inputs: [&[T]; 2], (): &mut (), out: &mut [T]| {
                 let (slope, by_x, start) = lines[plane % channels];
-                match above.get(plane % channels) {
-                    Some(&(steep, low)) => each(out, inputs, |[x, grad]| {
-                        where_above(x * steep + low, grad) * slope + (x * by_x + start)
-                    }),
-                    None => each(out, inputs, |[x, grad]| grad * slope + (x * by_x + start)),
-                }
+                each(out, inputs, |[x, grad]| grad * slope + (x * by_x + start));
             },
         ))
     }

@@ -13,7 +13,7 @@
 use super::cuda;
 use super::{Input, Number, Op, Operation, Thread, by_chunks, slices, unset};
 use crate::conv::{Conv, Finish, Gradient, Image, Share, Shared, Tiles};
-use crate::simd::Real;
+use crate::simd::{Aligned, Real};
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
 use candle_core::{CpuStorage, Result, Shape, Tensor, bail};
@@ -99,19 +99,45 @@ impl Geometry {
     }
 
     /// Kernel, padding, stride.
-    fn sizes(&self) -> [usize; 3] {
+    pub(crate) fn sizes(&self) -> [usize; 3] {
         [self.kernel, self.padding, self.stride]
     }
 
     /// (channels, height, width) of an image and of its output.
-    fn shapes(&self) -> [[usize; 3]; 2] {
+    pub(crate) fn shapes(&self) -> [[usize; 3]; 2] {
         [[self.inputs, self.height, self.width], [self.outputs, self.out_height, self.out_width]]
     }
 
     /// Elements of an image, and of its output.
-    fn lens(&self) -> (usize, usize) {
+    pub(crate) fn lens(&self) -> (usize, usize) {
         let [image, output] = self.shapes().map(|shape| shape.iter().product());
         (image, output)
+    }
+
+    /// Of the convolution that gives the gradient of the image, from the output's with zeros between the pixels where
+    /// there is a stride: [`Self::shapes`] and [`Self::sizes`]. The padding must be smaller than the kernel.
+    pub(crate) fn back(&self) -> ([[usize; 3]; 2], [usize; 3]) {
+        let size = |length: usize| length + 2 * self.padding + 1 - self.kernel;
+        let shapes = [[self.outputs, size(self.height), size(self.width)], self.shapes()[0]];
+        (shapes, [self.kernel, self.kernel - 1 - self.padding, 1])
+    }
+
+    /// The weight (outputs, inputs, kernel, kernel) at a place.
+    pub(crate) fn weights<'a>(
+        &self,
+        weight: &'a [f32],
+    ) -> impl Fn(usize, usize, usize, usize) -> f32 + Sync + 'a {
+        let (inputs, k) = (self.inputs, self.kernel);
+        move |o, c, y, x| weight[((o * inputs + c) * k + y) * k + x]
+    }
+
+    /// The weight of [`Self::back`] at a place: mirrored, from outputs to inputs.
+    pub(crate) fn mirrored<'a>(
+        &self,
+        weight: &'a [f32],
+    ) -> impl Fn(usize, usize, usize, usize) -> f32 + Sync + 'a {
+        let (at, k) = (self.weights(weight), self.kernel);
+        move |c, o, y, x| at(o, c, k - 1 - y, k - 1 - x)
     }
 
     /// The shape of a tensor of a batch.
@@ -153,7 +179,7 @@ pub enum Wanted {
 }
 
 /// The layouts of the images of a convolution with these sizes, and the tiles that suit it.
-fn layouts([from, to]: [[usize; 3]; 2], sizes: [usize; 3]) -> (Image, Image, Option<Tiles>) {
+pub(crate) fn layouts([from, to]: [[usize; 3]; 2], sizes: [usize; 3]) -> (Image, Image, Option<Tiles>) {
     let ([kernel, padding, _], to) = (sizes, Image::new(to));
     let mut image = Image { border: padding, ..Image::new(from) };
     let tiles = Tiles::suit(&image, &to, sizes, (1, 0));
@@ -168,7 +194,7 @@ fn layouts([from, to]: [[usize; 3]; 2], sizes: [usize; 3]) -> (Image, Image, Opt
 }
 
 /// Images that are laid out at a time: what fits into the cache, or as many as have a block of tiles.
-fn at_a_time(from: &Image, to: &Image, tiles: Option<Tiles>) -> usize {
+pub(crate) fn at_a_time(from: &Image, to: &Image, tiles: Option<Tiles>) -> usize {
     let bytes = size_of::<f32>() * (from.len() + to.len());
     let block = tiles.map_or(1, |tiles| tiles.block(from, to.depth).div_ceil(tiles.count(to)));
     (AT_A_TIME / bytes).clamp(1, 16).max(block)
@@ -192,7 +218,13 @@ fn convolve(
     let (len, out_len) = (x.len() / batch, to.shape().iter().product());
     let mut out = unset(batch * out_len);
     out.par_chunks_mut(count * out_len).zip(x.par_chunks(count * len)).for_each_init(
-        || (vec![0.0; count * from.len()], unset(count * to.len()), unset(conv.scratch(&from))),
+        || {
+            (
+                Aligned::zeros(count * from.len()),
+                Aligned::unset(count * to.len()),
+                Aligned::unset(conv.scratch(&from)),
+            )
+        },
         |(images, outs, scratch), (out, x)| {
             for (image, x) in images.chunks_mut(from.len()).zip(x.chunks(len)) {
                 from.pack(x, apart, image);
@@ -221,12 +253,12 @@ impl Operation<3> for Conv2d {
     }
 
     fn cpu_storage(&self, inputs: [Input<'_>; 3]) -> Result<CpuStorage> {
-        let (g, k) = (&self.geometry, self.geometry.kernel);
+        let g = &self.geometry;
         let batch = inputs[0].1.dims()[0];
         if let CpuStorage::F32(_) = inputs[0].0 {
             let [x, weight, bias] = slices::<f32, 3>(inputs)?;
-            let at = |o: usize, c: usize, y: usize, x: usize| weight[((o * g.inputs + c) * k + y) * k + x];
-            return Ok(CpuStorage::F32(convolve((x, 1), g.shapes(), g.sizes(), at, bias, batch)));
+            let out = convolve((x, 1), g.shapes(), g.sizes(), g.weights(weight), bias, batch);
+            return Ok(CpuStorage::F32(out));
         }
         let [x, weight, bias] = by_definition(self.name(), inputs)?;
         let (image, output) = g.lens();
@@ -338,9 +370,8 @@ impl Operation<2> for Grad {
 /// A convolution of the output's gradient with the mirrored kernel. With a stride there are zeros between the gradients,
 /// and at the end pixels that no output has seen.
 fn image_gradient(g: &Geometry, grad: &[f32], weight: &[f32], batch: usize) -> Vec<f32> {
-    let k = g.kernel;
     // Where the kernel fits into the padding, its outermost zeros are taken for pixels, whose gradients nobody wants.
-    let zeros = (g.padding + 1).saturating_sub(k);
+    let zeros = (g.padding + 1).saturating_sub(g.kernel);
     if zeros > 0 {
         let [height, width] = [g.height, g.width].map(|length| length + 2 * zeros);
         let larger = Geometry { height, width, padding: g.padding - zeros, ..g.clone() };
@@ -349,35 +380,34 @@ fn image_gradient(g: &Geometry, grad: &[f32], weight: &[f32], batch: usize) -> V
         let rows = planes.flat_map(|plane| plane.chunks(width).skip(zeros).take(g.height));
         return rows.flat_map(|row| &row[zeros..][..g.width]).copied().collect();
     }
-    let size = |length: usize| length + 2 * g.padding + 1 - k;
-    let shapes = [[g.outputs, size(g.height), size(g.width)], g.shapes()[0]];
-    let mirrored =
-        |c: usize, o: usize, y: usize, x: usize| weight[((o * g.inputs + c) * k + k - 1 - y) * k + k - 1 - x];
-    let sizes = [k, k - 1 - g.padding, 1];
-    convolve((grad, g.stride), shapes, sizes, mirrored, &vec![0.0; g.inputs], batch)
+    let (shapes, sizes) = g.back();
+    convolve((grad, g.stride), shapes, sizes, g.mirrored(weight), &vec![0.0; g.inputs], batch)
 }
 
 /// Products of image and gradient, summed over pixels and samples.
 fn kernel_gradient(g: &Geometry, x: &[f32], grad: &[f32]) -> Vec<f32> {
     let (from, mut to, tiles) = layouts(g.shapes(), g.sizes());
-    if let Some(Tiles { results, .. }) = tiles {
-        let beyond = |length: usize| length.next_multiple_of(results) - length;
-        to.beyond = beyond(to.height).max(beyond(to.width));
+    if let Some(tiles) = tiles {
+        to.beyond = tiles.beyond_results(&to);
     }
     let gradient = Gradient { from: &from, to: &to, sizes: g.sizes(), tiles };
     let (len, scratch) = gradient.lens();
     let (image, output) = g.lens();
-    // One task sums the gradients of so many samples before the partial sums are added up: it depends on the size
-    // of the batch alone, so that the result does not depend on the number of threads.
-    let task = (x.len() / image / 8).clamp(4, 64);
+    let task = task(x.len() / image);
     let count = at_a_time(&from, &to, tiles).min(task);
     let partial: Vec<Vec<f32>> = x
         .par_chunks(image * task)
         .zip(grad.par_chunks(output * task))
         .map_init(
-            || (vec![0.0; count * from.len()], vec![0.0; count * to.len()], unset(scratch)),
+            || {
+                (
+                    Aligned::zeros(count * from.len()),
+                    Aligned::zeros(count * to.len()),
+                    Aligned::unset(scratch),
+                )
+            },
             |(images, grads, scratch), (x, grad)| {
-                let mut sums = vec![0.0; len];
+                let mut sums = Aligned::zeros(len);
                 for (x, grad) in x.chunks(count * image).zip(grad.chunks(count * output)) {
                     for (to, x) in images.chunks_mut(from.len()).zip(x.chunks(image)) {
                         from.pack(x, 1, to);
@@ -387,22 +417,33 @@ fn kernel_gradient(g: &Geometry, x: &[f32], grad: &[f32]) -> Vec<f32> {
                     }
                     gradient.add(images, grads, x.len() / image, scratch, &mut sums);
                 }
-                gradient.finish(sums)
+                gradient.finish(&sums)
             },
         )
         .collect();
-    let mut sums = vec![0.0; g.taps() * to.depth];
-    sums.par_chunks_mut(to.depth).enumerate().for_each(|(row, sums)| {
-        for part in &partial {
-            sums.iter_mut().zip(&part[row * to.depth..]).for_each(|(sum, &part)| *sum += part);
+    let partial: Vec<_> = partial.iter().map(Vec::as_slice).collect();
+    of_kernel(g, &partial, to.depth)
+}
+
+/// Samples whose gradients one task sums before the partial sums are added up: it depends on the size of the batch alone,
+/// so that the result does not depend on the number of threads.
+pub(crate) fn task(batch: usize) -> usize {
+    (batch / 8).clamp(4, 64)
+}
+
+/// The gradient of the kernel (outputs, inputs, kernel, kernel), from parts (kernel, kernel, inputs, `depth` of outputs).
+pub(crate) fn of_kernel(g: &Geometry, parts: &[&[f32]], depth: usize) -> Vec<f32> {
+    let mut sums = vec![0.0; g.taps() * depth];
+    sums.par_chunks_mut(depth).enumerate().for_each(|(row, sums)| {
+        for part in parts {
+            sums.iter_mut().zip(&part[row * depth..]).for_each(|(sum, &part)| *sum += part);
         }
     });
-    // From (kernel, kernel, input, output) to (output, input, kernel, kernel).
     let (area, taps) = (g.kernel * g.kernel, g.taps());
     let mut out = unset(g.outputs * taps);
     out.par_chunks_mut(taps).enumerate().for_each(|(output, out)| {
         for (tap, out) in out.iter_mut().enumerate() {
-            *out = sums[(tap % area * g.inputs + tap / area) * to.depth + output];
+            *out = sums[(tap % area * g.inputs + tap / area) * depth + output];
         }
     });
     out

@@ -30,6 +30,15 @@ impl Aligned {
         Self { lines: vec![Line([0.0; SLACK]); len.div_ceil(SLACK)], len }
     }
 
+    /// Values of which each is going to be written before it is read.
+    #[allow(clippy::uninit_vec)]
+    pub fn unset(len: usize) -> Self {
+        let mut lines = Vec::with_capacity(len.div_ceil(SLACK));
+        // Safety: any bits are floats.
+        unsafe { lines.set_len(lines.capacity()) };
+        Self { lines, len }
+    }
+
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         // Safety: any bits are bytes, and any bits are floats.
         unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), 4 * self.len) }

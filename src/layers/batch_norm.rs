@@ -39,27 +39,6 @@ fn update(node: &Node, moments: &Moments) -> Result<()> {
     Ok(())
 }
 
-impl BatchNorm {
-    /// A training pass with the rectifier that follows: the output, how it is made again, and the step back through both.
-    pub(super) fn train_rectified(&self, node: &Node, x: Tensor) -> Result<(Tensor, Again, Step)> {
-        let (weight, bias) = detached(node.parameters());
-        let norm = kernels::RectifiedNorm::new(&x, &weight, &bias)?;
-        update(node, &norm.moments)?;
-        let out = norm.output(&x)?;
-        let again: Again = {
-            let (norm, x) = (norm.clone(), x.clone());
-            Rc::new(move || Ok(norm.output(&x)?))
-        };
-        let (name, plain) = (node.name.clone(), self.plain);
-        let step: Step = Box::new(move |grad, _, gradients| {
-            let (x, weight, bias) = norm.backward(&x, grad)?;
-            keep(gradients, &name, (!plain).then_some(weight), bias);
-            Ok(Some(x))
-        });
-        Ok((out, again, step))
-    }
-}
-
 impl Operator for BatchNorm {
     fn kind(&self) -> &'static str {
         "batch_norm"
@@ -91,17 +70,31 @@ impl Operator for BatchNorm {
         Ok(out)
     }
 
-    fn train(&self, node: &Node, x: Input, _: &mut Rng) -> Result<(Tensor, Step)> {
+    fn train(&self, node: &Node, x: Activation, _: &mut Rng) -> Result<(Activation, Step)> {
         let (weight, bias) = detached(node.parameters());
+        let (name, plain) = (node.name.clone(), self.plain);
+        if let Activation::Pixels(pixels) = &x
+            && let Some(moments) = pixels.moments()
+        {
+            update(node, moments)?;
+            let out = pixels.normalised(&weight, &bias)?;
+            let read = out.clone();
+            let step: Step = Box::new(move |grad, _, gradients| {
+                let (x, weight, bias) = read.normalised_backward(grad.pixels()?)?;
+                keep(gradients, &name, (!plain).then_some(weight), bias);
+                Ok(Some(Gradient::Pixels(x)))
+            });
+            return Ok((Activation::Pixels(out), step));
+        }
+        let x = x.plain()?;
         let (out, moments) = kernels::batch_norm(&x, &weight, &bias)?;
         update(node, &moments)?;
-        let (name, plain) = (node.name.clone(), self.plain);
-        let step: Step = Box::new(move |grad, _, gradients| {
+        let step = plain_step(move |grad, _, gradients| {
             let (x, weight, bias) = moments.backward(&x, &weight, grad)?;
             keep(gradients, &name, (!plain).then_some(weight), bias);
             Ok(Some(x))
         });
-        Ok((out, step))
+        Ok((Activation::Plain(out), step))
     }
 
     fn place(&self, node: &Node, from: View, builder: &mut StepBuilder) -> Result<View> {

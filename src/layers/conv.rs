@@ -91,14 +91,24 @@ impl Operator for Conv {
         Ok(kernels::conv2d(x, &weight, &bias, self.padding, self.stride)?)
     }
 
-    fn train(&self, node: &Node, x: Input, _: &mut Rng) -> Result<(Tensor, Step)> {
-        let out = self.forward(node, &x, &mut Pass::Evaluate)?;
-        let (weight, _) = node.parameters_for(&Pass::Evaluate);
-        let (name, geometry, start) = (node.name.clone(), (self.padding, self.stride), self.start);
-        let x = x.kept();
-        let step: Step = Box::new(move |grad, of_input, gradients| {
-            let (x, weight, bias) = kernels::conv2d_backward(&x()?, &weight, grad, geometry, of_input)?;
-            keep(gradients, &name, (start != Start::Whitening).then_some(weight), bias);
+    fn train(&self, node: &Node, x: Activation, _: &mut Rng) -> Result<(Activation, Step)> {
+        let (weight, bias) = node.parameters_for(&Pass::Evaluate);
+        let (name, geometry, fixed) =
+            (node.name.clone(), (self.padding, self.stride), self.start == Start::Whitening);
+        if let Activation::Pixels(x) = x {
+            let out = Activation::Pixels(x.conv(&weight, &bias, geometry)?);
+            let step: Step = Box::new(move |grad, of_input, gradients| {
+                let grads = x.conv_backward(&weight, grad.pixels()?, geometry, of_input)?;
+                keep(gradients, &name, (!fixed).then_some(grads.weight), grads.bias);
+                Ok(grads.x.map(Gradient::Pixels))
+            });
+            return Ok((out, step));
+        }
+        let x = x.plain()?;
+        let out = Activation::Plain(self.forward(node, &x, &mut Pass::Evaluate)?);
+        let step = plain_step(move |grad, of_input, gradients| {
+            let (x, weight, bias) = kernels::conv2d_backward(&x, &weight, grad, geometry, of_input)?;
+            keep(gradients, &name, (!fixed).then_some(weight), bias);
             Ok(x)
         });
         Ok((out, step))

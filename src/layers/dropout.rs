@@ -35,9 +35,10 @@ impl Operator for Dropout {
         })
     }
 
-    fn train(&self, _: &Node, x: Input, rng: &mut Rng) -> Result<(Tensor, Step)> {
+    fn train(&self, _: &Node, x: Activation, rng: &mut Rng) -> Result<(Activation, Step)> {
+        let x = x.plain()?;
         let mask = kernels::dropout_mask(&x, self.0, rng)?;
-        Ok(((&*x * &mask)?, step(move |grad| grad * mask)))
+        Ok((Activation::Plain((x * &mask)?), step(move |grad| grad * mask)))
     }
 
     fn place(&self, _: &Node, from: View, _: &mut StepBuilder) -> Result<View> {

@@ -18,8 +18,9 @@ impl Operator for Gelu {
         Ok(kernels::gelu(x)?)
     }
 
-    fn train(&self, _: &Node, x: Input, _: &mut Rng) -> Result<(Tensor, Step)> {
-        let out = kernels::gelu(&x)?;
+    fn train(&self, _: &Node, x: Activation, _: &mut Rng) -> Result<(Activation, Step)> {
+        let x = x.plain()?;
+        let out = Activation::Plain(kernels::gelu(&x)?);
         Ok((out, step(move |grad| kernels::gelu_backward(&x, grad))))
     }
 

@@ -46,11 +46,12 @@ impl Operator for Linear {
         Ok(kernels::linear(&x.flatten_from(1)?, &weight, &bias)?)
     }
 
-    fn train(&self, node: &Node, x: Input, _: &mut Rng) -> Result<(Tensor, Step)> {
-        let out = self.forward(node, &x, &mut Pass::Evaluate)?;
+    fn train(&self, node: &Node, x: Activation, _: &mut Rng) -> Result<(Activation, Step)> {
+        let x = x.plain()?;
+        let out = Activation::Plain(self.forward(node, &x, &mut Pass::Evaluate)?);
         let (weight, _) = node.parameters_for(&Pass::Evaluate);
         let name = node.name.clone();
-        let step: Step = Box::new(move |grad, _, gradients| {
+        let step = plain_step(move |grad, _, gradients| {
             let (flat, weight, bias) = kernels::linear_backward(&x.flatten_from(1)?, &weight, grad)?;
             keep(gradients, &name, Some(weight), bias);
             Ok(Some(flat.reshape(x.shape())?))

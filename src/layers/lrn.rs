@@ -21,8 +21,9 @@ impl Operator for Lrn {
         Ok(kernels::lrn(x, *self)?)
     }
 
-    fn train(&self, _: &Node, x: Input, _: &mut Rng) -> Result<(Tensor, Step)> {
-        let (out, constants) = (kernels::lrn(&x, *self)?, *self);
+    fn train(&self, _: &Node, x: Activation, _: &mut Rng) -> Result<(Activation, Step)> {
+        let (x, constants) = (x.plain()?, *self);
+        let out = Activation::Plain(kernels::lrn(&x, constants)?);
         Ok((out, step(move |grad| constants.backward(&x, grad))))
     }
 

@@ -24,8 +24,8 @@ pub use dropout::{Dropout, dropout};
 pub use gelu::gelu;
 pub use linear::{Linear, linear};
 pub use lrn::lrn;
+pub(crate) use node::{Activation, Gradient, Initial, Step, backward, place, run, train};
 pub use node::{Fit, Gradients, Node, Pass, Shape, Variables};
-pub(crate) use node::{Initial, Input, Step, backward, place, run, train};
 pub use pool::{Pool, average_pool, max_pool, max_pool_inside};
 pub use quantize::{Quantize, quantize};
 pub use relu::relu;
@@ -38,10 +38,9 @@ use crate::kernels::inference::{StepBuilder, View};
 use crate::kernels::{self, ConvGeometry, Lrn, Moments, Pooling, Shortcut, Zeros};
 use crate::{Result, Rng, bail};
 use candle_core::{Tensor, Var};
-use node::{Again, detached, keep, step, unfit, values};
+use node::{detached, keep, plain_step, step, unfit, values};
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::rc::Rc;
 
 /// One entry of a network's list. As JSON it is part of what identifies runs and records: a field that
 /// is added later needs `#[serde(default, skip_serializing_if = …)]`, so that lists without it stay the
@@ -114,8 +113,8 @@ pub(crate) trait Operator {
     /// The output for `x`: in inference, or under candle's autograd in training.
     fn forward(&self, node: &Node, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor>;
 
-    /// The output for `x`, which is contiguous, in training, and the step back.
-    fn train(&self, node: &Node, x: Input, rng: &mut Rng) -> Result<(Tensor, Step)>;
+    /// The output for `x` in training, and the step back.
+    fn train(&self, node: &Node, x: Activation, rng: &mut Rng) -> Result<(Activation, Step)>;
 
     /// Appends its steps to those of a plan: they read `from`. Returns what they write.
     fn place(&self, node: &Node, from: View, builder: &mut StepBuilder) -> Result<View>;

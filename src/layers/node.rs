@@ -1,15 +1,14 @@
 //! A layer at its place in a network, and what happens to lists of them.
 
-use super::{Layer, Operator};
+use super::{Conv, Layer, Operator};
 use crate::kernels::inference::{StepBuilder, View};
+use crate::kernels::{self, PixelGrad, Pixels};
 use crate::{Error, Result, Rng};
 use candle_core::{DType, Device, Tensor, Var};
 use rand::SeedableRng;
 use rand_distr::{Distribution, Normal};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::Deref;
-use std::rc::Rc;
 
 /// The shape of one sample between two layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,6 +146,18 @@ impl Node {
         own + self.within().map(Self::parameter_count).sum::<usize>()
     }
 
+    /// Whether it is a convolution with a normalisation behind it that is read through: by a rectifier or at the end of a
+    /// residual block. There it pays that channels lie side by side.
+    fn suits_pixels(&self, behind: &[Node]) -> bool {
+        let Layer::Conv(Conv { kernel, padding, .. }) = self.layer else { return false };
+        match behind {
+            [norm, after @ ..] if padding < kernel && matches!(norm.layer, Layer::BatchNorm(_)) => {
+                after.first().is_none_or(|next| matches!(next.layer, Layer::Relu))
+            }
+            _ => false,
+        }
+    }
+
     /// The layers inside and beside it.
     pub(crate) fn within(&self) -> impl Iterator<Item = &Node> {
         self.inner.iter().chain(&self.beside)
@@ -192,13 +203,95 @@ pub enum Pass<'a> {
 /// Gradients by the name of their parameter.
 pub type Gradients = BTreeMap<String, Tensor>;
 
+/// What goes from layer to layer in training.
+#[derive(Debug, Clone)]
+pub(crate) enum Activation {
+    /// A tensor with the batch in front; images are (batch, channels, height, width).
+    Plain(Tensor),
+    /// Images whose channels lie side by side.
+    Pixels(Pixels),
+}
+
+impl Activation {
+    /// The tensor, contiguous.
+    pub(crate) fn plain(&self) -> Result<Tensor> {
+        Ok(match self {
+            Self::Plain(values) => values.contiguous()?,
+            Self::Pixels(pixels) => pixels.planes()?,
+        })
+    }
+
+    pub(super) fn pixels(self) -> Result<Pixels> {
+        Ok(match self {
+            Self::Plain(values) => Pixels::of_planes(&values)?,
+            Self::Pixels(pixels) => pixels,
+        })
+    }
+
+    /// Whether its channels may lie side by side.
+    fn may_be_pixels(&self) -> bool {
+        match self {
+            Self::Plain(values) => values.device().is_cpu() && values.dtype() == DType::F32,
+            Self::Pixels(_) => true,
+        }
+    }
+}
+
+/// The gradient of an [`Activation`].
+#[derive(Debug, Clone)]
+pub(crate) enum Gradient {
+    Plain(Tensor),
+    Pixels(PixelGrad),
+}
+
+impl Gradient {
+    pub(super) fn plain(self) -> Result<Tensor> {
+        Ok(match self {
+            Self::Plain(values) => values,
+            Self::Pixels(grad) => grad.planes()?,
+        })
+    }
+
+    pub(super) fn pixels(self) -> Result<PixelGrad> {
+        Ok(match self {
+            Self::Plain(values) => PixelGrad::of_planes(&values)?,
+            Self::Pixels(grad) => grad,
+        })
+    }
+
+    /// The sum of two gradients of the same activation.
+    pub(crate) fn add(self, other: Self) -> Result<Self> {
+        Ok(match (self, other) {
+            (Self::Plain(one), Self::Plain(other)) => Self::Plain(kernels::add(&one, &other)?),
+            (one, other) => Self::Pixels(one.pixels()?.plus(other.pixels()?)?),
+        })
+    }
+
+    /// The same times a number.
+    pub(crate) fn scale(self, factor: f64) -> Result<Self> {
+        Ok(match self {
+            Self::Plain(values) => Self::Plain((values * factor)?),
+            Self::Pixels(grad) => Self::Pixels(grad.scale(factor)?),
+        })
+    }
+}
+
 /// Takes the gradient of a layer's output, adds those of its parameters to the map, and gives that of
 /// its input, unless told that nobody asks for it.
-pub(crate) type Step = Box<dyn FnOnce(&Tensor, bool, &mut Gradients) -> Result<Option<Tensor>>>;
+pub(crate) type Step = Box<dyn FnOnce(Gradient, bool, &mut Gradients) -> Result<Option<Gradient>>>;
 
-/// The step of a layer without parameters.
+/// The step of a layer that works on plain tensors.
+pub(super) fn plain_step(
+    backward: impl FnOnce(&Tensor, bool, &mut Gradients) -> Result<Option<Tensor>> + 'static,
+) -> Step {
+    Box::new(|grad, of_input, gradients| {
+        Ok(backward(&grad.plain()?, of_input, gradients)?.map(Gradient::Plain))
+    })
+}
+
+/// The same for one without parameters.
 pub(super) fn step(backward: impl FnOnce(&Tensor) -> candle_core::Result<Tensor> + 'static) -> Step {
-    Box::new(|grad, _, _| Ok(Some(backward(grad)?)))
+    plain_step(|grad, _, _| Ok(Some(backward(grad)?)))
 }
 
 /// What a layer called `name` adds to the map; a weight that is not trained has no gradient.
@@ -214,67 +307,35 @@ pub(crate) fn run(nodes: &[Node], x: &Tensor, pass: &mut Pass<'_>) -> Result<Ten
     nodes.iter().try_fold(x.clone(), |x, node| node.operator().forward(node, &x, pass))
 }
 
-/// What a layer gets in training. A step back keeps it, or how it is made again where that takes less memory.
-pub(crate) struct Input {
-    values: Tensor,
-    again: Option<Again>,
-}
-
-/// Makes the values of a layer's output once more, bit for bit.
-pub(super) type Again = Rc<dyn Fn() -> Result<Tensor>>;
-
-impl Deref for Input {
-    type Target = Tensor;
-    fn deref(&self) -> &Tensor {
-        &self.values
-    }
-}
-
-impl Input {
-    /// What a step back calls for the values.
-    pub(super) fn kept(self) -> Again {
-        let Self { values, again } = self;
-        again.unwrap_or_else(|| Rc::new(move || Ok(values.clone())))
-    }
-}
-
 /// Their output in training, and their steps back.
-pub(crate) fn train(nodes: &[Node], x: &Tensor, rng: &mut Rng) -> Result<(Tensor, Vec<Step>)> {
-    let (mut x, mut steps, mut rest) = (Input { values: x.clone(), again: None }, Vec::new(), nodes);
-    while let [node, behind @ ..] = rest {
-        x.values = x.values.contiguous()?;
+pub(crate) fn train(nodes: &[Node], x: Activation, rng: &mut Rng) -> Result<(Activation, Vec<Step>)> {
+    let (mut x, mut steps) = (x, Vec::new());
+    for (i, node) in nodes.iter().enumerate() {
+        if matches!(node.layer, Layer::Conv(_)) {
+            x = match x.may_be_pixels() && node.suits_pixels(&nodes[i + 1..]) {
+                true => Activation::Pixels(x.pixels()?),
+                false => Activation::Plain(x.plain()?),
+            };
+        }
         let step;
-        rest = behind;
-        (x, step) = match (&node.layer, behind) {
-            (Layer::BatchNorm(norm), [next, after @ ..])
-                if matches!(next.layer, Layer::Relu) && x.device().is_cpu() =>
-            {
-                rest = after;
-                let (values, again, step) = norm.train_rectified(node, x.values)?;
-                (Input { values, again: Some(again) }, step)
-            }
-            _ => {
-                let (values, step) = node.operator().train(node, x, rng)?;
-                (Input { values, again: None }, step)
-            }
-        };
+        (x, step) = node.operator().train(node, x, rng)?;
         steps.push(step);
     }
-    Ok((x.values, steps))
+    Ok((x, steps))
 }
 
 /// Takes the steps back, given the gradient of the last layer's output: that of the first one's input, where
 /// somebody asks for it.
 pub(crate) fn backward(
     steps: Vec<Step>,
-    grad: &Tensor,
+    grad: Gradient,
     of_input: bool,
     gradients: &mut Gradients,
-) -> Result<Option<Tensor>> {
-    let mut grad = Some(grad.clone());
+) -> Result<Option<Gradient>> {
+    let mut grad = Some(grad);
     for (i, step) in steps.into_iter().enumerate().rev() {
         if let Some(of_output) = grad {
-            grad = step(&of_output, of_input || i > 0, gradients)?;
+            grad = step(of_output, of_input || i > 0, gradients)?;
         }
     }
     Ok(grad)

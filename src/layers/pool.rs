@@ -59,8 +59,9 @@ impl Operator for Pool {
         Ok(kernels::pool2d(x, self.kind, self.kernel, self.stride)?)
     }
 
-    fn train(&self, node: &Node, x: Input, _: &mut Rng) -> Result<(Tensor, Step)> {
-        let out = self.forward(node, &x, &mut Pass::Evaluate)?;
+    fn train(&self, node: &Node, x: Activation, _: &mut Rng) -> Result<(Activation, Step)> {
+        let x = x.plain()?;
+        let out = Activation::Plain(self.forward(node, &x, &mut Pass::Evaluate)?);
         let (_, _, height, width) = x.dims4()?;
         let pool = self.windows(height, width)?;
         Ok((out, step(move |grad| pool.backward(&x, grad))))

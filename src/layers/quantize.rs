@@ -39,8 +39,9 @@ impl Operator for Quantize {
     }
 
     /// The gradient passes as if nothing were rounded (Bengio et al. 2013, <https://arxiv.org/abs/1308.3432>).
-    fn train(&self, node: &Node, x: Input, _: &mut Rng) -> Result<(Tensor, Step)> {
-        Ok((self.forward(node, &x, &mut Pass::Evaluate)?, step(|grad| Ok(grad.clone()))))
+    fn train(&self, node: &Node, x: Activation, _: &mut Rng) -> Result<(Activation, Step)> {
+        let out = self.forward(node, &x.plain()?, &mut Pass::Evaluate)?;
+        Ok((Activation::Plain(out), step(|grad| Ok(grad.clone()))))
     }
 
     fn place(&self, _: &Node, from: View, builder: &mut StepBuilder) -> Result<View> {

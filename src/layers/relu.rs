@@ -18,11 +18,18 @@ impl Operator for Relu {
         Ok(kernels::relu(x)?)
     }
 
-    fn train(&self, _: &Node, x: Input, _: &mut Rng) -> Result<(Tensor, Step)> {
-        let out = kernels::relu(&x)?;
+    fn train(&self, _: &Node, x: Activation, _: &mut Rng) -> Result<(Activation, Step)> {
+        if let Activation::Pixels(pixels) = &x
+            && let Some(rectified) = pixels.rectified()
+        {
+            let step: Step =
+                Box::new(|grad, _, _| Ok(Some(Gradient::Pixels(grad.pixels()?.through_rectifier()?))));
+            return Ok((Activation::Pixels(rectified), step));
+        }
+        let out = kernels::relu(&x.plain()?)?;
         // The output says as much as the input, which then need not be kept.
         let kept = out.clone();
-        Ok((out, step(move |grad| kernels::relu_backward(&kept, grad))))
+        Ok((Activation::Plain(out), step(move |grad| kernels::relu_backward(&kept, grad))))
     }
 
     fn place(&self, _: &Node, from: View, builder: &mut StepBuilder) -> Result<View> {

@@ -120,22 +120,38 @@ impl Operator for Residual {
         Ok(Shortcut::between(&x, &body, self.zeros())?.add(&body, &x)?)
     }
 
-    fn train(&self, node: &Node, x: Input, rng: &mut Rng) -> Result<(Tensor, Step)> {
-        let (body, steps) = train(&node.inner, &x, rng)?;
-        let (x, beside) = train(&node.beside, &x, rng)?;
+    fn train(&self, node: &Node, x: Activation, rng: &mut Rng) -> Result<(Activation, Step)> {
+        let (body, steps) = train(&node.inner, x.clone(), rng)?;
+        let (x, beside) = train(&node.beside, x, rng)?;
+        // What goes back through both, given the gradients of what is added.
+        let both = |(of_body, of_x): (Gradient, Gradient), of_input, gradients: &mut Gradients| {
+            let of_x = backward(beside, of_x, of_input, gradients)?;
+            let through = backward(steps, of_body, of_input, gradients)?;
+            Ok(match (of_x, through) {
+                (Some(of_x), Some(through)) => Some(of_x.add(through)?),
+                (of_x, through) => of_x.or(through),
+            })
+        };
+        if let Activation::Pixels(body) = body {
+            let x = x.pixels()?;
+            let shortcut = Shortcut::new(x.shape()?, body.shape()?, self.zeros())?;
+            let out = shortcut.add_pixels(&body, &x)?;
+            let kept = out.clone();
+            let step: Step = Box::new(move |grad, of_input, gradients| {
+                let (of_body, of_x) = shortcut.backward_pixels(&body, &x, &kept, grad.pixels()?)?;
+                both((Gradient::Pixels(of_body), Gradient::Pixels(of_x)), of_input, gradients)
+            });
+            return Ok((Activation::Pixels(out), step));
+        }
+        let (body, x) = (body.plain()?, x.plain()?);
         let shortcut = Shortcut::between(&x, &body, self.zeros())?;
         let out = shortcut.add(&body, &x)?;
         let kept = out.clone();
         let step: Step = Box::new(move |grad, of_input, gradients| {
-            let (of_body, of_x) = shortcut.backward(&kept, grad)?;
-            let of_x = backward(beside, &of_x, of_input, gradients)?;
-            let through = backward(steps, &of_body, of_input, gradients)?;
-            Ok(match (of_x, through) {
-                (Some(of_x), Some(through)) => Some(kernels::add(&of_x, &through)?),
-                (of_x, through) => of_x.or(through),
-            })
+            let (of_body, of_x) = shortcut.backward(&kept, &grad.plain()?)?;
+            both((Gradient::Plain(of_body), Gradient::Plain(of_x)), of_input, gradients)
         });
-        Ok((out, step))
+        Ok((Activation::Plain(out), step))
     }
 
     fn place(&self, node: &Node, from: View, builder: &mut StepBuilder) -> Result<View> {

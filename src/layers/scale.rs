@@ -24,9 +24,9 @@ impl Operator for Scale {
         Ok((x * f64::from(self.0))?)
     }
 
-    fn train(&self, _: &Node, x: Input, _: &mut Rng) -> Result<(Tensor, Step)> {
+    fn train(&self, _: &Node, x: Activation, _: &mut Rng) -> Result<(Activation, Step)> {
         let factor = f64::from(self.0);
-        Ok(((&*x * factor)?, step(move |grad| grad * factor)))
+        Ok((Activation::Plain((x.plain()? * factor)?), step(move |grad| grad * factor)))
     }
 
     fn place(&self, _: &Node, from: View, builder: &mut StepBuilder) -> Result<View> {

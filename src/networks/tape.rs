@@ -7,8 +7,8 @@
 //! uses (`tests/training.rs` compares).
 
 use super::network::Network;
-use crate::kernels::{self, Precision};
-use crate::layers::{Gradients, Pass, Step, backward, train};
+use crate::kernels::Precision;
+use crate::layers::{Activation, Gradient, Gradients, Pass, Step, backward, train};
 use crate::{Result, Rng};
 use candle_core::Tensor;
 
@@ -40,15 +40,16 @@ impl Network {
         frozen: bool,
     ) -> Result<(Vec<Tensor>, Tape)> {
         let _scope = self.precision.scope();
-        let (mut x, mut logits, mut exits) = (images.clone(), Vec::new(), Vec::new());
+        let (mut x, mut logits, mut exits) = (Activation::Plain(images.clone()), Vec::new(), Vec::new());
         for (i, segment) in self.segments.iter().enumerate() {
             let of_segment;
             (x, of_segment) = match frozen {
-                true => (self.segment(i, &x, &mut Pass::Evaluate)?, Vec::new()),
-                false => train(segment, &x, rng)?,
+                true => (Activation::Plain(self.segment(i, &x.plain()?, &mut Pass::Evaluate)?), Vec::new()),
+                false => train(segment, x, rng)?,
             };
-            let (end, of_branch) = train(self.branches.get(i).map_or(&[], Vec::as_slice), &x, rng)?;
-            logits.push(end);
+            let branch = self.branches.get(i).map_or(&[][..], Vec::as_slice);
+            let (end, of_branch) = train(branch, x.clone(), rng)?;
+            logits.push(end.plain()?);
             exits.push((of_segment, of_branch));
         }
         Ok((logits, Tape { exits, frozen, equilibrium: false, precision: self.precision }))
@@ -59,22 +60,22 @@ impl Tape {
     /// The gradients of all parameters, given those of the logits of every exit (batch, classes).
     pub fn backward(self, logits: Vec<Tensor>) -> Result<Gradients> {
         let _scope = self.precision.scope();
-        let (mut gradients, mut grad) = (Gradients::new(), None::<Tensor>);
+        let (mut gradients, mut grad) = (Gradients::new(), None::<Gradient>);
         let exits = self.exits.len();
         for (i, ((segment, branch), of_exit)) in self.exits.into_iter().zip(logits).enumerate().rev() {
-            let more = backward(branch, &of_exit, !self.frozen, &mut gradients)?;
+            let more = backward(branch, Gradient::Plain(of_exit), !self.frozen, &mut gradients)?;
             let of_segment = match (grad, more) {
                 (Some(grad), Some(more)) if self.equilibrium => {
                     // `grad` is already a mean of those behind this exit.
                     let share = 1.0 / (exits - i) as f64;
-                    Some(kernels::add(&(grad * (1.0 - share))?, &(more * share)?)?)
+                    Some(grad.scale(1.0 - share)?.add(more.scale(share)?)?)
                 }
-                (Some(grad), Some(more)) => Some(kernels::add(&grad, &more)?),
+                (Some(grad), Some(more)) => Some(grad.add(more)?),
                 (grad, more) => grad.or(more),
             };
             // Nobody asks for the gradient of the images, or of what a frozen trunk gives.
             grad = match of_segment {
-                Some(of_segment) if !self.frozen => backward(segment, &of_segment, i > 0, &mut gradients)?,
+                Some(of_segment) if !self.frozen => backward(segment, of_segment, i > 0, &mut gradients)?,
                 _ => None,
             };
         }

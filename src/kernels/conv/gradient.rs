@@ -64,8 +64,8 @@ impl Gradient<'_> {
     }
 
     /// The gradient (kernel, kernel, inputs, the output image's depth) that the sums amount to.
-    pub fn finish(&self, sums: Vec<f32>) -> Vec<f32> {
-        let Some(tiles) = self.tiles else { return sums };
+    pub fn finish(&self, sums: &[f32]) -> Vec<f32> {
+        let Some(tiles) = self.tiles else { return sums.to_vec() };
         let transform = kernel_transform(tiles);
         let (size, kernel) = (transform.len(), transform[0].len());
         let len = self.from.channels * self.to.depth;

@@ -24,6 +24,8 @@ pub struct Image {
     pub planar: bool,
     /// The distance of two pixels: channels, with the zeros behind them.
     pub depth: usize,
+    /// Elements behind it, so that no loop needs a masked tail.
+    pub slack: usize,
     /// Where an element is a byte, a whole number of a grid: the number of 0, which lies around the image.
     pub zero: Option<u8>,
 }
@@ -31,12 +33,17 @@ pub struct Image {
 impl Image {
     pub fn new([channels, height, width]: [usize; 3]) -> Self {
         let depth = channels.next_multiple_of(lanes());
-        Self { channels, height, width, border: 0, beyond: 0, planar: false, depth, zero: None }
+        Self { channels, height, width, border: 0, beyond: 0, planar: false, depth, slack: SLACK, zero: None }
     }
 
     /// One of bytes.
     pub fn of_bytes(shape: [usize; 3], zero: u8) -> Self {
         Self { depth: shape[0].next_multiple_of(SLACK), zero: Some(zero), ..Self::new(shape) }
+    }
+
+    /// One without zeros, as it lies in a tensor.
+    pub fn dense(shape: [usize; 3]) -> Self {
+        Self { depth: shape[0], slack: 0, ..Self::new(shape) }
     }
 
     /// The network's input.
@@ -70,7 +77,7 @@ impl Image {
     /// Elements of one image.
     #[inline(always)]
     pub fn len(&self) -> usize {
-        let len = self.plane() * if self.planar { self.channels } else { 1 } + SLACK;
+        let len = self.plane() * if self.planar { self.channels } else { 1 } + self.slack;
         if self.zero.is_some() { len.next_multiple_of(4 * SLACK) } else { len }
     }
 

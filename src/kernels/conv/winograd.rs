@@ -250,6 +250,12 @@ impl Tiles {
         to.height.div_ceil(self.results) * to.width.div_ceil(self.results)
     }
 
+    /// The zeros that the tiles of results reach into to the right of an image `to`, or below.
+    pub fn beyond_results(self, to: &Image) -> usize {
+        let beyond = |length: usize| length.next_multiple_of(self.results) - length;
+        beyond(to.height).max(beyond(to.width))
+    }
+
     /// The zeros that tiles of this size read to the right of an image with its padding, or below.
     pub fn beyond(self, length: usize, kernel: usize) -> usize {
         let tiles = (length - kernel + 1).div_ceil(self.results);

@@ -1,0 +1,356 @@
+//! Training on the CPU with the channels of each pixel side by side, for convolutions with batch normalisations.
+//!
+//! Convolutions compute in this layout, so that nothing is transposed. And a normalisation is not carried out, which
+//! would read and write all activations: what stands behind it reads them through it ([`Pixels`]). On the way back the
+//! gradient of a normalisation's input is computed where the convolution before it reads it ([`PixelGrad`]), and that
+//! convolution sums up what the normalisation before asks for.
+
+mod add;
+mod convolve;
+mod normalise;
+
+pub use convolve::ConvGrads;
+use normalise::Norm;
+
+use super::Moments;
+use crate::conv::Image;
+use crate::simd::{Aligned, vectorized};
+use candle_core::{CpuStorage, Result, Storage, Tensor, bail};
+use rayon::prelude::*;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
+/// Images of f32 on the CPU whose channels lie side by side, as they are read.
+#[derive(Debug, Clone)]
+pub struct Pixels {
+    /// (batch, height, width, channels).
+    values: Tensor,
+    /// Of each channel of the values, where a convolution gave them.
+    moments: Option<Moments>,
+    /// What they are read through.
+    norm: Option<Arc<Norm>>,
+}
+
+/// The gradient of [`Pixels`].
+#[derive(Debug, Clone)]
+pub struct PixelGrad {
+    /// (batch, height, width, channels).
+    values: Tensor,
+    /// What is added to them, the gradient that another reader of the pixels gives; then they are read through nothing.
+    plus: Option<Tensor>,
+    /// What they are read through: the way back through the normalisation behind these pixels.
+    through: Option<Arc<Through>>,
+    /// Whether the gradient counts only where the normalisation gave more than 0.
+    rectified: bool,
+    /// Of every channel what the normalisation that these pixels were read through asks for, where it is known.
+    sums: Option<Sums>,
+}
+
+/// Of every channel Σ g and Σ g · (x − mean), g being the gradient where it counts.
+type Sums = Vec<[f64; 2]>;
+
+/// The gradient of a normalisation's input: where `x · steep + low` is above 0, `g · slope + x · by_x + start`, else
+/// `x · by_x + start`.
+#[derive(Debug)]
+struct Through {
+    x: Tensor,
+    /// steep, low, slope, by_x and start of every channel.
+    lines: [Vec<f32>; 5],
+}
+
+/// The elements of a tensor of f32 on the CPU.
+struct Floats<G>(G, Range<usize>);
+
+/// The elements of a tensor, which must be contiguous.
+fn floats(tensor: &Tensor) -> Result<Floats<impl Deref<Target = Storage> + Sync>> {
+    let (storage, layout) = tensor.storage_and_layout();
+    match (&*storage, layout.contiguous_offsets()) {
+        (Storage::Cpu(CpuStorage::F32(_)), Some((start, end))) => Ok(Floats(storage, start..end)),
+        _ => bail!("internal error: pixels are contiguous f32 on the CPU"),
+    }
+}
+
+impl<G: Deref<Target = Storage>> Deref for Floats<G> {
+    type Target = [f32];
+    fn deref(&self) -> &[f32] {
+        match &*self.0 {
+            Storage::Cpu(CpuStorage::F32(values)) => &values[self.1.clone()],
+            _ => unreachable!("checked when it was made"),
+        }
+    }
+}
+
+/// (height, width, channels) of a tensor of pixels, with the batch in front.
+fn sizes(values: &Tensor) -> Result<(usize, [usize; 3])> {
+    let (batch, height, width, channels) = values.dims4()?;
+    Ok((batch, [height, width, channels]))
+}
+
+/// Numbers of every channel as often as a row has pixels: rows are then computed without a look at channels.
+fn across<const N: usize>(numbers: [&[f32]; N], width: usize) -> [Vec<f32>; N] {
+    numbers.map(|numbers| numbers.repeat(width))
+}
+
+/// The sums of a row's pixels, one for each channel: they come to stand in its first pixel.
+#[inline(always)]
+fn fold(row: &mut [f32], channels: usize) -> &[f32] {
+    let (sums, pixels) = row.split_at_mut(channels);
+    for pixel in pixels.chunks_exact(channels) {
+        sums.iter_mut().zip(pixel).for_each(|(sum, &x)| *sum += x);
+    }
+    sums
+}
+
+/// A gradient where the value is above 0, and 0 elsewhere.
+#[inline(always)]
+fn where_above(value: f32, grad: f32) -> f32 {
+    if value > 0.0 { grad } else { 0.0 }
+}
+
+/// Rows of pixels as they are read.
+trait Rows: Sync {
+    /// Writes row `row`, counted over all images.
+    fn read(&self, row: usize, to: &mut [f32]);
+}
+
+/// Rows of [`Pixels`].
+struct Read<'a> {
+    values: &'a [f32],
+    /// Elements of a row.
+    len: usize,
+    line: Option<([Vec<f32>; 2], f32)>,
+}
+
+impl Read<'_> {
+    /// The row without what it is read through.
+    #[inline(always)]
+    fn raw(&self, row: usize) -> &[f32] {
+        &self.values[row * self.len..][..self.len]
+    }
+}
+
+impl Rows for Read<'_> {
+    #[inline(always)]
+    fn read(&self, row: usize, to: &mut [f32]) {
+        match &self.line {
+            None => to.copy_from_slice(self.raw(row)),
+            Some(([slope, start], floor)) => {
+                let (x, len) = (self.raw(row), self.len);
+                let (to, slope, start) = (&mut to[..len], &slope[..len], &start[..len]);
+                for i in 0..len {
+                    let value = x[i] * slope[i] + start[i];
+                    to[i] = if value < *floor { *floor } else { value };
+                }
+            }
+        }
+    }
+}
+
+/// Rows of [`PixelGrad`].
+struct ReadGrad<'a> {
+    values: &'a [f32],
+    len: usize,
+    through: Option<(&'a [f32], [Vec<f32>; 5])>,
+}
+
+impl Rows for ReadGrad<'_> {
+    #[inline(always)]
+    fn read(&self, row: usize, to: &mut [f32]) {
+        let grad = &self.values[row * self.len..][..self.len];
+        match &self.through {
+            None => to.copy_from_slice(grad),
+            Some((x, [steep, low, slope, by_x, start])) => {
+                // Slices of one length, and plain indices: only so the compiler makes vectors of it.
+                let len = self.len;
+                let (to, x) = (&mut to[..len], &x[row * len..][..len]);
+                let (steep, low, slope) = (&steep[..len], &low[..len], &slope[..len]);
+                let (by_x, start) = (&by_x[..len], &start[..len]);
+                for i in 0..len {
+                    let grad = where_above(x[i] * steep[i] + low[i], grad[i]);
+                    to[i] = grad * slope[i] + (x[i] * by_x[i] + start[i]);
+                }
+            }
+        }
+    }
+}
+
+/// Writes the rows of each image with its number, in parallel.
+fn write_images(batch: usize, len: usize, write: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
+    let mut out = super::unset(batch * len);
+    let at_least = ((1 << 14) / len).max(1);
+    out.par_chunks_mut(len).enumerate().with_min_len(at_least).for_each(|(image, out)| write(image, out));
+    out
+}
+
+/// Writes the rows of an image as they are read.
+fn read_image(rows: &impl Rows, image: usize, row: usize, out: &mut [f32]) {
+    let first = image * (out.len() / row);
+    vectorized(
+        #[inline(always)]
+        || out.chunks_exact_mut(row).enumerate().for_each(|(y, to)| rows.read(first + y, to)),
+    );
+}
+
+/// Images (batch, channels, height, width) with their channels side by side.
+fn side_by_side(planes: &Tensor) -> Result<Tensor> {
+    let (batch, channels, height, width) = planes.dims4()?;
+    let (planes, len) = (planes.contiguous()?, height * width * channels);
+    let image = Image::dense([channels, height, width]);
+    let values = floats(&planes)?;
+    // A transposed row may write zeros behind itself.
+    let slack = crate::simd::SLACK;
+    let out = write_images(batch, len, |i, out| {
+        let mut pixels = vec![0.0; len + slack];
+        image.pack(&values[i * len..][..len], 1, &mut pixels);
+        out.copy_from_slice(&pixels[..len]);
+    });
+    Tensor::from_vec(out, (batch, height, width, channels), planes.device())
+}
+
+impl Pixels {
+    /// These values (batch, height, width, channels).
+    fn new(values: Tensor) -> Self {
+        Self { values, moments: None, norm: None }
+    }
+
+    /// Images (batch, channels, height, width) of f32 on the CPU.
+    pub fn of_planes(planes: &Tensor) -> Result<Self> {
+        Ok(Self::new(side_by_side(planes)?))
+    }
+
+    /// The images (batch, channels, height, width).
+    pub fn planes(&self) -> Result<Tensor> {
+        let (batch, [height, width, channels]) = sizes(&self.values)?;
+        let (values, len, image) =
+            (floats(&self.values)?, height * width * channels, Image::dense([channels, height, width]));
+        let rows = self.rows(&values)?;
+        let out = write_images(batch, len, |i, out| {
+            let mut pixels = super::unset(len);
+            read_image(&rows, i, width * channels, &mut pixels);
+            image.unpack(&pixels, out);
+        });
+        Tensor::from_vec(out, (batch, channels, height, width), self.values.device())
+    }
+
+    /// (channels, height, width) of an image.
+    pub fn shape(&self) -> Result<[usize; 3]> {
+        let (_, [height, width, channels]) = sizes(&self.values)?;
+        Ok([channels, height, width])
+    }
+
+    fn rows<'a>(&self, values: &'a [f32]) -> Result<Read<'a>> {
+        let (_, [_, width, channels]) = sizes(&self.values)?;
+        let line = self.norm.as_ref().map(|norm| {
+            let floor = if norm.rectified { 0.0 } else { f32::NEG_INFINITY };
+            (across([&norm.slope, &norm.start], width), floor)
+        });
+        Ok(Read { values, len: width * channels, line })
+    }
+}
+
+impl PixelGrad {
+    fn new(values: Tensor) -> Self {
+        Self { values, plus: None, through: None, rectified: false, sums: None }
+    }
+
+    /// A gradient (batch, channels, height, width) of f32 on the CPU.
+    pub fn of_planes(planes: &Tensor) -> Result<Self> {
+        Ok(Self::new(side_by_side(planes)?))
+    }
+
+    /// The gradient (batch, channels, height, width).
+    pub fn planes(self) -> Result<Tensor> {
+        Pixels::new(self.alone()?.values).planes()
+    }
+
+    /// The sum of two gradients of the same pixels.
+    pub fn plus(self, other: Self) -> Result<Self> {
+        let (one, other) = (self.alone()?, other.alone()?);
+        let sums = one.sums.zip(other.sums).map(|(one, other)| {
+            one.iter().zip(other).map(|(one, other)| [one[0] + other[0], one[1] + other[1]]).collect()
+        });
+        Ok(Self { plus: Some(other.values), sums, ..Self::new(one.values) })
+    }
+
+    /// The same times a number.
+    pub fn scale(self, factor: f64) -> Result<Self> {
+        Ok(Self::new((self.alone()?.values * factor)?))
+    }
+
+    /// The same with what is added to it.
+    fn added(self) -> Result<Self> {
+        let Some(plus) = &self.plus else { return Ok(self) };
+        Ok(Self { values: super::add(&self.values, plus)?, plus: None, ..self })
+    }
+
+    /// Its values, and what is to be added to them.
+    fn apart(self) -> Result<(Tensor, Option<Tensor>)> {
+        let grad = if self.through.is_some() { self.alone()? } else { self };
+        Ok((grad.values, grad.plus))
+    }
+
+    /// The same with nothing that is added or that it is read through.
+    fn alone(self) -> Result<Self> {
+        let grad = self.added()?;
+        let Some(through) = &grad.through else { return Ok(grad) };
+        let (batch, [height, width, channels]) = sizes(&grad.values)?;
+        let (values, x) = (floats(&grad.values)?, floats(&through.x)?);
+        let rows = grad.rows(&values, Some(&x))?;
+        let out = write_images(batch, height * width * channels, |i, out| {
+            read_image(&rows, i, width * channels, out);
+        });
+        Ok(Self::new(Tensor::from_vec(out, grad.values.shape(), grad.values.device())?))
+    }
+
+    /// Rows of the values, and of those that they are read through.
+    fn rows<'a>(&self, values: &'a [f32], x: Option<&'a [f32]>) -> Result<ReadGrad<'a>> {
+        let (_, [_, width, channels]) = sizes(&self.values)?;
+        let lines = |through: &Arc<Through>| across(through.lines.each_ref().map(Vec::as_slice), width);
+        Ok(ReadGrad { values, len: width * channels, through: x.zip(self.through.as_ref().map(lines)) })
+    }
+}
+
+/// Images with zeros around them, into which rows of pixels are read.
+struct Lay {
+    image: Image,
+    images: Aligned,
+    apart: usize,
+    rows: usize,
+    width: usize,
+    /// A row whose pixels are not as far from each other as those of the image.
+    row: Vec<f32>,
+}
+
+impl Lay {
+    /// So many images at most, of rows of so many pixels, which come to lie `apart` from each other.
+    fn new(image: Image, count: usize, apart: usize, [rows, width]: [usize; 2]) -> Self {
+        let (images, row) = (Aligned::zeros(count * image.len()), vec![0.0; width * image.channels]);
+        Self { image, images, apart, rows, width, row }
+    }
+
+    /// Reads the rows of these images, and lets `look` see each.
+    #[inline(always)]
+    fn read(&mut self, numbers: Range<usize>, from: &impl Rows, mut look: impl FnMut(&[f32])) {
+        let Self { image, images, apart, rows, width, row } = self;
+        let (next, len, rows, width) = (*apart * image.depth, image.len(), *rows, *width);
+        vectorized(
+            #[inline(always)]
+            || {
+                for (number, to) in numbers.clone().zip(images.chunks_mut(len)) {
+                    for y in 0..rows {
+                        let to = &mut to[image.at((y * *apart) as isize, 0)..];
+                        let side_by_side = next == image.channels;
+                        let read = if side_by_side { &mut to[..width * next] } else { &mut *row };
+                        from.read(number * rows + y, read);
+                        look(read);
+                        if !side_by_side {
+                            for (x, pixel) in row.chunks_exact(image.channels).enumerate() {
+                                to[x * next..][..image.channels].copy_from_slice(pixel);
+                            }
+                        }
+                    }
+                }
+            },
+        );
+    }
+}
