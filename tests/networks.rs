@@ -4,8 +4,8 @@
 use branchynet::exits::{ExitPolicy, Plan};
 use branchynet::kernels::Zeros;
 use branchynet::networks::{
-    ExitCost, Layer, Pass, Skip, average_pool, batch_norm, branch, conv, gelu, linear, lrn, max_pool, relu,
-    residual, without_branches,
+    ExitCost, Layer, Pass, Skip, average_pool, batch_norm, branch, conv, gelu, linear, lrn, max_pool,
+    max_pool_inside, relu, residual, without_branches,
 };
 use branchynet::networks::{b_alexnet, b_lenet, b_resnet, b_resnet110, b_resnet110_standard};
 use branchynet::{Network, Result, Rng};
@@ -141,8 +141,8 @@ fn skips() -> Result<Vec<Layer>> {
     ])
 }
 
-/// Convolutions with a normalisation behind them, in all sizes, and what reads them.
-fn normalised() -> Vec<Vec<Layer>> {
+/// Convolutions whose channels lie side by side in training, in all sizes, and what reads them.
+fn side_by_side() -> Vec<Vec<Layer>> {
     let after = |layer: Layer, outputs: usize| vec![layer, batch_norm(outputs), relu()];
     let body = [after(strided(16, 32), 32), vec![conv(32, 32, 3, 1), batch_norm(32)]].concat();
     let beside = [after(conv(20, 20, 1, 0), 20), vec![max_pool(2, 2), linear(20 * 20, 3)]].concat();
@@ -166,6 +166,20 @@ fn normalised() -> Vec<Vec<Layer>> {
             vec![branch([linear(16 * 72, 3)]), linear(16 * 72, 3)],
         ]
         .concat(),
+        // Without normalisations: windows that hang over, what two branches read through their own rectifiers, and pooling
+        // without one.
+        vec![
+            conv(3, 16, 5, 2),
+            branch([relu(), max_pool(3, 2), lrn(), conv(16, 8, 3, 1), max_pool_inside(2, 2), linear(32, 3)]),
+            relu(),
+            relu(),
+            max_pool(2, 2),
+            conv(16, 24, 3, 1),
+            relu(),
+            conv(24, 8, 3, 1),
+            max_pool(3, 1),
+            linear(8 * 6, 3),
+        ],
     ]
 }
 
@@ -180,7 +194,7 @@ fn the_tape_gives_the_gradients_of_candles_autograd() -> Result<()> {
     let values: Vec<f32> = (0..9 * 3 * height * width).map(|i| (1.3 * i as f32).sin()).collect();
     let of_skips = Tensor::from_vec(values, (9, 3, height, width), &Device::Cpu)?;
     compare_gradients(&build(skips()?, [3, height, width])?, &of_skips)?;
-    for layers in normalised() {
+    for layers in side_by_side() {
         compare_gradients(&build(layers, [3, height, width])?, &of_skips)?;
     }
     compare_gradients(&build(all_kinds(), [3, 8, 8])?, &images(9)?)

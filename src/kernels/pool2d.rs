@@ -60,6 +60,13 @@ impl Pool {
         Ok(Self { kind, height, width, kernel, stride, out_height, out_width })
     }
 
+    /// The pixels of a window along an axis of so many.
+    #[inline(always)]
+    pub(crate) fn inside(&self, window: usize, size: usize) -> std::ops::Range<usize> {
+        let start = window * self.stride;
+        start..size.min(start + self.kernel)
+    }
+
     /// As the kernels take them.
     fn numbers(&self) -> Vec<Number> {
         let average = usize::from(self.kind == Pooling::Average);

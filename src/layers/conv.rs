@@ -92,23 +92,13 @@ impl Operator for Conv {
     }
 
     fn train(&self, node: &Node, x: Activation, _: &mut Rng) -> Result<(Activation, Step)> {
-        let (weight, bias) = node.parameters_for(&Pass::Evaluate);
-        let (name, geometry, fixed) =
-            (node.name.clone(), (self.padding, self.stride), self.start == Start::Whitening);
-        if let Activation::Pixels(x) = x {
-            let out = Activation::Pixels(x.conv(&weight, &bias, geometry)?);
-            let step: Step = Box::new(move |grad, of_input, gradients| {
-                let grads = x.conv_backward(&weight, grad.pixels()?, geometry, of_input)?;
-                keep(gradients, &name, (!fixed).then_some(grads.weight), grads.bias);
-                Ok(grads.x.map(Gradient::Pixels))
-            });
-            return Ok((out, step));
-        }
         let x = x.plain()?;
         let out = Activation::Plain(self.forward(node, &x, &mut Pass::Evaluate)?);
+        let (weight, _) = node.parameters_for(&Pass::Evaluate);
+        let (name, geometry, start) = (node.name.clone(), (self.padding, self.stride), self.start);
         let step = plain_step(move |grad, of_input, gradients| {
             let (x, weight, bias) = kernels::conv2d_backward(&x, &weight, grad, geometry, of_input)?;
-            keep(gradients, &name, (!fixed).then_some(weight), bias);
+            keep(gradients, &name, (start != Start::Whitening).then_some(weight), bias);
             Ok(x)
         });
         Ok((out, step))
@@ -121,6 +111,37 @@ impl Operator for Conv {
 }
 
 impl Conv {
+    /// Whether its channels are to lie side by side, given the layers behind it, and whether a normalisation asks for their
+    /// moments: where what follows takes them so, and registers are full.
+    pub(super) fn suits_pixels(&self, behind: &[Node]) -> Option<bool> {
+        let layer = |at: usize| behind.get(at).map(|node: &Node| &node.layer);
+        let normalised = match (layer(0), layer(1)) {
+            (Some(Layer::BatchNorm(_)), None | Some(Layer::Relu)) => true,
+            (None | Some(Layer::Relu), _) => false,
+            _ => return None,
+        };
+        let full = self.outputs.is_multiple_of(8);
+        (self.padding < self.kernel && (normalised || full)).then_some(normalised)
+    }
+
+    /// [`Operator::train`] with channels side by side.
+    pub(super) fn train_pixels(
+        &self,
+        node: &Node,
+        x: Pixels,
+        normalised: bool,
+    ) -> Result<(Activation, Step)> {
+        let (weight, bias) = node.parameters_for(&Pass::Evaluate);
+        let (name, geometry, start) = (node.name.clone(), (self.padding, self.stride), self.start);
+        let out = Activation::Pixels(x.conv(&weight, &bias, geometry, normalised)?);
+        let step: Step = Box::new(move |grad, of_input, gradients| {
+            let grads = x.conv_backward(&weight, grad.pixels()?, geometry, of_input)?;
+            keep(gradients, &name, (start != Start::Whitening).then_some(grads.weight), grads.bias);
+            Ok(grads.x.map(Gradient::Pixels))
+        });
+        Ok((out, step))
+    }
+
     /// The outputs of one that whitens.
     pub fn whitened(inputs: usize, kernel: usize) -> usize {
         2 * inputs * kernel * kernel

@@ -1,6 +1,6 @@
 //! A layer at its place in a network, and what happens to lists of them.
 
-use super::{Conv, Layer, Operator};
+use super::{Layer, Operator};
 use crate::kernels::inference::{StepBuilder, View};
 use crate::kernels::{self, PixelGrad, Pixels};
 use crate::{Error, Result, Rng};
@@ -146,18 +146,6 @@ impl Node {
         own + self.within().map(Self::parameter_count).sum::<usize>()
     }
 
-    /// Whether it is a convolution with a normalisation behind it that is read through: by a rectifier or at the end of a
-    /// residual block. There it pays that channels lie side by side.
-    fn suits_pixels(&self, behind: &[Node]) -> bool {
-        let Layer::Conv(Conv { kernel, padding, .. }) = self.layer else { return false };
-        match behind {
-            [norm, after @ ..] if padding < kernel && matches!(norm.layer, Layer::BatchNorm(_)) => {
-                after.first().is_none_or(|next| matches!(next.layer, Layer::Relu))
-            }
-            _ => false,
-        }
-    }
-
     /// The layers inside and beside it.
     pub(crate) fn within(&self) -> impl Iterator<Item = &Node> {
         self.inner.iter().chain(&self.beside)
@@ -289,7 +277,14 @@ pub(super) fn plain_step(
     })
 }
 
-/// The same for one without parameters.
+/// The step of a layer without parameters whose channels lie side by side.
+pub(super) fn pixel_step(
+    backward: impl FnOnce(PixelGrad) -> candle_core::Result<PixelGrad> + 'static,
+) -> Step {
+    Box::new(|grad, _, _| Ok(Some(Gradient::Pixels(backward(grad.pixels()?)?))))
+}
+
+/// The same for one that works on plain tensors.
 pub(super) fn step(backward: impl FnOnce(&Tensor) -> candle_core::Result<Tensor> + 'static) -> Step {
     plain_step(|grad, _, _| Ok(Some(backward(grad)?)))
 }
@@ -311,14 +306,14 @@ pub(crate) fn run(nodes: &[Node], x: &Tensor, pass: &mut Pass<'_>) -> Result<Ten
 pub(crate) fn train(nodes: &[Node], x: Activation, rng: &mut Rng) -> Result<(Activation, Vec<Step>)> {
     let (mut x, mut steps) = (x, Vec::new());
     for (i, node) in nodes.iter().enumerate() {
-        if matches!(node.layer, Layer::Conv(_)) {
-            x = match x.may_be_pixels() && node.suits_pixels(&nodes[i + 1..]) {
-                true => Activation::Pixels(x.pixels()?),
-                false => Activation::Plain(x.plain()?),
-            };
-        }
         let step;
-        (x, step) = node.operator().train(node, x, rng)?;
+        (x, step) = match &node.layer {
+            Layer::Conv(conv) if x.may_be_pixels() => match conv.suits_pixels(&nodes[i + 1..]) {
+                Some(normalised) => conv.train_pixels(node, x.pixels()?, normalised)?,
+                None => conv.train(node, x, rng)?,
+            },
+            _ => node.operator().train(node, x, rng)?,
+        };
         steps.push(step);
     }
     Ok((x, steps))

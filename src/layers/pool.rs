@@ -60,6 +60,14 @@ impl Operator for Pool {
     }
 
     fn train(&self, node: &Node, x: Activation, _: &mut Rng) -> Result<(Activation, Step)> {
+        if let (Activation::Pixels(x), Pooling::Max | Pooling::MaxInside) = (&x, self.kind) {
+            let (x, [_, height, width]) = (x.clone(), x.shape()?);
+            let pool = self.windows(height, width)?;
+            let out = x.max_pool(&pool)?;
+            let kept = out.clone();
+            let step = pixel_step(move |grad| x.max_pool_backward(&pool, &kept, grad));
+            return Ok((Activation::Pixels(out), step));
+        }
         let x = x.plain()?;
         let out = Activation::Plain(self.forward(node, &x, &mut Pass::Evaluate)?);
         let (_, _, height, width) = x.dims4()?;

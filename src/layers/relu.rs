@@ -19,12 +19,10 @@ impl Operator for Relu {
     }
 
     fn train(&self, _: &Node, x: Activation, _: &mut Rng) -> Result<(Activation, Step)> {
-        if let Activation::Pixels(pixels) = &x
-            && let Some(rectified) = pixels.rectified()
-        {
-            let step: Step =
-                Box::new(|grad, _, _| Ok(Some(Gradient::Pixels(grad.pixels()?.through_rectifier()?))));
-            return Ok((Activation::Pixels(rectified), step));
+        if let Activation::Pixels(x) = x {
+            let out = Activation::Pixels(x.rectified());
+            let step = pixel_step(move |grad| x.rectified_backward(grad));
+            return Ok((out, step));
         }
         let out = kernels::relu(&x.plain()?)?;
         // The output says as much as the input, which then need not be kept.

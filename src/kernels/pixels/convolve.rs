@@ -23,9 +23,15 @@ impl Pixels {
         Geometry::of(inputs, height, width, outputs, kernel, padding, stride)
     }
 
-    /// [`crate::conv2d`] of what is read, which knows the moments of its channels. The padding must be smaller than the
-    /// kernel.
-    pub fn conv(&self, weight: &Tensor, bias: &Tensor, (padding, stride): (usize, usize)) -> Result<Self> {
+    /// [`crate::conv2d`] of what is read, with the moments of its channels where a normalisation asks for them. The padding
+    /// must be smaller than the kernel.
+    pub fn conv(
+        &self,
+        weight: &Tensor,
+        bias: &Tensor,
+        (padding, stride): (usize, usize),
+        with_moments: bool,
+    ) -> Result<Self> {
         let g = self.geometry(weight, padding, stride)?;
         let (x, weight) = (floats(&self.values)?, weight.contiguous()?);
         let (weight, bias) = (floats(&weight)?, bias.to_vec1()?);
@@ -47,6 +53,9 @@ impl Pixels {
                 let images = first..first + out.len() / out_len;
                 lay.read(images.clone(), &rows, |_| ());
                 conv.run(&lay.images, images.len(), out, buffers);
+                if !with_moments {
+                    return;
+                }
                 vectorized(
                     #[inline(always)]
                     || {
@@ -59,8 +68,8 @@ impl Pixels {
         );
         let shape = (batch, g.out_height, g.out_width, outputs);
         let out = Tensor::from_vec(out, shape, self.values.device())?;
-        let moments = moments(&of_images, outputs, g.out_height * g.out_width, &out)?;
-        Ok(Self { moments: Some(moments), ..Self::new(out) })
+        let moments = with_moments.then(|| moments(&of_images, outputs, g.out_height * g.out_width, &out));
+        Ok(Self { moments: moments.transpose()?, ..Self::new(out) })
     }
 
     /// The gradients of [`Self::conv`], given that of its result: that of what is read where `of_image`.
@@ -95,7 +104,7 @@ impl Pixels {
         let batch = x.len() / len;
         let task = task(batch);
         let count = at_a_time(&from, &to, tiles).min(task);
-        let lines = self.norm.as_ref().map(|norm| norm.lines(g.width, norm.rectified));
+        let lines = self.norm.as_ref().map(|norm| norm.lines(g.width, self.rectified));
         let lines = lines.as_ref().map(|lines| lines.each_ref().map(Vec::as_slice));
         let sum_up = |part: usize, out: &mut [f32]| {
             let mut lay = Lay::new(from, count, 1, [g.height, g.width]);

@@ -8,6 +8,7 @@
 mod add;
 mod convolve;
 mod normalise;
+mod pool;
 
 pub use convolve::ConvGrads;
 use normalise::Norm;
@@ -29,6 +30,8 @@ pub struct Pixels {
     moments: Option<Moments>,
     /// What they are read through.
     norm: Option<Arc<Norm>>,
+    /// Whether they are read through a rectifier, behind the normalisation.
+    rectified: bool,
 }
 
 /// The gradient of [`Pixels`].
@@ -187,7 +190,11 @@ fn read_image(rows: &impl Rows, image: usize, row: usize, out: &mut [f32]) {
     let first = image * (out.len() / row);
     vectorized(
         #[inline(always)]
-        || out.chunks_exact_mut(row).enumerate().for_each(|(y, to)| rows.read(first + y, to)),
+        || {
+            for (y, to) in out.chunks_exact_mut(row).enumerate() {
+                rows.read(first + y, to);
+            }
+        },
     );
 }
 
@@ -210,7 +217,7 @@ fn side_by_side(planes: &Tensor) -> Result<Tensor> {
 impl Pixels {
     /// These values (batch, height, width, channels).
     fn new(values: Tensor) -> Self {
-        Self { values, moments: None, norm: None }
+        Self { values, moments: None, norm: None, rectified: false }
     }
 
     /// Images (batch, channels, height, width) of f32 on the CPU.
@@ -240,10 +247,14 @@ impl Pixels {
 
     fn rows<'a>(&self, values: &'a [f32]) -> Result<Read<'a>> {
         let (_, [_, width, channels]) = sizes(&self.values)?;
-        let line = self.norm.as_ref().map(|norm| {
-            let floor = if norm.rectified { 0.0 } else { f32::NEG_INFINITY };
-            (across([&norm.slope, &norm.start], width), floor)
-        });
+        let floor = if self.rectified { 0.0 } else { f32::NEG_INFINITY };
+        let line = match &self.norm {
+            Some(norm) => Some((across([&norm.slope, &norm.start], width), floor)),
+            None if self.rectified => {
+                Some((across([&vec![1.0; channels], &vec![0.0; channels]], width), floor))
+            }
+            None => None,
+        };
         Ok(Read { values, len: width * channels, line })
     }
 }

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use std::sync::Arc;
 
 /// `x · slope + start`, channel by channel.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Norm {
     mean: Vec<f64>,
     /// 1 / √(variance + ε).
@@ -16,8 +16,6 @@ pub(super) struct Norm {
     weight: Vec<f64>,
     pub(super) slope: Vec<f32>,
     pub(super) start: Vec<f32>,
-    /// Whether 0 is read instead of what is below 0.
-    pub(super) rectified: bool,
 }
 
 /// Two sums for each element of a row.
@@ -104,7 +102,7 @@ impl Norm {
         let starts =
             slopes.zip(&bias).zip(&mean).map(|((slope, &bias), mean)| f64::from(bias) - mean * slope);
         let start = starts.map(|start| start as f32).collect();
-        Ok(Self { mean, scale, weight, slope, start, rectified: false })
+        Ok(Self { mean, scale, weight, slope, start })
     }
 
     /// What [`RowSums::add`] takes, for rows of so many pixels.
@@ -122,7 +120,7 @@ impl Norm {
 impl Pixels {
     /// Mean and variance of every channel, where a convolution gave these values and they are not normalised yet.
     pub fn moments(&self) -> Option<&Moments> {
-        self.moments.as_ref().filter(|_| self.norm.is_none())
+        self.moments.as_ref().filter(|_| self.norm.is_none() && !self.rectified)
     }
 
     /// The same through a batch normalisation by [`Self::moments`], with weight and bias (channels).
@@ -131,10 +129,20 @@ impl Pixels {
         Ok(Self { norm: Some(Arc::new(Norm::new(moments, weight, bias)?)), ..self.clone() })
     }
 
-    /// The same through a rectifier, where they are read through a normalisation; else nothing.
-    pub fn rectified(&self) -> Option<Self> {
-        let norm = Norm { rectified: true, ..Norm::clone(self.norm.as_ref()?) };
-        Some(Self { norm: Some(Arc::new(norm)), ..self.clone() })
+    /// The same through a rectifier.
+    pub fn rectified(&self) -> Self {
+        Self { rectified: true, ..self.clone() }
+    }
+
+    /// The gradient of what a rectifier gets, given that of [`Self::rectified`].
+    pub fn rectified_backward(&self, grad: PixelGrad) -> Result<PixelGrad> {
+        let grad = grad.alone()?;
+        if self.norm.is_some() {
+            return Ok(PixelGrad { rectified: true, ..grad });
+        }
+        let (_, [.., channels]) = sizes(&self.values)?;
+        let lines = [1.0, 0.0, 1.0, 0.0, 0.0].map(|number| vec![number; channels]);
+        Ok(PixelGrad { through: Some(Arc::new(Through { x: self.values.clone(), lines })), ..grad })
     }
 
     /// The gradients of the values, of weight and of bias (channels) of the normalisation that they are read through, given
@@ -192,13 +200,6 @@ impl Pixels {
             })
             .collect();
         Ok(add_sums(&of_images, channels))
-    }
-}
-
-impl PixelGrad {
-    /// The gradient of what a rectifier got that read pixels through a normalisation.
-    pub fn through_rectifier(self) -> Result<Self> {
-        Ok(Self { rectified: true, ..self.alone()? })
     }
 }
 
