@@ -112,12 +112,19 @@ impl Operator for Conv {
 
 impl Conv {
     /// Whether its channels are to lie side by side, given the layers behind it, and whether a normalisation asks for their
-    /// moments: where what follows takes them so, and registers are full.
+    /// moments: where what follows reads them so, and registers are full. A layer that needs planes would keep these beside
+    /// what the convolution gave.
     pub(super) fn suits_pixels(&self, behind: &[Node]) -> Option<bool> {
         let layer = |at: usize| behind.get(at).map(|node: &Node| &node.layer);
+        let reads = |layer: Option<&Layer>| match layer {
+            None | Some(Layer::Conv(_)) => true,
+            Some(Layer::Pool(pool)) => pool.kind != Pooling::Average,
+            _ => false,
+        };
         let normalised = match (layer(0), layer(1)) {
             (Some(Layer::BatchNorm(_)), None | Some(Layer::Relu)) => true,
-            (None | Some(Layer::Relu), _) => false,
+            (Some(Layer::Relu), next) if reads(next) => false,
+            (None, _) => false,
             _ => return None,
         };
         let full = self.outputs.is_multiple_of(8);
