@@ -3,7 +3,7 @@
 //!
 //! This crate knows candle and nothing of networks, data or exits. Everything else in branchynet is
 //! candle's own or is built from what is here. Begin with [`relu`], the simplest [`Operation`]; `conv`
-//! is where the time goes, [`inference`] is for answers without training, `cuda` compiles and launches GPU kernels.
+//! is where the time goes, [`inference`] is for answers without training, [`Pixels`] for training on the CPU, `cuda` compiles and launches GPU kernels.
 //! Every gradient is tested against central differences in f64 and against PyTorch's values
 //! (`tests/ops.rs`).
 

@@ -23,7 +23,7 @@ impl Pixels {
         Geometry::of(inputs, height, width, outputs, kernel, padding, stride)
     }
 
-    /// [`crate::conv2d`] of what is read, with the moments of its channels where a normalisation asks for them. The padding
+    /// [`crate::conv2d()`] of what is read, with the moments of its channels where a normalisation asks for them. The padding
     /// must be smaller than the kernel.
     pub fn conv(
         &self,

@@ -1,4 +1,4 @@
-//! Training on the CPU with the channels of each pixel side by side, for convolutions with batch normalisations.
+//! Training on the CPU with the channels of each pixel side by side.
 //!
 //! Convolutions compute in this layout, so that nothing is transposed. And a normalisation is not carried out, which
 //! would read and write all activations: what stands behind it reads them through it ([`Pixels`]). On the way back the

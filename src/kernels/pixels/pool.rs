@@ -6,7 +6,7 @@ use crate::{Pool, Pooling};
 use candle_core::{Result, Tensor, bail};
 
 impl Pixels {
-    /// [`crate::pool2d`] of what is read, of the largest values.
+    /// [`crate::pool2d()`] of what is read, of the largest values.
     pub fn max_pool(&self, pool: &Pool) -> Result<Self> {
         if pool.kind == Pooling::Average {
             bail!("internal error: pixels are pooled by their largest values")
