@@ -200,6 +200,18 @@ fn the_tape_gives_the_gradients_of_candles_autograd() -> Result<()> {
     compare_gradients(&build(all_kinds(), [3, 8, 8])?, &images(9)?)
 }
 
+/// A run that diverges is told by its loss: nothing on the way may turn NaN into a number.
+#[test]
+fn what_is_no_number_reaches_the_logits_in_training() -> Result<()> {
+    let block = residual([conv(8, 8, 3, 1), batch_norm(8), relu(), conv(8, 8, 3, 1), batch_norm(8)]);
+    let smaller = residual([strided(8, 16), batch_norm(16)]);
+    let network = build(vec![conv(3, 8, 3, 1), block, smaller, linear(16 * 16, 2)], [3, 8, 8])?;
+    let images = (images(3)? * f64::NAN)?;
+    let (logits, _) = network.forward_with_tape(&images, &mut Rng::seed_from_u64(0))?;
+    assert!(logits[0].flatten_all()?.to_vec1::<f32>()?.iter().all(|z| z.is_nan()));
+    Ok(())
+}
+
 fn compare_gradients(network: &Network, images: &Tensor) -> Result<()> {
     let weights = |i: usize| 1.0 - 0.3 * i as f64;
     let loss = |logits: &[Tensor]| -> Result<Tensor> {

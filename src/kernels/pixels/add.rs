@@ -1,11 +1,10 @@
 //! The end of a residual block.
 
 use super::normalise::{RowSums, add_sums};
-use super::{PixelGrad, Pixels, Rows, floats, sizes, where_above, write_images};
+use super::{PixelGrad, Pixels, Rows, at_least, floats, map_images, sizes, where_above, write_images};
 use crate::simd::vectorized;
-use crate::{Shortcut, each, unset};
+use crate::{Shortcut, each};
 use candle_core::{Result, Tensor};
-use rayon::prelude::*;
 
 impl Shortcut {
     /// `max(body + shortcut(x), 0)` as [`crate::add_shortcut`] has it.
@@ -23,7 +22,7 @@ impl Shortcut {
                         bodies.read(image * height + y, &mut row);
                         xs.read(image * x_height + y * stride, &mut other);
                         if self.is_identity() {
-                            each(out, [&row, &other], |[body, x]| (body + x).max(0.0));
+                            each(out, [&row, &other], |[body, x]| at_least(0.0, body + x));
                             continue;
                         }
                         for (out, x) in row.chunks_exact_mut(channels).zip(other.chunks(stride * of_x)) {
@@ -31,7 +30,7 @@ impl Shortcut {
                                 *out += x;
                             }
                         }
-                        each(out, [&row], |[x]| x.max(0.0));
+                        each(out, [&row], |[x]| at_least(0.0, x));
                     }
                 },
             );
@@ -54,37 +53,30 @@ impl Shortcut {
         let (out, values, bodies) = (floats(&out.values)?, floats(&grad)?, floats(&body.values)?);
         let lines = body.norm.as_ref().map(|norm| norm.lines(width, false));
         let lines = lines.as_ref().map(|lines| lines.each_ref().map(Vec::as_slice));
-        let mut of_body = unset(batch * len);
-        let at_least = ((1 << 14) / len).max(1);
-        let of_images: Vec<_> = of_body
-            .par_chunks_mut(len)
-            .enumerate()
-            .with_min_len(at_least)
-            .map(|(image, of_body)| {
-                let mut sums = RowSums::new(row);
-                vectorized(
-                    #[inline(always)]
-                    || {
-                        for (y, of_body) in of_body.chunks_exact_mut(row).enumerate() {
-                            let at = image * len + y * row..image * len + (y + 1) * row;
-                            let (out, grad) = (&out[at.clone()], &values[at.clone()]);
-                            match &plus {
-                                None => each(of_body, [out, grad], |[out, grad]| where_above(out, grad)),
-                                Some(plus) => {
-                                    each(of_body, [out, grad, &plus[at.clone()]], |[out, grad, plus]| {
-                                        where_above(out, grad + plus)
-                                    });
-                                }
-                            }
-                            if let Some(lines) = lines {
-                                sums.add(of_body, &bodies[at], lines);
+        let (of_body, of_images) = map_images(batch, len, |image, of_body| {
+            let mut sums = RowSums::new(row);
+            vectorized(
+                #[inline(always)]
+                || {
+                    for (y, of_body) in of_body.chunks_exact_mut(row).enumerate() {
+                        let at = image * len + y * row..image * len + (y + 1) * row;
+                        let (out, grad) = (&out[at.clone()], &values[at.clone()]);
+                        match &plus {
+                            None => each(of_body, [out, grad], |[out, grad]| where_above(out, grad)),
+                            Some(plus) => {
+                                each(of_body, [out, grad, &plus[at.clone()]], |[out, grad, plus]| {
+                                    where_above(out, grad + plus)
+                                });
                             }
                         }
-                    },
-                );
-                sums.finish(channels)
-            })
-            .collect();
+                        if let Some(lines) = lines {
+                            sums.add(of_body, &bodies[at], lines);
+                        }
+                    }
+                },
+            );
+            sums.finish(channels)
+        });
         let sums = lines.map(|_| add_sums(&of_images, channels));
         let of_x = match self.is_identity() {
             true => None,

@@ -41,7 +41,7 @@ pub struct PixelGrad {
     values: Tensor,
     /// What is added to them, the gradient that another reader of the pixels gives; then they are read through nothing.
     plus: Option<Tensor>,
-    /// What they are read through: the way back through the normalisation behind these pixels.
+    /// What they are read through: the way back through the normalisation or the rectifier behind these pixels.
     through: Option<Arc<Through>>,
     /// Whether the gradient counts only where the normalisation gave more than 0.
     rectified: bool,
@@ -110,6 +110,12 @@ fn where_above(value: f32, grad: f32) -> f32 {
     if value > 0.0 { grad } else { 0.0 }
 }
 
+/// A value, or what it is at least. NaN stays NaN.
+#[inline(always)]
+fn at_least(floor: f32, value: f32) -> f32 {
+    if value < floor { floor } else { value }
+}
+
 /// Rows of pixels as they are read.
 trait Rows: Sync {
     /// Writes row `row`, counted over all images.
@@ -141,8 +147,7 @@ impl Rows for Read<'_> {
                 let (x, len) = (self.raw(row), self.len);
                 let (to, slope, start) = (&mut to[..len], &slope[..len], &start[..len]);
                 for i in 0..len {
-                    let value = x[i] * slope[i] + start[i];
-                    to[i] = if value < *floor { *floor } else { value };
+                    to[i] = at_least(*floor, x[i] * slope[i] + start[i]);
                 }
             }
         }
@@ -177,12 +182,22 @@ impl Rows for ReadGrad<'_> {
     }
 }
 
-/// Writes the rows of each image with its number, in parallel.
-fn write_images(batch: usize, len: usize, write: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
+/// Images that `write` writes, in parallel, given their numbers, and what it says of each.
+fn map_images<T: Send>(
+    batch: usize,
+    len: usize,
+    write: impl Fn(usize, &mut [f32]) -> T + Sync,
+) -> (Vec<f32>, Vec<T>) {
     let mut out = super::unset(batch * len);
-    let at_least = ((1 << 14) / len).max(1);
-    out.par_chunks_mut(len).enumerate().with_min_len(at_least).for_each(|(image, out)| write(image, out));
-    out
+    // A task handles so many elements, so that starting it costs less than running it.
+    let images = out.par_chunks_mut(len).enumerate().with_min_len(((1 << 14) / len).max(1));
+    let said = images.map(|(image, out)| write(image, out)).collect();
+    (out, said)
+}
+
+/// [`map_images`] of which nothing is said.
+fn write_images(batch: usize, len: usize, write: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
+    map_images(batch, len, write).0
 }
 
 /// Writes the rows of an image as they are read.
