@@ -183,6 +183,29 @@ fn side_by_side() -> Vec<Vec<Layer>> {
     ]
 }
 
+/// Convolutions of few channels, for which images lie side by side in training: kernels of all sizes, what reads them in
+/// branches and trunk, and what needs them in another way.
+fn few_channels() -> Vec<Layer> {
+    let branch = branch([max_pool(2, 2), relu(), conv(5, 10, 3, 1), max_pool(2, 2), relu(), linear(90, 3)]);
+    vec![
+        conv(3, 5, 5, 3),
+        branch,
+        max_pool(2, 2),
+        relu(),
+        conv(5, 10, 4, 2),
+        relu(),
+        max_pool(3, 2),
+        conv(10, 21, 7, 3),
+        relu(),
+        residual([conv(21, 21, 3, 1), relu()]),
+        conv(21, 2, 1, 0),
+        relu(),
+        conv(2, 6, 2, 1),
+        average_pool(2, 1),
+        linear(6 * 9, 3),
+    ]
+}
+
 fn images(batch: usize) -> Result<Tensor> {
     let values: Vec<f32> = (0..batch * 3 * 64).map(|i| (1.3 * i as f32).sin()).collect();
     Ok(Tensor::from_vec(values, (batch, 3, 8, 8), &Device::Cpu)?)
@@ -197,6 +220,10 @@ fn the_tape_gives_the_gradients_of_candles_autograd() -> Result<()> {
     for layers in side_by_side() {
         compare_gradients(&build(layers, [3, height, width])?, &of_skips)?;
     }
+    let few = build(few_channels(), [3, height, width])?;
+    // Half a group of images that lie side by side, and more than one.
+    compare_gradients(&few, &of_skips)?;
+    compare_gradients(&few, &Tensor::cat(&[&of_skips, &of_skips.flip(&[3])?, &of_skips], 0)?)?;
     compare_gradients(&build(all_kinds(), [3, 8, 8])?, &images(9)?)
 }
 

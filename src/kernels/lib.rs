@@ -38,7 +38,7 @@ pub use launch::{Number, Thread};
 pub use linear::{backward as linear_backward, linear};
 pub use lrn::{Lrn, lrn};
 pub use operation::{Input, Op, Operation, Update, contiguous};
-pub use pixels::{ConvGrads, PixelGrad, Pixels};
+pub use pixels::{Beside, ConvGrads, PixelGrad, Pixels};
 pub use pool2d::{Pool, Pooling, pool2d};
 pub use precision::{Precision, PrecisionScope};
 pub use shortcut::{Shortcut, Zeros, add_shortcut};

@@ -80,7 +80,7 @@ impl Operator for BatchNorm {
             let out = pixels.normalised(&weight, &bias)?;
             let read = out.clone();
             let step: Step = Box::new(move |grad, _, gradients| {
-                let (x, weight, bias) = read.normalised_backward(grad.pixels()?)?;
+                let (x, weight, bias) = read.normalised_backward(grad.pixels(&read)?)?;
                 keep(gradients, &name, (!plain).then_some(weight), bias);
                 Ok(Some(Gradient::Pixels(x)))
             });

@@ -111,27 +111,32 @@ impl Operator for Conv {
 }
 
 impl Conv {
-    /// Whether its channels are to lie side by side, given the layers behind it, and whether a normalisation asks for their
-    /// moments: where what follows reads them so, and registers are full. A layer that needs planes would keep these beside
-    /// what the convolution gave.
-    pub(super) fn suits_pixels(&self, behind: &[Node]) -> Option<bool> {
+    /// What is to lie side by side, given the layers behind it and the images in the batch, and whether a normalisation asks
+    /// for moments: channels or images where what follows reads them so, and registers are full. A layer that needs planes
+    /// would keep these beside what the convolution gave.
+    pub(super) fn suits_pixels(&self, behind: &[Node], batch: usize) -> Option<(Beside, bool)> {
         let layer = |at: usize| behind.get(at).map(|node: &Node| &node.layer);
-        let reads = |layer: Option<&Layer>| match layer {
-            None | Some(Layer::Conv(_)) => true,
-            Some(Layer::Pool(pool)) => pool.kind != Pooling::Average,
-            _ => false,
-        };
-        let normalised = match (layer(0), layer(1)) {
-            (Some(Layer::BatchNorm(_)), None | Some(Layer::Relu)) => true,
-            (Some(Layer::Relu), next) if reads(next) => false,
-            (None, _) => false,
-            _ => return None,
+        let pools = |layer: &Layer| matches!(layer, Layer::Pool(pool) if pool.kind != Pooling::Average);
+        let (normalised, read) = match (layer(0), layer(1)) {
+            (Some(Layer::BatchNorm(_)), None | Some(Layer::Relu)) => (true, true),
+            (None, _) | (Some(Layer::Relu), None | Some(Layer::Conv(_))) => (false, true),
+            (Some(Layer::Relu), Some(next)) => (false, pools(next)),
+            _ => (false, false),
         };
         let full = self.outputs.is_multiple_of(8);
-        (self.padding < self.kernel && (normalised || full)).then_some(normalised)
+        // For more outputs Winograd's tiles are better.
+        let few = self.outputs < 32 && self.stride == 1;
+        if self.padding >= self.kernel {
+            None
+        } else if normalised || (read && full) {
+            Some((Beside::Channels, normalised))
+        } else {
+            let images = Beside::images(batch).map(|images| (images, false));
+            images.filter(|_| (read || layer(0).is_some_and(pools)) && !full && few)
+        }
     }
 
-    /// [`Operator::train`] with channels side by side.
+    /// [`Operator::train`] with pixels.
     pub(super) fn train_pixels(
         &self,
         node: &Node,
@@ -142,7 +147,7 @@ impl Conv {
         let (name, geometry, start) = (node.name.clone(), (self.padding, self.stride), self.start);
         let out = Activation::Pixels(x.conv(&weight, &bias, geometry, normalised)?);
         let step: Step = Box::new(move |grad, of_input, gradients| {
-            let grads = x.conv_backward(&weight, grad.pixels()?, geometry, of_input)?;
+            let grads = x.conv_backward(&weight, grad.pixels(&x)?, geometry, of_input)?;
             keep(gradients, &name, (start != Start::Whitening).then_some(grads.weight), grads.bias);
             Ok(grads.x.map(Gradient::Pixels))
         });

@@ -36,7 +36,7 @@ pub use scale::{Scale, scale};
 // The layers' files use all of this.
 use crate::data::{Split, Train};
 use crate::kernels::inference::{StepBuilder, View};
-use crate::kernels::{self, ConvGeometry, Lrn, Moments, Pixels, Pooling, Shortcut, Zeros};
+use crate::kernels::{self, Beside, ConvGeometry, Lrn, Moments, Pixels, Pooling, Shortcut, Zeros};
 use crate::{Result, Rng, bail};
 use candle_core::{Tensor, Var};
 use node::{detached, keep, pixel_step, plain_step, step, unfit, values};

@@ -2,7 +2,7 @@
 
 use super::{Layer, Operator};
 use crate::kernels::inference::{StepBuilder, View};
-use crate::kernels::{self, PixelGrad, Pixels};
+use crate::kernels::{self, Beside, PixelGrad, Pixels};
 use crate::{Error, Result, Rng};
 use candle_core::{DType, Device, Tensor, Var};
 use rand::SeedableRng;
@@ -196,7 +196,7 @@ pub type Gradients = BTreeMap<String, Tensor>;
 pub(crate) enum Activation {
     /// A tensor with the batch in front; images are (batch, channels, height, width).
     Plain(Tensor),
-    /// Images whose channels lie side by side.
+    /// Images whose channels lie side by side, or several of which do.
     Pixels(Pixels),
 }
 
@@ -209,14 +209,22 @@ impl Activation {
         })
     }
 
-    pub(super) fn pixels(self) -> Result<Pixels> {
+    pub(super) fn pixels(self, beside: Beside) -> Result<Pixels> {
         Ok(match self {
-            Self::Plain(values) => Pixels::of_planes(&values)?,
-            Self::Pixels(pixels) => pixels,
+            Self::Plain(values) => Pixels::of_planes(&values, beside)?,
+            Self::Pixels(pixels) => pixels.arranged(beside)?,
         })
     }
 
-    /// Whether its channels may lie side by side.
+    /// Images in the batch.
+    fn batch(&self) -> Result<usize> {
+        Ok(match self {
+            Self::Plain(values) => values.dim(0)?,
+            Self::Pixels(pixels) => pixels.batch()?,
+        })
+    }
+
+    /// Whether it may become pixels.
     fn may_be_pixels(&self) -> bool {
         match self {
             Self::Plain(values) => values.device().is_cpu() && values.dtype() == DType::F32,
@@ -240,10 +248,11 @@ impl Gradient {
         })
     }
 
-    pub(super) fn pixels(self) -> Result<PixelGrad> {
+    /// The same as pixels that lie as these.
+    pub(super) fn pixels(self, like: &Pixels) -> Result<PixelGrad> {
         Ok(match self {
-            Self::Plain(values) => PixelGrad::of_planes(&values)?,
-            Self::Pixels(grad) => grad,
+            Self::Plain(values) => PixelGrad::of_planes(&values, like.beside())?,
+            Self::Pixels(grad) => grad.arranged(like.beside())?,
         })
     }
 
@@ -251,7 +260,11 @@ impl Gradient {
     pub(crate) fn add(self, other: Self) -> Result<Self> {
         Ok(match (self, other) {
             (Self::Plain(one), Self::Plain(other)) => Self::Plain(kernels::add(&one, &other)?),
-            (one, other) => Self::Pixels(one.pixels()?.plus(other.pixels()?)?),
+            (Self::Pixels(one), Self::Pixels(other)) => Self::Pixels(one.plus(other)?),
+            (Self::Pixels(one), Self::Plain(other)) | (Self::Plain(other), Self::Pixels(one)) => {
+                let other = PixelGrad::of_planes(&other, one.beside())?;
+                Self::Pixels(one.plus(other)?)
+            }
         })
     }
 
@@ -277,11 +290,12 @@ pub(super) fn plain_step(
     })
 }
 
-/// The step of a layer without parameters whose channels lie side by side.
+/// The step of a layer without parameters that reads these pixels.
 pub(super) fn pixel_step(
-    backward: impl FnOnce(PixelGrad) -> candle_core::Result<PixelGrad> + 'static,
+    x: Pixels,
+    backward: impl FnOnce(&Pixels, PixelGrad) -> candle_core::Result<PixelGrad> + 'static,
 ) -> Step {
-    Box::new(|grad, _, _| Ok(Some(Gradient::Pixels(backward(grad.pixels()?)?))))
+    Box::new(move |grad, _, _| Ok(Some(Gradient::Pixels(backward(&x, grad.pixels(&x)?)?))))
 }
 
 /// The same for one that works on plain tensors.
@@ -308,8 +322,8 @@ pub(crate) fn train(nodes: &[Node], x: Activation, rng: &mut Rng) -> Result<(Act
     for (i, node) in nodes.iter().enumerate() {
         let step;
         (x, step) = match &node.layer {
-            Layer::Conv(conv) if x.may_be_pixels() => match conv.suits_pixels(&nodes[i + 1..]) {
-                Some(normalised) => conv.train_pixels(node, x.pixels()?, normalised)?,
+            Layer::Conv(conv) if x.may_be_pixels() => match conv.suits_pixels(&nodes[i + 1..], x.batch()?) {
+                Some((beside, normalised)) => conv.train_pixels(node, x.pixels(beside)?, normalised)?,
                 None => conv.train(node, x, rng)?,
             },
             _ => node.operator().train(node, x, rng)?,

@@ -65,7 +65,7 @@ impl Operator for Pool {
             let pool = self.windows(height, width)?;
             let out = x.max_pool(&pool)?;
             let kept = out.clone();
-            let step = pixel_step(move |grad| x.max_pool_backward(&pool, &kept, grad));
+            let step = pixel_step(x, move |x, grad| x.max_pool_backward(&pool, &kept, grad));
             return Ok((Activation::Pixels(out), step));
         }
         let x = x.plain()?;

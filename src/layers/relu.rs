@@ -21,7 +21,7 @@ impl Operator for Relu {
     fn train(&self, _: &Node, x: Activation, _: &mut Rng) -> Result<(Activation, Step)> {
         if let Activation::Pixels(x) = x {
             let out = Activation::Pixels(x.rectified());
-            let step = pixel_step(move |grad| x.rectified_backward(grad));
+            let step = pixel_step(x, Pixels::rectified_backward);
             return Ok((out, step));
         }
         let out = kernels::relu(&x.plain()?)?;

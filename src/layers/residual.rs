@@ -133,12 +133,12 @@ impl Operator for Residual {
             })
         };
         if let Activation::Pixels(body) = body {
-            let x = x.pixels()?;
+            let (body, x) = (body.arranged(Beside::Channels)?, x.pixels(Beside::Channels)?);
             let shortcut = Shortcut::new(x.shape()?, body.shape()?, self.zeros())?;
             let out = shortcut.add_pixels(&body, &x)?;
             let kept = out.clone();
             let step: Step = Box::new(move |grad, of_input, gradients| {
-                let (of_body, of_x) = shortcut.backward_pixels(&body, &x, &kept, grad.pixels()?)?;
+                let (of_body, of_x) = shortcut.backward_pixels(&body, &x, &kept, grad.pixels(&kept)?)?;
                 both((Gradient::Pixels(of_body), Gradient::Pixels(of_x)), of_input, gradients)
             });
             return Ok((Activation::Pixels(out), step));

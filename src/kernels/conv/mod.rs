@@ -1,9 +1,9 @@
 //! Convolutions on the CPU over images whose channels lie side by side, for inference and for training.
 //!
 //! [`Image`] is where activations lie, [`product`] the inner product of everything here. A convolution runs
-//! by its definition ([`direct`]), with pixels in the lanes of registers where it has few outputs ([`mod@rows`]),
-//! or with fewer multiplications ([`winograd`]); [`gradient`] is the gradient of its kernel. One of whole numbers of a byte
-//! ([`grid`]) is computed by [`integer`].
+//! by its definition ([`direct`]), with pixels in the lanes of registers where it has few outputs ([`mod@rows`]), or with
+//! fewer multiplications ([`winograd`]); [`gradient`] is the gradient of its kernel. Training has [`planes`] for few channels,
+//! with both. One of whole numbers of a byte ([`grid`]) is computed by [`integer`].
 
 // Iterators over arrays of registers compile to calls, plain indices to registers.
 #![allow(clippy::needless_range_loop)]
@@ -14,6 +14,7 @@ mod gradient;
 mod grid;
 mod image;
 mod integer;
+mod planes;
 mod product;
 mod rows;
 mod share;
@@ -24,8 +25,10 @@ pub use self::gradient::Gradient;
 pub use self::grid::{Grid, weight_scale, whole_numbers};
 pub use self::image::{From, Image, To, rows};
 pub use self::integer::{Integer, Results, Whole};
+pub use self::planes::Planes;
 pub use self::product::{Finish, floor, load, peak, store};
 pub use self::share::{Share, Shared};
+pub use self::transpose::transpose;
 pub use self::winograd::{Tiles, Winograd};
 
 use self::direct::Direct;

@@ -111,27 +111,10 @@ impl<S: Simd> Tile for RowTile<'_, S> {
     /// `P` outputs of `N` registers of pixels.
     #[inline(always)]
     fn run<const N: usize, const P: usize>(self) {
-        let (simd, lanes, mut weights) = (self.simd, S::F32_LANES, self.weights);
-        let zero = simd.splat_f32s(0.0);
-        let mut sums = [[zero; N]; P];
+        let (simd, lanes) = (self.simd, S::F32_LANES);
         // Safety: registers that begin inside a row end before the slack of its image does.
         unsafe {
-            for p in 0..P {
-                sums[p] = [simd.splat_f32s(*self.bias.as_ptr().add(p)); N];
-            }
-            for &tap in self.taps {
-                let mut pixels = [zero; N];
-                for n in 0..N {
-                    pixels[n] = load(self.image.add(tap + n * lanes));
-                }
-                for p in 0..P {
-                    let weight = simd.splat_f32s(*weights.add(p));
-                    for n in 0..N {
-                        sums[p][n] = simd.mul_add_f32s(weight, pixels[n], sums[p][n]);
-                    }
-                }
-                weights = weights.add(P);
-            }
+            let sums = row_sums::<S, N, P>(simd, (self.weights, self.taps), self.image, self.bias);
             let floor = simd.splat_f32s(self.floor);
             // First all registers, in a loop that is unrolled, then pixel by pixel.
             let mut values = [[0f32; 2 * SLACK]; P];
@@ -148,4 +131,38 @@ impl<S: Simd> Tile for RowTile<'_, S> {
             }
         }
     }
+}
+
+/// `bias[p] + Σ_t weights[t · P + p] · image[taps[t] + n · lanes]` for `P` outputs and `N` registers.
+///
+/// # Safety
+/// `weights` and `bias` have as many values, and what is read of `image` exists.
+#[inline(always)]
+pub unsafe fn row_sums<S: Simd, const N: usize, const P: usize>(
+    simd: S,
+    (mut weights, taps): (*const f32, &[usize]),
+    image: *const f32,
+    bias: &[f32],
+) -> [[S::f32s; N]; P] {
+    let zero = simd.splat_f32s(0.0);
+    let mut sums = [[zero; N]; P];
+    unsafe {
+        for p in 0..P {
+            sums[p] = [simd.splat_f32s(*bias.as_ptr().add(p)); N];
+        }
+        for &tap in taps {
+            let mut pixels = [zero; N];
+            for n in 0..N {
+                pixels[n] = load(image.add(tap + n * S::F32_LANES));
+            }
+            for p in 0..P {
+                let weight = simd.splat_f32s(*weights.add(p));
+                for n in 0..N {
+                    sums[p][n] = simd.mul_add_f32s(weight, pixels[n], sums[p][n]);
+                }
+            }
+            weights = weights.add(P);
+        }
+    }
+    sums
 }

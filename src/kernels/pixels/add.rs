@@ -1,13 +1,15 @@
 //! The end of a residual block.
 
 use super::normalise::{RowSums, add_sums};
-use super::{PixelGrad, Pixels, Rows, at_least, floats, map_images, sizes, where_above, write_images};
+use super::{
+    Beside, PixelGrad, Pixels, Rows, at_least, floats, map_images, sizes, where_above, write_images,
+};
 use crate::simd::vectorized;
 use crate::{Shortcut, each};
 use candle_core::{Result, Tensor};
 
 impl Shortcut {
-    /// `max(body + shortcut(x), 0)` as [`crate::add_shortcut`] has it.
+    /// `max(body + shortcut(x), 0)` as [`crate::add_shortcut`] has it, with channels side by side.
     pub fn add_pixels(&self, body: &Pixels, x: &Pixels) -> Result<Pixels> {
         let (batch, [height, width, channels]) = sizes(&body.values)?;
         let (body_values, x_values) = (floats(&body.values)?, floats(&x.values)?);
@@ -35,7 +37,7 @@ impl Shortcut {
                 },
             );
         });
-        Ok(Pixels::new(Tensor::from_vec(out, body.values.shape(), body.values.device())?))
+        Ok(Pixels::new(Tensor::from_vec(out, body.values.shape(), body.values.device())?, Beside::Channels))
     }
 
     /// The gradients of body and input, given the output and its gradient.
@@ -88,7 +90,8 @@ impl Shortcut {
             None => of_body.clone(),
             Some(of_x) => Tensor::from_vec(of_x, x.values.shape(), device)?,
         };
-        Ok((PixelGrad { sums, ..PixelGrad::new(of_body) }, PixelGrad::new(of_x)))
+        let [of_body, of_x] = [of_body, of_x].map(|values| PixelGrad::new(values, Beside::Channels));
+        Ok((PixelGrad { sums, ..of_body }, of_x))
     }
 
     /// The gradient of an input that is subsampled and has fewer channels.

@@ -1,7 +1,7 @@
 //! Convolution.
 
 use super::normalise::{RowSums, add_sums, moments};
-use super::{Lay, PixelGrad, Pixels, Sums, floats, fold};
+use super::{Beside, Lay, PixelGrad, Pixels, Sums, floats, fold};
 use crate::conv::{Conv, Finish, Gradient, Image, Share, Shared, Tiles};
 use crate::conv2d::{Geometry, at_a_time, layouts, of_kernel, task};
 use crate::simd::{Aligned, vectorized};
@@ -18,13 +18,13 @@ pub struct ConvGrads {
 }
 
 impl Pixels {
-    fn geometry(&self, weight: &Tensor, padding: usize, stride: usize) -> Result<Geometry> {
+    pub(super) fn geometry(&self, weight: &Tensor, padding: usize, stride: usize) -> Result<Geometry> {
         let ([inputs, height, width], (outputs, _, kernel, _)) = (self.shape()?, weight.dims4()?);
         Geometry::of(inputs, height, width, outputs, kernel, padding, stride)
     }
 
     /// [`crate::conv2d()`] of what is read, with the moments of its channels where a normalisation asks for them. The padding
-    /// must be smaller than the kernel.
+    /// must be smaller than the kernel; with images side by side the stride must be 1, and there are no moments.
     pub fn conv(
         &self,
         weight: &Tensor,
@@ -32,6 +32,9 @@ impl Pixels {
         (padding, stride): (usize, usize),
         with_moments: bool,
     ) -> Result<Self> {
+        if let Beside::Images(_) = self.beside {
+            return self.conv_images(weight, bias, (padding, stride));
+        }
         let g = self.geometry(weight, padding, stride)?;
         let (x, weight) = (floats(&self.values)?, weight.contiguous()?);
         let (weight, bias) = (floats(&weight)?, bias.to_vec1()?);
@@ -69,7 +72,7 @@ impl Pixels {
         let shape = (batch, g.out_height, g.out_width, outputs);
         let out = Tensor::from_vec(out, shape, self.values.device())?;
         let moments = with_moments.then(|| moments(&of_images, outputs, g.out_height * g.out_width, &out));
-        Ok(Self { moments: moments.transpose()?, ..Self::new(out) })
+        Ok(Self { moments: moments.transpose()?, ..self.with(out) })
     }
 
     /// The gradients of [`Self::conv`], given that of its result: that of what is read where `of_image`.
@@ -80,6 +83,9 @@ impl Pixels {
         (padding, stride): (usize, usize),
         of_image: bool,
     ) -> Result<ConvGrads> {
+        if let Beside::Images(_) = self.beside {
+            return self.conv_images_backward(weight, grad, (padding, stride), of_image);
+        }
         let (g, grad) = (self.geometry(weight, padding, stride)?, grad.added()?);
         let (x, values, weight) = (floats(&self.values)?, floats(&grad.values)?, weight.contiguous()?);
         let weight = floats(&weight)?;
@@ -165,7 +171,10 @@ impl Pixels {
         let device = self.values.device();
         let x = of_image.then(|| Tensor::from_vec(out, self.values.shape(), device)).transpose()?;
         Ok(ConvGrads {
-            x: x.map(|x| PixelGrad { sums: lines.map(|_| add_sums(&sums, g.inputs)), ..PixelGrad::new(x) }),
+            x: x.map(|x| PixelGrad {
+                sums: lines.map(|_| add_sums(&sums, g.inputs)),
+                ..PixelGrad::new(x, self.beside)
+            }),
             weight: Tensor::from_vec(of_weight, (g.outputs, g.inputs, g.kernel, g.kernel), device)?,
             bias: Tensor::from_vec(bias, g.outputs, device)?,
         })

@@ -1,4 +1,4 @@
-//! Training on the CPU with the channels of each pixel side by side.
+//! Training on the CPU with the channels of each pixel side by side, or where these are few, sixteen images.
 //!
 //! Convolutions compute in this layout, so that nothing is transposed. And a normalisation is not carried out, which
 //! would read and write all activations: what stands behind it reads them through it ([`Pixels`]). On the way back the
@@ -7,25 +7,45 @@
 
 mod add;
 mod convolve;
+mod images;
 mod normalise;
 mod pool;
 
 pub use convolve::ConvGrads;
+use images::IMAGES;
 use normalise::Norm;
 
 use super::Moments;
-use crate::conv::Image;
-use crate::simd::{Aligned, vectorized};
+use crate::conv::{Image, transpose};
+use crate::simd::{self, Aligned, vectorized};
 use candle_core::{CpuStorage, Result, Storage, Tensor, bail};
 use rayon::prelude::*;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
-/// Images of f32 on the CPU whose channels lie side by side, as they are read.
+/// What lies side by side in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beside {
+    /// The channels of a pixel: (batch, height, width, channels).
+    Channels,
+    /// What [`IMAGES`] images have at one place of a channel, zeros behind the last of so many images:
+    /// (groups of images · channels, height, width, [`IMAGES`]).
+    Images(usize),
+}
+
+impl Beside {
+    /// So many images, where that is faster for few channels: registers are wide, and the batch fills one.
+    pub fn images(batch: usize) -> Option<Self> {
+        (simd::lanes() >= 8 && 2 * batch >= IMAGES).then_some(Self::Images(batch))
+    }
+}
+
+/// Images of f32 on the CPU, as they are read.
 #[derive(Debug, Clone)]
 pub struct Pixels {
-    /// (batch, height, width, channels).
+    /// As [`Beside`] says.
     values: Tensor,
+    beside: Beside,
     /// Of each channel of the values, where a convolution gave them.
     moments: Option<Moments>,
     /// What they are read through.
@@ -37,8 +57,9 @@ pub struct Pixels {
 /// The gradient of [`Pixels`].
 #[derive(Debug, Clone)]
 pub struct PixelGrad {
-    /// (batch, height, width, channels).
+    /// As [`Beside`] says.
     values: Tensor,
+    beside: Beside,
     /// What is added to them, the gradient that another reader of the pixels gives; then they are read through nothing.
     plus: Option<Tensor>,
     /// What they are read through: the way back through the normalisation or the rectifier behind these pixels.
@@ -83,7 +104,8 @@ impl<G: Deref<Target = Storage>> Deref for Floats<G> {
     }
 }
 
-/// (height, width, channels) of a tensor of pixels, with the batch in front.
+/// (height, width, channels) of a tensor of pixels, with the batch in front. With images side by side each plane counts as
+/// an image, and they as its channels.
 fn sizes(values: &Tensor) -> Result<(usize, [usize; 3])> {
     let (batch, height, width, channels) = values.dims4()?;
     Ok((batch, [height, width, channels]))
@@ -131,6 +153,17 @@ struct Read<'a> {
 }
 
 impl Read<'_> {
+    /// The pixels of an image of so many rows: as they lie, or read into `room`.
+    fn image<'a>(&'a self, image: usize, rows: usize, room: &'a mut Vec<f32>) -> &'a [f32] {
+        let len = rows * self.len;
+        if self.line.is_none() {
+            return &self.values[image * len..][..len];
+        }
+        *room = super::unset(len);
+        read_image(self, image, self.len, room);
+        room
+    }
+
     /// The row without what it is read through.
     #[inline(always)]
     fn raw(&self, row: usize) -> &[f32] {
@@ -220,7 +253,7 @@ fn side_by_side(planes: &Tensor) -> Result<Tensor> {
     let image = Image::dense([channels, height, width]);
     let values = floats(&planes)?;
     // A transposed row may write zeros behind itself.
-    let slack = crate::simd::SLACK;
+    let slack = simd::SLACK;
     let out = write_images(batch, len, |i, out| {
         let mut pixels = vec![0.0; len + slack];
         image.pack(&values[i * len..][..len], 1, &mut pixels);
@@ -229,34 +262,92 @@ fn side_by_side(planes: &Tensor) -> Result<Tensor> {
     Tensor::from_vec(out, (batch, height, width, channels), planes.device())
 }
 
+/// Images (batch, channels, height, width) with so many of them side by side.
+fn images_side_by_side(planes: &Tensor) -> Result<Tensor> {
+    let (batch, channels, height, width) = planes.dims4()?;
+    let (planes, len) = (planes.contiguous()?, height * width * channels);
+    let values = floats(&planes)?;
+    let out = write_images(batch.div_ceil(IMAGES), len * IMAGES, |group, out| {
+        let images = IMAGES.min(batch - group * IMAGES);
+        if images < IMAGES {
+            out.fill(0.0);
+        }
+        transpose((&values[group * IMAGES * len..], len), (out, IMAGES), images, len);
+    });
+    let groups = batch.div_ceil(IMAGES);
+    Tensor::from_vec(out, (groups * channels, height, width, IMAGES), planes.device())
+}
+
 impl Pixels {
-    /// These values (batch, height, width, channels).
-    fn new(values: Tensor) -> Self {
-        Self { values, moments: None, norm: None, rectified: false }
+    fn new(values: Tensor, beside: Beside) -> Self {
+        Self { values, beside, moments: None, norm: None, rectified: false }
+    }
+
+    /// Other values that lie in the same way.
+    fn with(&self, values: Tensor) -> Self {
+        Self::new(values, self.beside)
     }
 
     /// Images (batch, channels, height, width) of f32 on the CPU.
-    pub fn of_planes(planes: &Tensor) -> Result<Self> {
-        Ok(Self::new(side_by_side(planes)?))
+    pub fn of_planes(planes: &Tensor, beside: Beside) -> Result<Self> {
+        let values = match beside {
+            Beside::Channels => side_by_side(planes)?,
+            Beside::Images(_) => images_side_by_side(planes)?,
+        };
+        Ok(Self::new(values, beside))
     }
 
     /// The images (batch, channels, height, width).
     pub fn planes(&self) -> Result<Tensor> {
-        let (batch, [height, width, channels]) = sizes(&self.values)?;
-        let (values, len, image) =
-            (floats(&self.values)?, height * width * channels, Image::dense([channels, height, width]));
+        let ((count, [height, width, _]), [channels, ..]) = (sizes(&self.values)?, self.shape()?);
+        let (values, len) = (floats(&self.values)?, height * width * channels);
         let rows = self.rows(&values)?;
-        let out = write_images(batch, len, |i, out| {
-            let mut pixels = super::unset(len);
-            read_image(&rows, i, width * channels, &mut pixels);
-            image.unpack(&pixels, out);
-        });
+        let (batch, out) = match self.beside {
+            Beside::Channels => {
+                let image = Image::dense([channels, height, width]);
+                let out = write_images(count, len, |i, out| {
+                    image.unpack(rows.image(i, height, &mut Vec::new()), out);
+                });
+                (count, out)
+            }
+            Beside::Images(batch) => {
+                let mut out = super::unset(batch * len);
+                out.par_chunks_mut(IMAGES * len).enumerate().for_each(|(group, out)| {
+                    let (images, mut room) = (out.len() / len, Vec::new());
+                    let pixels = rows.image(group, channels * height, &mut room);
+                    transpose((pixels, IMAGES), (out, len), len, images);
+                });
+                (batch, out)
+            }
+        };
         Tensor::from_vec(out, (batch, channels, height, width), self.values.device())
+    }
+
+    /// The same images with something else side by side.
+    pub fn arranged(self, beside: Beside) -> Result<Self> {
+        if self.beside == beside { Ok(self) } else { Self::of_planes(&self.planes()?, beside) }
+    }
+
+    /// What lies side by side.
+    pub fn beside(&self) -> Beside {
+        self.beside
+    }
+
+    /// The number of images.
+    pub fn batch(&self) -> Result<usize> {
+        match self.beside {
+            Beside::Channels => self.values.dim(0),
+            Beside::Images(batch) => Ok(batch),
+        }
     }
 
     /// (channels, height, width) of an image.
     pub fn shape(&self) -> Result<[usize; 3]> {
-        let (_, [height, width, channels]) = sizes(&self.values)?;
+        let (count, [height, width, side]) = sizes(&self.values)?;
+        let channels = match self.beside {
+            Beside::Channels => side,
+            Beside::Images(batch) => count / batch.div_ceil(IMAGES),
+        };
         Ok([channels, height, width])
     }
 
@@ -275,32 +366,45 @@ impl Pixels {
 }
 
 impl PixelGrad {
-    fn new(values: Tensor) -> Self {
-        Self { values, plus: None, through: None, rectified: false, sums: None }
+    fn new(values: Tensor, beside: Beside) -> Self {
+        Self { values, beside, plus: None, through: None, rectified: false, sums: None }
     }
 
     /// A gradient (batch, channels, height, width) of f32 on the CPU.
-    pub fn of_planes(planes: &Tensor) -> Result<Self> {
-        Ok(Self::new(side_by_side(planes)?))
+    pub fn of_planes(planes: &Tensor, beside: Beside) -> Result<Self> {
+        Ok(Self::new(Pixels::of_planes(planes, beside)?.values, beside))
     }
 
     /// The gradient (batch, channels, height, width).
     pub fn planes(self) -> Result<Tensor> {
-        Pixels::new(self.alone()?.values).planes()
+        let grad = self.alone()?;
+        Pixels::new(grad.values, grad.beside).planes()
+    }
+
+    /// The same gradient with something else side by side.
+    pub fn arranged(self, beside: Beside) -> Result<Self> {
+        if self.beside == beside { Ok(self) } else { Self::of_planes(&self.planes()?, beside) }
+    }
+
+    /// What lies side by side.
+    pub fn beside(&self) -> Beside {
+        self.beside
     }
 
     /// The sum of two gradients of the same pixels.
     pub fn plus(self, other: Self) -> Result<Self> {
-        let (one, other) = (self.alone()?, other.alone()?);
+        let other = other.arranged(self.beside)?.alone()?;
+        let one = self.alone()?;
         let sums = one.sums.zip(other.sums).map(|(one, other)| {
             one.iter().zip(other).map(|(one, other)| [one[0] + other[0], one[1] + other[1]]).collect()
         });
-        Ok(Self { plus: Some(other.values), sums, ..Self::new(one.values) })
+        Ok(Self { plus: Some(other.values), sums, ..Self::new(one.values, one.beside) })
     }
 
     /// The same times a number.
     pub fn scale(self, factor: f64) -> Result<Self> {
-        Ok(Self::new((self.alone()?.values * factor)?))
+        let grad = self.alone()?;
+        Ok(Self::new((grad.values * factor)?, grad.beside))
     }
 
     /// The same with what is added to it.
@@ -325,7 +429,7 @@ impl PixelGrad {
         let out = write_images(batch, height * width * channels, |i, out| {
             read_image(&rows, i, width * channels, out);
         });
-        Ok(Self::new(Tensor::from_vec(out, grad.values.shape(), grad.values.device())?))
+        Ok(Self::new(Tensor::from_vec(out, grad.values.shape(), grad.values.device())?, grad.beside))
     }
 
     /// Rows of the values, and of those that they are read through.

@@ -172,7 +172,7 @@ impl Pixels {
         let through = Some(Arc::new(Through { x: self.values.clone(), lines }));
         let device = self.values.device();
         Ok((
-            PixelGrad { through, ..PixelGrad::new(grad.values) },
+            PixelGrad { through, ..PixelGrad::new(grad.values, grad.beside) },
             Tensor::from_vec(of_weight, channels, device)?,
             Tensor::from_vec(of_bias, channels, device)?,
         ))
