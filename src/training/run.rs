@@ -321,7 +321,9 @@ impl Trainer<'_> {
         let steps = samples.div_ceil(config.batch_size);
         for (step, batch) in order.chunks(config.batch_size).enumerate() {
             let rate = config.rate(epoch, step as f64 / steps as f64);
-            let losses = self.step(state, rate, batch, &mut rng)?;
+            let mut work = || self.step(state, rate, batch, &mut rng);
+            // On a thread of the pool: from another one each operation waits until its thread is woken up.
+            let losses = if network.device().is_cpu() { rayon::scope(|_| work()) } else { work() }?;
             let OptimizerState { average, steps: done, .. } = &mut state.optimizer;
             if let Some(average) = average {
                 average::update(average, network, *done, steps * config.epochs)?;
