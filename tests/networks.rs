@@ -166,6 +166,20 @@ fn side_by_side() -> Vec<Vec<Layer>> {
             vec![branch([linear(16 * 72, 3)]), linear(16 * 72, 3)],
         ]
         .concat(),
+        // A normalisation whose rectifier is the end of a block, one that a branch reads without the rectifier, and one that
+        // the branch of another block rectifies for itself.
+        vec![residual(after(conv(3, 3, 3, 1), 3)), linear(3 * 72, 3)],
+        vec![
+            conv(3, 16, 3, 1),
+            batch_norm(16),
+            branch([linear(16 * 72, 3)]),
+            relu(),
+            conv(16, 16, 3, 1),
+            batch_norm(16),
+            branch([conv(16, 5, 3, 1), relu(), max_pool(2, 2), linear(5 * 20, 3)]),
+            residual([relu(), conv(16, 16, 3, 1), batch_norm(16)]),
+            linear(16 * 72, 3),
+        ],
         // Without normalisations: windows that hang over, what two branches read through their own rectifiers, and pooling
         // without one.
         vec![
@@ -221,9 +235,11 @@ fn the_tape_gives_the_gradients_of_candles_autograd() -> Result<()> {
         compare_gradients(&build(layers, [3, height, width])?, &of_skips)?;
     }
     let few = build(few_channels(), [3, height, width])?;
-    // Half a group of images that lie side by side, and more than one.
-    compare_gradients(&few, &of_skips)?;
-    compare_gradients(&few, &Tensor::cat(&[&of_skips, &of_skips.flip(&[3])?, &of_skips], 0)?)?;
+    // Half a group of images that lie side by side, a whole one, and two.
+    let many = Tensor::cat(&[&of_skips, &of_skips.flip(&[3])?, &of_skips], 0)?;
+    for batch in [8, 9, 16, 27] {
+        compare_gradients(&few, &many.narrow(0, 0, batch)?)?;
+    }
     compare_gradients(&build(all_kinds(), [3, 8, 8])?, &images(9)?)
 }
 
@@ -233,9 +249,51 @@ fn what_is_no_number_reaches_the_logits_in_training() -> Result<()> {
     let block = residual([conv(8, 8, 3, 1), batch_norm(8), relu(), conv(8, 8, 3, 1), batch_norm(8)]);
     let smaller = residual([strided(8, 16), batch_norm(16)]);
     let network = build(vec![conv(3, 8, 3, 1), block, smaller, linear(16 * 16, 2)], [3, 8, 8])?;
-    let images = (images(3)? * f64::NAN)?;
-    let (logits, _) = network.forward_with_tape(&images, &mut Rng::seed_from_u64(0))?;
-    assert!(logits[0].flatten_all()?.to_vec1::<f32>()?.iter().all(|z| z.is_nan()));
+    let few = build(vec![conv(3, 5, 3, 1), max_pool(2, 2), relu(), linear(80, 2)], [3, 8, 8])?;
+    // One pixel, which is not the first of its window.
+    let mut values = images(9)?.flatten_all()?.to_vec1::<f32>()?;
+    values[9] = f32::NAN;
+    let one = Tensor::from_vec(values, (9, 3, 8, 8), &Device::Cpu)?;
+    for (network, images) in [(&network, (images(3)? * f64::NAN)?), (&few, one)] {
+        let (logits, _) = network.forward_with_tape(&images, &mut Rng::seed_from_u64(0))?;
+        assert!(logits[0].get(0)?.to_vec1::<f32>()?.iter().all(|z| z.is_nan()));
+        assert!(network.forward(&images, &mut Pass::Evaluate)?[0].get(0)?.to_vec1::<f32>()?[0].is_nan());
+    }
+    Ok(())
+}
+
+/// A run that is resumed on another machine must not depend on its cores.
+#[test]
+fn gradients_are_the_same_bits_with_any_number_of_threads() -> Result<()> {
+    let values: Vec<f32> = (0..20 * 3 * 72).map(|i| (1.3 * i as f32).sin()).collect();
+    let images = Tensor::from_vec(values, (20, 3, 9, 8), &Device::Cpu)?;
+    for layers in [side_by_side(), vec![few_channels()]].concat() {
+        let network = build(layers, [3, 9, 8])?;
+        let gradients = |threads: usize| -> Result<Vec<Vec<f32>>> {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+            pool.install(|| {
+                let (logits, tape) = network.forward_with_tape(&images, &mut Rng::seed_from_u64(0))?;
+                let gradients = tape.backward(logits)?;
+                gradients.values().map(|grad| Ok(grad.flatten_all()?.to_vec1()?)).collect()
+            })
+        };
+        let bits = |of: Vec<Vec<f32>>| of.concat().into_iter().map(f32::to_bits).collect::<Vec<_>>();
+        let alone = bits(gradients(1)?);
+        assert_eq!(alone, bits(gradients(2)?), "{}", network.name());
+        assert_eq!(alone, bits(gradients(5)?), "{}", network.name());
+    }
+    Ok(())
+}
+
+#[test]
+fn images_that_do_not_fit_are_refused_in_training() -> Result<()> {
+    let network = build(b_lenet(), [1, 28, 28])?;
+    let mut rng = Rng::seed_from_u64(0);
+    for (shape, told) in [((16, 3, 28, 28), "(batch, 1, 28, 28)"), ((0, 1, 28, 28), "got none")] {
+        let images = Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu)?;
+        let error = network.forward_with_tape(&images, &mut rng).map(drop).expect_err("it does not fit");
+        assert!(error.to_string().contains(told), "{error}");
+    }
     Ok(())
 }
 

@@ -130,7 +130,8 @@ impl Pool {
     #[inline(always)]
     fn largest<T: Real, const K: usize, const S: usize>(&self, plane: &[T], row: &mut [T], out: &mut [T]) {
         let (kernel, stride) = if K == 0 { (self.kernel, self.stride) } else { (K, S) };
-        let larger = |a: T, b: T| if b > a { b } else { a };
+        // NaN is taken for the largest, as in PyTorch.
+        let larger = |a: T, b: T| if b > a || b.partial_cmp(&b).is_none() { b } else { a };
         assert_eq!(row.len(), self.row());
         for (y, out) in out.chunks_mut(self.out_width).enumerate() {
             let (columns, beyond) = row.split_at_mut(self.width);

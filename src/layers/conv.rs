@@ -124,8 +124,8 @@ impl Conv {
             _ => (false, false),
         };
         let full = self.outputs.is_multiple_of(8);
-        // For more outputs Winograd's tiles are better.
-        let few = self.outputs < 32 && self.stride == 1;
+        // For more channels Winograd's tiles are better.
+        let few = self.inputs <= 16 && self.outputs < 32 && self.stride == 1;
         if self.padding >= self.kernel {
             None
         } else if normalised || (read && full) {

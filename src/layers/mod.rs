@@ -4,7 +4,7 @@
 //! inference and in training, its gradient, and its step of a compiled plan. That is what [`Operator`] asks for. A new
 //! layer is such a file, a variant of [`Layer`], and a line in `Layer::operator`; outside this folder only ONNX names it
 //! (`runs/onnx/layers.rs`). Begin with `gelu.rs`, the simplest, then `conv.rs`, which has everything. In training some layers
-//! also take images whose channels lie side by side (`Activation`).
+//! also take images whose channels lie side by side, or sixteen images that do (`Activation`).
 
 mod batch_norm;
 mod conv;

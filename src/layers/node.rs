@@ -196,7 +196,7 @@ pub type Gradients = BTreeMap<String, Tensor>;
 pub(crate) enum Activation {
     /// A tensor with the batch in front; images are (batch, channels, height, width).
     Plain(Tensor),
-    /// Images whose channels lie side by side, or several of which do.
+    /// Images whose channels lie side by side, or sixteen images that do.
     Pixels(Pixels),
 }
 
@@ -213,6 +213,16 @@ impl Activation {
         Ok(match self {
             Self::Plain(values) => Pixels::of_planes(&values, beside)?,
             Self::Pixels(pixels) => pixels.arranged(beside)?,
+        })
+    }
+
+    /// (channels, height, width) of an image.
+    pub(super) fn image(&self) -> Result<[usize; 3]> {
+        Ok(match self {
+            Self::Plain(values) => {
+                values.dims4().map(|(_, channels, height, width)| [channels, height, width])?
+            }
+            Self::Pixels(pixels) => pixels.shape()?,
         })
     }
 

@@ -133,8 +133,9 @@ impl Operator for Residual {
             })
         };
         if let Activation::Pixels(body) = body {
-            let (body, x) = (body.arranged(Beside::Channels)?, x.pixels(Beside::Channels)?);
-            let shortcut = Shortcut::new(x.shape()?, body.shape()?, self.zeros())?;
+            let shortcut = Shortcut::new(x.image()?, body.shape()?, self.zeros())?;
+            let beside = if shortcut.is_identity() { body.beside() } else { Beside::Channels };
+            let (body, x) = (body.arranged(beside)?, x.pixels(beside)?);
             let out = shortcut.add_pixels(&body, &x)?;
             let kept = out.clone();
             let step: Step = Box::new(move |grad, of_input, gradients| {

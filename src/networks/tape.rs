@@ -9,7 +9,7 @@
 use super::network::Network;
 use crate::kernels::Precision;
 use crate::layers::{Activation, Gradient, Gradients, Pass, Step, backward, train};
-use crate::{Result, Rng};
+use crate::{Result, Rng, bail};
 use candle_core::Tensor;
 
 /// What a training pass leaves behind for its backward pass.
@@ -26,7 +26,7 @@ pub struct Tape {
 
 impl Network {
     /// A training pass over images (batch, channels, height, width): the logits (batch, classes) of
-    /// every exit, and what it takes to go back. Dropout draws from `rng`.
+    /// every exit, and what it takes to go back. Dropout draws from `rng`. Fails on images of another size, and on none.
     pub fn forward_with_tape(&self, images: &Tensor, rng: &mut Rng) -> Result<(Vec<Tensor>, Tape)> {
         self.pass_with_tape(images, rng, false)
     }
@@ -39,6 +39,10 @@ impl Network {
         rng: &mut Rng,
         frozen: bool,
     ) -> Result<(Vec<Tensor>, Tape)> {
+        self.check_images(images)?;
+        if images.dim(0)? == 0 {
+            bail!(Shape, "{} is trained on images, and got none", self.name)
+        }
         let _scope = self.precision.scope();
         let (mut x, mut logits, mut exits) = (Activation::Plain(images.clone()), Vec::new(), Vec::new());
         for (i, segment) in self.segments.iter().enumerate() {

@@ -2,8 +2,8 @@
 //!
 //! [`Image`] is where activations lie, [`product`] the inner product of everything here. A convolution runs
 //! by its definition ([`direct`]), with pixels in the lanes of registers where it has few outputs ([`mod@rows`]), or with
-//! fewer multiplications ([`winograd`]); [`gradient`] is the gradient of its kernel. Training has [`planes`] for few channels,
-//! with both. One of whole numbers of a byte ([`grid`]) is computed by [`integer`].
+//! fewer multiplications ([`winograd`]); [`gradient`] is the gradient of its kernel. Training has [`planes`]
+//! for few channels, with several images in the lanes. One of whole numbers of a byte ([`grid`]) is computed by [`integer`].
 
 // Iterators over arrays of registers compile to calls, plain indices to registers.
 #![allow(clippy::needless_range_loop)]

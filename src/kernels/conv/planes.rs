@@ -2,7 +2,7 @@
 
 use super::image::{From, Image};
 use super::product::{Tile, load, most_pixels, sized, store, widest};
-use super::rows::row_sums;
+use super::rows::{by_groups, row_sums};
 use crate::simd::{self, parts};
 use pulp::{Simd, WithSimd};
 
@@ -29,15 +29,7 @@ impl Planes {
         outputs: usize,
         weight: impl Fn(usize, usize, usize, usize) -> f32,
     ) -> Self {
-        let area = kernel * kernel;
-        let place = |t: usize| (t / area, t / kernel % kernel, t % kernel);
-        let (taps, mut values) = (0..from.channels * area, Vec::new());
-        for group in parts(outputs, OUTPUTS) {
-            for (channel, y, x) in taps.clone().map(place) {
-                values.extend(group.clone().map(|output| weight(output, channel, y, x)));
-            }
-        }
-        let taps = taps.map(place).map(|(channel, y, x)| from.tap(channel, y, x)).collect();
+        let (values, taps) = by_groups(from, kernel, (outputs, OUTPUTS), weight);
         Self { values, outputs, taps, row: from.row(), depth: from.depth }
     }
 
@@ -95,10 +87,10 @@ impl Planes {
                 }
                 let places: Vec<usize> =
                     (0..kernel * kernel).map(|tap| from.tap(0, tap / kernel, tap % kernel)).collect();
-                // Two planes of gradients and one of pixels are to stay in the first-level cache.
+                // Two outputs at a time, and of a channel all taps, so that less comes from further away than the first-level cache.
                 for outputs in parts(to.channels, 2) {
                     for channel in 0..from.channels {
-                        // With nine taps two sums do not find a register.
+                        // Of nine taps the compiler kept two sums in memory.
                         for taps in parts(places.len(), most_pixels::<S>(2).min(8)) {
                             let at = taps.start * from.channels + channel;
                             let tile = KernelTile {
@@ -117,7 +109,7 @@ impl Planes {
             }
         }
         let ((from, images), (to, of_outputs)) = (x, grads);
-        assert!(from.len() <= images.len() && to.len() <= of_outputs.len());
+        assert!(from.planar && to.planar && from.len() <= images.len() && to.len() <= of_outputs.len());
         assert!(from.depth == to.depth && from.depth.is_multiple_of(simd::lanes()));
         assert!(from.row() >= (to.width + kernel - 1) * to.depth);
         assert!(from.tap(1, 0, 0) >= (to.height + kernel - 1) * from.row());

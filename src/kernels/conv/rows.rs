@@ -33,15 +33,7 @@ impl Rows {
         outputs: usize,
         weight: impl Fn(usize, usize, usize, usize) -> f32,
     ) -> Self {
-        let area = kernel * kernel;
-        let place = |t: usize| (t / area, t / kernel % kernel, t % kernel);
-        let (taps, mut values) = (0..from.channels * area, Vec::new());
-        for group in parts(outputs, ROWS.0) {
-            for (channel, y, x) in taps.clone().map(place) {
-                values.extend(group.clone().map(|output| weight(output, channel, y, x)));
-            }
-        }
-        let taps = taps.map(place).map(|(channel, y, x)| from.tap(channel, y, x)).collect();
+        let (values, taps) = by_groups(from, kernel, (outputs, ROWS.0), weight);
         Self { values, outputs, taps, padding }
     }
 
@@ -131,6 +123,25 @@ impl<S: Simd> Tile for RowTile<'_, S> {
             }
         }
     }
+}
+
+/// The weights for each tap and output of groups of so many outputs, and where the taps lie.
+pub fn by_groups(
+    from: &Image,
+    kernel: usize,
+    (outputs, together): (usize, usize),
+    weight: impl Fn(usize, usize, usize, usize) -> f32,
+) -> (Vec<f32>, Vec<usize>) {
+    let area = kernel * kernel;
+    let place = |t: usize| (t / area, t / kernel % kernel, t % kernel);
+    let (taps, mut values) = (0..from.channels * area, Vec::new());
+    for group in parts(outputs, together) {
+        for (channel, y, x) in taps.clone().map(place) {
+            values.extend(group.clone().map(|output| weight(output, channel, y, x)));
+        }
+    }
+    let taps = taps.map(place).map(|(channel, y, x)| from.tap(channel, y, x)).collect();
+    (values, taps)
 }
 
 /// `bias[p] + Σ_t weights[t · P + p] · image[taps[t] + n · lanes]` for `P` outputs and `N` registers.

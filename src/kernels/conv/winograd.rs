@@ -475,18 +475,6 @@ impl<T: Scheme<A, M>, const A: usize, const M: usize> WithSimd for By<'_, T, A, 
     }
 }
 
-/// Registers between the transforms of two axes. They begin at a line of the cache, which two reads and writes would take
-/// else. Not set: zeros would be one store more for each, in a call.
-#[repr(align(64))]
-struct Between<V, const N: usize, const M: usize>([MaybeUninit<[V; N]>; M]);
-
-impl<V, const N: usize, const M: usize> Between<V, N, M> {
-    #[inline(always)]
-    fn unset() -> Self {
-        Self([const { MaybeUninit::uninit() }; M])
-    }
-}
-
 /// Transforms both axes of the `I`×`I` pixels at `from` to A; product i of their `depth` channels goes to
 /// `to + i · step`.
 #[inline(always)]
@@ -502,20 +490,21 @@ pub unsafe fn transform<S: Simd, const I: usize, const A: usize>(
         let (row, depth) = (image.row(), image.depth);
         let zero = simd.splat_f32s(0.0);
         for c in (0..depth).step_by(S::F32_LANES) {
-            let mut rows = Between::<S::f32s, A, I>::unset();
+            // Zeros would be one store more for each register that is written, in a call.
+            let mut rows = [MaybeUninit::<[S::f32s; A]>::uninit(); I];
             let mut at = from.add(c);
             for y in 0..I {
                 let mut pixels = [zero; I];
                 for x in 0..I {
                     pixels[x] = load(at.add(x * depth));
                 }
-                rows.0[y].write(axis(pixels));
+                rows[y].write(axis(pixels));
                 at = at.add(row);
             }
             for x in 0..A {
                 let mut column = [zero; I];
                 for y in 0..I {
-                    column[y] = rows.0[y].assume_init_ref()[x];
+                    column[y] = rows[y].assume_init_ref()[x];
                 }
                 let column = axis(column);
                 for y in 0..A {
@@ -595,29 +584,22 @@ unsafe fn results<T: Scheme<A, M>, S: Simd, const A: usize, const M: usize>(
         let (row, depth) = (to.row(), to.depth);
         for c in channels.clone().step_by(S::F32_LANES) {
             let zero = simd.splat_f32s(0.0);
-            let mut columns = Between::<S::f32s, M, A>::unset();
+            let mut columns = [MaybeUninit::<[S::f32s; M]>::uninit(); A];
             for x in 0..A {
                 let mut column = [zero; A];
                 for y in 0..A {
                     column[y] = load(from.add((y * A + x) * step + c - channels.start));
                 }
-                columns.0[x].write(T::output(simd, column));
+                columns[x].write(T::output(simd, column));
             }
             let bias = load(finish.bias.as_ptr().add(c));
             for y in 0..height {
                 let mut products = [zero; A];
                 for x in 0..A {
-                    products[x] = columns.0[x].assume_init_ref()[y];
+                    products[x] = columns[x].assume_init_ref()[y];
                 }
                 let results = T::output(simd, products);
                 let out = out.add(y * row + c);
-                if width == M && addend.is_none() {
-                    for x in 0..M {
-                        let result = simd.add_f32s(results[x], bias);
-                        store(out.add(x * depth), simd.max_f32s(floor, result));
-                    }
-                    continue;
-                }
                 // Only inside the image: an addend need not have zeros around it.
                 for x in 0..M {
                     if x < width {

@@ -1,20 +1,18 @@
 //! The end of a residual block.
 
 use super::normalise::{RowSums, add_sums};
-use super::{
-    Beside, PixelGrad, Pixels, Rows, at_least, floats, map_images, sizes, where_above, write_images,
-};
+use super::{PixelGrad, Pixels, Rows, at_least, floats, map_images, sizes, where_above, write_images};
 use crate::simd::vectorized;
 use crate::{Shortcut, each};
 use candle_core::{Result, Tensor};
 
 impl Shortcut {
-    /// `max(body + shortcut(x), 0)` as [`crate::add_shortcut`] has it, with channels side by side.
+    /// `max(body + shortcut(x), 0)` as [`crate::add_shortcut`] has it. Images may lie side by side where `x` is added as it is.
     pub fn add_pixels(&self, body: &Pixels, x: &Pixels) -> Result<Pixels> {
         let (batch, [height, width, channels]) = sizes(&body.values)?;
         let (body_values, x_values) = (floats(&body.values)?, floats(&x.values)?);
         let (bodies, xs) = (body.rows(&body_values)?, x.rows(&x_values)?);
-        let ([of_x, x_height, x_width], [stride, front]) = (x.shape()?, self.strides());
+        let ((_, [x_height, x_width, of_x]), [stride, front]) = (sizes(&x.values)?, self.strides());
         let out = write_images(batch, height * width * channels, |image, out| {
             let (mut other, mut row) = (vec![0.0; x_width * of_x], vec![0.0; width * channels]);
             vectorized(
@@ -37,7 +35,7 @@ impl Shortcut {
                 },
             );
         });
-        Ok(Pixels::new(Tensor::from_vec(out, body.values.shape(), body.values.device())?, Beside::Channels))
+        Ok(body.with(Tensor::from_vec(out, body.values.shape(), body.values.device())?))
     }
 
     /// The gradients of body and input, given the output and its gradient.
@@ -53,7 +51,7 @@ impl Shortcut {
         let (row, len) = (width * channels, height * width * channels);
         let plus = plus.as_ref().map(floats).transpose()?;
         let (out, values, bodies) = (floats(&out.values)?, floats(&grad)?, floats(&body.values)?);
-        let lines = body.norm.as_ref().map(|norm| norm.lines(width, false));
+        let lines = body.norm.as_ref().map(|norm| norm.lines(width, body.rectified));
         let lines = lines.as_ref().map(|lines| lines.each_ref().map(Vec::as_slice));
         let (of_body, of_images) = map_images(batch, len, |image, of_body| {
             let mut sums = RowSums::new(row);
@@ -90,7 +88,7 @@ impl Shortcut {
             None => of_body.clone(),
             Some(of_x) => Tensor::from_vec(of_x, x.values.shape(), device)?,
         };
-        let [of_body, of_x] = [of_body, of_x].map(|values| PixelGrad::new(values, Beside::Channels));
+        let [of_body, of_x] = [of_body, of_x].map(|values| PixelGrad::new(values, body.beside));
         Ok((PixelGrad { sums, ..of_body }, of_x))
     }
 

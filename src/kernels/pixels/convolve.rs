@@ -6,7 +6,7 @@ use crate::conv::{Conv, Finish, Gradient, Image, Share, Shared, Tiles};
 use crate::conv2d::{Geometry, at_a_time, layouts, of_kernel, task};
 use crate::simd::{Aligned, vectorized};
 use crate::unset;
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
 /// The gradients of a convolution.
@@ -19,7 +19,14 @@ pub struct ConvGrads {
 
 impl Pixels {
     pub(super) fn geometry(&self, weight: &Tensor, padding: usize, stride: usize) -> Result<Geometry> {
-        let ([inputs, height, width], (outputs, _, kernel, _)) = (self.shape()?, weight.dims4()?);
+        let ([inputs, height, width], (outputs, of_weight, kernel, across)) =
+            (self.shape()?, weight.dims4()?);
+        if of_weight != inputs || across != kernel {
+            bail!(
+                "conv2d: an image of {inputs} channels needs a weight (out, {inputs}, k, k), got {:?}",
+                weight.dims()
+            )
+        }
         Geometry::of(inputs, height, width, outputs, kernel, padding, stride)
     }
 
@@ -33,6 +40,9 @@ impl Pixels {
         with_moments: bool,
     ) -> Result<Self> {
         if let Beside::Images(_) = self.beside {
+            if with_moments {
+                bail!("internal error: images side by side have no moments of channels")
+            }
             return self.conv_images(weight, bias, (padding, stride));
         }
         let g = self.geometry(weight, padding, stride)?;

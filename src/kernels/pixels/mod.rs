@@ -28,13 +28,13 @@ use std::sync::Arc;
 pub enum Beside {
     /// The channels of a pixel: (batch, height, width, channels).
     Channels,
-    /// What [`IMAGES`] images have at one place of a channel, zeros behind the last of so many images:
-    /// (groups of images · channels, height, width, [`IMAGES`]).
+    /// What [`IMAGES`] images have at one place of a channel: (groups of images · channels, height, width, [`IMAGES`]). Behind
+    /// the last of so many images pixels are anything, and gradients 0.
     Images(usize),
 }
 
 impl Beside {
-    /// So many images, where that is faster for few channels: registers are wide, and the batch fills one.
+    /// So many images, where that is faster for few channels: registers are wide, and the batch fills half of a group.
     pub fn images(batch: usize) -> Option<Self> {
         (simd::lanes() >= 8 && 2 * batch >= IMAGES).then_some(Self::Images(batch))
     }
@@ -64,7 +64,7 @@ pub struct PixelGrad {
     plus: Option<Tensor>,
     /// What they are read through: the way back through the normalisation or the rectifier behind these pixels.
     through: Option<Arc<Through>>,
-    /// Whether the gradient counts only where the normalisation gave more than 0.
+    /// Whether they are read through no more than a rectifier behind the normalisation of these pixels.
     rectified: bool,
     /// Of every channel what the normalisation that these pixels were read through asks for, where it is known.
     sums: Option<Sums>,
@@ -265,16 +265,15 @@ fn side_by_side(planes: &Tensor) -> Result<Tensor> {
 /// Images (batch, channels, height, width) with so many of them side by side.
 fn images_side_by_side(planes: &Tensor) -> Result<Tensor> {
     let (batch, channels, height, width) = planes.dims4()?;
-    let (planes, len) = (planes.contiguous()?, height * width * channels);
+    let (planes, len, groups) = (planes.contiguous()?, height * width * channels, batch.div_ceil(IMAGES));
     let values = floats(&planes)?;
-    let out = write_images(batch.div_ceil(IMAGES), len * IMAGES, |group, out| {
+    let out = write_images(groups, len * IMAGES, |group, out| {
         let images = IMAGES.min(batch - group * IMAGES);
         if images < IMAGES {
             out.fill(0.0);
         }
         transpose((&values[group * IMAGES * len..], len), (out, IMAGES), images, len);
     });
-    let groups = batch.div_ceil(IMAGES);
     Tensor::from_vec(out, (groups * channels, height, width, IMAGES), planes.device())
 }
 
@@ -292,7 +291,10 @@ impl Pixels {
     pub fn of_planes(planes: &Tensor, beside: Beside) -> Result<Self> {
         let values = match beside {
             Beside::Channels => side_by_side(planes)?,
-            Beside::Images(_) => images_side_by_side(planes)?,
+            Beside::Images(batch) if batch == planes.dim(0)? => images_side_by_side(planes)?,
+            Beside::Images(batch) => {
+                bail!("internal error: {batch} images side by side, not {:?}", planes.dims())
+            }
         };
         Ok(Self::new(values, beside))
     }

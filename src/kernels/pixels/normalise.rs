@@ -136,20 +136,21 @@ impl Pixels {
 
     /// The gradient of what a rectifier gets, given that of [`Self::rectified`].
     pub fn rectified_backward(&self, grad: PixelGrad) -> Result<PixelGrad> {
-        let grad = grad.alone()?;
-        if self.norm.is_some() {
-            return Ok(PixelGrad { rectified: true, ..grad });
+        let (grad, (_, [.., channels])) = (grad.alone()?, sizes(&self.values)?);
+        let mut lines = [1.0, 0.0, 1.0, 0.0, 0.0].map(|number| vec![number; channels]);
+        if let Some(norm) = &self.norm {
+            lines[..2].clone_from_slice(&[norm.slope.clone(), norm.start.clone()]);
         }
-        let (_, [.., channels]) = sizes(&self.values)?;
-        let lines = [1.0, 0.0, 1.0, 0.0, 0.0].map(|number| vec![number; channels]);
-        Ok(PixelGrad { through: Some(Arc::new(Through { x: self.values.clone(), lines })), ..grad })
+        let through = Some(Arc::new(Through { x: self.values.clone(), lines }));
+        Ok(PixelGrad { through, rectified: self.norm.is_some(), ..grad })
     }
 
     /// The gradients of the values, of weight and of bias (channels) of the normalisation that they are read through, given
     /// that of what is read.
     pub fn normalised_backward(&self, grad: PixelGrad) -> Result<(PixelGrad, Tensor, Tensor)> {
         let Some(norm) = &self.norm else { bail!("internal error: pixels without a normalisation") };
-        let grad = grad.alone()?;
+        // It looks itself where a rectifier lets the gradient through.
+        let grad = if grad.rectified { grad } else { grad.alone()? };
         let (batch, [height, width, channels]) = sizes(&self.values)?;
         let sums = match &grad.sums {
             Some(sums) => sums.clone(),

@@ -28,6 +28,7 @@ impl Pixels {
                             c += match channels - c {
                                 16.. => window.largest::<16>(pixels, c, out),
                                 8..=15 => window.largest::<8>(pixels, c, out),
+                                4..=7 => window.largest::<4>(pixels, c, out),
                                 _ => window.largest::<1>(pixels, c, out),
                             };
                         }
@@ -63,6 +64,7 @@ impl Pixels {
                             c += match channels - c {
                                 16.. => window.give::<16>(pixels, results, c, out),
                                 8..=15 => window.give::<8>(pixels, results, c, out),
+                                4..=7 => window.give::<4>(pixels, results, c, out),
                                 _ => window.give::<1>(pixels, results, c, out),
                             };
                         }
@@ -110,7 +112,8 @@ impl Window {
             for x in self.columns.clone() {
                 let pixel = channels::<N>(pixels, self.at(y, x) + c);
                 for i in 0..N {
-                    largest[i] = if pixel[i] > largest[i] { pixel[i] } else { largest[i] };
+                    let larger = pixel[i] > largest[i] || pixel[i].is_nan();
+                    largest[i] = if larger { pixel[i] } else { largest[i] };
                 }
             }
         }
