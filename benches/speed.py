@@ -205,10 +205,11 @@ class Results:
         return next(contender for contender in self.found[name, cell] if not contender.runtime)
 
     def against(self, name, cell, rival):
-        """How many times faster, or smaller, ours is: in the median, the smallest, and the largest of the rounds."""
+        """How many times faster, or smaller, ours is: by the medians, and in the round where it is least and most."""
         ours, theirs = (self.found[name, cell][contender] for contender in (self.ours(name, cell), rival))
-        ratios = [ours[turn] / theirs[turn] if unit(cell) == "images/s" else theirs[turn] / ours[turn] for turn in ours if turn in theirs]
-        return statistics.median(ratios), min(ratios), max(ratios)
+        rounds = [(statistics.median(ours.values()), statistics.median(theirs.values())), *((ours[turn], theirs[turn]) for turn in ours if turn in theirs)]
+        medians, *ratios = (one / other if unit(cell) == "images/s" else other / one for one, other in rounds)
+        return medians, min(ratios), max(ratios)
 
     def best(self, name, cell):
         """The rival that ours is least ahead of."""
@@ -317,8 +318,8 @@ def report(names, commands, results, facts, leave):
     versions = dict.fromkeys(f"{'PyTorch' if rival.runtime.shared else rival.runtime.title.partition(',')[0]} {rival.version}" for rival in commands if rival.runtime)
     limited = " This crate, PyTorch, OpenVINO and tract are limited to AVX2; the others have no setting for that, and take what the processor has." * bool(SIMD)
     return "\n\n".join(text.strip() for text in [
-        f"{runtimes.processor()}; {', '.join(versions)}; {datetime.date.today()}; medians of {ROUNDS} round{'s' * (ROUNDS > 1)} taken in turn, in brackets the "
-        f"smallest and the largest ratio of the rounds.{limited}",
+        f"{runtimes.processor()}; {', '.join(versions)}; {datetime.date.today()}; medians of {ROUNDS} round{'s' * (ROUNDS > 1)} taken in turn, and their ratio; in "
+        f"brackets the smallest and the largest ratio of the rounds.{limited}",
         table(["", "this crate", "best rival", "its", "ours against it"], best), *every]) + "\n"
 
 

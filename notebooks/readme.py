@@ -73,8 +73,11 @@ def speed():
 
 def processor():
     """What the runs measured their times on."""
-    runs = json.loads((ROOT / "figures" / "machine.json").read_text()).values()
-    return "Processor of the times: " + "; ".join(dict.fromkeys(f"{run['processor']} with {run['simd']}" for run in runs)) + ", one core.\n"
+    machines = {}
+    for notebook, run in json.loads((ROOT / "figures" / "machine.json").read_text()).items():
+        machines.setdefault(f"{run['processor']} with {run['simd']}", []).append(int(notebook.partition("_")[0]))
+    shares = (f"{machine} (notebooks {min(numbers)} to {max(numbers)})" for machine, numbers in machines.items())
+    return "Processor of the times, one core each: " + "; ".join(shares) + ".\n"
 
 
 def file(path):
