@@ -50,13 +50,15 @@ pub fn prepare_process() {
         }
         // Training frees and allocates the same large tensors at every step. By default glibc
         // returns them to the system each time, and fetching the pages again costs as much
-        // as a small convolution.
+        // as a small convolution. And it keeps what a thread frees for that thread's own use: a
+        // step runs on one thread or another, and each would keep the memory of a step.
         #[cfg(all(target_os = "linux", target_env = "gnu"))]
         // Safety: mallopt only sets numbers of the allocator: no memory of an allocation's own, and
         // nothing returned.
         unsafe {
             libc::mallopt(libc::M_MMAP_MAX, 0);
             libc::mallopt(libc::M_TRIM_THRESHOLD, -1);
+            libc::mallopt(libc::M_ARENA_MAX, 1);
         }
     });
 }

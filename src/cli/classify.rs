@@ -33,7 +33,8 @@ pub struct Classify {
     /// Pictures, and folders of them
     #[arg(required = true)]
     pictures: Vec<PathBuf>,
-    /// Thresholds by what they were chosen for: "no loss", "1 % less" or "knee"
+    /// Thresholds by what they were chosen for: "no loss", "1 % less", "like the baseline", "knee" or
+    /// "1 % guaranteed"; which there are says the weights' model card
     #[arg(long, value_name = "CHOICE", default_value = "no loss")]
     choice: String,
     /// Thresholds instead of the choice's, on its criterion (most: the entropy in nats), one for each exit but the last

@@ -94,8 +94,8 @@ struct Onnx {
     /// The outputs of that file that are exits, the first first [default: those of the record]
     #[arg(long, value_name = "NAME,NAME,...", value_delimiter = ',', requires = "from")]
     exits: Vec<String>,
-    /// The policy that decides, by what it was chosen for: "no loss", "1 % less", "knee", "1 % guaranteed" (where there are
-    /// images enough to promise that)
+    /// The policy that decides, by what it was chosen for: "no loss", "1 % less", "like the baseline" (where its accuracy
+    /// is reached), "knee", "1 % guaranteed" (where there are images enough to promise that)
     #[arg(long, requires = "onnx", default_value = "no loss")]
     choice: String,
     /// Only operations that small runtimes have too: no LRN, no padded pooling
