@@ -28,7 +28,7 @@ use std::sync::Arc;
 pub enum Beside {
     /// The channels of a pixel: (batch, height, width, channels).
     Channels,
-    /// What [`IMAGES`] images have at one place of a channel: (groups of images · channels, height, width, [`IMAGES`]). Behind
+    /// What sixteen images have at one place of a channel: (groups of images · channels, height, width, 16). Behind
     /// the last of so many images pixels are anything, and gradients 0.
     Images(usize),
 }
