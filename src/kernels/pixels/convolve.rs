@@ -172,20 +172,29 @@ impl Pixels {
         outs.resize_with(batch.div_ceil(task), Default::default);
         let (parts, sums): (Vec<_>, Vec<Sums>) =
             outs.into_par_iter().enumerate().map(|(part, out)| sum_up(part, out)).unzip();
+        let sums = lines.map(|_| add_sums(&sums, g.inputs));
+        self.conv_grads(&g, &parts, to.depth, (of_image.then_some(out), sums))
+    }
+
+    /// The gradients, given the parts (kernel, kernel, inputs, `depth` of outputs) and (outputs) that those of kernel and bias
+    /// are the sums of, and that of what is read with its sums.
+    pub(super) fn conv_grads(
+        &self,
+        g: &Geometry,
+        parts: &[(Vec<f32>, Vec<f32>)],
+        depth: usize,
+        (x, sums): (Option<Vec<f32>>, Option<Sums>),
+    ) -> Result<ConvGrads> {
         let mut bias = vec![0.0; g.outputs];
-        for (_, of_bias) in &parts {
+        for (_, of_bias) in parts {
             bias.iter_mut().zip(of_bias).for_each(|(sum, more)| *sum += more);
         }
         let kernels: Vec<&[f32]> = parts.iter().map(|(kernel, _)| kernel.as_slice()).collect();
-        let of_weight = of_kernel(&g, &kernels, to.depth);
-        let device = self.values.device();
-        let x = of_image.then(|| Tensor::from_vec(out, self.values.shape(), device)).transpose()?;
+        let (weight, device) = (of_kernel(g, &kernels, depth), self.values.device());
+        let x = x.map(|x| Tensor::from_vec(x, self.values.shape(), device)).transpose()?;
         Ok(ConvGrads {
-            x: x.map(|x| PixelGrad {
-                sums: lines.map(|_| add_sums(&sums, g.inputs)),
-                ..PixelGrad::new(x, self.beside)
-            }),
-            weight: Tensor::from_vec(of_weight, (g.outputs, g.inputs, g.kernel, g.kernel), device)?,
+            x: x.map(|x| PixelGrad { sums, ..PixelGrad::new(x, self.beside) }),
+            weight: Tensor::from_vec(weight, (g.outputs, g.inputs, g.kernel, g.kernel), device)?,
             bias: Tensor::from_vec(bias, g.outputs, device)?,
         })
     }

@@ -5,7 +5,6 @@
 
 use super::{ConvGrads, Lay, PixelGrad, Pixels, floats};
 use crate::conv::{Image, Planes};
-use crate::conv2d::of_kernel;
 use crate::{simd, unset};
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
@@ -14,7 +13,7 @@ use rayon::prelude::*;
 pub const IMAGES: usize = simd::SLACK;
 
 /// The layout of a channel's planes with zeros around them.
-fn plane([channels, height, width]: [usize; 3], border: usize) -> Image {
+fn planes([channels, height, width]: [usize; 3], border: usize) -> Image {
     Image { border, planar: true, depth: IMAGES, slack: 0, ..Image::dense([channels, height, width]) }
 }
 
@@ -37,7 +36,7 @@ impl Pixels {
             bail!("internal error: images lie side by side for a stride of 1 and less padding than kernel")
         }
         let (x, weight, bias) = (floats(&self.values)?, weight.contiguous()?, bias.to_vec1()?);
-        let (weight, rows, from) = (floats(&weight)?, self.rows(&x)?, plane(g.shapes()[0], padding));
+        let (weight, rows, from) = (floats(&weight)?, self.rows(&x)?, planes(g.shapes()[0], padding));
         let conv = Planes::new(&from, g.kernel, g.outputs, g.weights(&weight));
         let ((len, out_len), inputs) = (g.lens(), g.inputs);
         let groups = x.len() / (len * IMAGES);
@@ -67,7 +66,7 @@ impl Pixels {
         let behind = grad.through.as_ref().map(|through| floats(&through.x)).transpose()?;
         let (rows, grad_rows) = (self.rows(&x)?, grad.rows(&values, behind.as_deref())?);
         let ([image, output], border) = (g.shapes(), g.kernel - 1 - padding);
-        let (from, to) = (plane(image, padding), plane(output, border));
+        let (from, to) = (planes(image, padding), planes(output, border));
         let of_x = of_image.then(|| Planes::new(&to, g.kernel, g.inputs, g.mirrored(&weight)));
         let ((len, _), none) = (g.lens(), vec![0.0; g.inputs]);
         let groups = x.len() / (len * IMAGES);
@@ -89,18 +88,6 @@ impl Pixels {
                 },
             )
             .collect();
-        let device = self.values.device();
-        let mut of_bias = vec![0.0; g.outputs];
-        for (_, part) in &parts {
-            of_bias.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
-        }
-        let kernels: Vec<&[f32]> = parts.iter().map(|(kernel, _)| kernel.as_slice()).collect();
-        let of_weight = of_kernel(&g, &kernels, g.outputs);
-        let x = of_image.then(|| Tensor::from_vec(out, self.values.shape(), device)).transpose()?;
-        Ok(ConvGrads {
-            x: x.map(|x| PixelGrad::new(x, self.beside)),
-            weight: Tensor::from_vec(of_weight, (g.outputs, g.inputs, g.kernel, g.kernel), device)?,
-            bias: Tensor::from_vec(of_bias, g.outputs, device)?,
-        })
+        self.conv_grads(&g, &parts, g.outputs, (of_image.then_some(out), None))
     }
 }
