@@ -225,6 +225,23 @@ fn max_pool2d_gives_the_whole_gradient_to_the_first_of_equals() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn max_pool2d_takes_what_is_no_number_for_the_largest() -> Result<()> {
+    for device in common::devices() {
+        for (kernel, stride) in [(2, 2), (3, 2), (4, 4)] {
+            for at in 0..kernel * kernel {
+                let mut window = vec![1f32; kernel * kernel];
+                window[at] = f32::NAN;
+                let x = Tensor::from_vec(window, (1, 1, kernel, kernel), device)?;
+                let pooled =
+                    pool2d(&x, Pooling::MaxInside, kernel, stride)?.flatten_all()?.to_vec1::<f32>()?;
+                assert!(pooled[0].is_nan(), "{kernel} x {kernel}, element {at}");
+            }
+        }
+    }
+    Ok(())
+}
+
 /// (batch, channels, height, width, n, k, alpha, beta): output, gradient of x.
 #[rustfmt::skip]
 #[allow(clippy::type_complexity)]

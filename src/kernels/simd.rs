@@ -202,6 +202,29 @@ pub fn registers() -> usize {
     dispatch(Sizes).1
 }
 
+/// A value, or what it is at least. NaN stays NaN, which `f32::max` drops.
+#[inline(always)]
+pub fn at_least(floor: f32, value: f32) -> f32 {
+    if value < floor { floor } else { value }
+}
+
+/// [`at_least`], lane by lane. The maximum of x86's vectors is the second value where one is NaN; without vectors that
+/// of pulp is `f32::max`.
+#[inline(always)]
+pub fn at_least_f32s<S: Simd>(simd: S, floor: S::f32s, values: S::f32s) -> S::f32s {
+    if S::F32_LANES == 1 {
+        simd.select_f32s(simd.less_than_f32s(values, floor), floor, values)
+    } else {
+        simd.max_f32s(floor, values)
+    }
+}
+
+/// The larger value of each lane, and NaN where one of them is.
+#[inline(always)]
+pub fn larger_f32s<S: Simd>(simd: S, a: S::f32s, b: S::f32s) -> S::f32s {
+    simd.select_f32s(simd.equal_f32s(a, a), at_least_f32s(simd, a, b), a)
+}
+
 /// `n` split into the fewest, most even parts of at most `max`.
 #[inline(always)]
 pub fn parts(n: usize, max: usize) -> impl Iterator<Item = std::ops::Range<usize>> + Clone {

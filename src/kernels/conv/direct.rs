@@ -3,7 +3,7 @@
 use super::image::{From, Image, To};
 use super::product::{Finish, Matrix, Tile, load, most_pixels, sized, store, tile, widest};
 use super::share::{Share, Shared};
-use crate::simd::{self, parts};
+use crate::simd::{self, at_least_f32s, parts};
 use pulp::{Simd, WithSimd};
 use std::ops::Range;
 
@@ -143,7 +143,7 @@ impl<S: Simd> Tile for DirectTile<'_, S> {
             }
             for p in 0..P {
                 for n in 0..N {
-                    let sum = simd.max_f32s(floor, sums[p][n]);
+                    let sum = at_least_f32s(simd, floor, sums[p][n]);
                     store(self.out.add(p * self.depth + n * lanes), sum);
                 }
             }

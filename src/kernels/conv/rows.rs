@@ -3,7 +3,7 @@
 use super::image::{From, Image, To, rows};
 use super::product::{Finish, Tile, load, sized, store};
 use super::share::Share;
-use crate::simd::{self, SLACK, parts};
+use crate::simd::{self, SLACK, at_least_f32s, parts};
 use pulp::{Simd, WithSimd};
 
 /// A convolution of the network's input with too few outputs for a register: pixels of a row are in the
@@ -112,7 +112,7 @@ impl<S: Simd> Tile for RowTile<'_, S> {
             let mut values = [[0f32; 2 * SLACK]; P];
             for p in 0..P {
                 for n in 0..N {
-                    store(values[p].as_mut_ptr().add(n * lanes), simd.max_f32s(floor, sums[p][n]));
+                    store(values[p].as_mut_ptr().add(n * lanes), at_least_f32s(simd, floor, sums[p][n]));
                 }
             }
             // Pixels behind the row's end are not stored.

@@ -9,7 +9,7 @@
 use super::image::{From, Image, To};
 use super::product::{Finish, Matrix, Tile, load, most_pixels, sized, store, tile, widest};
 use super::share::{Share, Shared};
-use crate::simd::{self, parts};
+use crate::simd::{self, at_least_f32s, parts};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use std::mem::MaybeUninit;
@@ -607,7 +607,7 @@ unsafe fn results<T: Scheme<A, M>, S: Simd, const A: usize, const M: usize>(
                         if let Some((row, addend)) = addend {
                             result = simd.add_f32s(result, load(addend.add(y * row + x * depth + c)));
                         }
-                        store(out.add(x * depth), simd.max_f32s(floor, result));
+                        store(out.add(x * depth), at_least_f32s(simd, floor, result));
                     }
                 }
             }

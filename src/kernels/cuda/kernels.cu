@@ -114,12 +114,14 @@ KERNEL(col2im)(const T *columns, T *x, int len, int inputs, int height, int widt
 
 // ---- pooling
 
-// The place of the first largest element of a window, inside its plane.
+// The place of the first largest element of a window, inside its plane. NaN is taken for the largest, as in PyTorch.
 __device__ int largest(const T *plane, int top, int left, int height, int width, int kernel) {
   int best = top * width + left;
   for (int y = top; y < top + kernel && y < height; y++)
-    for (int x = left; x < left + kernel && x < width; x++)
-      if (plane[y * width + x] > plane[best]) best = y * width + x;
+    for (int x = left; x < left + kernel && x < width; x++) {
+      const T value = plane[y * width + x];
+      if (value > plane[best] || value != value) best = y * width + x;
+    }
   return best;
 }
 

@@ -1,7 +1,7 @@
 //! The layers beside convolutions. Channels are in the lanes of registers.
 
 use crate::conv::{From, Image, Share, Shared, To, floor, load, rows, store};
-use crate::simd::{self, Aligned, parts};
+use crate::simd::{self, Aligned, at_least, at_least_f32s, larger_f32s, parts};
 use crate::{Lrn, Pool, Pooling};
 use pulp::{Simd, WithSimd};
 use std::fmt;
@@ -19,7 +19,7 @@ fn largest_of<S: Simd, const K: usize>(simd: S, pixel: impl Fn(usize, usize) -> 
     let mut value = pixel(0, 0);
     for y in 0..K {
         for x in 0..K {
-            value = simd.max_f32s(value, pixel(y, x));
+            value = larger_f32s(simd, value, pixel(y, x));
         }
     }
     value
@@ -65,14 +65,14 @@ pub fn pool(pool: &Pool, relu: bool, from: From<'_>, to: To<'_>, images: usize, 
                                         for i in 1..height * width {
                                             let pixel = pixel(i / width, i % width);
                                             value = match largest {
-                                                true => simd.max_f32s(value, pixel),
+                                                true => larger_f32s(simd, value, pixel),
                                                 false => simd.add_f32s(value, pixel),
                                             };
                                         }
                                         simd.mul_f32s(value, factor)
                                     }
                                 };
-                                store(out.add(c), simd.max_f32s(floor, value));
+                                store(out.add(c), at_least_f32s(simd, floor, value));
                             }
                         }
                     }
@@ -139,11 +139,11 @@ pub fn affine(lines: &[(f32, f32)], relu: bool, from: From<'_>, to: To<'_>, imag
                         let pixel = pixel(from, number, y, x as isize);
                         if from.0.planar {
                             for (c, (out, (slope, start))) in out.iter_mut().zip(lines).enumerate() {
-                                *out = (pixel[from.0.tap(c, 0, 0)] * slope + start).max(floor);
+                                *out = at_least(floor, pixel[from.0.tap(c, 0, 0)] * slope + start);
                             }
                         } else {
                             for ((out, x), (slope, start)) in out.iter_mut().zip(pixel).zip(lines) {
-                                *out = (x * slope + start).max(floor);
+                                *out = at_least(floor, x * slope + start);
                             }
                         }
                     }
@@ -337,7 +337,7 @@ impl Product<'_> {
                 let sum = bias[output + n] + simd.reduce_sum_f32s(sums[i][n]);
                 let to = self.out.at((image + i) * self.to.len() + output + n);
                 // Safety: an output belongs to one share.
-                unsafe { to.write(sum.max(self.floor)) };
+                unsafe { to.write(at_least(self.floor, sum)) };
             }
         }
     }

@@ -1,8 +1,8 @@
 //! The end of a residual block.
 
 use super::normalise::{RowSums, add_sums};
-use super::{PixelGrad, Pixels, Rows, at_least, floats, map_images, sizes, where_above, write_images};
-use crate::simd::vectorized;
+use super::{PixelGrad, Pixels, Rows, floats, map_images, sizes, where_above, write_images};
+use crate::simd::{at_least, vectorized};
 use crate::{Shortcut, each};
 use candle_core::{Result, Tensor};
 

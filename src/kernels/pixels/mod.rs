@@ -17,7 +17,7 @@ use normalise::Norm;
 
 use super::Moments;
 use crate::conv::{Image, transpose};
-use crate::simd::{self, Aligned, vectorized};
+use crate::simd::{self, Aligned, at_least, vectorized};
 use candle_core::{CpuStorage, Result, Storage, Tensor, bail};
 use rayon::prelude::*;
 use std::ops::{Deref, Range};
@@ -130,12 +130,6 @@ fn fold(row: &mut [f32], channels: usize) -> &[f32] {
 #[inline(always)]
 fn where_above(value: f32, grad: f32) -> f32 {
     if value > 0.0 { grad } else { 0.0 }
-}
-
-/// A value, or what it is at least. NaN stays NaN.
-#[inline(always)]
-fn at_least(floor: f32, value: f32) -> f32 {
-    if value < floor { floor } else { value }
 }
 
 /// Rows of pixels as they are read.
