@@ -5,7 +5,7 @@ use branchynet::exits::{ExitPolicy, Plan};
 use branchynet::kernels::Zeros;
 use branchynet::networks::{
     ExitCost, Layer, Pass, Skip, average_pool, batch_norm, branch, conv, gelu, linear, lrn, max_pool,
-    max_pool_inside, relu, residual, without_branches,
+    max_pool_inside, relu, residual, scale, without_branches,
 };
 use branchynet::networks::{b_alexnet, b_lenet, b_resnet, b_resnet110, b_resnet110_standard};
 use branchynet::{Network, Result, Rng};
@@ -240,6 +240,11 @@ fn the_tape_gives_the_gradients_of_candles_autograd() -> Result<()> {
     for batch in [8, 9, 16, 27] {
         compare_gradients(&few, &many.narrow(0, 0, batch)?)?;
     }
+    for (layers, [channels, height, width]) in beginnings()? {
+        let of_size = many.narrow(2, 0, height.min(9))?.pad_with_zeros(3, 0, width.saturating_sub(8))?;
+        let images = of_size.narrow(3, 0, width)?.contiguous()?;
+        compare_gradients(&build(layers, [channels, height, width])?, &images)?;
+    }
     compare_gradients(&build(all_kinds(), [3, 8, 8])?, &images(9)?)
 }
 
@@ -364,6 +369,23 @@ fn running_statistics_approach_those_of_the_data_and_decide_inference() -> Resul
     Ok(())
 }
 
+/// The image is read by something else than a convolution.
+fn beginnings() -> Result<Vec<(Vec<Layer>, [usize; 3])>> {
+    Ok(vec![
+        (vec![max_pool(2, 2), linear(75, 3)], [3, 9, 9]),
+        (vec![relu(), max_pool(3, 2), linear(48, 3)], [3, 9, 9]),
+        (vec![average_pool(3, 2), linear(48, 3)], [3, 9, 9]),
+        (vec![lrn(), linear(75, 3)], [3, 5, 5]),
+        (vec![batch_norm(3), gelu(), linear(75, 3)], [3, 5, 5]),
+        (vec![gelu(), max_pool(2, 2), linear(12, 3)], [3, 4, 4]),
+        (vec![scale(0.5), relu(), linear(75, 3)], [3, 5, 5]),
+        (vec![residual([conv(3, 3, 3, 1)]), linear(75, 3)], [3, 5, 5]),
+        (vec![residual([batch_norm(3)]), linear(75, 3)], [3, 5, 5]),
+        (vec![residual([conv(3, 8, 3, 1).stride(2)?]), linear(72, 3)], [3, 5, 5]),
+        (vec![branch([max_pool(2, 2), linear(27, 3)]), conv(3, 4, 3, 1), linear(100, 3)], [3, 5, 5]),
+    ])
+}
+
 /// Layers that a plan treats in its own way: what it folds, what it must not fold, and the sizes at which
 /// tiles, registers and borders do not come out even.
 fn plans() -> Result<Vec<(Vec<Layer>, [usize; 3])>> {
@@ -371,7 +393,7 @@ fn plans() -> Result<Vec<(Vec<Layer>, [usize; 3])>> {
         |inner: Vec<Layer>| vec![conv(3, 16, 3, 1), residual(inner), conv(16, 5, 3, 1), linear(605, 3)];
     let deep =
         |layers: Vec<Layer>, end: usize| [vec![conv(3, 20, 3, 1)], layers, vec![linear(end, 3)]].concat();
-    Ok(vec![
+    let lists = vec![
         (all_kinds(), [3, 8, 8]),
         (b_lenet(), [1, 28, 28]),
         (b_alexnet(), [3, 32, 32]),
@@ -401,7 +423,8 @@ fn plans() -> Result<Vec<(Vec<Layer>, [usize; 3])>> {
             [3, 13, 13],
         ),
         (vec![linear(75, 40), relu(), branch([linear(40, 3)]), linear(40, 37), linear(37, 3)], [3, 5, 5]),
-    ])
+    ];
+    Ok([lists, beginnings()?].concat())
 }
 
 /// A plan folds batch normalisations into the convolutions before them, and has an order of its own for
@@ -441,6 +464,29 @@ fn a_plan_agrees_with_its_network() -> Result<()> {
                     );
                 }
             }
+        }
+    }
+    Ok(())
+}
+
+/// A maximum drops what is no number, or keeps it, by the instructions and the order of what it compares.
+#[test]
+fn what_is_no_number_reaches_the_logits_of_a_plan() -> Result<()> {
+    for (number, (layers, image)) in plans()?.into_iter().enumerate() {
+        let network = build(layers, image)?;
+        let values = vec![f32::NAN; 2 * image.iter().product::<usize>()];
+        for mut plan in [Plan::new(&network)?, Plan::for_batches(&network)?, Plan::by_definition(&network)?] {
+            let logits = plan.logits(&values)?;
+            assert!(logits.iter().flatten().all(|z| z.is_nan()), "network {number}: {logits:?}");
+        }
+    }
+    for kernel in [2, 3, 4] {
+        let network = build(vec![max_pool(kernel, kernel), relu(), linear(2, 2)], [2, kernel, kernel])?;
+        for at in 0..2 * kernel * kernel {
+            let mut values = vec![1.0; 2 * kernel * kernel];
+            values[at] = f32::NAN;
+            let logits = Plan::new(&network)?.logits(&values)?;
+            assert!(logits[0].iter().all(|z| z.is_nan()), "{kernel} x {kernel}, element {at}: {logits:?}");
         }
     }
     Ok(())

@@ -123,6 +123,14 @@ fn networks() -> Vec<(&'static str, [usize; 3], Vec<Layer>)> {
         ("resnet", [3, 32, 32], b_resnet(2)),
         ("gelu", [3, 32, 32], b_airbench([20, 40, 72])),
         ("all", [3, 8, 8], layers()),
+        // The image is read by something else than a convolution, in one of two places or in all.
+        ("pooled", [3, 8, 8], vec![max_pool(2, 2), conv(3, 20, 3, 1), relu(), linear(320, 4)]),
+        ("averaged", [3, 8, 8], vec![average_pool(2, 2), conv(3, 20, 3, 1), relu(), linear(320, 4)]),
+        ("normal", [3, 8, 8], vec![lrn(), conv(3, 20, 3, 1), relu(), linear(1280, 4)]),
+        ("rectified", [3, 8, 8], vec![relu(), max_pool(3, 2), conv(3, 20, 3, 1), linear(320, 4)]),
+        ("smooth", [3, 8, 8], vec![gelu(), conv(3, 20, 3, 1), relu(), linear(1280, 4)]),
+        ("block", [3, 8, 8], vec![residual([conv(3, 3, 3, 1)]), linear(192, 4)]),
+        ("twice", [3, 8, 8], vec![branch([max_pool(2, 2), linear(48, 4)]), conv(3, 9, 3, 1), linear(576, 4)]),
     ]
 }
 

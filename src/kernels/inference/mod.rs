@@ -125,6 +125,12 @@ impl StepBuilder {
         to
     }
 
+    /// Whether so few channels lie side by side that they are not filled up to whole registers.
+    fn few(&self, view: View) -> bool {
+        let image = &self.images[view.0];
+        image.depth < image.channels.next_multiple_of(simd::SLACK)
+    }
+
     fn shape(&self, view: View) -> [usize; 3] {
         self.images[view.0].shape()
     }
@@ -182,6 +188,12 @@ impl StepBuilder {
     /// The same in f32.
     pub fn values(&mut self, from: View) -> View {
         if from.1.is_some() { self.map(from, |x| x) } else { from }
+    }
+
+    /// The same in f32 with the channels of a pixel side by side, which a network's input does not have.
+    fn pixels(&mut self, from: View) -> View {
+        let from = self.values(from);
+        if self.images[from.0].planar { self.scale(from, 1.0) } else { from }
     }
 
     /// A convolution, or fully connected layer, of whole numbers, where input and weights are; otherwise gives them back.
@@ -255,14 +267,12 @@ impl StepBuilder {
     }
 
     /// `f` of every element, in vectors where it is made of what they have, and `#[inline(always)]`.
-    pub fn map(&mut self, mut from: View, f: impl Fn(f32) -> f32 + Send + Sync + 'static) -> View {
+    pub fn map(&mut self, from: View, f: impl Fn(f32) -> f32 + Send + Sync + 'static) -> View {
         if let Some(grid) = from.1 {
             let values = Box::new(std::array::from_fn(|number| f(grid.value(number as u8))));
             return self.push(Draft::Values(values), from, self.shape(from));
         }
-        if self.images[from.0].planar {
-            from = self.scale(from, 1.0);
-        }
+        let from = self.pixels(from);
         self.push(Draft::Map(Map::new(f)), from, self.shape(from))
     }
 
@@ -279,18 +289,23 @@ impl StepBuilder {
     pub fn pool(&mut self, from: View, kind: Pooling, kernel: usize, stride: usize) -> Result<View> {
         let [channels, height, width] = self.shape(from);
         let pool = Pool::new(kind, height, width, kernel, stride)?;
-        let few = self.images[from.0].depth < self.shape(from)[0].next_multiple_of(simd::SLACK);
-        if let Some(grid) = from.1.filter(|_| kind != Pooling::Average && !few) {
+        if let Some(grid) = from.1.filter(|_| kind != Pooling::Average) {
+            if self.few(from) {
+                let values = self.values(from);
+                let largest = self.pool(values, kind, kernel, stride)?;
+                return Ok(self.quantize(largest, grid));
+            }
             let [height, width] = [pool.out_height, pool.out_width];
             let image = Image { height, width, border: 0, ..self.images[from.0] };
             return Ok(self.push_bytes(Draft::Pool { pool, relu: false }, from, image, grid));
         }
-        let from = self.values(from);
+        let from = self.pixels(from);
         self.push(Draft::Pool { pool, relu: false }, from, [channels, pool.out_height, pool.out_width]);
         // The largest of rectified values is the largest, rectified.
         let relu_before = self.steps.len() > self.open + 1
             && kind != Pooling::Average
-            && matches!(&self.steps[self.steps.len() - 2].0, Draft::Affine { lines, relu: true } if lines.iter().all(|&line| line == (1.0, 0.0)));
+            && matches!(&self.steps[self.steps.len() - 2], (Draft::Affine { lines, relu: true }, from, _)
+                if !self.images[from.0].planar && lines.iter().all(|&line| line == (1.0, 0.0)));
         if relu_before {
             let (_, from, _) = self.steps.remove(self.steps.len() - 2);
             if let Some((Draft::Pool { relu, .. }, source, _)) = self.steps.last_mut() {
@@ -302,7 +317,7 @@ impl StepBuilder {
 
     /// Local response normalisation.
     pub fn lrn(&mut self, from: View, lrn: Lrn) -> View {
-        let from = self.values(from);
+        let from = self.pixels(from);
         self.push(Draft::Lrn(lrn), from, self.shape(from))
     }
 
@@ -334,13 +349,14 @@ impl StepBuilder {
     /// The end of a residual block: the rectified sum of `from` and the block's `input`.
     pub fn shortcut(&mut self, from: View, input: View, zeros: Zeros) -> Result<View> {
         let shortcut = Shortcut::new(self.shape(input), self.shape(from), zeros)?;
-        if let (Some(body), Some(of_input)) = (from.1, input.1) {
+        if let (Some(body), Some(of_input)) = (from.1, input.1)
+            && !self.few(input)
+        {
             let sum = Sum { strides: shortcut.strides(), grids: [body, of_input] };
             return Ok(self.push(Draft::Sum { input, sum, to: None }, from, self.shape(from)));
         }
-        let (from, input) = (self.values(from), self.values(input));
+        let (from, input) = (self.values(from), self.pixels(input));
         if shortcut.is_identity()
-            && !self.images[input.0].planar
             && let Some(Draft::Conv { relu: relu @ false, addend: addend @ None, .. }) = self.last()
         {
             (*relu, *addend) = (true, Some(input));
