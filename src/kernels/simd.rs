@@ -209,7 +209,7 @@ pub fn at_least(floor: f32, value: f32) -> f32 {
 }
 
 /// [`at_least`], lane by lane. The maximum of x86's vectors is the second value where one is NaN; without vectors that
-/// of pulp is `f32::max`.
+/// of pulp is `f32::max` (findings/pulp-max-nan.sh).
 #[inline(always)]
 pub fn at_least_f32s<S: Simd>(simd: S, floor: S::f32s, values: S::f32s) -> S::f32s {
     if S::F32_LANES == 1 {
