@@ -145,7 +145,7 @@ test: setup datasets counting ## format, lints, links of the documentation, all 
 	cargo test --quiet --workspace $(FEATURES)
 	if BRANCHYNET_SIMD=avx512 $(CLI) settings >/dev/null 2>&1; then others="avx2 scalar"; else others=scalar; fi; \
 	for simd in $$others; do \
-	  BRANCHYNET_SIMD=$$simd cargo test --quiet --workspace $(FEATURES) --test ops --test exits --test networks --test training || exit 1; \
+	  BRANCHYNET_SIMD=$$simd cargo test --quiet --workspace $(FEATURES) --test ops --test exits --test networks --test random_networks --test training || exit 1; \
 	done
 	@$(MAKE) --no-print-directory check-onnx NETWORKS="lenet alexnet"
 	$(VENV)/bin/python tests/notebooks.py

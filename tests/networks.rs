@@ -1,6 +1,8 @@
 //! The paper's networks: parameters and multiply-accumulates worked out by hand, and what the paper
 //! says of them; the backward pass against candle's autograd.
 
+mod common;
+
 use branchynet::exits::{ExitPolicy, Plan};
 use branchynet::kernels::Zeros;
 use branchynet::networks::{
@@ -10,6 +12,7 @@ use branchynet::networks::{
 use branchynet::networks::{b_alexnet, b_lenet, b_resnet, b_resnet110, b_resnet110_standard};
 use branchynet::{Network, Result, Rng};
 use candle_core::{Device, Tensor};
+use common::{compare_gradients, compare_plans};
 use rand::SeedableRng;
 
 fn build(layers: Vec<Layer>, image: [usize; 3]) -> Result<Network> {
@@ -302,41 +305,6 @@ fn images_that_do_not_fit_are_refused_in_training() -> Result<()> {
     Ok(())
 }
 
-fn compare_gradients(network: &Network, images: &Tensor) -> Result<()> {
-    let weights = |i: usize| 1.0 - 0.3 * i as f64;
-    let loss = |logits: &[Tensor]| -> Result<Tensor> {
-        let mut loss = Tensor::zeros((), candle_core::DType::F32, &Device::Cpu)?;
-        for (i, logits) in logits.iter().enumerate() {
-            loss = (loss + (logits.sqr()?.mean_all()? * weights(i))?)?;
-        }
-        Ok(loss)
-    };
-    let mut rng = Rng::seed_from_u64(0);
-    let expected = network.forward(images, &mut Pass::Train(&mut rng))?;
-    let graph = loss(&expected)?.backward()?;
-    let (logits, tape) = network.forward_with_tape(images, &mut rng)?;
-    let mut of_logits = Vec::new();
-    for (i, (logits, expected)) in logits.iter().zip(&expected).enumerate() {
-        let apart = (logits - expected)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
-        assert!(apart < 3e-6 * expected.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?, "{apart} apart");
-        // d/dz of the mean of z².
-        of_logits.push((logits * (2.0 * weights(i) / logits.elem_count() as f64))?);
-    }
-    let gradients = tape.backward(of_logits)?;
-    for (name, var) in network.parameters() {
-        let flat = |t: &Tensor| t.flatten_all()?.to_vec1::<f32>();
-        let want = flat(graph.get(&var).expect("every parameter has a gradient"))?;
-        let got = flat(&gradients[&name])?;
-        // A bias before a batch normalisation has no gradient: what is left of it is rounding, of a sum over all pixels.
-        let least = if name.ends_with("bias") { 0.3f32 } else { 3e-2 };
-        let scale = want.iter().fold(least, |max, x| max.max(x.abs()));
-        for (got, want) in got.iter().zip(&want) {
-            assert!((got - want).abs() < 1e-5 * scale, "{name}: {got}, {want}");
-        }
-    }
-    Ok(())
-}
-
 #[test]
 fn running_statistics_approach_those_of_the_data_and_decide_inference() -> Result<()> {
     let network = build(vec![batch_norm(3), relu(), linear(192, 2)], [3, 8, 8])?;
@@ -435,36 +403,8 @@ fn a_plan_agrees_with_its_network() -> Result<()> {
         let network = build(layers, image)?;
         let size: usize = image.iter().product();
         let values: Vec<f32> = (0..7 * size).map(|i| (1.3 * i as f32).sin()).collect();
-        let images = Tensor::from_slice(&values, (7, image[0], image[1], image[2]), &Device::Cpu)?;
-        // Statistics that are not those of the start.
-        network.forward_with_tape(&images, &mut Rng::seed_from_u64(1))?;
-        let want = network.forward(&images, &mut Pass::Evaluate)?;
-        for mut plan in [Plan::new(&network)?, Plan::for_batches(&network)?, Plan::by_definition(&network)?] {
-            let all = plan.logits(&values)?;
-            for (exit, want) in want.iter().enumerate() {
-                let want = want.flatten_all()?.to_vec1::<f32>()?;
-                let scale = want.iter().fold(1f32, |max, x| max.max(x.abs()));
-                for (got, want) in all[exit].iter().zip(&want) {
-                    assert!(
-                        (got - want).abs() < 2e-5 * scale,
-                        "network {number}, exit {exit}: {got}, {want}"
-                    );
-                }
-            }
-            // Alone an image gets the same, bit for bit, on any number of threads.
-            plan = plan.threads(1 + number % 2);
-            for (i, image) in values.chunks(size).enumerate() {
-                plan.classify(image, &ExitPolicy::entropy(vec![0.0; network.exits() - 1]))?;
-                for (exit, all) in all.iter().enumerate() {
-                    let alone = plan.logits_at(exit);
-                    assert_eq!(
-                        alone,
-                        &all[i * alone.len()..][..alone.len()],
-                        "network {number}, exit {exit}"
-                    );
-                }
-            }
-        }
+        println!("network {number}");
+        compare_plans(&network, &Tensor::from_vec(values, (7, image[0], image[1], image[2]), &Device::Cpu)?)?;
     }
     Ok(())
 }

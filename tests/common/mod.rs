@@ -3,8 +3,10 @@
 // Each test program uses a part of this.
 #![allow(dead_code)]
 
-use branchynet::candle_core::Device;
+use branchynet::candle_core::{DType, Device, Tensor};
 use branchynet::data::{Dataset, Role, Split, Test, Train, Validation};
+use branchynet::exits::{ExitPolicy, Plan};
+use branchynet::networks::Pass;
 use branchynet::training::{Config, Keep, Progress, Run, train_with};
 use branchynet::{Network, Result, Rng};
 use rand::{Rng as _, SeedableRng};
@@ -66,4 +68,83 @@ pub fn train_at(
     branchynet::prepare_process();
     let keep = Keep { checkpoint: Some(path.to_path_buf()), anew: false };
     train_with(network, data, config, &keep, &mut say)
+}
+
+/// The gradients of the tape are those of candle's autograd, for a loss that reads every exit.
+pub fn compare_gradients(network: &Network, images: &Tensor) -> Result<()> {
+    let told = gradients_apart(network, images)?;
+    assert_eq!(told, None);
+    Ok(())
+}
+
+/// The first gradient of the tape that is not that of candle's autograd.
+pub fn gradients_apart(network: &Network, images: &Tensor) -> Result<Option<String>> {
+    let weights = |i: usize| 1.0 - 0.3 * i as f64;
+    let loss = |logits: &[Tensor]| -> Result<Tensor> {
+        let mut loss = Tensor::zeros((), DType::F32, &Device::Cpu)?;
+        for (i, logits) in logits.iter().enumerate() {
+            loss = (loss + (logits.sqr()?.mean_all()? * weights(i))?)?;
+        }
+        Ok(loss)
+    };
+    let mut rng = Rng::seed_from_u64(0);
+    let expected = network.forward(images, &mut Pass::Train(&mut rng))?;
+    let graph = loss(&expected)?.backward()?;
+    let (logits, tape) = network.forward_with_tape(images, &mut rng)?;
+    let mut of_logits = Vec::new();
+    for (i, (logits, expected)) in logits.iter().zip(&expected).enumerate() {
+        let apart = (logits - expected)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
+        let largest = expected.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
+        assert!(apart < 1e-5 * largest.max(0.3), "exit {i}: {apart} apart");
+        // d/dz of the mean of z².
+        of_logits.push((logits * (2.0 * weights(i) / logits.elem_count() as f64))?);
+    }
+    let gradients = tape.backward(of_logits)?;
+    let flat = |t: &Tensor| t.flatten_all()?.to_vec1::<f32>();
+    let largest = |values: &[f32]| values.iter().fold(0f32, |max, x| max.max(x.abs()));
+    let mut wanted = Vec::new();
+    for (name, var) in network.parameters() {
+        wanted.push((name, flat(graph.get(&var).expect("every parameter has a gradient"))?));
+    }
+    let of_all = wanted.iter().map(|(_, want)| largest(want)).fold(1.0, f32::max);
+    for (name, want) in wanted {
+        let got = flat(&gradients[&name])?;
+        // Sums over all pixels may cancel: a bias before a batch normalisation has no gradient but rounding.
+        let sums = name.ends_with("bias") || name.contains("norm");
+        let scale = largest(&want).max(of_all * if sums { 5.0 } else { 0.03 });
+        for (got, want) in got.iter().zip(&want) {
+            if (got - want).abs() >= 1e-5 * scale {
+                return Ok(Some(format!("{name}: {got}, {want}")));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Plans give the logits of their network, all images at once and each alone, bit for bit, on one thread and on two.
+pub fn compare_plans(network: &Network, images: &Tensor) -> Result<()> {
+    // Statistics that are not those of the start.
+    network.forward_with_tape(images, &mut Rng::seed_from_u64(1))?;
+    let want = network.forward(images, &mut Pass::Evaluate)?;
+    let values = images.flatten_all()?.to_vec1::<f32>()?;
+    let plans = [Plan::new(network)?, Plan::for_batches(network)?, Plan::by_definition(network)?];
+    for (threads, plan) in [2, 1, 2].into_iter().zip(plans) {
+        let all = plan.clone().logits(&values)?;
+        for (exit, want) in want.iter().enumerate() {
+            let want = want.flatten_all()?.to_vec1::<f32>()?;
+            let scale = want.iter().fold(1f32, |max, x| max.max(x.abs()));
+            for (got, want) in all[exit].iter().zip(&want) {
+                assert!((got - want).abs() < 2e-5 * scale, "exit {exit}: {got}, {want}");
+            }
+        }
+        let mut plan = plan.threads(threads);
+        for (i, image) in values.chunks(values.len() / images.dim(0)?).enumerate() {
+            plan.classify(image, &ExitPolicy::entropy(vec![0.0; network.exits() - 1]))?;
+            for (exit, all) in all.iter().enumerate() {
+                let alone = plan.logits_at(exit);
+                assert_eq!(alone, &all[i * alone.len()..][..alone.len()], "exit {exit}");
+            }
+        }
+    }
+    Ok(())
 }

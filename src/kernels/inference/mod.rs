@@ -356,7 +356,10 @@ impl StepBuilder {
             return Ok(self.push(Draft::Sum { input, sum, to: None }, from, self.shape(from)));
         }
         let (from, input) = (self.values(from), self.pixels(input));
+        // A convolution of planes adds nothing to its sums.
+        let planes = self.steps.last().is_some_and(|(_, from, _)| self.images[from.0].planar);
         if shortcut.is_identity()
+            && !planes
             && let Some(Draft::Conv { relu: relu @ false, addend: addend @ None, .. }) = self.last()
         {
             (*relu, *addend) = (true, Some(input));
