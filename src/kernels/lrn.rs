@@ -31,13 +31,18 @@ impl Default for Lrn {
 /// f64. Fails when `n` is even or `k` is not above 0.
 pub fn lrn(x: &Tensor, constants: Lrn) -> Result<Tensor> {
     x.dims4()?;
-    if constants.n.is_multiple_of(2) || constants.k <= 0.0 {
-        bail!("lrn: n must be odd and k above 0, got n = {} and k = {}", constants.n, constants.k)
-    }
+    constants.check()?;
     x.contiguous()?.apply_op1(Op(constants))
 }
 
 impl Lrn {
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.n.is_multiple_of(2) || self.k <= 0.0 {
+            bail!("lrn: n must be odd and k above 0, got n = {} and k = {}", self.n, self.k)
+        }
+        Ok(())
+    }
+
     /// The gradient of `x`, given the output's.
     pub fn backward(&self, x: &Tensor, grad: &Tensor) -> Result<Tensor> {
         x.apply_op2_no_bwd(&grad.contiguous()?, &Op(LrnGrad(*self)))
@@ -107,6 +112,66 @@ impl Lrn {
                     *out += factor * x * inner;
                 }
             }
+        }
+    }
+}
+
+/// A normalisation of pixels whose channels lie side by side, and what it needs for one of them.
+pub struct Near<'a> {
+    lrn: &'a Lrn,
+    /// What is summed up, with zeros where the sums reach beyond the first and the last channel.
+    terms: Vec<f32>,
+    scales: Vec<f32>,
+    powers: Vec<f32>,
+}
+
+impl<'a> Near<'a> {
+    pub fn new(lrn: &'a Lrn, channels: usize) -> Self {
+        let terms = vec![0.0; channels + lrn.n - 1];
+        Self { lrn, terms, scales: vec![0.0; channels], powers: vec![0.0; channels] }
+    }
+
+    /// Of each channel the sum over its neighbours.
+    #[inline(always)]
+    fn sums(terms: &[f32], sums: &mut [f32]) {
+        sums.fill(0.0);
+        for near in 0..=terms.len() - sums.len() {
+            sums.iter_mut().zip(&terms[near..]).for_each(|(sum, term)| *sum += term);
+        }
+    }
+
+    #[inline(always)]
+    fn scale(&mut self, pixel: &[f32]) {
+        let (k, alpha, half) = (self.lrn.k as f32, self.lrn.alpha as f32, self.lrn.n / 2);
+        self.terms[half..].iter_mut().zip(pixel).for_each(|(square, x)| *square = x * x);
+        Self::sums(&self.terms, &mut self.scales);
+        self.scales.iter_mut().for_each(|scale| *scale = k + alpha * *scale);
+        self.powers.copy_from_slice(&self.scales);
+        self.lrn.powers(&mut self.powers);
+    }
+
+    #[inline(always)]
+    pub fn normalise(&mut self, pixel: &[f32], out: &mut [f32]) {
+        self.scale(pixel);
+        for ((out, x), power) in out.iter_mut().zip(pixel).zip(&self.powers) {
+            *out = x * power;
+        }
+    }
+
+    /// The gradient of a pixel, given its output's.
+    #[inline(always)]
+    pub fn gradient(&mut self, pixel: &[f32], grad: &[f32], out: &mut [f32]) {
+        self.scale(pixel);
+        let (channels, half) = (pixel.len(), self.lrn.n / 2);
+        let factor = (-2.0 * self.lrn.alpha * self.lrn.beta) as f32;
+        let terms = &mut self.terms[half..][..channels];
+        let (powers, scales) = (&self.powers[..channels], &mut self.scales[..channels]);
+        for c in 0..channels {
+            terms[c] = grad[c] * pixel[c] * powers[c] / scales[c];
+        }
+        Self::sums(&self.terms, scales);
+        for c in 0..channels {
+            out[c] = grad[c] * powers[c] + factor * pixel[c] * scales[c];
         }
     }
 }

@@ -116,14 +116,14 @@ impl Conv {
     /// would keep these beside what the convolution gave.
     pub(super) fn suits_pixels(&self, behind: &[Node], batch: usize) -> Option<(Beside, bool)> {
         let layer = |at: usize| behind.get(at).map(|node: &Node| &node.layer);
+        let full = self.outputs.is_multiple_of(8);
         let pools = |layer: &Layer| matches!(layer, Layer::Pool(pool) if pool.kind != Pooling::Average);
         let (normalised, read) = match (layer(0), layer(1)) {
             (Some(Layer::BatchNorm(_)), None | Some(Layer::Relu)) => (true, true),
             (None, _) | (Some(Layer::Relu), None | Some(Layer::Conv(_))) => (false, true),
-            (Some(Layer::Relu), Some(next)) => (false, pools(next)),
+            (Some(Layer::Relu), Some(next)) => (false, pools(next) || (full && matches!(next, Layer::Lrn(_)))),
             _ => (false, false),
         };
-        let full = self.outputs.is_multiple_of(8);
         // For more channels Winograd's tiles are better.
         let few = self.inputs <= 16 && self.outputs < 32 && self.stride == 1;
         if self.padding >= self.kernel {

@@ -22,7 +22,14 @@ impl Operator for Lrn {
     }
 
     fn train(&self, _: &Node, x: Activation, _: &mut Rng) -> Result<(Activation, Step)> {
-        let (x, constants) = (x.plain()?, *self);
+        let constants = *self;
+        if let Activation::Pixels(x) = &x
+            && x.beside() == Beside::Channels
+        {
+            let (x, out) = (x.clone(), Activation::Pixels(x.lrn(self)?));
+            return Ok((out, pixel_step(x, move |x, grad| x.lrn_backward(&constants, grad))));
+        }
+        let x = x.plain()?;
         let out = Activation::Plain(kernels::lrn(&x, constants)?);
         Ok((out, step(move |grad| constants.backward(&x, grad))))
     }

@@ -2,7 +2,8 @@
 
 use crate::conv::{From, Image, Share, Shared, To, floor, load, rows, store};
 use crate::simd::{self, Aligned, at_least, at_least_f32s, larger_f32s, parts};
-use crate::{Lrn, Pool, Pooling};
+use crate::lrn::{Lrn, Near};
+use crate::{Pool, Pooling};
 use pulp::{Simd, WithSimd};
 use std::fmt;
 use std::ops::Range;
@@ -85,12 +86,9 @@ pub fn pool(pool: &Pool, relu: bool, from: From<'_>, to: To<'_>, images: usize, 
 }
 
 /// Local response normalisation.
-pub fn lrn(lrn: &Lrn, from: From<'_>, to: To<'_>, scratch: &mut [f32], images: usize, share: Share) {
-    let (channels, half) = (from.0.channels, lrn.n / 2);
-    let (squares, scales) = scratch.split_at_mut(channels + 2 * half);
-    let scales = &mut scales[..channels];
-    squares.fill(0.0);
-    let (k, alpha) = (lrn.k as f32, lrn.alpha as f32);
+pub fn lrn(lrn: &Lrn, from: From<'_>, to: To<'_>, images: usize, share: Share) {
+    let channels = from.0.channels;
+    let mut near = Near::new(lrn, channels);
     simd::vectorized(
         #[inline(always)]
         || {
@@ -101,21 +99,7 @@ pub fn lrn(lrn: &Lrn, from: From<'_>, to: To<'_>, scratch: &mut [f32], images: u
                 #[inline(always)]
                 |number, y, out| {
                     for (x, out) in out.chunks_mut(to.0.depth).enumerate() {
-                        let pixel = &pixel(from, number, y, x as isize)[..channels];
-                        for (square, x) in squares[half..].iter_mut().zip(pixel) {
-                            *square = x * x;
-                        }
-                        scales.fill(0.0);
-                        for near in 0..lrn.n {
-                            for (scale, square) in scales.iter_mut().zip(&squares[near..]) {
-                                *scale += square;
-                            }
-                        }
-                        scales.iter_mut().for_each(|scale| *scale = k + alpha * *scale);
-                        lrn.powers(scales);
-                        for ((out, x), power) in out.iter_mut().zip(pixel).zip(scales.iter()) {
-                            *out = x * power;
-                        }
+                        near.normalise(&pixel(from, number, y, x as isize)[..channels], out);
                     }
                 },
             )

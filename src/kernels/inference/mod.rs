@@ -527,7 +527,6 @@ impl Op {
     fn scratch(&self, from: &Image) -> usize {
         match self {
             Self::Conv { conv, .. } => conv.scratch(from),
-            Self::Lrn(lrn) => 2 * (from.channels + lrn.n),
             _ => 0,
         }
     }
@@ -701,7 +700,7 @@ impl Step {
                 bytes::pool(pool, bytes(from), to_bytes, images, share)
             }
             Op::Pool(pool, relu) => layers::pool(pool, *relu, from, to, images, share),
-            Op::Lrn(lrn) => layers::lrn(lrn, from, to, scratch, images, share),
+            Op::Lrn(lrn) => layers::lrn(lrn, from, to, images, share),
             Op::Affine(lines, relu) => layers::affine(lines, *relu, from, to, images, share),
             Op::Map(map) => map.run(from, to, images, share),
             Op::Shortcut { input, strides } => {

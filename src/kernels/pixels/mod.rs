@@ -8,6 +8,7 @@
 mod add;
 mod convolve;
 mod images;
+mod lrn;
 mod normalise;
 mod pool;
 
