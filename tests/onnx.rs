@@ -134,6 +134,26 @@ fn a_file_from_elsewhere_gets_its_exits_nested() -> Result<()> {
 }
 
 #[test]
+fn what_has_no_name_gets_none() -> Result<()> {
+    let (bytes, costs) = from_elsewhere()?;
+    let mut model = onnx_rs::parse(&bytes).expect("a file of ONNX");
+    let graph = model.graph.as_mut().expect("a graph");
+    graph.node.iter_mut().for_each(|node| node.name = "");
+    let file = OnnxFile::new("unnamed.onnx", onnx_rs::encode(&model));
+    let bytes = decides(&file, &costs)?;
+    // Two nodes of one name would be refused.
+    let model = onnx_rs::parse(&bytes).expect("a file of ONNX");
+    let graph = model.graph.expect("a graph");
+    let mut names: Vec<&str> =
+        graph.node.iter().map(|node| node.name).filter(|name| !name.is_empty()).collect();
+    let all = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), all);
+    Ok(())
+}
+
+#[test]
 fn what_is_no_network_with_exits_is_named() -> Result<()> {
     let (bytes, costs) = from_elsewhere()?;
     let refused = |bytes: &[u8], exits: &[&str], costs: &[f64]| {

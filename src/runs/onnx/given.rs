@@ -305,7 +305,7 @@ impl Staged for OnnxNetwork<'_> {
                     .map_err(|what| error!(File, "{}, {} {}: {what}", self.name, node.op_type, node.name))?;
                 attributes.push((attribute.name.to_string(), value));
             }
-            graph.add_given(node.op_type.as_str(), format!("model.{}", node.name), names, attributes);
+            graph.add_given(node.op_type.as_str(), self.renamed(node.name, &(None, "")), names, attributes);
         }
         let logits = self.renamed(&self.exits[exit], &from);
         let trunk = match self.passed.get(exit).map(Vec::as_slice) {
