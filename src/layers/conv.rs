@@ -121,7 +121,9 @@ impl Conv {
         let (normalised, read) = match (layer(0), layer(1)) {
             (Some(Layer::BatchNorm(_)), None | Some(Layer::Relu)) => (true, true),
             (None, _) | (Some(Layer::Relu), None | Some(Layer::Conv(_))) => (false, true),
-            (Some(Layer::Relu), Some(next)) => (false, pools(next) || (full && matches!(next, Layer::Lrn(_)))),
+            (Some(Layer::Relu), Some(next)) => {
+                (false, pools(next) || (full && matches!(next, Layer::Lrn(_))))
+            }
             _ => (false, false),
         };
         // For more channels Winograd's tiles are better.

@@ -1,8 +1,8 @@
 //! The layers beside convolutions. Channels are in the lanes of registers.
 
 use crate::conv::{From, Image, Share, Shared, To, floor, load, rows, store};
-use crate::simd::{self, Aligned, at_least, at_least_f32s, larger_f32s, parts};
 use crate::lrn::{Lrn, Near};
+use crate::simd::{self, Aligned, at_least, at_least_f32s, larger_f32s, parts};
 use crate::{Pool, Pooling};
 use pulp::{Simd, WithSimd};
 use std::fmt;
