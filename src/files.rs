@@ -29,6 +29,17 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
         .map_err(|cause| error!(File, "cannot read {}: {cause}", path.display()).because(cause))
 }
 
+/// Fails, saying what is there, where it is no file.
+pub fn expect_file(path: &Path) -> Result<()> {
+    let what = match std::fs::metadata(path) {
+        Ok(found) if found.is_file() => return Ok(()),
+        Ok(found) if found.is_dir() => "is a folder, and a file is expected",
+        Ok(_) => "is no ordinary file; write what it gives to one",
+        Err(_) => bail!(File, "there is no file {}", path.display()),
+    };
+    bail!(File, "{} {what}", path.display())
+}
+
 /// What is in a folder, in the order of the names, without what begins with a dot, as systems leave it; nothing where there
 /// is no such folder.
 pub fn entries(folder: &Path) -> Vec<PathBuf> {
@@ -65,6 +76,9 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
         earlier.as_ref().and_then(|earlier| Some(std::fs::metadata(earlier).ok()?.permissions()));
     let path = earlier.as_deref().unwrap_or(path);
     if let Some(dir) = path.parent() {
+        if let Some(other) = dir.ancestors().find(|part| part.exists()).filter(|part| !part.is_dir()) {
+            bail!(File, "cannot write {}: {} is no folder", path.display(), other.display())
+        }
         std::fs::create_dir_all(dir).map_err(named)?;
         remove_leftovers(dir);
     }

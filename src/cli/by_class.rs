@@ -1,6 +1,7 @@
 //! `branchynet datasets` of pictures by class: `train/cat/1.png`, `test/dog/7.jpeg`.
 
 use crate::picture::{self, FORMATS};
+use crate::say;
 use branchynet::data::Raw;
 use branchynet::files::{entries, project_dir, shown};
 use branchynet::{Error, ErrorKind, Result};
@@ -18,8 +19,11 @@ impl std::str::FromStr for Size {
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         let (width, height) = text.split_once('x').unwrap_or((text, text));
         match (width.parse(), height.parse()) {
-            (Ok(width @ 1..), Ok(height @ 1..)) => Ok(Self(width, height)),
-            _ => Err("expected a number of pixels, as in 32, or width and height, as in 48x32".to_string()),
+            (Ok(width @ 1..=4096), Ok(height @ 1..=4096)) => Ok(Self(width, height)),
+            _ => {
+                Err("expected a number of pixels from 1 to 4096, as in 32, or width and height, as in 48x32"
+                    .to_string())
+            }
         }
     }
 }
@@ -108,6 +112,10 @@ pub fn datasets(source: &Source, name: &str, folder: &Path, size: Option<Size>) 
             }
         }
     }
+    if let [one] = &names[..] {
+        let folder = shown(&train_folder);
+        return Err(wrong(format!("{folder}: {one} is the only class, and a classifier needs two or more")));
+    }
     let mut bad = 0;
     let (mut decoded, mut sizes) = ([Vec::new(), Vec::new()], BTreeMap::<Size, (usize, PathBuf)>::new());
     for (decoded, classes) in decoded.iter_mut().zip([&of_train, &of_test]) {
@@ -116,7 +124,7 @@ pub fn datasets(source: &Source, name: &str, folder: &Path, size: Option<Size>) 
                 let picture = match read(path, size) {
                     Ok(picture) => picture,
                     Err(error) => {
-                        eprintln!("branchynet: {error}");
+                        say::aside(error);
                         bad += 1;
                         continue;
                     }
@@ -186,7 +194,7 @@ pub fn datasets(source: &Source, name: &str, folder: &Path, size: Option<Size>) 
 fn read(path: &Path, size: Option<Size>) -> Result<image::RgbImage> {
     let (mut picture, warnings) = picture::open(path)?;
     for warning in warnings {
-        eprintln!("branchynet: warning: {}: {warning}", path.display());
+        say::warning(format_args!("{}: {warning}", path.display()));
     }
     if let Some(Size(width, height)) = size {
         picture = picture::scaled(&picture, width, height);

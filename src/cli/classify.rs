@@ -1,13 +1,13 @@
 //! `branchynet classify`: a trained network's answers for one's own pictures.
 
 use crate::picture::{self, FORMATS, INVERTED, Picture, Preparation};
+use crate::say;
 use branchynet::exits::{Answer, Criterion, ExitPolicy, Seen};
 use branchynet::{Result, bail, clap, error};
 use branchynet_runs::Pretrained;
 use rayon::prelude::*;
 use serde_json::json;
 use std::collections::HashSet;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -38,7 +38,7 @@ pub struct Classify {
     #[arg(long, value_name = "CHOICE", default_value = "no loss")]
     choice: String,
     /// Thresholds instead of the choice's, on its criterion (most: the entropy in nats), one for each exit but the last
-    #[arg(long, value_name = "T,T,...", value_delimiter = ',')]
+    #[arg(long, value_name = "T,T,...", value_delimiter = ',', conflicts_with = "choice")]
     thresholds: Vec<f64>,
     /// Exchange dark and bright in all pictures, before anything is noticed
     #[arg(long)]
@@ -58,8 +58,10 @@ pub struct Classify {
 pub fn classify(arguments: &Classify) -> Result<String> {
     let device = branchynet::device(&arguments.device)?;
     let named = &arguments.weights;
-    let weights = match named.ends_with(".safetensors") {
-        true => Pretrained::read(Path::new(named), &device)?,
+    // A name has neither a folder nor an ending.
+    let file = Path::new(named);
+    let weights = match file.extension().is_some() || file.components().count() > 1 || file.is_file() {
+        true => Pretrained::read(file, &device)?,
         false => Pretrained::named(named, &device)?,
     };
     let mut policy = weights.policy(&arguments.choice)?.clone();
@@ -84,14 +86,13 @@ pub fn classify(arguments: &Classify) -> Result<String> {
                 Ok(picture) => good.push(picture),
                 Err(error) if all == 1 => return Err(error),
                 Err(error) => {
-                    eprintln!("branchynet: {error}");
+                    say::aside(error);
                     failed += 1;
                 }
             }
         }
         for ((picture, path), (answer, logits)) in good.iter().zip(answers(&weights, &policy, &good)?) {
-            // A reader that has seen enough is no failure.
-            if lines.print(path, &picture.warnings, answer, &logits).is_err() {
+            if !lines.print(path, &picture.warnings, answer, &logits)? {
                 return Ok(String::new());
             }
         }
@@ -184,13 +185,7 @@ impl<'a> Lines<'a> {
         Self { classes, uncertainty, json, headed: false, widths, inverted: 0 }
     }
 
-    fn print(
-        &mut self,
-        path: &Path,
-        warnings: &[String],
-        answer: Answer,
-        logits: &[f32],
-    ) -> std::io::Result<()> {
+    fn print(&mut self, path: &Path, warnings: &[String], answer: Answer, logits: &[f32]) -> Result<bool> {
         let (picture, label) = (path.display().to_string(), &self.classes[answer.label]);
         let (exit, uncertainty) = (answer.exit + 1, answer.uncertainty);
         let probability = Seen::new(logits, self.classes.len()).probabilities()[answer.label];
@@ -199,7 +194,7 @@ impl<'a> Lines<'a> {
                 "picture": picture, "label": label, "exit": exit, "uncertainty": uncertainty,
                 "probability": probability, "warnings": warnings,
             });
-            return writeln!(std::io::stdout(), "{line}");
+            return say::result(format_args!("{line}\n"));
         }
         self.warn(&picture, warnings);
         if !std::mem::replace(&mut self.headed, true) {
@@ -209,12 +204,11 @@ impl<'a> Lines<'a> {
         self.row([&picture, label, &exit.to_string(), &numbers[0], &numbers[1]])
     }
 
-    fn row(&self, [picture, label, exit, uncertainty, probability]: [&str; 5]) -> std::io::Result<()> {
+    fn row(&self, [picture, label, exit, uncertainty, probability]: [&str; 5]) -> Result<bool> {
         let [pictures, labels, numbers] = self.widths;
-        writeln!(
-            std::io::stdout(),
-            "{picture:<pictures$}  {label:<labels$}  {exit:>4}  {uncertainty:>numbers$}  {probability:>11}"
-        )
+        say::result(format_args!(
+            "{picture:<pictures$}  {label:<labels$}  {exit:>4}  {uncertainty:>numbers$}  {probability:>11}\n"
+        ))
     }
 
     /// Each warning, but of those that are usual the first; the others are counted.
@@ -222,14 +216,14 @@ impl<'a> Lines<'a> {
         for warning in warnings {
             self.inverted += usize::from(warning == INVERTED);
             if warning != INVERTED || self.inverted == 1 {
-                eprintln!("branchynet: warning: {name}: {warning}");
+                say::warning(format_args!("{name}: {warning}"));
             }
         }
     }
 
     fn end(&self) {
         if self.inverted > 1 {
-            eprintln!("branchynet: warning: and {} more: {INVERTED}", self.inverted - 1);
+            say::warning(format_args!("and {} more: {INVERTED}", self.inverted - 1));
         }
     }
 }

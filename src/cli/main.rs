@@ -6,6 +6,7 @@ mod classify;
 mod digit;
 mod picture;
 mod record;
+mod say;
 
 use branchynet::candle_core::Device;
 use branchynet::clap::builder::NonEmptyStringValueParser;
@@ -14,7 +15,7 @@ use branchynet::data::Dataset;
 use branchynet::exits::{
     Criterion, ExitRecord, Loss, OperatingPoint, Timer, for_accuracy, for_cost, pareto_optimal,
 };
-use branchynet::files::{project_dir, shown, write_atomically};
+use branchynet::files::{expect_file, project_dir, shown, write_atomically};
 use branchynet::training::{Progress, plain};
 use branchynet::{Error, ErrorKind, Result, bail, error};
 use branchynet_runs::text::{percent, short};
@@ -193,7 +194,7 @@ struct Sweep {
     #[arg(long, value_name = "E", group = "one")]
     guarantee: Option<f64>,
     /// Print at most so many rows of the front, at least its two ends
-    #[arg(long, value_name = "N", default_value = "20", value_parser = clap::value_parser!(u32).range(2..))]
+    #[arg(long, value_name = "N", default_value = "20", value_parser = clap::value_parser!(u32).range(2..), conflicts_with = "one")]
     rows: u32,
     #[command(flatten)]
     reading: Reading,
@@ -262,8 +263,10 @@ fn with_settings(command: Command, network: Option<&str>) -> Command {
 
 /// The program's arguments. Help for a subcommand shows the defaults of `network`.
 fn command(network: Option<&str>) -> Command {
-    let plain = |name, about| Command::new(name).about(about);
-    let of_network = |name, about| with_settings(Command::new(name), network).about(about);
+    // A number below 0 is told what is expected, and is no unknown flag.
+    let named = |name: &'static str| Command::new(name).allow_negative_numbers(true);
+    let plain = |name, about| named(name).about(about);
+    let of_network = |name, about| with_settings(named(name), network).about(about);
     Command::new("branchynet")
         .about(ABOUT)
         .after_help(AFTER)
@@ -306,25 +309,22 @@ fn main() -> ExitCode {
     let matches = match command(network.as_deref()).try_get_matches() {
         Ok(matches) => matches,
         // Help and version are no failures.
-        Err(error) if !error.use_stderr() => error.exit(),
+        Err(error) if !error.use_stderr() => return ended(say::result(error.render())),
         Err(error) => {
             let message = one_line(&error);
-            eprintln!("branchynet: {message}; see `branchynet --help`");
+            say::aside(format_args!("{message}; see `branchynet --help`"));
             return ExitCode::from(2);
         }
     };
     let (name, matches) = matches.subcommand().expect("a subcommand is required");
-    match run(name, matches) {
-        // A reader that has seen enough, as in `… | head`, is no failure.
-        Ok(out) => {
-            let _ = std::io::stdout().write_all(out.as_bytes());
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("branchynet: {error}");
-            ExitCode::from(if error.kind() == ErrorKind::Setting { 2 } else { 1 })
-        }
-    }
+    ended(run(name, matches).and_then(say::result))
+}
+
+/// How the program ends.
+fn ended<T>(result: Result<T>) -> ExitCode {
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    say::aside(&error);
+    ExitCode::from(if error.kind() == ErrorKind::Setting { 2 } else { 1 })
 }
 
 /// What a subcommand prints.
@@ -395,7 +395,8 @@ fn summary(session: &Session) -> Result<String> {
 /// A bar that is redrawn in a terminal, plain lines elsewhere.
 fn progress() -> Box<dyn FnMut(Progress<'_>)> {
     if !std::io::stderr().is_terminal() {
-        return Box::new(plain(|line| println!("{line}")));
+        // What cannot be said is no reason to stop training.
+        return Box::new(plain(|line| drop(say::result(format_args!("{line}\n")))));
     }
     let mut last: Option<Instant> = None;
     Box::new(move |progress| {
@@ -559,9 +560,7 @@ fn export_given(matches: &ArgMatches, arguments: &Export) -> Result<String> {
             "--from leaves the network's operations as they are: without --int8, --float, --form exits"
         )
     }
-    if !from.is_file() {
-        bail!(Missing, "there is no file {}", from.display())
-    }
+    expect_file(from)?;
     record::keep(from, path, "--onnx")?;
     let file = OnnxFile::read(from)?;
     let record = onnx.record.clone().unwrap_or_else(|| record::beside(from));
@@ -597,7 +596,7 @@ fn export_given(matches: &ArgMatches, arguments: &Export) -> Result<String> {
         )
     }
     for warning in &results.warnings {
-        eprintln!("branchynet: warning: {warning}");
+        say::warning(warning);
     }
     let name = from.file_name().unwrap_or(from.as_os_str()).to_string_lossy().into_owned();
     let mut about = vec![
@@ -743,10 +742,15 @@ fn swept(
 fn sweep((results, session): (Results, Option<Session>), arguments: &Sweep) -> Result<String> {
     let results = arguments.reading.of(results)?;
     for warning in &results.warnings {
-        eprintln!("branchynet: warning: {warning}");
+        say::warning(warning);
     }
     if let Some(wrong) = arguments.accuracy.filter(|accuracy| !(0.0..=1.0).contains(accuracy)) {
         bail!(Setting, "--accuracy is a share from 0 to 1, as in 0.92, got {wrong}")
+    }
+    for (flag, ceiling) in [("--cost", arguments.cost), ("--latency-ms", arguments.latency_ms)] {
+        if let Some(wrong) = ceiling.filter(|ceiling| !(ceiling.is_finite() && *ceiling > 0.0)) {
+            bail!(Setting, "{flag} is a number above 0, got {wrong}")
+        }
     }
     let costs = match (arguments.latency_ms, &session) {
         (None, _) => results.costs()?,
@@ -763,14 +767,15 @@ fn sweep((results, session): (Results, Option<Session>), arguments: &Sweep) -> R
         true => Ok(pareto_optimal(validation.shared_curve(&costs)?)),
         false => validation.pareto_front(&costs),
     };
+    let mut of_front = None;
     let outcomes = if let Some(epsilon) = arguments.guarantee {
         let chosen = validation.learn_then_test(Loss::Different, epsilon, 0.05, &costs)?;
         let needed = ExitRecord::images_needed(validation.exits(), epsilon, 0.05);
         if validation.len() < needed {
-            eprintln!(
-                "branchynet: warning: nobody leaves early: to promise at most {epsilon} with a probability of 95 % takes {needed} validation images, and there are {}",
+            say::warning(format_args!(
+                "nobody leaves early: to promise at most {epsilon} with a probability of 95 % takes {needed} validation images, and there are {}",
                 validation.len()
-            );
+            ));
         }
         vec![chosen]
     } else if let Some(floor) = arguments.accuracy {
@@ -784,7 +789,9 @@ fn sweep((results, session): (Results, Option<Session>), arguments: &Sweep) -> R
     } else if arguments.budgeted {
         validation.budgeted_batch(&costs)?
     } else if arguments.grid.is_empty() {
-        spread(front()?, arguments.rows as usize)
+        let front = front()?;
+        of_front = Some(front.len());
+        spread(front, arguments.rows as usize)
     } else {
         validation.grid(&arguments.grid, &costs)?
     };
@@ -814,12 +821,15 @@ fn sweep((results, session): (Results, Option<Session>), arguments: &Sweep) -> R
         let (readout, of) = (validation.readout(), results.caption());
         return Ok(format!(
             "{}\n",
-            json!({ "of": of, "readout": readout, "exact": exact, "costs": costs, "points": points })
+            json!({ "of": of, "readout": readout, "exact": exact, "front": of_front, "costs": costs, "points": points })
         ));
     }
     let mut out = format!("{}\n\n{}", results.caption(), baselines(&results));
     if !exact {
         out += "the front is approximate\n";
+    }
+    if let Some(all) = of_front.filter(|all| *all > points.len()) {
+        out += &format!("{} of the {all} points of the front; --rows prints more\n", points.len());
     }
     let cost = match (arguments.latency_ms, &results.costs) {
         (Some(_), _) => "mean ms,",
@@ -906,13 +916,14 @@ fn datasets(arguments: &Datasets) -> Result<String> {
             true => by_class::datasets(&source, name, &folder, arguments.size)?,
             false => None,
         };
-        match made {
-            Some(made) => println!("{made}"),
+        let made = match made {
+            Some(made) => made,
             None if arguments.size.is_some() => {
                 bail!(Setting, "--size scales pictures by class (train/cat/1.png), and {name} has none")
             }
-            None => println!("{}", source.make(arguments.from.as_deref())?),
-        }
+            None => source.make(arguments.from.as_deref())?,
+        };
+        say::result(format_args!("{made}\n"))?;
     }
     Ok(String::new())
 }

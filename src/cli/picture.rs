@@ -129,7 +129,17 @@ pub fn scaled(picture: &DynamicImage, width: u32, height: u32) -> DynamicImage {
 /// is no picture, damaged, cut off, or too large.
 pub fn open(path: &Path) -> Result<(DynamicImage, Vec<String>)> {
     let mut warnings = Vec::new();
-    let bytes = std::fs::read(path).map_err(|cause| cause.to_string());
+    let read = || {
+        let mut bytes = Vec::new();
+        std::fs::File::open(path)?.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
+        Ok::<_, std::io::Error>(bytes)
+    };
+    let bytes = match read() {
+        Ok(bytes) if bytes.len() as u64 > MOST_BYTES => {
+            Err(format!("it is too large: {} MiB are the most", MOST_BYTES >> 20))
+        }
+        read => read.map_err(|cause| cause.to_string()),
+    };
     let picture = bytes
         .and_then(|bytes| decode(bytes, &mut warnings))
         .map_err(|why| error!(File, "cannot read {}: {why}", path.display()))?;
@@ -234,8 +244,11 @@ fn on_white(picture: DynamicImage) -> DynamicImage {
     picture.into()
 }
 
-/// Whether a file is a picture by its name or by its first bytes.
+/// Whether a file is a picture by its name or by its first bytes. A pipe is none: nobody may ever write to it.
 pub fn seems_one(path: &Path) -> bool {
+    if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        return false;
+    }
     let extension = path.extension().map(|extension| extension.to_ascii_lowercase()).unwrap_or_default();
     let named =
         ImageFormat::from_extension(&extension).is_some() || OTHER.iter().any(|other| extension == *other);
@@ -244,7 +257,7 @@ pub fn seems_one(path: &Path) -> bool {
         std::fs::File::open(path)?.take(16).read_to_end(&mut first)?;
         Ok::<_, std::io::Error>(image::guess_format(&first).is_ok_and(|format| format.reading_enabled()))
     };
-    named || path.is_file() && begins().unwrap_or(false)
+    named || begins().unwrap_or(false)
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! A record of a network from elsewhere: what the exits of an ONNX file say about a data set.
 
+use crate::say;
 use branchynet::clap::{self, Args};
 use branchynet::data::{Dataset, Role, Split};
 use branchynet::exits::ExitRecord;
-use branchynet::files::{project_dir, shown};
+use branchynet::files::{expect_file, project_dir, shown};
 use branchynet::{Error, ErrorKind, Result, bail, error};
 use branchynet_runs::text::percent;
 use branchynet_runs::{OnnxFile, Recording, Results, Source};
@@ -243,9 +244,7 @@ impl Drop for Running<'_> {
 
 /// Writes the record; says where, and how many answers are right.
 pub fn record(arguments: &Record) -> Result<String> {
-    if !arguments.model.is_file() {
-        bail!(Missing, "there is no file {}", arguments.model.display())
-    }
+    expect_file(&arguments.model)?;
     let path = arguments.output.clone().unwrap_or_else(|| beside(&arguments.model));
     keep(&arguments.model, &path, "--output")?;
     let digest = OnnxFile::read(&arguments.model)?.digest();
@@ -286,7 +285,7 @@ pub fn record(arguments: &Record) -> Result<String> {
     };
     let costs = model.costs.as_deref().ok();
     for warning in Results::write_arrays(&path, &validation, &test, costs, Some(&of))? {
-        eprintln!("branchynet: warning: {warning}");
+        say::warning(warning);
     }
     let costs = match &model.costs {
         Ok(costs) => format!("{costs:?} multiply-accumulates"),

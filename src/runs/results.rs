@@ -263,8 +263,9 @@ impl Results {
     ) -> Result<Vec<String>> {
         let mut warnings = Vec::new();
         let wrong = |what: String| error!(File, "cannot write {}: {what}", path.display());
-        foreign::check("validation", validation, &mut warnings).map_err(wrong)?;
-        foreign::check("test", test, &mut warnings).map_err(wrong)?;
+        foreign::check("validation", validation, &mut warnings)
+            .map_err(|what| wrong(format!("validation, {what}")))?;
+        foreign::check("test", test, &mut warnings).map_err(|what| wrong(format!("test, {what}")))?;
         let mut tensors = Tensors::new();
         arrays::put(&mut tensors, "validation_", validation)?;
         arrays::put(&mut tensors, "test_", test)?;

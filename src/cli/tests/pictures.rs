@@ -222,6 +222,9 @@ fn pictures_stream_and_a_bad_one_is_named() {
     inner.save(".hidden/d.png", one.clone());
     inner.save(".e.png", one.clone());
     inner.write("notes.txt", b"two of them");
+    // Nobody writes to it.
+    let pipe = std::process::Command::new("mkfifo").arg(inner.path("pipe.png")).status();
+    assert!(pipe.expect("mkfifo").success());
     let root = folder.0.display().to_string();
     let (code, out, error) = classify(&["lenet", &root]);
     assert_eq!(code, Some(0), "{error}");

@@ -44,6 +44,11 @@ fn the_program_explains_itself_and_its_exit_codes_tell_failures_apart() {
         (2, &["train", "alexnet", "--output", "x"]),
         (2, &["sweep", "alexnet", "b"]),
         (2, &["sweep", "alexnet", "--criterion", "mood"]),
+        (2, &["sweep", "alexnet", "--rows", "-1"]),
+        (2, &["sweep", "alexnet", "--rows", "9", "--budgeted"]),
+        (2, &["sweep", "alexnet", "--cost", "nan"]),
+        (2, &["classify", "lenet", "1.png", "--thresholds", "0", "--choice", "knee"]),
+        (1, &["classify", "1.png", "2.png"]),
         (1, &["train", "alexnet", "--device", "cuda:9"]),
         (1, &["evaluate", "alexnet", "--seed", "123456789"]),
         (1, &["sweep", "alexnet", "--record", "there/is/no/such.file"]),
@@ -403,6 +408,49 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
 }
 
 #[test]
+fn a_warning_that_nobody_reads_ends_no_work() {
+    // A guarantee that nobody can be given is warned of.
+    let path = std::env::temp_dir().join(format!("branchynet-few-{}.safetensors", std::process::id()));
+    let logits = Tensor::from_vec(vec![0f32, 1.0, 1.0, 0.0, 0.0, 2.0, 2.0, 0.0], (2, 2, 2), &Device::Cpu)
+        .expect("logits");
+    let labels = Tensor::new(&[1u32, 0], &Device::Cpu).expect("labels");
+    let mut arrays = HashMap::new();
+    for split in ["validation", "test"] {
+        arrays.insert(format!("{split}_logits"), logits.clone());
+        arrays.insert(format!("{split}_labels"), labels.clone());
+    }
+    safetensors::save(&arrays, &path).expect("a file");
+    let sweep = || {
+        let mut command = Command::new(Path::new(env!("CARGO_BIN_EXE_branchynet")));
+        command.args(["sweep", path.to_str().expect("a path"), "--guarantee", "0.01"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    let all = sweep().output().expect("it ends");
+    assert!(String::from_utf8_lossy(&all.stderr).contains("nobody leaves early"), "{all:?}");
+    let mut child = sweep().spawn().expect("the program starts");
+    drop(child.stderr.take());
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success() && output.stdout == all.stdout, "{output:?}");
+    std::fs::remove_file(&path).expect("removed");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn results_that_cannot_be_written_are_a_failure() {
+    for arguments in [&["settings"][..], &["--help"], &["summary", "lenet"], &["sweep", "lenet", "--json"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").expect("a full device");
+        let output = Command::new(Path::new(env!("CARGO_BIN_EXE_branchynet")))
+            .args(arguments)
+            .stdout(full)
+            .output()
+            .expect("it ends");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && error.contains("No space left"), "{arguments:?}: {error}");
+    }
+}
+
+#[test]
 fn pictures_by_class_become_a_data_set() {
     let home = std::env::temp_dir().join(format!("branchynet-home-{}", std::process::id()));
     let environment = [("BRANCHYNET_DIR", home.to_str().expect("a path"))];
@@ -454,10 +502,31 @@ fn pictures_by_class_become_a_data_set() {
     );
     let (code, out, error) = datasets(&["--size", "8"]);
     assert!(code == Some(0) && out.contains("20 + 7 pictures of 3×8×8"), "{out}{error}");
-    for size in ["0", "8x"] {
+    for size in ["0", "8x", "5000", "8x9999999"] {
         let (code, _, error) = datasets(&["--size", size]);
         assert!(code == Some(2) && error.contains("a number of pixels"), "{error}");
     }
+    // Arrays in a data set's folder are read before what is made of others.
+    let [own, other] = [home.join("datasets/own/a.safetensors"), home.join("other.safetensors")];
+    std::fs::create_dir_all(home.join("datasets/own")).expect("a folder");
+    std::fs::copy(&made, &other).expect("copied");
+    let from = |name: &str| run(&["datasets", name, "--from", other.to_str().expect("a path")], &environment);
+    let (code, out, error) = from("own");
+    assert!(code == Some(0) && out.contains("datasets/own.safetensors: made from"), "{out}{error}");
+    std::fs::copy(&made, &own).expect("copied");
+    let (code, _, error) = from("own");
+    assert!(code == Some(1) && error.contains("own/a.safetensors is there already"), "{error}");
+    let (code, _, error) = from("../own");
+    assert!(code == Some(2) && error.contains("../own is no name for a data set"), "{error}");
+    let (code, _, error) = run(&["datasets", "own", "--from", "nowhere"], &environment);
+    assert!(code == Some(1) && error.contains("there is no file or folder nowhere"), "{error}");
+    let (cat, dog) = (folder.join("test/10"), home.join("of_test"));
+    std::fs::rename(&cat, &dog).expect("moved");
+    std::fs::rename(folder.join("train/10"), home.join("of_train")).expect("moved");
+    let (code, _, error) = datasets(&["--size", "8"]);
+    assert!(code == Some(1) && error.contains("9 is the only class"), "{error}");
+    std::fs::rename(&dog, &cat).expect("moved");
+    std::fs::rename(home.join("of_train"), folder.join("train/10")).expect("moved");
     std::fs::create_dir_all(home.join("datasets/web/train/cat")).expect("a folder");
     std::fs::create_dir_all(home.join("datasets/web/Test/cat")).expect("a folder");
     std::fs::write(home.join("datasets/web/train/cat/1.txt"), "x").expect("a file");

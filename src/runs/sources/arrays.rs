@@ -3,7 +3,7 @@
 
 use branchynet::data::to_bytes;
 use branchynet::networks::StateDict;
-use branchynet::{Result, bail, error};
+use branchynet::{Result, error, files};
 use candle_core::{Device, Tensor};
 use half::{bf16, f16};
 use npyz::{DType, Endianness, NpyHeader, Order, TypeChar};
@@ -66,9 +66,7 @@ impl ArrayFile {
     /// Opens a file, which is told by its content and not by its name. Fails with the way out where it is of another kind.
     pub fn open(path: &Path) -> Result<Self> {
         let wrong = |what: String| error!(File, "{}: {what}", path.display());
-        if !path.is_file() {
-            bail!(File, "there is no file {}", path.display())
-        }
+        files::expect_file(path)?;
         let mut file = BufReader::new(File::open(path).map_err(|cause| wrong(cause.to_string()))?);
         let mut head = Vec::new();
         file.by_ref().take(16).read_to_end(&mut head).map_err(|cause| wrong(cause.to_string()))?;

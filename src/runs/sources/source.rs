@@ -196,7 +196,13 @@ impl Source {
     pub fn make(&self, from: Option<&Path>) -> Result<String> {
         let Some(known) = self.known() else {
             let name = self.to_string();
+            if from.is_some() && Path::new(&name).components().count() != 1 {
+                bail!(Setting, "{name} is no name for a data set: it becomes datasets/NAME.safetensors")
+            }
             let own = match from {
+                Some(path) if !path.exists() => {
+                    bail!(Missing, "there is no file or folder {}", path.display())
+                }
                 Some(file) if file.is_file() => Own::file(file)?,
                 Some(folder) => Own::find(&name, folder)?,
                 None => Own::find(&name, &folder(&name))?,
@@ -206,6 +212,16 @@ impl Source {
             let mut about = format!("{origin}: used as they are");
             if from.is_some() {
                 let target = folder(&format!("{name}.safetensors"));
+                // What lies in its folder is read before what was made of something else.
+                if let Ok(there) = Own::find(&name, &folder(&name))
+                    && ![&target, &own.path].contains(&&there.path)
+                {
+                    let there = shown(&there.path);
+                    bail!(
+                        File,
+                        "{there} is there already, and {name} is read from it; remove it, or give another name"
+                    )
+                }
                 self.store(&own.raw, &own.classes, &origin, &target)?;
                 about = format!("{}: made from {origin}", shown(&target));
             }
@@ -376,7 +392,9 @@ impl Own {
 
     fn dataset(self, name: &str) -> Result<Dataset> {
         let classes: Vec<&str> = self.classes.iter().map(String::as_str).collect();
+        let path = shown(&self.path);
         Dataset::from_arrays(name, self.raw, HELD_OUT, &classes)
+            .map_err(|cause| error!(File, "{path}: {cause}"))
     }
 }
 
