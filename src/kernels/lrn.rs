@@ -36,7 +36,8 @@ pub fn lrn(x: &Tensor, constants: Lrn) -> Result<Tensor> {
 }
 
 impl Lrn {
-    pub(crate) fn check(&self) -> Result<()> {
+    /// Fails when `n` is even or `k` is not above 0.
+    pub fn check(&self) -> Result<()> {
         if self.n.is_multiple_of(2) || self.k <= 0.0 {
             bail!("lrn: n must be odd and k above 0, got n = {} and k = {}", self.n, self.k)
         }

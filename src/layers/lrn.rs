@@ -14,6 +14,7 @@ impl Operator for Lrn {
     }
 
     fn output(&self, input: Shape) -> Fit {
+        self.check().map_err(|cause| unfit("an odd n and a k above 0", cause))?;
         input.image().map(|_| input)
     }
 
