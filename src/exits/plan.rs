@@ -7,7 +7,7 @@ use super::criterion::Prediction;
 use super::policy::{Answer, ExitPolicy, Exits, answers, leave, with_logits};
 use super::readout::Readout;
 use super::watch::Watch;
-use crate::kernels::inference::{Buffers, StepBuilder, StepTime, Steps, Tiling, View};
+use crate::kernels::inference::{Buffers, StepBuilder, StepTime, Steps, Threads, Tiling, View};
 use crate::layers::{self, Node};
 use crate::networks::Network;
 use crate::{Result, bail};
@@ -15,6 +15,9 @@ use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Multiplications that take some tens of microseconds, which it takes to wake a thread.
+const PAYS: usize = 1 << 20;
 
 /// A network compiled for the CPU. Clones share the weights.
 ///
@@ -33,7 +36,7 @@ pub struct Plan {
     /// One for each thread that has been needed so far, at least one.
     states: Vec<Workspace>,
     /// For one image.
-    threads: usize,
+    threads: Threads,
 }
 
 #[derive(Debug)]
@@ -109,16 +112,20 @@ impl Plan {
         Ok(Self {
             compiled: Arc::new(Compiled { steps, exits, block: tiling.block(), size, classes }),
             states,
-            threads: 1,
+            threads: Threads::ONE,
         })
     }
 
-    /// The same with so many threads for one image. They spin while they wait for each other, some
-    /// microseconds at a time: that pays for large networks on cores that nobody else wants. Answers stay
-    /// the same, bit for bit.
-    pub fn threads(mut self, threads: usize) -> Self {
-        self.threads = threads.max(1);
-        self
+    /// The same with up to so many threads for one image: fewer where there is too little to do for each to be worth
+    /// waking. They spin while they wait for each other, some microseconds at a time: that pays on cores that nobody else
+    /// wants. Answers stay the same, bit for bit.
+    pub fn threads(self, threads: usize) -> Self {
+        self.share(threads, PAYS)
+    }
+
+    /// [`Self::threads`], each of which has at least so many multiplications to do on the way to an exit.
+    pub fn share(self, threads: usize, multiplications: usize) -> Self {
+        Self { threads: Threads { most: threads, least: multiplications }, ..self }
     }
 
     /// How long each step of the trunk and the branches takes, for so many images at a time on one thread.
@@ -185,7 +192,7 @@ impl Plan {
     ) -> Result<Vec<(Answer, Vec<f32>)>> {
         policy.check(self.exits())?;
         let blocks = self.in_blocks(images, |compiled, state, images| {
-            let mut block = Block { compiled, state, readout: &policy.readout, threads: 1 };
+            let mut block = Block { compiled, state, readout: &policy.readout, threads: Threads::ONE };
             let answers = answers(&mut block, policy, images)?;
             Ok(with_logits(answers, &block.state.seen, compiled.classes, keep))
         })?;
@@ -198,7 +205,7 @@ impl Plan {
         let mut logits = vec![Vec::new(); self.exits()];
         let blocks = self.in_blocks(images, |compiled, state, images| {
             let exits = (0..compiled.exits.len()).map(|exit| {
-                compiled.run(state, exit, true, images, 1);
+                compiled.run(state, exit, true, images, Threads::ONE);
                 let rows = (0..images).map(|place| compiled.logits(&state.buffers, exit, place));
                 rows.collect::<Vec<_>>().concat()
             });
@@ -287,7 +294,7 @@ impl Compiled {
     }
 
     /// Runs segment `exit` of the trunk on as many images, and its branch.
-    fn run(&self, state: &mut Workspace, exit: usize, branch: bool, images: usize, threads: usize) {
+    fn run(&self, state: &mut Workspace, exit: usize, branch: bool, images: usize, threads: Threads) {
         let exit = &self.exits[exit];
         self.steps.run(exit.segment.clone(), &mut state.buffers, images, threads);
         if branch {
@@ -305,7 +312,7 @@ struct Block<'a> {
     compiled: &'a Compiled,
     state: &'a mut Workspace,
     readout: &'a Readout,
-    threads: usize,
+    threads: Threads,
 }
 
 impl Exits for Block<'_> {

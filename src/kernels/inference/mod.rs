@@ -434,7 +434,8 @@ impl StepBuilder {
                 Draft::Numbers(numbers) => Op::Numbers(numbers),
                 Draft::Sum { input, sum, to } => Op::Sum { input, sum, to },
             };
-            Step { op, from, to }
+            let (_, weights, times) = op.products(outputs);
+            Step { op, from, to, multiplications: weights * times }
         });
         let steps: Vec<Step> = steps.collect();
         let scratch = steps.iter().map(|step| step.op.scratch(&self.images[step.from.0])).max();
@@ -523,6 +524,22 @@ enum Op {
 }
 
 impl Op {
+    /// What it is called, the numbers that it reads as weights, and how often each is multiplied for an image `to`.
+    fn products(&self, to: &Image) -> (String, usize, usize) {
+        match self {
+            Self::Conv { conv, .. } => conv.weights(to),
+            Self::Linear(linear, _) => ("linear".to_string(), linear.weights(), 1),
+            Self::Integer(conv) => ("of whole numbers".to_string(), conv.weights(), to.height * to.width),
+            Self::Pool(..) => ("pooling".to_string(), 0, 0),
+            Self::Lrn(_) => ("local response normalisation".to_string(), 0, 0),
+            Self::Affine(..) => ("line of each channel".to_string(), 0, 0),
+            Self::Shortcut { .. } | Self::Sum { .. } => ("shortcut".to_string(), 0, 0),
+            Self::Map(_) | Self::Quantize(_) | Self::Values(_) | Self::Numbers(_) => {
+                ("function of each value".to_string(), 0, 0)
+            }
+        }
+    }
+
     /// Elements of scratch that it needs.
     fn scratch(&self, from: &Image) -> usize {
         match self {
@@ -537,6 +554,8 @@ struct Step {
     op: Op,
     from: View,
     to: View,
+    /// For an image.
+    multiplications: usize,
 }
 
 /// A compiled network.
@@ -549,6 +568,18 @@ pub struct Steps {
     sizes: Vec<(Image, usize)>,
     groups: Vec<Group>,
     scratch: usize,
+}
+
+/// How many threads share the work on an image.
+#[derive(Debug, Clone, Copy)]
+pub struct Threads {
+    pub most: usize,
+    /// Multiplications that each has to do at least.
+    pub least: usize,
+}
+
+impl Threads {
+    pub const ONE: Self = Self { most: 1, least: 0 };
 }
 
 /// The memory that a network's steps work in.
@@ -611,31 +642,18 @@ impl Steps {
         for _ in 0..rounds {
             for (i, time) in times.iter_mut().enumerate() {
                 let start = Instant::now();
-                self.run(i..i + 1, buffers, images, 1);
+                self.run(i..i + 1, buffers, images, Threads::ONE);
                 *time = time.min(start.elapsed().as_secs_f64());
             }
         }
         let timed = |(step, seconds): (&Step, f64)| {
             let (from, to) = (&self.images[step.from.0], &self.images[step.to.0]);
-            let pixels = to.height * to.width;
-            let (what, weights, times) = match &step.op {
-                Op::Conv { conv, .. } => conv.weights(to),
-                Op::Linear(linear, _) => ("linear".to_string(), linear.weights(), 1),
-                Op::Integer(conv) => ("of whole numbers".to_string(), conv.weights(), pixels),
-                Op::Pool(..) => ("pooling".to_string(), 0, 0),
-                Op::Lrn(_) => ("local response normalisation".to_string(), 0, 0),
-                Op::Affine(..) => ("line of each channel".to_string(), 0, 0),
-                Op::Shortcut { .. } | Op::Sum { .. } => ("shortcut".to_string(), 0, 0),
-                Op::Map(_) | Op::Quantize(_) | Op::Values(_) | Op::Numbers(_) => {
-                    ("function of each value".to_string(), 0, 0)
-                }
-            };
-            let (from, to) = (from.shape(), to.shape());
+            let (what, weights, _) = step.op.products(to);
             StepTime {
                 what,
-                from,
-                to,
-                multiplications: times * weights,
+                from: from.shape(),
+                to: to.shape(),
+                multiplications: step.multiplications,
                 weights,
                 seconds: seconds / images as f64,
             }
@@ -646,9 +664,14 @@ impl Steps {
     /// Runs these steps on the first `images` images, on so many threads: this one, and others of rayon's
     /// pool, which spin while they wait for each other. Fewer where the pool has not as many, and on this one
     /// alone where it belongs to the pool, whose other threads may be busy for long.
-    pub fn run(&self, range: Range<usize>, buffers: &mut Buffers, images: usize, threads: usize) {
+    pub fn run(&self, range: Range<usize>, buffers: &mut Buffers, images: usize, threads: Threads) {
         let most = if rayon::current_thread_index().is_some() { 1 } else { rayon::current_num_threads() };
-        let threads = threads.min(most).max(1);
+        let multiplications =
+            || self.steps[range.clone()].iter().map(|step| step.multiplications).sum::<usize>();
+        let threads = match threads.most.min(most) {
+            2.. => threads.most.min(most).min(images * multiplications() / threads.least.max(1)).max(1),
+            _ => 1,
+        };
         buffers.scratch.resize_with(threads.max(buffers.scratch.len()), || Aligned::zeros(self.scratch));
         let slots: Vec<Shared> = buffers.slots.iter_mut().map(|slot| Shared::new(slot)).collect();
         let barrier = Barrier::new(threads);
