@@ -1,7 +1,7 @@
 //! `branchynet classify`: a trained network's answers for one's own pictures.
 
 use crate::picture::{self, FORMATS, INVERTED, Picture, Preparation};
-use crate::say;
+use crate::{is_path, say};
 use branchynet::exits::{Answer, Criterion, ExitPolicy, Seen};
 use branchynet::{Result, bail, clap, error};
 use branchynet_runs::Pretrained;
@@ -58,10 +58,8 @@ pub struct Classify {
 pub fn classify(arguments: &Classify) -> Result<String> {
     let device = branchynet::device(&arguments.device)?;
     let named = &arguments.weights;
-    // A name has neither a folder nor an ending.
-    let file = Path::new(named);
-    let weights = match file.extension().is_some() || file.components().count() > 1 || file.is_file() {
-        true => Pretrained::read(file, &device)?,
+    let weights = match is_path(named) && !Pretrained::path(named).exists() {
+        true => Pretrained::read(Path::new(named), &device)?,
         false => Pretrained::named(named, &device)?,
     };
     let mut policy = weights.policy(&arguments.choice)?.clone();

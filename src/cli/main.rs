@@ -709,6 +709,12 @@ fn refuse_settings(matches: &ArgMatches, file: &str, allowed: [&str; 2]) -> Resu
     Ok(())
 }
 
+/// Whether a word means a file: a name has neither a folder nor an ending, and nothing here is called so.
+fn is_path(word: &str) -> bool {
+    let path = Path::new(word);
+    path.components().count() > 1 || path.extension().is_some() || path.exists()
+}
+
 /// The results that a sweep is of: a file's, or those of a network, with its session.
 fn swept(
     matches: &ArgMatches,
@@ -716,8 +722,7 @@ fn swept(
 ) -> Result<(Results, Option<Session>)> {
     let named = matches.get_one::<String>("network").map_or("", String::as_str);
     let file = Path::new(named);
-    let is_path = file.components().count() > 1 || file.extension().is_some() || file.exists();
-    if is_path && !names().any(|name| name == named) {
+    if is_path(named) && !names().any(|name| name == named) {
         refuse_settings(matches, named, ["network", "criterion"])?;
         if file.is_dir() {
             bail!(File, "{named} is a folder; name a file in it")
