@@ -11,8 +11,12 @@ use branchynet::networks::{
 };
 use branchynet::{Network, Result, Rng};
 use candle_core::{Device, Tensor};
-use common::{compare_plans, gradients_apart};
+use common::{apart, compare_plans};
 use rand::{Rng as _, SeedableRng};
+
+/// Sums that cancel, as behind several normalisations, round worse than in networks that somebody would train. A mistake
+/// takes gradients apart by a thousand times as much and more.
+const ROUNDING: f32 = 50.0;
 
 /// Channels, height, width.
 type Image = [usize; 3];
@@ -181,14 +185,13 @@ fn plans_and_tapes_agree_with_the_layers() -> Result<()> {
             bias.set(&Tensor::from_iter(numbers, &Device::Cpu)?.reshape(bias.shape())?)?;
         }
         // Where a value lies on such a corner to within rounding, with other images none does.
-        let mut told = gradients_apart(&network, &images)?;
-        for times in [0.9, 1.1] {
-            if told.is_some() {
-                println!("{told:?}");
-                told = gradients_apart(&network, &(&images * times)?)?;
+        let mut told = (f32::INFINITY, String::new());
+        for times in [1.0, 0.9, 1.1] {
+            if told.0 >= ROUNDING {
+                told = apart(&network, &(&images * times)?)?;
             }
         }
-        assert_eq!(told, None);
+        assert!(told.0 < ROUNDING, "{told:?}");
         compare_plans(&network, &images)?;
     }
     Ok(())

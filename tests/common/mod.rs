@@ -70,15 +70,16 @@ pub fn train_at(
     train_with(network, data, config, &keep, &mut say)
 }
 
-/// The gradients of the tape are those of candle's autograd, for a loss that reads every exit.
+/// The logits and gradients of the tape are those of candle's autograd.
 pub fn compare_gradients(network: &Network, images: &Tensor) -> Result<()> {
-    let told = gradients_apart(network, images)?;
-    assert_eq!(told, None);
+    let (times, what) = apart(network, images)?;
+    assert!(times < 1.0, "{what}");
     Ok(())
 }
 
-/// The first gradient of the tape that is not that of candle's autograd.
-pub fn gradients_apart(network: &Network, images: &Tensor) -> Result<Option<String>> {
+/// How far the tape is from candle's autograd, for a loss that reads every exit: the furthest of logits and gradients, as a
+/// multiple of what rounding is allowed there, and which that is.
+pub fn apart(network: &Network, images: &Tensor) -> Result<(f32, String)> {
     let weights = |i: usize| 1.0 - 0.3 * i as f64;
     let loss = |logits: &[Tensor]| -> Result<Tensor> {
         let mut loss = Tensor::zeros((), DType::F32, &Device::Cpu)?;
@@ -91,34 +92,35 @@ pub fn gradients_apart(network: &Network, images: &Tensor) -> Result<Option<Stri
     let expected = network.forward(images, &mut Pass::Train(&mut rng))?;
     let graph = loss(&expected)?.backward()?;
     let (logits, tape) = network.forward_with_tape(images, &mut rng)?;
-    let mut of_logits = Vec::new();
+    let (mut of_logits, mut furthest) = (Vec::new(), (0f32, String::new()));
+    // `max` would pass over NaN.
+    let mut look = |times: f32, what: String| {
+        if times > furthest.0 || times.is_nan() {
+            furthest = (if times.is_nan() { f32::INFINITY } else { times }, what);
+        }
+    };
     for (i, (logits, expected)) in logits.iter().zip(&expected).enumerate() {
         let apart = (logits - expected)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
         let largest = expected.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
-        assert!(apart < 1e-5 * largest.max(0.3), "exit {i}: {apart} apart");
+        if apart != 0.0 {
+            look(apart / (3e-6 * largest), format!("exit {i}: {apart} apart"));
+        }
         // d/dz of the mean of z².
         of_logits.push((logits * (2.0 * weights(i) / logits.elem_count() as f64))?);
     }
     let gradients = tape.backward(of_logits)?;
-    let flat = |t: &Tensor| t.flatten_all()?.to_vec1::<f32>();
-    let largest = |values: &[f32]| values.iter().fold(0f32, |max, x| max.max(x.abs()));
-    let mut wanted = Vec::new();
     for (name, var) in network.parameters() {
-        wanted.push((name, flat(graph.get(&var).expect("every parameter has a gradient"))?));
-    }
-    let of_all = wanted.iter().map(|(_, want)| largest(want)).fold(1.0, f32::max);
-    for (name, want) in wanted {
+        let flat = |t: &Tensor| t.flatten_all()?.to_vec1::<f32>();
+        let want = flat(graph.get(&var).expect("every parameter has a gradient"))?;
         let got = flat(&gradients[&name])?;
-        // Sums over all pixels may cancel: a bias before a batch normalisation has no gradient but rounding.
-        let sums = name.ends_with("bias") || name.contains("norm");
-        let scale = largest(&want).max(of_all * if sums { 5.0 } else { 0.03 });
+        // A bias before a batch normalisation has no gradient: what is left of it is rounding, of a sum over all pixels.
+        let least = if name.ends_with("bias") { 0.3f32 } else { 3e-2 };
+        let scale = want.iter().fold(least, |max, x| max.max(x.abs()));
         for (got, want) in got.iter().zip(&want) {
-            if (got - want).abs() >= 1e-5 * scale {
-                return Ok(Some(format!("{name}: {got}, {want}")));
-            }
+            look((got - want).abs() / (1e-5 * scale), format!("{name}: {got}, {want}"));
         }
     }
-    Ok(None)
+    Ok(furthest)
 }
 
 /// Plans give the logits of their network, all images at once and each alone, bit for bit, on one thread and on two.
