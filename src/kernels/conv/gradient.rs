@@ -3,7 +3,9 @@
 
 use super::image::{From, Image};
 use super::product::{Tile, load, most_pixels, sized, store, tile, widest};
-use super::winograd::{Eight, Four, SKEW, Scheme, Six, Tiles, add_scaled, kernel_transform, transform};
+use super::winograd::{
+    Block, Eight, Four, SKEW, Scheme, Six, Tiles, add_scaled, kernel_transform, transform,
+};
 use crate::simd::{self, parts};
 use pulp::{Simd, WithSimd};
 
@@ -146,15 +148,15 @@ impl<T: Scheme<A, M>, const A: usize, const M: usize> WithSimd for By<'_, T, A, 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let ByTiles { padding, block, x: (from, x), grads: (to, grads), images, scratch, sums } = self.0;
-        let (down, across, padding) = (to.height.div_ceil(M), to.width.div_ceil(M), padding as isize);
+        let padding = padding as isize;
         let (next_pixels, next_outputs) = (apart(from.depth), apart(to.depth));
         let (pixels, outputs) = scratch.split_at_mut(A * A * (block * next_pixels + SKEW));
-        let all = images * down * across;
+        let all = images * to.height.div_ceil(M) * to.width.div_ceil(M);
         for tiles in (0..all).step_by(block) {
             let tiles = tiles..all.min(tiles + block);
             let steps = (tiles.len() * next_pixels + SKEW, tiles.len() * next_outputs + SKEW);
-            for (i, tile) in tiles.clone().enumerate() {
-                let (image, y, x_) = (tile / (across * down), tile / across % down * M, tile % across * M);
+            let tiles = Block::new::<M>(to, tiles);
+            for (i, &(image, y, x_)) in tiles.places.iter().enumerate() {
                 let (y, x_) = (y as isize, x_ as isize);
                 // Safety: `Gradient::add` has asserted that tiles lie inside the images and their zeros.
                 unsafe {
@@ -183,11 +185,12 @@ impl<T: Scheme<A, M>, const A: usize, const M: usize> WithSimd for By<'_, T, A, 
                 }
             }
             for (i, sums) in sums.chunks_mut(from.channels * to.depth).enumerate() {
+                let with = tiles.with::<A>(i);
                 let terms = Terms {
-                    weights: (outputs[i * steps.1..].as_ptr(), next_outputs),
+                    weights: (outputs[i * steps.1 + with.start * next_outputs..].as_ptr(), next_outputs),
                     taps: &[0],
-                    run: (tiles.len(), next_pixels),
-                    image: pixels[i * steps.0..].as_ptr(),
+                    run: (with.len(), next_pixels),
+                    image: pixels[i * steps.0 + with.start * next_pixels..].as_ptr(),
                 };
                 outer(simd, &terms, to.depth, sums);
             }

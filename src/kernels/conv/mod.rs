@@ -70,13 +70,13 @@ impl Conv {
         }
     }
 
-    /// What it is called, the numbers that it reads as weights, and how often each is multiplied for an image `to`.
+    /// What it is called, the numbers that it reads as weights, and its multiplications for an image `to`.
     pub fn weights(&self, to: &Image) -> (String, usize, usize) {
-        let pixels = to.height * to.width;
+        let by_definition = |what: &str, weights| (what.to_string(), weights, weights * to.height * to.width);
         match self {
-            Self::Direct(conv) => ("by the definition".to_string(), conv.weights(), pixels),
-            Self::Rows(conv) => ("by the definition, in rows".to_string(), conv.weights(), pixels),
-            Self::Winograd(conv) => (format!("{}", conv.tiles()), conv.weights(), conv.tiles().count(to)),
+            Self::Direct(conv) => by_definition("by the definition", conv.weights()),
+            Self::Rows(conv) => by_definition("by the definition, in rows", conv.weights()),
+            Self::Winograd(conv) => (conv.tiles().to_string(), conv.weights(), conv.multiplications(to)),
         }
     }
 

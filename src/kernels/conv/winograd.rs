@@ -212,10 +212,11 @@ impl Tiles {
         let (inputs, outputs) = (registers(from), registers(to));
         let terms = from.channels * outputs;
         let estimate = |&(size, results): &(usize, usize)| {
-            let tiles = images * Self { size, results }.count(to);
+            let tiles = Self { size, results };
             // To transform a register takes as long as about 10 products, more than its instructions: what is written then
             // comes from the second-level cache.
-            size * size * (tiles * (terms + 10 * (inputs + outputs) + 3) + terms * read)
+            let transforms = images * tiles.count(to) * (10 * (inputs + outputs) + 3);
+            images * tiles.products(to) * terms + size * size * (transforms + terms * read)
         };
         let definition = kernel * kernel * terms * (images * to.height * to.width + read);
         let sizes: &[(usize, usize)] = match kernel {
@@ -250,6 +251,14 @@ impl Tiles {
         to.height.div_ceil(self.results) * to.width.div_ceil(self.results)
     }
 
+    /// The products of each pair of channels for an image `to` of results.
+    pub fn products(self, to: &Image) -> usize {
+        let of = |length: usize| {
+            length.div_ceil(self.results) * self.size - usize::from(!length.is_multiple_of(self.results))
+        };
+        of(to.height) * of(to.width)
+    }
+
     /// The zeros that the tiles of results reach into to the right of an image `to`, or below.
     pub fn beyond_results(self, to: &Image) -> usize {
         let beyond = |length: usize| length.next_multiple_of(self.results) - length;
@@ -260,6 +269,41 @@ impl Tiles {
     pub fn beyond(self, length: usize, kernel: usize) -> usize {
         let tiles = (length - kernel + 1).div_ceil(self.results);
         (tiles * self.results + self.size - self.results).saturating_sub(length)
+    }
+}
+
+/// The tiles of a block. The product at infinity is part of a tile's last result alone, so that a tile whose last row or column
+/// of results lies outside the image does without: tiles stand in such an order that those with a product are neighbours.
+pub struct Block {
+    /// Image, row and column of a tile's first result.
+    pub places: Vec<(usize, usize, usize)>,
+    /// Tiles that reach below the image, those and the ones inside, and those and the ones that reach to its right.
+    ends: [usize; 3],
+}
+
+impl Block {
+    pub fn new<const M: usize>(to: &Image, tiles: Range<usize>) -> Self {
+        let (down, across) = (to.height.div_ceil(M), to.width.div_ceil(M));
+        let place = |tile: usize| (tile / (across * down), tile / across % down * M, tile % across * M);
+        let tiles: Vec<_> = tiles.map(place).collect();
+        let reach = |&(_, y, x): &(usize, usize, usize)| (y + M > to.height, x + M > to.width);
+        let mut places = Vec::with_capacity(tiles.len());
+        let ends = [(true, false), (false, false), (false, true), (true, true)].map(|reaching| {
+            places.extend(tiles.iter().copied().filter(|tile| reach(tile) == reaching));
+            places.len()
+        });
+        Self { places, ends: [ends[0], ends[1], ends[2]] }
+    }
+
+    /// The tiles that have product `i` of a tile with A by A.
+    pub fn with<const A: usize>(&self, i: usize) -> Range<usize> {
+        let [below, inside, right] = self.ends;
+        match (i / A + 1 == A, i % A + 1 == A) {
+            (false, false) => 0..self.places.len(),
+            (false, true) => 0..inside,
+            (true, false) => below..right,
+            (true, true) => below..inside,
+        }
     }
 }
 
@@ -369,6 +413,11 @@ impl Winograd {
         self.matrices.iter().map(|matrix| matrix.terms * matrix.channels).sum()
     }
 
+    /// Multiplications for an image `to`.
+    pub fn multiplications(&self, to: &Image) -> usize {
+        self.weights() / self.matrices.len() * self.tiles.products(to)
+    }
+
     /// Convolves this share of the tiles of `images` images that lie one after another.
     pub fn run(
         &self,
@@ -417,16 +466,12 @@ impl<T: Scheme<A, M>, const A: usize, const M: usize> WithSimd for By<'_, T, A, 
     fn with_simd<S: Simd>(self, simd: S) {
         let Run { conv, from, input, finish, to, out, scratch, tiles: all } = self.0;
         let (depth, lanes) = (from.depth, S::F32_LANES);
-        let (across, down) = (to.width.div_ceil(M), to.height.div_ceil(M));
         let (inputs, products) = scratch.split_at_mut(A * A * (conv.block * depth + SKEW));
-        // Image, row and column of a tile.
-        let place = |tile: usize| (tile / (across * down), tile / across % down * M, tile % across * M);
         for tiles in parts(all.len(), conv.block) {
-            let tiles = all.start + tiles.start..all.start + tiles.end;
             let count = tiles.len();
+            let block = Block::new::<M>(to, all.start + tiles.start..all.start + tiles.end);
             let step = count * depth + SKEW;
-            for (i, tile) in tiles.clone().enumerate() {
-                let (image, y, x) = place(tile);
+            for (i, &(image, y, x)) in block.places.iter().enumerate() {
                 let padding = conv.padding as isize;
                 let at = image * from.len() + from.at(y as isize - padding, x as isize - padding);
                 // Safety: `Winograd::run` has asserted that tiles lie inside the image and its zeros.
@@ -453,15 +498,15 @@ impl<T: Scheme<A, M>, const A: usize, const M: usize> WithSimd for By<'_, T, A, 
                     false => (products.as_mut_ptr(), count * channels.len() + SKEW),
                 };
                 for (i, matrix) in conv.matrices.iter().enumerate() {
+                    let with = block.with::<A>(i);
                     // Safety: both have room for the products of `block` tiles.
                     unsafe {
-                        let from = inputs.as_ptr().add(i * step);
-                        let to = products.add(i * step_of_products);
-                        multiply(simd, (matrix, channels.start, group.len()), (from, depth), to, count);
+                        let from = inputs.as_ptr().add(i * step + with.start * depth);
+                        let to = products.add(i * step_of_products + with.start * channels.len());
+                        multiply(simd, (matrix, channels.start, group.len()), (from, depth), to, with.len());
                     }
                 }
-                for (i, tile) in tiles.clone().enumerate() {
-                    let (image, y, x) = place(tile);
+                for (i, &(image, y, x)) in block.places.iter().enumerate() {
                     // Safety: as above; only results inside the image are written.
                     unsafe {
                         let from = products.cast_const().add(i * channels.len());
@@ -588,7 +633,9 @@ unsafe fn results<T: Scheme<A, M>, S: Simd, const A: usize, const M: usize>(
             for x in 0..A {
                 let mut column = [zero; A];
                 for y in 0..A {
-                    column[y] = load(from.add((y * A + x) * step + c - channels.start));
+                    if (y + 1 < A || height == M) && (x + 1 < A || width == M) {
+                        column[y] = load(from.add((y * A + x) * step + c - channels.start));
+                    }
                 }
                 columns[x].write(T::output(simd, column));
             }

@@ -434,8 +434,8 @@ impl StepBuilder {
                 Draft::Numbers(numbers) => Op::Numbers(numbers),
                 Draft::Sum { input, sum, to } => Op::Sum { input, sum, to },
             };
-            let (_, weights, times) = op.products(outputs);
-            Step { op, from, to, multiplications: weights * times }
+            let (_, _, multiplications) = op.products(outputs);
+            Step { op, from, to, multiplications }
         });
         let steps: Vec<Step> = steps.collect();
         let scratch = steps.iter().map(|step| step.op.scratch(&self.images[step.from.0])).max();
@@ -524,12 +524,14 @@ enum Op {
 }
 
 impl Op {
-    /// What it is called, the numbers that it reads as weights, and how often each is multiplied for an image `to`.
+    /// What it is called, the numbers that it reads as weights, and its multiplications for an image `to`.
     fn products(&self, to: &Image) -> (String, usize, usize) {
         match self {
             Self::Conv { conv, .. } => conv.weights(to),
-            Self::Linear(linear, _) => ("linear".to_string(), linear.weights(), 1),
-            Self::Integer(conv) => ("of whole numbers".to_string(), conv.weights(), to.height * to.width),
+            Self::Linear(linear, _) => ("linear".to_string(), linear.weights(), linear.weights()),
+            Self::Integer(conv) => {
+                ("of whole numbers".to_string(), conv.weights(), conv.weights() * to.height * to.width)
+            }
             Self::Pool(..) => ("pooling".to_string(), 0, 0),
             Self::Lrn(_) => ("local response normalisation".to_string(), 0, 0),
             Self::Affine(..) => ("line of each channel".to_string(), 0, 0),
