@@ -518,6 +518,13 @@ fn pictures_by_class_become_a_data_set() {
     assert!(code == Some(1) && error.contains("own/a.safetensors is there already"), "{error}");
     let (code, _, error) = from("../own");
     assert!(code == Some(2) && error.contains("../own is no name for a data set"), "{error}");
+    // What no data set can be made of is not stored.
+    let one = |tensor: &Tensor| tensor.narrow(0, 0, 1).expect("one of the first class");
+    let ones: HashMap<_, _> = tensors.iter().map(|(name, tensor)| (name.clone(), one(tensor))).collect();
+    safetensors::save(&ones, &other).expect("saved");
+    let (code, _, error) = from("few");
+    assert!(code != Some(0) && error.contains("all labels are of one class"), "{error}");
+    assert!(!home.join("datasets/few.safetensors").exists());
     let (code, _, error) = run(&["datasets", "own", "--from", "nowhere"], &environment);
     assert!(code == Some(1) && error.contains("there is no file or folder nowhere"), "{error}");
     let (cat, dog) = (folder.join("test/10"), home.join("of_test"));

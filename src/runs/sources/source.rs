@@ -246,7 +246,7 @@ impl Source {
     pub fn store(&self, raw: &Raw, classes: &[String], origin: &str, path: &Path) -> Result<String> {
         let name = match self.known() {
             Some(known) => known.check(raw, origin)?.to_string(),
-            None => self.to_string(),
+            None => own(&self.to_string(), raw.clone(), classes, origin)?.name,
         };
         write_safetensors(path, raw, classes, &name, origin)?;
         Ok(name)
@@ -308,6 +308,12 @@ fn in_order(raw: Raw) -> Raw {
         (images, samples.iter().map(|sample| sample.2).collect())
     };
     Raw { image: raw.image, train: sorted(raw.train), test: sorted(raw.test) }
+}
+
+/// The data set of what somebody's own files at `path` hold.
+fn own(name: &str, raw: Raw, classes: &[String], path: &str) -> Result<Dataset> {
+    let classes: Vec<&str> = classes.iter().map(String::as_str).collect();
+    Dataset::from_arrays(name, raw, HELD_OUT, &classes).map_err(|cause| error!(File, "{path}: {cause}"))
 }
 
 /// Somebody's own files.
@@ -391,10 +397,7 @@ impl Own {
     }
 
     fn dataset(self, name: &str) -> Result<Dataset> {
-        let classes: Vec<&str> = self.classes.iter().map(String::as_str).collect();
-        let path = shown(&self.path);
-        Dataset::from_arrays(name, self.raw, HELD_OUT, &classes)
-            .map_err(|cause| error!(File, "{path}: {cause}"))
+        own(name, self.raw, &self.classes, &shown(&self.path))
     }
 }
 
