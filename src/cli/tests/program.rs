@@ -523,7 +523,10 @@ fn pictures_by_class_become_a_data_set() {
     let ones: HashMap<_, _> = tensors.iter().map(|(name, tensor)| (name.clone(), one(tensor))).collect();
     safetensors::save(&ones, &other).expect("saved");
     let (code, _, error) = from("few");
-    assert!(code != Some(0) && error.contains("all labels are of one class"), "{error}");
+    assert!(
+        code == Some(1) && error.contains("other.safetensors: few: all labels are of one class"),
+        "{error}"
+    );
     assert!(!home.join("datasets/few.safetensors").exists());
     let (code, _, error) = run(&["datasets", "own", "--from", "nowhere"], &environment);
     assert!(code == Some(1) && error.contains("there is no file or folder nowhere"), "{error}");

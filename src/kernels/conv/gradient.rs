@@ -151,7 +151,7 @@ impl<T: Scheme<A, M>, const A: usize, const M: usize> WithSimd for By<'_, T, A, 
         let padding = padding as isize;
         let (next_pixels, next_outputs) = (apart(from.depth), apart(to.depth));
         let (pixels, outputs) = scratch.split_at_mut(A * A * (block * next_pixels + SKEW));
-        let all = images * to.height.div_ceil(M) * to.width.div_ceil(M);
+        let all = images * Tiles { size: A, results: M }.count(to);
         for tiles in (0..all).step_by(block) {
             let tiles = tiles..all.min(tiles + block);
             let steps = (tiles.len() * next_pixels + SKEW, tiles.len() * next_outputs + SKEW);
