@@ -225,6 +225,18 @@ pub fn larger_f32s<S: Simd>(simd: S, a: S::f32s, b: S::f32s) -> S::f32s {
     simd.select_f32s(simd.equal_f32s(a, a), at_least_f32s(simd, a, b), a)
 }
 
+/// Asks for what lies at this address, wherever that is, to be in the first-level cache when it is read.
+#[inline(always)]
+pub fn prefetch(at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // Safety: a prefetch of an address that cannot be read does nothing.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 /// `n` split into the fewest, most even parts of at most `max`.
 #[inline(always)]
 pub fn parts(n: usize, max: usize) -> impl Iterator<Item = std::ops::Range<usize>> + Clone {

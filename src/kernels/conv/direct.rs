@@ -131,7 +131,7 @@ impl<S: Simd> Tile for DirectTile<'_, S> {
             }
             let (taps, run) = self.terms;
             let mut sums =
-                tile::<S, N, P>(simd, (self.weights, N * lanes), (taps, (run, 1)), self.image, start);
+                tile::<S, N, P, 0>(simd, (self.weights, N * lanes), (taps, (run, 1)), self.image, start);
             let floor = simd.splat_f32s(self.floor);
             // Two loops: one with a condition inside is not unrolled, and then all sums lie in memory.
             if let Some(addend) = self.addend {

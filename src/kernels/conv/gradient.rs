@@ -226,7 +226,7 @@ fn outer<S: Simd>(simd: S, terms: &Terms<'_>, depth: usize, sums: &mut [f32]) {
             // Safety: the callers say so of what is read; `sums` has a row for each element.
             unsafe {
                 let (weights, image) = ((weights.add(first), width), (terms.image.add(row), 1));
-                let more = tile::<S, N, P>(simd, weights, (terms.taps, terms.run), image, start);
+                let more = tile::<S, N, P, 0>(simd, weights, (terms.taps, terms.run), image, start);
                 for p in 0..P {
                     for n in 0..N {
                         let to = sums.add((row + p) * depth + first + n * S::F32_LANES);

@@ -87,6 +87,9 @@ pub fn most_pixels<S: Simd>(n: usize) -> usize {
     if S::REGISTER_COUNT >= 32 { [12, 12, 8, 6][n - 1] } else { [12, 6][n - 1] }
 }
 
+/// Elements that a cache holds together.
+const LINE: usize = 16;
+
 /// Runs a tile of these sizes.
 #[inline(always)]
 pub fn sized(n: usize, p: usize, tile: impl Tile) {
@@ -102,12 +105,13 @@ pub fn sized(n: usize, p: usize, tile: impl Tile) {
 }
 
 /// `start[n] + Σ_t Σ_c weights · image[p·step + taps[t] + c·next]` for `P` pixels and `N` registers of
-/// channels; c runs over `run` elements, and the weights' registers of two terms are `width` apart.
+/// channels; c runs over `run` elements, and the weights' registers of two terms are `width` apart. Weights that lie `AHEAD`
+/// elements further on are asked for meanwhile; with 0 that is left to the processor.
 ///
 /// # Safety
 /// `weights` has as many values, and what is read of `image` exists.
 #[inline(always)]
-pub unsafe fn tile<S: Simd, const N: usize, const P: usize>(
+pub unsafe fn tile<S: Simd, const N: usize, const P: usize, const AHEAD: usize>(
     simd: S,
     (mut weights, width): (*const f32, usize),
     (taps, (run, next)): (&[usize], (usize, usize)),
@@ -116,10 +120,14 @@ pub unsafe fn tile<S: Simd, const N: usize, const P: usize>(
 ) -> [[S::f32s; N]; P] {
     unsafe {
         let lanes = S::F32_LANES;
+        let asked = if AHEAD > 0 { N * lanes / LINE } else { 0 };
         let mut sums = [start; P];
         for &tap in taps {
             let mut image = image.add(tap);
             for _ in 0..run {
+                for line in 0..asked {
+                    simd::prefetch(weights.wrapping_add(AHEAD + LINE * line));
+                }
                 let mut left = start;
                 for n in 0..N {
                     left[n] = load(weights.add(n * lanes));
@@ -165,7 +173,7 @@ pub fn peak() -> f64 {
                 let start = [self.0.splat_f32s(0.0); N];
                 let weights = (matrix.of(0), N * S::F32_LANES);
                 let sums =
-                    tile::<S, N, P>(self.0, weights, (&[0], (TERMS, 1)), (image.as_ptr(), TERMS), start);
+                    tile::<S, N, P, 0>(self.0, weights, (&[0], (TERMS, 1)), (image.as_ptr(), TERMS), start);
                 for p in 0..P {
                     for n in 0..N {
                         store(out.as_mut_ptr().add((p * N + n) * S::F32_LANES), sums[p][n]);

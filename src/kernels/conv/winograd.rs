@@ -330,9 +330,16 @@ pub fn add_scaled(to: &mut [f32], from: &[f32], factor: f32) {
     to.iter_mut().zip(from).for_each(|(to, from)| *to += factor * from);
 }
 
+/// Output channels whose products are there at a time: for each group all transformed pixels are read again.
+const GROUP: usize = 64;
+
+/// Weights that are asked for before they are read: the processor's own guesses come too late where all of them lie in the
+/// third-level cache.
+const AHEAD: usize = 1536;
+
 /// The most of so many output channels whose products are there at a time.
 fn group(outputs: usize) -> usize {
-    outputs.min(widest(simd::registers()) * simd::lanes())
+    outputs.min(GROUP.max(widest(simd::registers()) * simd::lanes()))
 }
 
 /// A convolution by tiles.
@@ -341,8 +348,8 @@ pub struct Winograd {
     tiles: Tiles,
     block: usize,
     padding: usize,
-    /// For each of the A² products the weights (inputs, outputs).
-    matrices: Vec<Matrix>,
+    /// The weights (products, inputs; outputs): those of the A² products one after another.
+    matrix: Matrix,
 }
 
 /// Elements between the tiles of two products: without them tiles lie powers of two apart, which take
@@ -393,15 +400,16 @@ impl Winograd {
             },
         );
         let row = |c: usize, i: usize| &products[(c * area + i) * depth..][..depth];
-        let matrix = |i| Matrix::of_rows(from.channels, outputs, |c| row(c, i));
-        let block = tiles.together(from, depth);
-        Self { tiles, block, padding, matrices: (0..area).into_par_iter().map(matrix).collect() }
+        let matrix = Matrix::of_rows(area * from.channels, outputs, |term| {
+            row(term % from.channels, term / from.channels)
+        });
+        Self { tiles, block: tiles.together(from, depth), padding, matrix }
     }
 
     /// Elements of scratch that [`Self::run`] needs.
     pub fn scratch(&self, from: &Image) -> usize {
-        let products = group(self.matrices[0].channels);
-        self.matrices.len() * (self.block * (from.depth + products) + 2 * SKEW)
+        let products = group(self.matrix.channels);
+        self.tiles.size.pow(2) * (self.block * (from.depth + products) + 2 * SKEW)
     }
 
     pub fn tiles(&self) -> Tiles {
@@ -410,12 +418,12 @@ impl Winograd {
 
     /// Numbers that are read as weights.
     pub fn weights(&self) -> usize {
-        self.matrices.iter().map(|matrix| matrix.terms * matrix.channels).sum()
+        self.matrix.terms * self.matrix.channels
     }
 
     /// Multiplications for an image `to`.
     pub fn multiplications(&self, to: &Image) -> usize {
-        self.weights() / self.matrices.len() * self.tiles.products(to)
+        self.weights() / self.tiles.size.pow(2) * self.tiles.products(to)
     }
 
     /// Convolves this share of the tiles of `images` images that lie one after another.
@@ -467,6 +475,8 @@ impl<T: Scheme<A, M>, const A: usize, const M: usize> WithSimd for By<'_, T, A, 
         let Run { conv, from, input, finish, to, out, scratch, tiles: all } = self.0;
         let (depth, lanes) = (from.depth, S::F32_LANES);
         let (inputs, products) = scratch.split_at_mut(A * A * (conv.block * depth + SKEW));
+        let (wide, terms) = (widest(S::REGISTER_COUNT), conv.matrix.terms / (A * A));
+        let columns: Vec<_> = parts(to.depth / lanes, wide).collect();
         for tiles in parts(all.len(), conv.block) {
             let count = tiles.len();
             let block = Block::new::<M>(to, all.start + tiles.start..all.start + tiles.end);
@@ -490,20 +500,27 @@ impl<T: Scheme<A, M>, const A: usize, const M: usize> WithSimd for By<'_, T, A, 
                 }
             }
             // A few output channels after another: of all of them the products would not stay in the cache.
-            for group in parts(to.depth / lanes, widest(S::REGISTER_COUNT)) {
-                let channels = group.start * lanes..group.end * lanes;
-                // Where there are as many outputs as inputs, and no more, products take the place of what they are made of.
-                let (products, step_of_products) = match channels.len() == depth && to.depth == depth {
+            for columns in columns.chunks((GROUP / wide / lanes).max(1)) {
+                let channels = columns[0].start * lanes..columns[columns.len() - 1].end * lanes;
+                // Where all outputs are computed together, and are as many as the inputs, products take the place of what
+                // they are made of.
+                let in_place = columns.len() == 1 && channels.len() == depth && to.depth == depth;
+                let (products, step_of_products) = match in_place {
                     true => (inputs.as_mut_ptr(), step),
                     false => (products.as_mut_ptr(), count * channels.len() + SKEW),
                 };
-                for (i, matrix) in conv.matrices.iter().enumerate() {
+                for i in 0..A * A {
                     let with = block.with::<A>(i);
                     // Safety: both have room for the products of `block` tiles.
                     unsafe {
                         let from = inputs.as_ptr().add(i * step + with.start * depth);
                         let to = products.add(i * step_of_products + with.start * channels.len());
-                        multiply(simd, (matrix, channels.start, group.len()), (from, depth), to, with.len());
+                        for column in columns {
+                            let first = column.start * lanes;
+                            let weights = conv.matrix.of(first).add(i * terms * column.len() * lanes);
+                            let to = (to.add(first - channels.start), channels.len());
+                            multiply(simd, (weights, terms, column.len()), (from, depth), to, with.len());
+                        }
                     }
                 }
                 for (i, &(image, y, x)) in block.places.iter().enumerate() {
@@ -560,17 +577,16 @@ pub unsafe fn transform<S: Simd, const I: usize, const A: usize>(
     }
 }
 
-/// `to = from · matrix` for `count` tiles, and of the matrix so many registers of channels from channel `first` on. `to` may be
-/// `from`.
+/// `to = from · weights` for `count` tiles and a matrix (terms, registers of channels). `to` may be `from`.
 ///
 /// # Safety
 /// `from` has `count` tiles of `depth` elements, and `to` as many of these channels.
 #[inline(always)]
 unsafe fn multiply<S: Simd>(
     simd: S,
-    (matrix, first, registers): (&Matrix, usize, usize),
+    (weights, terms, registers): (*const f32, usize, usize),
     (from, depth): (*const f32, usize),
-    to: *mut f32,
+    (to, channels): (*mut f32, usize),
     count: usize,
 ) {
     struct Product<S> {
@@ -589,7 +605,7 @@ unsafe fn multiply<S: Simd>(
             // Safety: the caller says so; a tile's sums are complete before the first is stored.
             unsafe {
                 let (weights, image) = ((self.weights, N * S::F32_LANES), (self.from, self.depth));
-                let sums = tile::<S, N, P>(self.simd, weights, (&[0], (self.terms, 1)), image, start);
+                let sums = tile::<S, N, P, AHEAD>(self.simd, weights, (&[0], (self.terms, 1)), image, start);
                 for p in 0..P {
                     for n in 0..N {
                         store(self.to.add(p * self.channels + n * S::F32_LANES), sums[p][n]);
@@ -598,8 +614,6 @@ unsafe fn multiply<S: Simd>(
             }
         }
     }
-    let (terms, channels) = (matrix.terms, registers * S::F32_LANES);
-    let weights = matrix.of(first);
     for pixels in parts(count, most_pixels::<S>(registers)) {
         // Safety: as above.
         let (from, to) = unsafe { (from.add(pixels.start * depth), to.add(pixels.start * channels)) };
